@@ -1,0 +1,32 @@
+"""Fine-tune language models by inverse reinforcement learning, in JAX and Flax.
+
+Importing this package imports nothing heavy: `lmirl --help` answers at once. Its rooms load when they are first named.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_ROOMS = (
+    "configuration",
+    "data",
+    "decoding",
+    "evaluation",
+    "models",
+    "objectives",
+    "rewards",
+    "sharding",
+    "soft_q",
+    "training",
+    "types",
+)
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_ROOMS])
