@@ -1,0 +1,299 @@
+"""T5 1.1: an encoder-decoder with relative positions, gated GELU, RMS norms, no biases and an output embedding of its own.
+
+Module names are T5X's, the layers of each stack are held together and scanned.
+Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/2002.05202.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, mask_to_bias
+from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, parameter, stack
+from lmirl_jax.types import Batch, Unembedding
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes and types of a T5 1.1; names as in T5X.
+
+    Args:
+        vocab_size: rows of the embeddings; at least the vocabulary's size (a multiple of 128 suits every mesh).
+        emb_dim, num_heads, head_dim, mlp_dim: widths.
+        num_encoder_layers, num_decoder_layers: depths.
+        dropout_rate: the share of units dropped in training.
+        dtype: type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
+        relpos_buckets, relpos_max_distance: of the bias of relative positions.
+    """
+
+    vocab_size: int
+    emb_dim: int = 512
+    num_heads: int = 6
+    head_dim: int = 64
+    mlp_dim: int = 1024
+    num_encoder_layers: int = 8
+    num_decoder_layers: int = 8
+    dropout_rate: float = 0.1
+    dtype: str = "float32"
+    remat: bool = False
+    relpos_buckets: int = 32
+    relpos_max_distance: int = 128
+
+    def build(self, key: Key[Array, ""]) -> "T5":
+        return T5(self, key=key)
+
+
+def attention(config: T5Config, key: Key[Array, ""]) -> Attention:
+    return Attention(config.emb_dim, config.num_heads, config.head_dim, config.dropout_rate, key=key)
+
+
+class Dense(nnx.Module):
+    """A linear map without bias."""
+
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], *, key: Key[Array, ""]):
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.kernel = parameter(key, init, shape, axes)
+
+    def __call__(self, x: Float[Array, "batch length d_in"]) -> Float[Array, "batch length d_out"]:
+        return x @ self.kernel[...].astype(x.dtype)
+
+
+class GatedMLP(nnx.Module):
+    """The feed-forward block.
+
+    y = (gelu(x W_0) * x W_1) W_o
+    """
+
+    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 3)
+        wide, narrow = (config.emb_dim, config.mlp_dim), (config.mlp_dim, config.emb_dim)
+        self.dropout_rate = config.dropout_rate
+        self.wi_0 = Dense(wide, ("embed", "mlp"), key=keys[0])
+        self.wi_1 = Dense(wide, ("embed", "mlp"), key=keys[1])
+        self.wo = Dense(narrow, ("mlp", "embed"), key=keys[2])
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], dropout_keys: Key[Array, " batch"] | None
+    ) -> Float[Array, "batch length embed"]:
+        inner = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
+        inner = constrain(inner, "batch", None, "mlp")
+        return self.wo(dropout(inner, self.dropout_rate, dropout_keys, place=1))
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward, each normed before and added after."""
+
+    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 4)
+        self.dropout_rate = config.dropout_rate
+        self.pre_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[0])
+        self.attention = attention(config, keys[1])
+        self.pre_mlp_layer_norm = RMSNorm(config.emb_dim, key=keys[2])
+        self.mlp = GatedMLP(config, key=keys[3])
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        bias: Float[Array, "batch heads length length"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Float[Array, "batch length embed"]:
+        y = self.pre_attention_layer_norm(x)
+        y = self.attention(y, self.attention.keys_values(y), bias, keys)
+        x = x + dropout(y, self.dropout_rate, keys, place=2)
+        y = self.mlp(self.pre_mlp_layer_norm(x), keys)
+        return x + dropout(y, self.dropout_rate, keys, place=3)
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder, feed-forward."""
+
+    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 6)
+        self.dropout_rate = config.dropout_rate
+        self.pre_self_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[0])
+        self.self_attention = attention(config, keys[1])
+        self.pre_cross_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[2])
+        self.encoder_decoder_attention = attention(config, keys[3])
+        self.pre_mlp_layer_norm = RMSNorm(config.emb_dim, key=keys[4])
+        self.mlp = GatedMLP(config, key=keys[5])
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        self_bias: Float[Array, "#batch heads length keys"],
+        encoded: KeysValues,
+        cross_bias: Float[Array, "batch 1 #length inputs"],
+        keys: Key[Array, " batch"] | None = None,
+        cache: KeysValues | None = None,
+        index: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "batch length embed"], KeysValues | None]:
+        """Runs the layer; with a cache, `x` is one token, put at `index` of the cache, which is returned updated."""
+        y = self.pre_self_attention_layer_norm(x)
+        keys_values = self.self_attention.keys_values(y)
+        if cache is not None:
+            keys_values = jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1), cache, keys_values
+            )
+        y = self.self_attention(y, keys_values, self_bias, keys)
+        x = x + dropout(y, self.dropout_rate, keys, place=2)
+        cross_keys = None if keys is None else fold_keys(keys, 9)  # Its scores have a dropout of their own.
+        y = self.encoder_decoder_attention(self.pre_cross_attention_layer_norm(x), encoded, cross_bias, cross_keys)
+        x = x + dropout(y, self.dropout_rate, keys, place=3)
+        y = self.mlp(self.pre_mlp_layer_norm(x), keys)
+        return x + dropout(y, self.dropout_rate, keys, place=4), keys_values if cache is not None else None
+
+
+class Stack(nnx.Module):
+    """What encoder and decoder share: scanned layers under one bias of relative positions and a last norm."""
+
+    def __init__(self, config: T5Config, layer: type[nnx.Module], count: int, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 3)
+        self.config, self.count = config, count
+        self.relpos_bias = RelativeBias(
+            config.num_heads,
+            bidirectional=layer is EncoderLayer,
+            buckets=config.relpos_buckets,
+            max_distance=config.relpos_max_distance,
+            key=keys[0],
+        )
+        self.layers = stack(lambda k: layer(config, key=k), count, keys[1])
+        self.norm = RMSNorm(config.emb_dim, key=keys[2])
+
+    def embed_dropout(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
+        return constrain(dropout(x, self.config.dropout_rate, keys, place=1), "batch", None, None)
+
+    def scan(self, body, x: Array, keys: Key[Array, " batch"] | None, per_layer=None):
+        """Runs `body(layer, x, layer's keys, per_layer slice) -> (x, out)` over the layers; returns x and stacked outs."""
+
+        def step(layer, x, number, inputs):
+            layer_keys = None if keys is None else fold_keys(keys, 100 + number)
+            x, out = body(layer, x, layer_keys, inputs)
+            return constrain(x, "batch", None, None), out
+
+        if self.config.remat:
+            step = nnx.remat(step)
+        numbers = jnp.arange(self.count)
+        return nnx.scan(step, in_axes=(0, nnx.Carry, 0, 0), out_axes=(nnx.Carry, 0))(
+            self.layers, x, numbers, per_layer
+        )
+
+    def finish(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
+        return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)
+
+
+class T5(nnx.Module):
+    """T5 1.1 as the protocols of `types.Model` ask for it."""
+
+    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 4)
+        self.config = config
+        self.token_embedder = parameter(
+            keys[0], nnx.initializers.normal(1.0), (config.vocab_size, config.emb_dim), ("vocab", "embed")
+        )
+        self.encoder = Stack(config, EncoderLayer, config.num_encoder_layers, key=keys[1])
+        self.decoder = Stack(config, DecoderLayer, config.num_decoder_layers, key=keys[2])
+        self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=keys[3])
+
+    def unembedding(self) -> Unembedding:
+        return Unembedding(self.logits_dense.kernel[...])
+
+    def _embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        return jnp.take(self.token_embedder[...], tokens, axis=0).astype(self.config.dtype)
+
+    def encode(
+        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+    ) -> Float[Array, "batch inputs embed"]:
+        """The encoder's output; padding (token 0) and packed neighbours are never attended to."""
+        tokens, segments = batch.encoder_input_tokens, batch.encoder_segment_ids
+        positions = jnp.arange(tokens.shape[1])
+        mask = _attend(tokens > 0, tokens > 0, segments, segments)
+        bias = self.encoder.relpos_bias(positions, positions) + mask_to_bias(mask)
+        keys = None if dropout_keys is None else fold_keys(dropout_keys, 1)
+        x = self.encoder.embed_dropout(self._embed(tokens), keys)
+        x, _ = self.encoder.scan(lambda layer, x, k, _: (layer(x, bias, k), None), x, keys)
+        return self.encoder.finish(x, keys)
+
+    def hidden(
+        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+    ) -> Float[Array, "batch targets embed"]:
+        """The hidden state from which each target token is predicted, given the true tokens before it."""
+        encoded = self.encode(batch, dropout_keys)
+        tokens = batch.decoder_input_tokens
+        positions = jnp.arange(tokens.shape[1])
+        everywhere = jnp.ones(tokens.shape, bool)  # Padding lies to the right: causality keeps it out.
+        causal = positions[None, :] <= positions[:, None]
+        mask = _attend(everywhere, everywhere, batch.decoder_segment_ids, batch.decoder_segment_ids) & causal[None, None]
+        self_bias = self.decoder.relpos_bias(positions, positions) + mask_to_bias(mask)
+        cross_mask = _attend(
+            everywhere, batch.encoder_input_tokens > 0, batch.decoder_segment_ids, batch.encoder_segment_ids
+        )
+        cross_bias = mask_to_bias(cross_mask)
+        keys = None if dropout_keys is None else fold_keys(dropout_keys, 2)
+
+        def body(layer, x, layer_keys, _):
+            cross = layer.encoder_decoder_attention.keys_values(encoded)
+            return layer(x, self_bias, cross, cross_bias, layer_keys)
+
+        x = self.decoder.embed_dropout(self._embed(tokens), keys)
+        x, _ = self.decoder.scan(body, x, keys)
+        return self.decoder.finish(x, keys)
+
+    def start_decoding(self, batch: Batch, max_length: int) -> tuple["T5Cache", Int[Array, " batch"]]:
+        """Encodes the prompts once; the first token to feed is pad."""
+        encoded = self.encode(batch)
+        rows = encoded.shape[0]
+        shape = (self.decoder.count, rows, max_length, self.config.num_heads, self.config.head_dim)
+        empty = jnp.zeros(shape, encoded.dtype)
+
+        def cross_keys_values(layer, x, keys, _):
+            return x, layer.encoder_decoder_attention.keys_values(encoded)
+
+        _, cross = self.decoder.scan(cross_keys_values, encoded, None)
+        cross_bias = mask_to_bias((batch.encoder_input_tokens > 0)[:, None, None, :])
+        cache = T5Cache((empty, empty), cross, cross_bias, jnp.zeros((), jnp.int32))
+        return cache, jnp.zeros((rows,), jnp.int32)
+
+    def decode(
+        self, cache: "T5Cache", tokens: Int[Array, " batch"]
+    ) -> tuple["T5Cache", Float[Array, "batch embed"]]:
+        """One step of the decoder, over the keys and values of the steps before."""
+        positions = jnp.arange(cache.own[0].shape[2])
+        seen = (positions <= cache.index)[None, None, None, :]
+        self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
+
+        def body(layer, x, keys, per_layer):
+            own, cross = per_layer
+            return layer(x, self_bias, cross, cache.cross_bias, keys, own, cache.index)
+
+        x = self._embed(tokens[:, None])
+        x, own = self.decoder.scan(body, x, None, (cache.own, cache.cross))
+        cache = dataclasses.replace(cache, own=own, index=cache.index + 1)
+        return cache, self.decoder.finish(x, None)[:, 0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class T5Cache:
+    """Keys and values of every decoder layer: its own, filled up to `index`, and those of the encoded prompt."""
+
+    own: KeysValues
+    cross: KeysValues
+    cross_bias: Float[Array, "batch 1 1 inputs"]
+    index: Int[Array, ""]
+
+
+def _attend(
+    queries: Bool[Array, "batch queries"],
+    keys: Bool[Array, "batch keys"],
+    query_segments: Int[Array, "batch queries"] | None,
+    key_segments: Int[Array, "batch keys"] | None,
+) -> Bool[Array, "batch 1 queries keys"]:
+    """Which key each query may attend to: real ones, of its own segment where rows are packed."""
+    mask = queries[:, :, None] & keys[:, None, :]
+    if query_segments is not None:
+        mask &= query_segments[:, :, None] == key_segments[:, None, :]
+    return mask[:, None]

@@ -1,0 +1,34 @@
+"""What every test shares: eight forced CPU devices, strict promotion, a compilation cache, the data at hand."""
+
+import os
+import pathlib
+import tempfile
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+CACHE = os.path.join(tempfile.gettempdir(), f"lmirl_jax_tests_{os.getuid()}")
+# Commands under test run in processes of their own: they inherit both through the environment.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(CACHE, "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("LMIRL_CACHE_DIR", os.path.join(CACHE, "examples"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def repository() -> pathlib.Path:
+    return pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data(repository) -> pathlib.Path:
+    """The data sets and checkpoints that lie beside a developer's checkout; never part of it."""
+    path = repository.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no data at {path}: this test needs it")
+    return path
