@@ -81,13 +81,14 @@ class Model(Protocol):
 
     def unembedding(self) -> Unembedding: ...
 
-    def start_decoding(self, batch: Batch, max_length: int) -> tuple[Any, Int[Array, " batch"]]:
-        """Reads the prompts of a batch; returns a cache for `max_length` new tokens and the token to feed first."""
+    def start_decoding(self, batch: Batch, max_length: int, num_samples: int = 1) -> tuple[Any, Int[Array, " rows"]]:
+        """Reads each prompt once; returns a cache and the token to feed first.
+
+        The cache has room for `max_length` new tokens in each of `batch * num_samples` rows, a prompt's together.
+        """
         ...
 
-    def decode(
-        self, cache: Any, tokens: Int[Array, " batch"]
-    ) -> tuple[Any, Float[Array, "batch embed"]]:
+    def decode(self, cache: Any, tokens: Int[Array, " rows"]) -> tuple[Any, Float[Array, "rows embed"]]:
         """Feeds one token a row; returns the cache and the hidden state from which the next one is drawn."""
         ...
 
@@ -102,9 +103,10 @@ class ModelConfig(Protocol):
 
 
 class Objective(Protocol):
-    """A pure per-token loss on `SoftQ`: unreduced, in nats. It names, as keyword arguments, what else it needs of
+    """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
-    `discounts`, `td_weight` (lambda of this step times the TD mask) and `mle_weight` (the weights of the targets).
+    It names among its arguments what else it needs: `discounts` and `td_weight`, lambda of this step times the TD mask,
+    both [batch, length].
     """
 
     def __call__(self, soft_q: SoftQ, **arrays: Any) -> Float[Array, "batch length"]: ...

@@ -169,17 +169,17 @@ class Stack(nnx.Module):
     def scan(self, body, x: Array, keys: Key[Array, " batch"] | None, per_layer=None):
         """Runs `body(layer, x, layer's keys, per_layer slice) -> (x, out)` over the layers; returns x and stacked outs."""
 
-        def step(layer, x, number, inputs):
+        # jax.lax.scan over the split module, not nnx.scan, which refuses parameters of an outer while_loop (decoding).
+        graph, parameters = nnx.split(self.layers)
+
+        def step(x, inputs):
+            parameters, number, slices = inputs
             layer_keys = None if keys is None else fold_keys(keys, 100 + number)
-            x, out = body(layer, x, layer_keys, inputs)
+            x, out = body(nnx.merge(graph, parameters), x, layer_keys, slices)
             return constrain(x, "batch", None, None), out
 
-        if self.config.remat:
-            step = nnx.remat(step)
-        numbers = jnp.arange(self.count)
-        return nnx.scan(step, in_axes=(0, nnx.Carry, 0, 0), out_axes=(nnx.Carry, 0))(
-            self.layers, x, numbers, per_layer
-        )
+        step = jax.checkpoint(step) if self.config.remat else step
+        return jax.lax.scan(step, x, (parameters, jnp.arange(self.count), per_layer))
 
     def finish(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
         return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)
@@ -242,9 +242,11 @@ class T5(nnx.Module):
         x, _ = self.decoder.scan(body, x, keys)
         return self.decoder.finish(x, keys)
 
-    def start_decoding(self, batch: Batch, max_length: int) -> tuple["T5Cache", Int[Array, " batch"]]:
-        """Encodes the prompts once; the first token to feed is pad."""
-        encoded = self.encode(batch)
+    def start_decoding(
+        self, batch: Batch, max_length: int, num_samples: int = 1
+    ) -> tuple["T5Cache", Int[Array, " rows"]]:
+        """Encodes each prompt once for all of its samples; the first token to feed is pad."""
+        encoded = jnp.repeat(self.encode(batch), num_samples, axis=0)
         rows = encoded.shape[0]
         shape = (self.decoder.count, rows, max_length, self.config.num_heads, self.config.head_dim)
         empty = jnp.zeros(shape, encoded.dtype)
@@ -253,13 +255,14 @@ class T5(nnx.Module):
             return x, layer.encoder_decoder_attention.keys_values(encoded)
 
         _, cross = self.decoder.scan(cross_keys_values, encoded, None)
-        cross_bias = mask_to_bias((batch.encoder_input_tokens > 0)[:, None, None, :])
+        mask = jnp.repeat(batch.encoder_input_tokens > 0, num_samples, axis=0)
+        cross_bias = mask_to_bias(mask[:, None, None, :])
         cache = T5Cache((empty, empty), cross, cross_bias, jnp.zeros((), jnp.int32))
         return cache, jnp.zeros((rows,), jnp.int32)
 
     def decode(
-        self, cache: "T5Cache", tokens: Int[Array, " batch"]
-    ) -> tuple["T5Cache", Float[Array, "batch embed"]]:
+        self, cache: "T5Cache", tokens: Int[Array, " rows"]
+    ) -> tuple["T5Cache", Float[Array, "rows embed"]]:
         """One step of the decoder, over the keys and values of the steps before."""
         positions = jnp.arange(cache.own[0].shape[2])
         seen = (positions <= cache.index)[None, None, None, :]

@@ -1,0 +1,150 @@
+"""Where arrays live: the device mesh, the rules from logical to mesh axes, and what follows for parameters and batches.
+
+Three mesh axes: `data` copies the parameters and splits the batch, `fsdp` splits both, `tensor` splits heads, feed-forward
+and vocabulary. Models name the logical axes of their parameters; the rules below are the only place that knows both.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lmirl_jax.types import Batch, UserError
+
+BATCH_AXES = ("data", "fsdp")
+
+LOGICAL_AXIS_RULES: Mapping[str, Any] = {
+    "batch": BATCH_AXES,
+    "embed": "fsdp",
+    "vocab": "tensor",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv": None,
+    "layers": None,
+    "relpos_buckets": None,
+}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over every device of every process.
+
+    Args:
+        data: copies of the parameters; each takes its share of the batch.
+        fsdp: parts into which parameters, optimizer state and batch are split.
+        tensor: parts into which heads, feed-forward width and vocabulary are split.
+            One of the three may be -1: all devices that the others leave.
+
+    Returns:
+        The mesh, with the axes `data`, `fsdp` and `tensor`.
+
+    Raises:
+        UserError: the three do not multiply to the number of devices.
+    """
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    devices = jax.device_count()
+    asked = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    unknown = [name for name, size in sizes.items() if size == -1]
+    known = math.prod(size for size in sizes.values() if size != -1)
+    if len(unknown) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"mesh {asked}: each axis is a positive number, and at most one is -1 (all that is left)")
+    if unknown:
+        sizes[unknown[0]] = devices // known
+    if math.prod(sizes.values()) != devices:
+        raise UserError(
+            f"mesh {asked} does not fit the {devices} device(s) there are: "
+            f"set sharding.make_mesh.{unknown[0] if unknown else 'data'} so that the three multiply to {devices}"
+        )
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3)
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh) -> Iterator[None]:
+    """Within it, models place their activations on `mesh` by the rules above."""
+    with jax.set_mesh(mesh), nnx.logical_axis_rules(tuple(LOGICAL_AXIS_RULES.items())):
+        yield
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows are split over `data` and `fsdp`; every other axis of a batch is whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
+    """The sharding of each parameter, from the logical names of its axes.
+
+    Args:
+        mesh: the device mesh.
+        state: a model's (abstract) state; each variable has its logical axes in `out_sharding`.
+
+    Returns:
+        A nested dict of the parameters' structure.
+
+    Raises:
+        UserError: a mesh axis does not divide the parameter's axis that it splits.
+    """
+    shardings: dict[str, Any] = {}
+    for path, variable in nnx.to_flat_state(state):
+        name = "/".join(map(str, path))
+        spec = [_checked(mesh, name, *axis) for axis in zip(variable.get_metadata("out_sharding"), variable.shape)]
+        inner = shardings
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[path[-1]] = NamedSharding(mesh, PartitionSpec(*spec))
+    return shardings
+
+
+def _checked(mesh: Mesh, parameter: str, logical: str, size: int) -> str | None:
+    axis = LOGICAL_AXIS_RULES[logical]
+    if axis is not None and size % mesh.shape[axis]:
+        raise UserError(
+            f"mesh axis {axis}={mesh.shape[axis]} does not divide {logical}={size} of {parameter}: "
+            f"set sharding.make_mesh.{axis} to a divisor of {size}"
+        )
+    return axis
+
+
+def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
+    """Raises a UserError unless the mesh and the microbatches divide the batch."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * microbatches
+    if batch_size < 1 or batch_size % parts:
+        micro = f" x {microbatches} microbatches" if microbatches > 1 else ""
+        below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
+        nearest = f"{below} or {above}" if below > 0 else f"{above}"
+        raise UserError(
+            f"BATCH_SIZE={batch_size} cannot be split over the mesh "
+            f"data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}{micro}: "
+            f"make it a multiple of {parts} (such as {nearest}), or change the mesh"
+        )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of a global batch that this process's devices hold."""
+    index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    parts = [index[0].indices(batch_size)[:2] for index in index_map.values()]
+    start, stop = min(p[0] for p in parts), max(p[1] for p in parts)
+    held = {row for first, last in parts for row in range(first, last)}
+    if len(held) != stop - start:
+        raise UserError(
+            f"this process's devices hold rows of the batch that do not lie together ({start} to {stop} with gaps): "
+            "choose mesh sizes that keep each process's devices together"
+        )
+    return slice(start, stop)
+
+
+def to_global(mesh: Mesh, batch: Batch, batch_size: int) -> Batch:
+    """Puts this process's rows (numpy) on its devices, as its part of the global batch."""
+    sharding = batch_sharding(mesh)
+
+    def place(rows: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
+
+    return jax.tree.map(place, batch)

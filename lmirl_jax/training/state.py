@@ -1,0 +1,72 @@
+"""What training carries from step to step, made in place on the mesh."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key
+
+from lmirl_jax import sharding
+from lmirl_jax.types import ModelConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The number of updates made, the parameters (a nested dict of float32 arrays) and the optimizer's state."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+
+
+def build(model: ModelConfig, key: Key[Array, ""]) -> tuple[nnx.GraphDef, nnx.State]:
+    """Builds a network without arrays: its graph, and its state with shapes and logical axes."""
+    return nnx.split(nnx.eval_shape(lambda: model.build(key)))
+
+
+def init_params(model: ModelConfig, key: Key[Array, ""]) -> dict[str, Any]:
+    """Initial parameters as a nested dict."""
+    return nnx.to_pure_dict(nnx.state(model.build(key)))
+
+
+def state_shardings(
+    mesh: Mesh, model: ModelConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+) -> tuple[TrainState, TrainState]:
+    """Shapes and shardings of the whole state: what follows a parameter is sharded as the parameter is.
+
+    Returns:
+        A `TrainState` of `jax.ShapeDtypeStruct` and one of `NamedSharding`.
+    """
+    _, variables = build(model, key)
+    params = jax.eval_shape(functools.partial(init_params, model), key)
+    shardings = sharding.parameter_shardings(mesh, variables)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    whole = sharding.replicated(mesh)
+
+    def like_parameter(leaf, parameter, place):
+        # Adafactor's factored moments hang on parameters but have lost an axis; they are small.
+        return place if leaf.shape == parameter.shape else whole
+
+    opt_shardings = optax.tree_utils.tree_map_params(
+        optimizer, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
+    )
+    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+    return shapes, TrainState(whole, shardings, opt_shardings)
+
+
+def init_state(
+    shardings: TrainState, model: ModelConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+) -> TrainState:
+    """A fresh state, each part made on the devices that hold it; the same for any mesh."""
+
+    def make(key: Key[Array, ""]) -> TrainState:
+        params = init_params(model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return jax.jit(make, out_shardings=shardings)(key)
