@@ -1,0 +1,99 @@
+"""Where metrics go: a JSONL file always, TensorBoard events where it is installed. Only process 0 writes."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from lmirl_jax.types import UserError
+
+
+class MetricWriter(Protocol):
+    def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter:
+    """One JSON object a line: an integer `step` and numbers; what is undefined is left out, never NaN.
+
+    Opened at a step, it drops the lines of later ones: a run that was killed after its last checkpoint writes them again.
+    """
+
+    def __init__(self, path: pathlib.Path, from_step: int):
+        _drop_lines_after(path, from_step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the whole run
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _drop_lines_after(path: pathlib.Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # The half line of a killed run.
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class TensorBoardWriter:
+    """TensorBoard scalars, through tensorboard's own writer: no TensorFlow."""
+
+    def __init__(self, folder: pathlib.Path):
+        from tensorboard.summary import Writer
+
+        self._writer = Writer(str(folder))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbWriter:
+    """Weights & Biases (the extra `wandb`)."""
+
+    def __init__(self, project: str, name: str | None = None):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("metrics to W&B need the extra: pip install 'lmirl_jax[wandb]'") from None
+        self._run = wandb.init(project=project, name=name)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Writers:
+    """Several writers as one; none on processes other than the first."""
+
+    def __init__(self, writers: list[MetricWriter]):
+        self._writers = writers
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for writer in self._writers:
+            writer.write(step, metrics)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()

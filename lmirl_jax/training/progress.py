@@ -1,0 +1,52 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+
+class Progress:
+    """Shows steps, loss and the time left on stderr: one living line on a terminal, else a line every few seconds."""
+
+    def __init__(self, label: str, start: int, total: int, every_seconds: float = 10.0, quiet: bool = False):
+        self._label, self._total, self._quiet = label, total, quiet
+        self._start, self._began = start, time.monotonic()
+        self._every, self._last = every_seconds, 0.0
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, desc=label, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._quiet:
+            return
+        shown = {name.removeprefix("train/"): f"{metrics[name]:.4g}" for name in SHOWN if name in metrics}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last < self._every and step not in (self._start + 1, self._total):
+            return
+        self._last = now
+        rate = (step - self._start) / max(now - self._began, 1e-9)
+        left = f", {(self._total - step) / rate:.0f} s left" if step < self._total else ""
+        numbers = " ".join(f"{name}={value}" for name, value in shown.items())
+        self.say(f"step {step}/{self._total} {numbers}{left}")
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the bar."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(f"{self._label}: {line}", file=sys.stderr)
+        else:
+            print(f"{self._label}: {line}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+SHOWN = ("train/loss", "train/loss_mle", "train/loss_td", "train/accuracy")

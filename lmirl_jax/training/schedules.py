@@ -1,0 +1,36 @@
+"""Schedules of the learning rate and of lambda: functions of the number of updates made. None knows the run's length."""
+
+import optax
+
+from lmirl_jax.types import Schedule, UserError
+
+
+def constant(value: float) -> Schedule:
+    """The same value at every step."""
+    return optax.constant_schedule(value)
+
+
+def warmup_constant(peak: float, warmup_steps: int) -> Schedule:
+    """Rises in a line from 0 to `peak` over `warmup_steps` updates, then stays."""
+    return optax.schedules.warmup_constant_schedule(0.0, peak, warmup_steps)
+
+
+def warmup_rsqrt(peak: float, warmup_steps: int) -> Schedule:
+    """Rises in a line to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
+
+    def fall(step):
+        return peak * (warmup_steps / (step + warmup_steps)) ** 0.5
+
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), fall], [warmup_steps])
+
+
+def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float = 0.0) -> Schedule:
+    """Rises in a line to `peak`, then falls along a cosine to `end`, reached at step `decay_steps` in all."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, decay_steps, end)
+
+
+def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Schedule:
+    """0 for `start_step` updates, then a line to `value` over `ramp_steps`: lambda after a warm-up of pure MLE."""
+    if start_step < 0 or ramp_steps < 0:
+        raise UserError(f"delayed_constant: start_step={start_step} and ramp_steps={ramp_steps} must not be negative")
+    return optax.linear_schedule(0.0, value, max(ramp_steps, 1), transition_begin=start_step)

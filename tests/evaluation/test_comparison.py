@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from lmirl_jax.evaluation import comparison, front
+from lmirl_jax.types import UserError
+
+# Temperature: accuracy, valid distinct answers per prompt. Diversity peaks at 1.0.
+BASE = {0.2: (0.90, 2.0), 0.6: (0.85, 4.0), 1.0: (0.70, 6.0), 1.4: (0.40, 5.0)}
+
+
+def sweep(run, points=BASE, *, more=0.0, better=0.0, spread=1.0, prompts=150, seeds=(0, 1), salt=0):
+    """Cells whose means over prompts are the points exactly, shifted by `more` and `better`."""
+    cells = []
+    for seed in seeds:
+        for temperature, (accuracy, distinct) in points.items():
+            rng = np.random.default_rng((salt, seed, round(100 * temperature)))
+            noise = rng.normal(size=(2, prompts))
+            noise -= noise.mean(axis=1, keepdims=True)
+            values = {
+                "accuracy": (accuracy + better + 0.2 * spread * noise[0]).tolist(),
+                "distinct_valid": (distinct + more + spread * noise[1]).tolist(),
+                "self_bleu": (100 - 10 * (distinct + more) + 10 * spread * noise[1]).tolist(),
+            }
+            cells.append(front.Cell(run, seed, temperature, {}, values))
+    return cells
+
+
+def test_the_run_is_better():
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=2.0, salt=1))
+    assert text.startswith(
+        "IQLearn's curve lies above MLE's: IQLearn gives more valid distinct answers per prompt at all 5 levels of equal "
+        "accuracy (0.720 to 0.880). Averaged over the levels, IQLearn minus MLE is +2.00 "
+    )
+
+
+def test_the_baseline_is_better():
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=-2.0, salt=1))
+    assert text.startswith("MLE's curve lies above IQLearn's: MLE gives more valid distinct answers per prompt at all 5")
+    assert "IQLearn minus MLE is -2.00 " in text
+
+
+def test_the_run_is_better_in_part():
+    steeper = {**BASE, 1.0: (0.70, 7.5)}
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", steeper, salt=1))
+    assert text.startswith("IQLearn's curve lies partly above MLE's: IQLearn gives more valid distinct answers per prompt")
+    assert "elsewhere the difference is within noise" in text and "at all" not in text
+
+
+def test_the_curves_cross():
+    crossing = {0.2: (0.90, 0.5), 0.6: (0.85, 2.5), 1.0: (0.70, 8.0), 1.4: (0.40, 5.0)}
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", crossing, spread=0.5, salt=1))
+    assert text.startswith("The curves cross: IQLearn gives more valid distinct answers per prompt at ")
+    assert ", while MLE gives more valid distinct answers per prompt at " in text
+
+
+def test_the_curves_cross_where_one_reaches_further():
+    shorter = {0.2: (0.80, 4.8), 0.6: (0.75, 8.0), 1.0: (0.70, 9.0), 1.4: (0.40, 5.0)}
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", shorter, salt=1))
+    assert text.startswith("The curves cross: IQLearn gives more")
+    assert "while MLE reaches a higher accuracy (0.900 against 0.800)." in text
+
+
+@pytest.mark.parametrize("salt", range(1, 6))
+def test_two_runs_alike_are_within_noise(salt):
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=0.05, salt=salt))
+    assert text.startswith("The difference between IQLearn and MLE is within noise at all 5 levels of equal accuracy (")
+
+
+def test_false_alarms_are_rare():
+    """Of 60 pairs of equal policies about 5% may be told apart, also with noise between seeds' means."""
+    alarms = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        jitter = lambda: {t: (a + rng.normal(0, 0.016), d + rng.normal(0, 0.08)) for t, (a, d) in BASE.items()}  # noqa: E731, B023
+        cells = sweep("a", jitter(), seeds=(0,), salt=trial) + sweep("b", jitter(), seeds=(0,), salt=1000 + trial)
+        alarms += "within noise at" not in comparison.verdict(cells)
+    assert alarms <= 7
+
+
+def test_more_diverse_is_lower_self_bleu():
+    text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=2.0, salt=1), diversity="self_bleu")
+    assert "IQLearn gives more diverse samples (lower Self-BLEU) at all 5" in text
+    assert "IQLearn minus MLE is -20.0 in Self-BLEU (95% interval -2" in text
+
+
+def test_the_baseline_can_be_named_and_every_other_run_is_compared():
+    cells = sweep("MLE") + sweep("IQLearn", more=2.0, salt=1) + sweep("GEM", more=-2.0, salt=2)
+    text = comparison.verdict(cells, baseline="IQLearn")
+    assert "IQLearn's curve lies above MLE's" in text and "IQLearn's curve lies above GEM's" in text
+    with pytest.raises(UserError, match="no run is called 'DFT'; choose the baseline among MLE, IQLearn, GEM"):
+        comparison.verdict(cells, baseline="DFT")
+
+
+def test_sweeps_that_never_meet_are_not_compared():
+    hot = {1.0: (0.30, 5.0), 1.4: (0.20, 6.0)}
+    cold = {0.2: (0.90, 2.0), 0.6: (0.80, 4.0)}
+    text = comparison.verdict(sweep("MLE", cold) + sweep("IQLearn", hot, salt=1))
+    assert "the sweeps share no level of it (MLE 0.80 to 0.90 and IQLearn 0.20 to 0.30)" in text
+
+
+def test_an_unfinished_sweep_is_not_held_against_its_run():
+    """A sweep that stops at a low temperature is compared only where it went."""
+    unfinished = {t: BASE[t] for t in (0.2, 0.6)}
+    base, run = front.curves(sweep("MLE", unfinished) + sweep("IQLearn", salt=1))
+    found = comparison.compare(base, run, diversity="distinct_valid")
+    assert min(found.levels) > 0.85
+    assert [d.mean for d in found.differences] == pytest.approx([0] * 5, abs=1e-9)
+
+
+def test_one_seed_is_confessed_and_few_prompts_are_refused():
+    cells = sweep("MLE", seeds=(0,)) + sweep("IQLearn", seeds=(0,), salt=1)
+    assert "with one seed a run, training noise is left out" in comparison.verdict(cells)
+    few = sweep("MLE", prompts=9) + sweep("IQLearn", more=9.0, prompts=9, salt=1)
+    assert comparison.verdict(few) == "9 prompts are too few to tell IQLearn and MLE apart: evaluate on more."
+
+
+def test_policies_that_solve_nothing_are_not_told_apart():
+    nothing = {0.5: (0.0, 0.0), 1.0: (0.0, 0.0)}
+    text = comparison.verdict(sweep("MLE", nothing, spread=0) + sweep("IQLearn", nothing, spread=0))
+    assert "within noise at the only level of accuracy that both reach (0.000). At that level, " in text
+
+
+def test_one_run_and_cells_without_values():
+    assert comparison.verdict(sweep("MLE")) == "There is one run only (MLE): nothing to compare it with."
+    bare = [front.Cell(run, 0, 1.0, {"accuracy": 0.5, "distinct_valid": 1.0}) for run in ("MLE", "IQLearn")]
+    with pytest.raises(UserError, match="'MLE' has no 'accuracy' per prompt"):
+        comparison.verdict(bare)
+
+
+def test_front_by_hand():
+    quality = np.array([0.9, 0.8, 0.5, 0.2])
+    diversity = np.array([1.0, 2.0, 4.0, 3.0])
+    levels = np.array([0.1, 0.5, 0.65, 0.8, 0.85, 0.9, 0.95])
+    # Below 0.5 the point at 0.5 serves, which is better and more diverse; beyond the best point its own diversity.
+    np.testing.assert_allclose(comparison.front_at(quality, diversity, levels), [4, 4, 3, 2, 1.5, 1, 1])
+
+
+def test_front_mixes_two_temperatures_over_a_dent():
+    quality = np.array([0.9, 0.7, 0.5])
+    diversity = np.array([1.0, 1.2, 5.0])
+    np.testing.assert_allclose(comparison.front_at(quality, diversity, np.array([0.7])), [3.0])
+
+
+def test_front_of_equal_qualities_takes_the_more_diverse():
+    quality = np.array([0.5, 0.5, 0.9, 0.9])
+    diversity = np.array([1.0, 3.0, 1.0, 2.0])
+    np.testing.assert_allclose(comparison.front_at(quality, diversity, np.array([0.5, 0.7, 0.9])), [3, 2.5, 2])

@@ -1,0 +1,140 @@
+"""One update: means over the global batch, whatever the mesh, the microbatches or the padding."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lmirl_jax import objectives, sharding, training
+from lmirl_jax.training.state import build, init_state, state_shardings
+from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
+
+KEY = jax.random.key(0)
+
+
+def run(mesh, *, objective=objectives.iqlearn, td_weight=0.5, microbatches=1, optimizer=None, steps=2, rows=16):
+    """The parameters and metrics after some steps on a mesh."""
+    optimizer = optimizer or training.adamw(1e-2)
+    graph, _ = build(TINY, KEY)
+    _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
+    step = functools.partial(
+        training.train_step,
+        graph=graph,
+        objective=objective,
+        optimizer=optimizer,
+        td_weight=td_weight,
+        key=KEY,
+        microbatches=microbatches,
+    )
+    with sharding.use(mesh):
+        state = init_state(shardings, TINY, optimizer, KEY)
+        update = jax.jit(step, out_shardings=(shardings, None))
+        history = []
+        for seed in range(steps):
+            state, metrics = update(state, global_batch(mesh, seed, rows))
+            history.append(jax.device_get(metrics))
+    return jax.device_get(state.params), history
+
+
+def assert_same(one, other, atol=2e-5):
+    for ours, theirs in zip(one[1], other[1], strict=True):
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5, atol=1e-5, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), one[0], other[0])
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return run(mesh_of(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)])
+def test_eight_devices_equal_one(alone, shape):
+    assert_same(run(mesh_of(8, *shape)), alone)
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_microbatches_equal_the_full_batch(alone, microbatches):
+    """With dropout, and targets of unequal length: a mean of means would differ."""
+    assert_same(run(mesh_of(1, 1, 1, 1), microbatches=microbatches), alone)
+    assert_same(run(mesh_of(4, 2, 2, 1), microbatches=microbatches), alone)
+
+
+def test_adafactor_on_a_mesh_equals_one_device():
+    optimizer = training.adafactor(1e-2, min_dim_size_to_factor=8)
+    assert_same(run(mesh_of(8, 2, 2, 2), optimizer=optimizer), run(mesh_of(1, 1, 1, 1), optimizer=optimizer))
+
+
+def test_every_parameter_and_moment_is_sharded():
+    mesh = mesh_of(8, 1, 4, 2)
+    _, shardings = state_shardings(mesh, TINY, training.adamw(1e-2), KEY)
+    specs = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): place.spec
+        for path, place in jax.tree_util.tree_leaves_with_path((shardings.params, shardings.opt_state))
+    }
+    spec = jax.sharding.PartitionSpec
+    queries = [s for name, s in specs.items() if name.endswith("encoder/layers/attention/query/kernel")]
+    assert queries == [spec(None, "fsdp", "tensor", None)] * 3  # the parameter and both moments
+    embeddings = [s for name, s in specs.items() if name.endswith("token_embedder")]
+    assert embeddings == [spec("tensor", "fsdp")] * 3
+
+
+def test_metrics_are_means_over_real_tokens():
+    """Against sums written out, without dropout: the model's own numbers, token by token."""
+    batch = jax.tree.map(jnp.asarray, make_batch(0, 16))
+    model = TINY.build(KEY)
+    sums = training.loss_sums(model, objectives.iqlearn, batch, jnp.float32(0.5))
+    metrics = {name: float(total / weight) for name, (total, weight) in sums.items()}
+    logits = np.asarray(model.hidden(batch) @ model.unembedding().kernel, np.float64)
+    v = np.log(np.exp(logits).sum(-1))
+    nll, rewards, hits = [], [], []
+    for row in range(16):
+        size = int(batch.weights[row].sum())
+        for t in range(size):
+            token = int(batch.decoder_target_tokens[row, t])
+            nll.append(v[row, t] - logits[row, t, token])
+            hits.append(logits[row, t].argmax() == token)
+            if t < size - 1:
+                rewards.append(logits[row, t, token] - v[row, t + 1])
+            elif token == 1:
+                rewards.append(logits[row, t, token])
+    np.testing.assert_allclose(metrics["loss_mle"], np.mean(nll), rtol=1e-5)
+    np.testing.assert_allclose(metrics["reward"], np.mean(rewards), rtol=1e-4)
+    np.testing.assert_allclose(metrics["accuracy"], np.mean(hits), atol=1e-6)
+    td = 0.5 * np.sum(np.square(rewards)) / len(nll)
+    np.testing.assert_allclose(metrics["loss_td"], td, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], np.mean(nll) + td, rtol=1e-4)
+
+
+def test_mle_has_no_td_part_and_lambda_may_be_a_schedule():
+    mesh = mesh_of(1, 1, 1, 1)
+    _, history = run(mesh, objective=objectives.mle, td_weight=0.5)
+    assert [m["loss_td"] for m in history] == [0.0, 0.0]
+    assert history[0]["loss"] == history[0]["loss_mle"]
+    _, history = run(mesh, td_weight=training.delayed_constant(0.3, start_step=1), steps=3)
+    np.testing.assert_allclose([m["td_weight"] for m in history], [0.0, 0.0, 0.3], atol=1e-7)
+    assert history[0]["loss_td"] == 0.0 < history[2]["loss_td"]
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    """One step of plain size: Adam's first update is the learning rate, so look at the clip itself."""
+    optimizer = training.adamw(1.0, clip_norm=0.5)
+    params = {"a": jnp.array([3.0, 4.0])}
+    state = optimizer.init(params)
+    _, clipped = optimizer.update({"a": jnp.array([30.0, 40.0])}, state, params)
+    _, small = optimizer.update({"a": jnp.array([0.3, 0.4])}, state, params)
+    moments = [jax.tree.leaves(s)[-2:] for s in (clipped, small)]
+    np.testing.assert_allclose(moments[0], moments[1], rtol=1e-5)
+
+
+def test_parameters_do_not_depend_on_the_mesh_they_were_made_on():
+    optimizer = training.adamw(1e-2)
+    states = []
+    for mesh in (mesh_of(1, 1, 1, 1), mesh_of(8, 1, 4, 2)):
+        _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
+        states.append(jax.device_get(init_state(shardings, TINY, optimizer, KEY).params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
+    nnx.merge(build(TINY, KEY)[0], states[0])
