@@ -7,9 +7,9 @@ logsumexp is the soft value; there is no extra head and no target network. Objec
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.types import SoftQ
+from lmirl_jax.types import Batch, Model, SoftQ
 
 
 def from_logits(
@@ -104,4 +104,19 @@ def from_hidden(
         with_entropy=with_entropy,
         with_sum=with_sum,
         with_max=with_max,
+    )
+
+
+def of_model(
+    model: Model, batch: Batch, dropout_keys: Key[Array, " rows"] | None = None, **options: float | bool | None
+) -> SoftQ:
+    """Soft Q-values of a batch's target tokens under a model; `options` as `from_hidden` has them."""
+    unembedding = model.unembedding()
+    return from_hidden(
+        model.hidden(batch, dropout_keys),
+        unembedding.kernel,
+        batch.decoder_target_tokens,
+        scale=unembedding.scale,
+        soft_cap=unembedding.soft_cap,
+        **options,
     )

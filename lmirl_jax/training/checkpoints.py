@@ -4,14 +4,18 @@ A run keeps them in MODEL_DIR/checkpoints/STEP, each with the items `state` (ste
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import Mesh
 
-from lmirl_jax.training.state import TrainState
-from lmirl_jax.types import UserError
+from lmirl_jax import sharding
+from lmirl_jax.training.state import TrainState, build, init_params
+from lmirl_jax.types import ModelConfig, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +41,9 @@ class CheckpointConfig:
                 raise UserError(f"CheckpointConfig.{name}={value!r} must be a positive whole number")
 
 
-def prepare_directory(model_dir: str) -> pathlib.Path:
-    """Makes MODEL_DIR, and proves that it can be written to before anything is computed."""
-    path = pathlib.Path(model_dir).expanduser().resolve()
+def prepare_directory(directory: str, name: str = "MODEL_DIR") -> pathlib.Path:
+    """Makes a folder, and proves that it can be written to before anything is computed."""
+    path = pathlib.Path(directory).expanduser().resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable.{jax.process_index()}"
@@ -47,8 +51,7 @@ def prepare_directory(model_dir: str) -> pathlib.Path:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"cannot write to MODEL_DIR {path} ({error.strerror}): choose a folder that you may write to, "
-            "with --gin.MODEL_DIR=\"'...'\""
+            f"cannot write to {name} {path} ({error.strerror}): choose a folder that you may write to"
         ) from None
     return path
 
@@ -65,7 +68,7 @@ class Checkpoints:
                 keep_period=config.keep_period,
                 enable_async_checkpointing=config.asynchronous,
             ),
-            item_names=("state", "data"),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
         )
 
     def latest_step(self) -> int | None:
@@ -145,6 +148,23 @@ def load_params(path: pathlib.Path, shapes: Any, shardings: Any) -> Any:
             partial_restore=True,
         )
         return checkpointer.restore(path / "state", args=args)["params"]
+
+
+def load_policy(path: pathlib.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
+    """The network of a checkpoint without its arrays, and its parameters on the mesh.
+
+    Args:
+        path: of one checkpoint, as `find_checkpoint` gives it.
+        model: the recipe of the network.
+        mesh: the devices, whatever they were in training.
+
+    Returns:
+        What `nnx.merge` makes a model of.
+    """
+    key = jax.random.key(0)
+    graph, variables = build(model, key)
+    shapes = jax.eval_shape(functools.partial(init_params, model), key)
+    return graph, load_params(path, shapes, sharding.parameter_shardings(mesh, variables))
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

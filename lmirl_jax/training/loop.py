@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import signal
@@ -157,13 +156,14 @@ def _run_steps(run: Run, state: TrainState, start: int, batches, saved, writers)
             last = step == run.train_steps
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
             if saved.is_due(step) or last or stopping:
-                pending.flush()  # A loss that is not finite stops here, before its parameters are kept.
+                pending.read()  # A loss that is not finite stops here, before its parameters are kept.
                 saved.save(step, state, batches.get_state())
             if last or step % run.eval_period == 0:
-                pending.flush()
-                _evaluate(run, state, step, writers, progress)
+                pending.read()
+                pending.flush(_evaluate(run, state, step, progress))
                 pending.restart_clock()
             if stopping and not last:
+                pending.flush()
                 saved.wait()
                 raise KeyboardInterrupt(f"stopped at step {step}, which is saved: the same command goes on from there")
         saved.wait()
@@ -171,16 +171,17 @@ def _run_steps(run: Run, state: TrainState, start: int, batches, saved, writers)
 
 
 class PendingMetrics:
-    """The metrics of the last step, still on their way from the devices."""
+    """The metrics of the last step: on their way from the devices, then read and checked, then written as one line."""
 
     def __init__(self, run: Run, writers: metric_writers.MetricWriter, progress: Progress):
         self._run, self._writers, self._progress = run, writers, progress
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self._read: tuple[int, dict[str, float]] | None = None
         self._first: int | None = None
         self._clock: float | None = None
-        self._tokens, self._steps = 0.0, 0
 
     def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that was just dispatched; those of the step before are written."""
         self.flush()
         self._waiting = (step, metrics)
 
@@ -188,8 +189,8 @@ class PendingMetrics:
         """Forgets the time that something other than training took."""
         self._clock = None
 
-    def flush(self) -> None:
-        """Reads, checks and writes what is waiting."""
+    def read(self) -> None:
+        """Waits for the step to end, and raises a UserError where its loss is not finite."""
         if self._waiting is None:
             return
         step, on_device = self._waiting
@@ -198,14 +199,21 @@ class PendingMetrics:
         if not np.isfinite(metrics["loss"]):
             raise UserError(
                 f"the loss at step {step} is {metrics['loss']}: nothing of it was saved; lower LEARNING_RATE or TD_WEIGHT, "
-                "or clip gradients (optimizers.adamw.clip_norm), and run again from the last checkpoint"
+                "or clip gradients (training.adamw.clip_norm), and run again from the last checkpoint"
             )
-        self._first = step if self._first is None else self._first
         tokens = metrics.pop("target_tokens")
-        written = {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
-        if step in (self._first, self._run.train_steps) or step % self._run.log_period == 0:
-            self._writers.write(step, written)
-        self._progress.update(step, written)
+        self._read = step, {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
+
+    def flush(self, more: Mapping[str, float] | None = None) -> None:
+        """Writes what is waiting, with more metrics of the same step."""
+        self.read()
+        if self._read is None:
+            return
+        (step, metrics), self._read = self._read, None
+        self._first = step if self._first is None else self._first
+        if more or step in (self._first, self._run.train_steps) or step % self._run.log_period == 0:
+            self._writers.write(step, {**metrics, **(more or {})})
+        self._progress.update(step, metrics)
 
     def _timing(self, tokens: float) -> dict[str, float]:
         """Seconds and tokens per second since the step before; undefined for the first, which compiles."""
@@ -217,13 +225,14 @@ class PendingMetrics:
         return {"timing/seconds_per_step": seconds, "timing/target_tokens_per_second": tokens / seconds}
 
 
-def _evaluate(run: Run, state: TrainState, step: int, writers, progress: Progress) -> None:
+def _evaluate(run: Run, state: TrainState, step: int, progress: Progress) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for evaluation in run.evaluations:
         metrics.update(evaluation(run.graph, state.params, run.mesh, run.model_dir, step))
     if metrics:
-        writers.write(step, metrics)
-        progress.say("evaluated at step %d: %s" % (step, " ".join(f"{k}={v:.4g}" for k, v in metrics.items())))
+        numbers = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+        progress.say(f"evaluated at step {step}: {numbers}")
+    return metrics
 
 
 @contextlib.contextmanager
@@ -270,8 +279,3 @@ def _write_model_info(path: pathlib.Path, params: Any, shardings: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -35,6 +35,11 @@ class JsonlWriter:
         self._file.close()
 
 
+def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return

@@ -10,7 +10,8 @@ class Progress:
 
     def __init__(self, label: str, start: int, total: int, every_seconds: float = 10.0, quiet: bool = False):
         self._label, self._total, self._quiet = label, total, quiet
-        self._start, self._began = start, time.monotonic()
+        self._start = start
+        self._timed_from: tuple[int, float] | None = None  # The first step compiles: time runs from its end.
         self._every, self._last = every_seconds, 0.0
         self._bar = None
         if not quiet and sys.stderr.isatty():
@@ -21,17 +22,18 @@ class Progress:
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._quiet:
             return
+        now = time.monotonic()
+        self._timed_from = self._timed_from or (step, now)
         shown = {name.removeprefix("train/"): f"{metrics[name]:.4g}" for name in SHOWN if name in metrics}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)
             return
-        now = time.monotonic()
         if now - self._last < self._every and step not in (self._start + 1, self._total):
             return
         self._last = now
-        rate = (step - self._start) / max(now - self._began, 1e-9)
-        left = f", {(self._total - step) / rate:.0f} s left" if step < self._total else ""
+        since, began = self._timed_from
+        left = f", {(self._total - step) * (now - began) / (step - since):.0f} s left" if since < step < self._total else ""
         numbers = " ".join(f"{name}={value}" for name, value in shown.items())
         self.say(f"step {step}/{self._total} {numbers}{left}")
 

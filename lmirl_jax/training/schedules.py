@@ -1,5 +1,6 @@
 """Schedules of the learning rate and of lambda: functions of the number of updates made. None knows the run's length."""
 
+import jax.numpy as jnp
 import optax
 
 from lmirl_jax.types import Schedule, UserError
@@ -11,17 +12,22 @@ def constant(value: float) -> Schedule:
 
 
 def warmup_constant(peak: float, warmup_steps: int) -> Schedule:
-    """Rises in a line from 0 to `peak` over `warmup_steps` updates, then stays."""
-    return optax.schedules.warmup_constant_schedule(0.0, peak, warmup_steps)
+    """Rises in a line to `peak`, reached at update `warmup_steps`, then stays. The first update is not a wasted 0."""
+
+    def rate(step):
+        return peak * jnp.minimum(1.0, (step + 1.0) / max(warmup_steps, 1))
+
+    return rate
 
 
 def warmup_rsqrt(peak: float, warmup_steps: int) -> Schedule:
     """Rises in a line to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
 
-    def fall(step):
-        return peak * (warmup_steps / (step + warmup_steps)) ** 0.5
+    def rate(step):
+        done, warm = step + 1.0, max(warmup_steps, 1)
+        return peak * jnp.minimum(done / warm, jnp.sqrt(warm / done))
 
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), fall], [warmup_steps])
+    return rate
 
 
 def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float = 0.0) -> Schedule:

@@ -61,8 +61,11 @@ def train_step(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {name: total / weight for name, (total, weight) in sums.items()}
-    metrics |= {"gradient_norm": optax.global_norm(gradients), "td_weight": now, "target_tokens": tokens}
-    learning_rate = optax.tree_utils.tree_get(opt_state, "learning_rate")
+    metrics |= {"gradient_norm": optax.tree.norm(gradients), "td_weight": now, "target_tokens": tokens}
+    # Injected schedules keep a state under the same name: the number is the array.
+    learning_rate = optax.tree_utils.tree_get(
+        opt_state, "learning_rate", filtering=lambda path, value: isinstance(value, jax.Array)
+    )
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate
     return TrainState(state.step + 1, params, opt_state), metrics
@@ -87,16 +90,7 @@ def loss_sums(
     Returns:
         loss, loss_mle, loss_td, reward, entropy (nats) and accuracy (a share).
     """
-    unembedding = model.unembedding()
-    out = soft_q.from_hidden(
-        model.hidden(batch, dropout_keys),
-        unembedding.kernel,
-        batch.decoder_target_tokens,
-        scale=unembedding.scale,
-        soft_cap=unembedding.soft_cap,
-        with_entropy=True,
-        with_max=True,
-    )
+    out = soft_q.of_model(model, batch, dropout_keys, with_entropy=True, with_max=True)
     offered = {"discounts": batch.discounts, "td_weight": td_weight * batch.td_weights}
     named = inspect.signature(objective).parameters
     per_token = objective(out, **{name: array for name, array in offered.items() if name in named})

@@ -86,7 +86,7 @@ def test_too_few_samples(samples, message):
 def test_unknown_tokenizer_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'char'"):
         diversity.self_bleu([["a", "b"]], tokenize="chars")
-    with pytest.raises(UserError, match="choose one of .*13a"):
+    with pytest.raises(UserError, match=r"choose one of .*13a"):
         diversity.self_bleu([["a", "b"]], tokenize="qqqqqq")
 
 

@@ -1,0 +1,65 @@
+"""From flags to a configured process: what train, eval and infer begin with."""
+
+import importlib
+import logging
+import pathlib
+
+from lmirl_jax import configuration
+from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import initialize_distributed
+
+
+def configure(flags: Flags) -> None:
+    """Joins the other processes, reads the gin files and points the data room at its folders."""
+    _start(flags)
+    configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
+    _set_data_folders(flags)
+
+
+def configure_from_run(flags: Flags) -> pathlib.Path:
+    """The same for a command over a checkpoint: the run's own config.gin comes first, the given files over it.
+
+    Returns:
+        The checkpoint's folder, found from CHECKPOINT_PATH.
+    """
+    _start(flags)
+    configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
+    configuration.require("CHECKPOINT_PATH")
+    from lmirl_jax.training import checkpoints
+    from lmirl_jax.types import UserError
+
+    checkpoint = checkpoints.find_checkpoint(configuration.macro("CHECKPOINT_PATH"))
+    config = checkpoint.parent.parent / "config.gin"
+    if not config.is_file():
+        raise UserError(
+            f"no {config}: a run writes it beside its checkpoints/; give the run's settings with --gin_file and "
+            f"copy them there"
+        )
+    configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
+    _set_data_folders(flags)
+    return checkpoint
+
+
+def _start(flags: Flags) -> None:
+    _log_to_stderr()
+    initialize_distributed(flags)
+    # Before the gin files import tasks: it loads SeqIO, and TensorFlow with it, without their greetings.
+    importlib.import_module("lmirl_jax.data.seqio_library")
+
+
+def _set_data_folders(flags: Flags) -> None:
+    from lmirl_jax import data
+
+    if flags.tfds_data_dir is not None:
+        data.set_tfds_data_dir(flags.tfds_data_dir)
+    if flags.seqio_additional_cache_dirs:
+        data.add_cache_dirs(flags.seqio_additional_cache_dirs)
+
+
+def _log_to_stderr() -> None:
+    """Our own warnings, a line each; libraries' below errors stay out of the way."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("lmirl_jax")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

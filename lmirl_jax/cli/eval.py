@@ -1,0 +1,83 @@
+"""`lmirl eval`: a checkpoint's answers over a sweep of sampling temperatures, measured."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lmirl_jax import configuration
+from lmirl_jax.cli.configure import configure_from_run
+from lmirl_jax.cli.flags import Flags
+
+
+def main(flags: Flags) -> int:
+    checkpoint = configure_from_run(flags)
+    print(configuration.configured(evaluate)(checkpoint), end="")
+    return 0
+
+
+def evaluate(
+    checkpoint: pathlib.Path,
+    *,
+    model: Any,
+    mesh: Any,
+    data: Any,
+    generator: Any,
+    temperatures: Sequence[float],
+    output_dir: str | None = None,
+) -> str:
+    """Answers every prompt at every temperature, and measures the answers.
+
+    Args:
+        checkpoint: the folder of one checkpoint.
+        model: the recipe of the network.
+        mesh: the devices.
+        data: an `EvalDataset`; None where the task lacks the split.
+        generator: how to sample.
+        temperatures: of the sweep; 0 takes the likeliest token each time.
+        output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
+
+    Returns:
+        A table of the metrics, a row a temperature.
+    """
+    import jax
+
+    from lmirl_jax import evaluation
+    from lmirl_jax.evaluation.evaluator import write_answers
+    from lmirl_jax.training import checkpoints
+    from lmirl_jax.types import UserError
+
+    if data is None:
+        raise UserError("the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")")
+    if not temperatures:
+        raise UserError("TEMPERATURES is empty: name one or more, such as --gin.TEMPERATURES='[0.5, 1.0]'")
+    graph, params = checkpoints.load_policy(checkpoint, model, mesh)
+    folder = checkpoints.prepare_directory(output_dir or str(checkpoint.parent.parent / "eval"), "EVAL_OUTPUT_DIR")
+    stem = f"{data.name}-{int(checkpoint.name):06}"
+    cells = []
+    for temperature in temperatures:
+        began = time.monotonic()
+        answers = list(generator(graph, params, mesh, data, temperature))
+        metrics, per_prompt = evaluation.measure(data, answers)
+        cells.append({"temperature": temperature, "metrics": metrics, "per_prompt": per_prompt})
+        if jax.process_index() == 0:
+            write_answers(folder / f"{stem}-T{temperature:g}.jsonl", answers)
+            seconds = time.monotonic() - began
+            print(f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    if jax.process_index() == 0:
+        temporary = folder / f"{stem}.tmp"
+        temporary.write_text(json.dumps(cells), encoding="utf-8")
+        os.replace(temporary, folder / f"{stem}.json")
+    return f"{checkpoint}\n{metric_table(cells)}{folder / stem}.json\n"
+
+
+def metric_table(cells: Sequence[dict[str, Any]]) -> str:
+    """Aligned columns: the temperature and every metric."""
+    names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
+    rows = [["temperature", *names]]
+    rows += [[f"{cell['temperature']:g}", *(f"{cell['metrics'][name]:.3f}" for name in names)] for cell in cells]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) + "\n" for row in rows)

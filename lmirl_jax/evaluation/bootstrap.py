@@ -1,0 +1,58 @@
+"""Bootstrap intervals of means over prompts, and over training seeds where there are several."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+DRAWS = 2000
+
+
+def bootstrap_interval(
+    values: Any, seed: int = 0, *, coverage: float = 0.95, draws: int = DRAWS
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over prompts, and over seeds where there are several.
+
+    Args:
+        values: one a prompt, `[prompts]`, or `[seeds, prompts]`; seeds are resampled too. With one seed the variation from
+            one training run to the next is not in the interval, with two or three it is understated.
+        seed: of the resampling; equal seeds give equal intervals.
+        coverage: of the interval, between 0 and 1.
+        draws: how many times to resample.
+
+    Returns:
+        The lower and the upper end.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    table = np.atleast_2d(np.asarray(values, float))
+    prompts, seeds = (
+        resampling_weights(table.shape[1], seed, draws),
+        resampling_weights(table.shape[0], seed + 1, draws),
+    )
+    return percentile_interval(resampled_means(table[None], prompts, seeds)[:, 0], coverage)
+
+
+@functools.lru_cache(maxsize=8)
+def resampling_weights(count: int, seed: int, draws: int = DRAWS) -> Float[np.ndarray, "draws count"]:
+    """How often each of `count` things is drawn, over `count`, in each of the draws with replacement: rows sum to 1."""
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
+    weights.flags.writeable = False  # It is kept for the next call.
+    return weights
+
+
+def resampled_means(
+    values: Float[np.ndarray, "points seeds prompts"],
+    prompt_weights: Float[np.ndarray, "draws prompts"],
+    seed_weights: Float[np.ndarray, "draws seeds"],
+) -> Float[np.ndarray, "draws points"]:
+    """The means over seeds and prompts under each draw's weights; one draw is the same for every point."""
+    by_seed = np.einsum("tsp,dp->dts", values, prompt_weights, optimize=True)
+    return np.einsum("dts,ds->dt", by_seed, seed_weights)
+
+
+def percentile_interval(sample: Float[np.ndarray, " draws"], coverage: float) -> tuple[float, float]:
+    """The central part of a sample that holds this share of it."""
+    low, high = np.quantile(sample, [(1 - coverage) / 2, (1 + coverage) / 2])
+    return float(low), float(high)

@@ -1,0 +1,231 @@
+"""Which of two quality-diversity fronts lies where, and whether that is more than noise."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
+from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe
+from lmirl_jax.types import UserError
+
+LEVELS = 5  # Of equal quality, at which two fronts are compared.
+FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A run against a baseline at equal quality; differences are run minus baseline, positive where the run is ahead.
+
+    The intervals of `differences` and `reach` hold together at 95% (Bonferroni); that of `mean_difference` holds alone.
+    """
+
+    levels: tuple[float, ...]  # Of quality.
+    differences: tuple[Interval, ...]  # In diversity, at each level; signed so that more diverse is positive.
+    mean_difference: Interval  # Over the levels.
+    reach: Interval  # In quality, each run at its best temperature.
+    best: tuple[float, float]  # That quality, of the baseline and of the run.
+
+
+def verdict(
+    cells: Sequence[Cell],
+    *,
+    baseline: str | None = None,
+    quality: str = "accuracy",
+    diversity: str = "distinct_valid",
+) -> str:
+    """Says which front lies where, in two sentences a run: each against the baseline, the first run if not named.
+
+    Args:
+        cells: the sweeps, with values per prompt for both metrics.
+        baseline: the label of the run to compare with.
+        quality: the metric at whose equal levels the runs are compared; larger is better.
+        diversity: the metric that is compared.
+
+    Returns:
+        Plain text. A lead counts only where its interval excludes 0.
+
+    Raises:
+        UserError: an unknown baseline, or cells without values per prompt.
+    """
+    whole = curves(cells)
+    names = [curve.run for curve in whole]
+    if baseline is not None and baseline not in names:
+        raise UserError(f"front: no run is called {baseline!r}; choose the baseline among {', '.join(names)}")
+    base = whole[names.index(baseline) if baseline else 0]
+    others = [curve for curve in whole if curve is not base]
+    if not others:
+        return f"There is one run only ({base.run}): nothing to compare it with."
+    return " ".join(_sentences(base, run, quality, diversity) for run in others)
+
+
+def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
+    for curve in (base, run):
+        for metric in (quality, diversity):
+            if metric not in curve.values:
+                raise UserError(
+                    f"front: run {curve.run!r} has no {metric!r} per prompt; keep them when evaluating"
+                )
+    prompts = base.values[quality].shape[-1]
+    if prompts < FEWEST_PROMPTS:
+        return f"{prompts} prompts are too few to tell {run.run} and {base.run} apart: evaluate on more."
+    comparison = compare(base, run, quality=quality, diversity=diversity)
+    if comparison is None:
+        spans = [f"{c.run} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)]
+        return (
+            f"{run.run} and {base.run} cannot be compared at equal {quality}: the sweeps share no level of it "
+            f"({' and '.join(spans)}). Sweep more temperatures."
+        )
+    return f"{_headline(base.run, run.run, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
+
+
+def _headline(base: str, run: str, comparison: Comparison, quality: str, diversity: str) -> str:
+    """The finding: one curve above, partly above, crossing, or no difference beyond noise."""
+    ahead = [i for i, d in enumerate(comparison.differences) if d.low is not None and d.low > 0]
+    behind = [i for i, d in enumerate(comparison.differences) if d.high is not None and d.high < 0]
+    run_lead = _lead(comparison, ahead, comparison.reach.low, 1, quality, diversity)
+    base_lead = _lead(comparison, behind, comparison.reach.high, -1, quality, diversity)
+    count = len(comparison.levels)
+    if run_lead and base_lead:
+        return f"The curves cross: {run} {run_lead}, while {base} {base_lead}."
+    if run_lead or base_lead:
+        first, second, lead = (run, base, run_lead) if run_lead else (base, run, base_lead)
+        everywhere = len(ahead or behind) == count
+        where = "above" if everywhere else "partly above"
+        rest = "" if everywhere else "; elsewhere the difference is within noise"
+        return f"{first}'s curve lies {where} {second}'s: {first} {lead}{rest}."
+    places = _places(comparison, list(range(count)), quality)
+    return f"The difference between {run} and {base} is within noise at {places}."
+
+
+def _lead(
+    comparison: Comparison, levels: list[int], reach: float | None, sign: int, quality: str, diversity: str
+) -> str:
+    """What one run is ahead in, or nothing: `sign` is 1 for the run and -1 for the baseline."""
+    parts = []
+    if levels:
+        parts.append(f"gives {describe(diversity).more} at {_places(comparison, levels, quality)}")
+    if reach is not None and sign * reach > 0:
+        theirs, ours = comparison.best[::sign]
+        parts.append(f"reaches a higher {quality} ({ours:.3f} against {theirs:.3f})")
+    return " and ".join(parts)
+
+
+def _places(comparison: Comparison, chosen: list[int], quality: str) -> str:
+    """The chosen levels in words, neighbours as a range: `3 of 5 levels of equal accuracy (0.62 to 0.74, 0.86)`."""
+    levels, count = comparison.levels, len(comparison.levels)
+    spans: list[list[int]] = []
+    for i in chosen:
+        if spans and i == spans[-1][-1] + 1:
+            spans[-1].append(i)
+        else:
+            spans.append([i])
+    digits = describe(quality).digits
+    ends = [(f"{levels[span[0]]:.{digits}f}", f"{levels[span[-1]]:.{digits}f}") for span in spans]
+    numbers = ", ".join(low if low == high else f"{low} to {high}" for low, high in ends)
+    if count == 1:
+        return f"the only level of {quality} that both reach ({numbers})"
+    some = f"all {count}" if len(chosen) == count else f"{len(chosen)} of {count}"
+    return f"{some} levels of equal {quality} ({numbers})"
+
+
+def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:
+    """How large the difference is, and what its interval holds."""
+    mean, metric = comparison.mean_difference, describe(diversity)
+    low, high = sorted((metric.sign * (mean.low or 0.0), metric.sign * (mean.high or 0.0)))
+    # Adding 0 turns a rounded -0 into 0.
+    values = [
+        f"{round(value, metric.digits) + 0.0:+.{metric.digits}f}"
+        for value in (metric.sign * mean.mean, low, high)
+    ]
+    where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
+    over = "over prompts and seeds"
+    if min(len(base.seeds), len(run.seeds)) == 1:
+        over = "over prompts; with one seed a run, training noise is left out"
+    return (
+        f"{where}, {run.run} minus {base.run} is {values[0]} in {metric.title} "
+        f"(95% interval {values[1]} to {values[2]}; bootstrap {over})."
+    )
+
+
+def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity: str) -> Comparison | None:
+    """Compares two fronts at equal quality; None where their sweeps share no level of it.
+
+    The levels lie where both sweeps have been: a sweep that was still gaining diversity at its highest temperature says
+    nothing of qualities below the one it has there; one whose diversity peaked before does. Prompts are resampled for
+    both runs alike, seeds for each run on its own.
+    """
+    sign = describe(diversity).sign
+    pair = (baseline, run)
+    levels = _shared_levels(pair, quality, diversity)
+    if levels is None:
+        return None
+    prompts = resampling_weights(baseline.values[quality].shape[-1], 0)
+    fronts, drawn_fronts, drawn_best = [], [], []
+    for i, curve in enumerate(pair):
+        seeds = resampling_weights(len(curve.seeds), 1 + i)
+        drawn_q = resampled_means(curve.values[quality], prompts, seeds)
+        drawn_d = sign * resampled_means(curve.values[diversity], prompts, seeds)
+        fronts.append(front_at(curve.means[quality], sign * curve.means[diversity], levels))
+        drawn_fronts.append(front_at(drawn_q, drawn_d, levels))
+        drawn_best.append(drawn_q.max(axis=1))
+    difference, drawn = fronts[1] - fronts[0], drawn_fronts[1] - drawn_fronts[0]
+    best = tuple(float(curve.means[quality].max()) for curve in pair)
+    jointly = 1 - 0.05 / (len(levels) + 1)  # The levels, and the reach.
+    return Comparison(
+        tuple(levels.tolist()),
+        tuple(
+            Interval(float(mean), *percentile_interval(sample, jointly))
+            for mean, sample in zip(difference, drawn.T, strict=True)
+        ),
+        Interval(float(difference.mean()), *percentile_interval(drawn.mean(axis=1), 0.95)),
+        Interval(best[1] - best[0], *percentile_interval(drawn_best[1] - drawn_best[0], jointly)),
+        (best[0], best[1]),
+    )
+
+
+def _shared_levels(
+    pair: tuple[Curve, Curve], quality: str, diversity: str
+) -> Float[np.ndarray, " levels"] | None:
+    """The middles of equal bands of the quality that both sweeps cover; None where there is no such quality."""
+    floors, unfinished = [], []
+    for curve in pair:
+        widest = int(np.argmax(describe(diversity).sign * curve.means[diversity]))
+        floors.append(curve.means[quality][widest])
+        if widest == len(curve.temperatures) - 1:
+            unfinished.append(floors[-1])
+    low = max(unfinished) if unfinished else min(floors)
+    high = min(curve.means[quality].max() for curve in pair)
+    if low > high:
+        return None
+    if high - low < 1e-6:
+        return np.array([low])
+    return low + (high - low) * (np.arange(LEVELS) + 0.5) / LEVELS
+
+
+def front_at(
+    quality: Float[np.ndarray, "*draws temperatures"],
+    diversity: Float[np.ndarray, "*draws temperatures"],
+    levels: Float[np.ndarray, " levels"],
+) -> Float[np.ndarray, "*draws levels"]:
+    """The greatest diversity that a sweep reaches at each level of quality or above it.
+
+    It is the upper concave hull of the sweep's points. All of it can be had: draw, for each prompt, one of two
+    temperatures, and the means over prompts mix linearly.
+
+    Args:
+        quality: a mean over prompts at each temperature.
+        diversity: likewise; larger is more diverse.
+        levels: of quality; above the best point they get its diversity.
+
+    Returns:
+        The diversity at each level.
+    """
+    level = np.minimum(levels, quality.max(axis=-1, keepdims=True))[..., None, None]
+    low, high = quality[..., None, :, None], quality[..., None, None, :]
+    needed = level - low  # Of quality, from mixing the higher point in; none where the lower one suffices.
+    possible = (needed <= 0) | (high >= level)
+    share = np.where((needed > 0) & possible, needed / np.where(high > low, high - low, 1.0), 0.0)
+    mixed = diversity[..., None, :, None] * (1 - share) + diversity[..., None, None, :] * share
+    return np.where(possible, mixed, -np.inf).max(axis=(-2, -1))

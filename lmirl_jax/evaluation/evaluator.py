@@ -1,0 +1,110 @@
+"""A policy's answers measured: the task's metrics and diversity, with the answers beside them as JSONL."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from lmirl_jax.evaluation.diversity import distinct_n, self_bleu_per_prompt
+from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
+
+
+class Measured(Prompts, Protocol):
+    """A data set whose task has metrics, as `data.EvalDataset` is."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> Mapping[str, float]: ...
+
+    def metrics(self, predictions: Sequence[str]) -> Mapping[str, float]: ...
+
+
+def measure(
+    data: Measured, answers: Sequence[Answers]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The metrics of answers, and those of them that are means over prompts, prompt by prompt.
+
+    Args:
+        data: the data set that was answered, whole and in order.
+        answers: to each prompt, with the same number of samples each.
+
+    Returns:
+        Metrics over the data set: the task's own, averaged over samples, and where there are several samples a prompt
+        `self_bleu` (0 to 100) and `distinct_1`, `distinct_2`; then values by prompt.
+    """
+    per_prompt: dict[str, list[float]] = {}
+    for answer in answers:
+        for name, value in data.prompt_metrics(answer.example, answer.texts).items():
+            per_prompt.setdefault(name, []).append(value)
+    per_prompt = {name: values for name, values in per_prompt.items() if len(values) == len(answers)}
+    samples = [list(answer.texts) for answer in answers]
+    count = len(samples[0])
+    by_sample = [data.metrics([texts[k] for texts in samples]) for k in range(count)]
+    metrics = {name: float(np.mean([m[name] for m in by_sample])) for name in by_sample[0]}
+    lengths = [len(tokens) for answer in answers for tokens in answer.tokens]
+    metrics["answer_tokens"] = float(np.mean(lengths))
+    if count > 1:
+        per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
+        metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}
+    metrics |= {name: float(np.mean(values)) for name, values in per_prompt.items() if name not in metrics}
+    return metrics, per_prompt
+
+
+class Evaluator:
+    """Generates answers in the midst of training, and measures them.
+
+    Args:
+        data: what to answer; None where there is no validation split: then there is nothing to measure.
+        generator: how to sample.
+        temperature: 0 takes the likeliest token each time.
+        folder: within MODEL_DIR, for the answers.
+    """
+
+    def __init__(
+        self,
+        data: Measured | None,
+        generator: Generator,
+        temperature: float = 0.0,
+        folder: str = "inference_eval",
+    ):
+        self.data, self.generator, self.temperature, self.folder = data, generator, temperature, folder
+
+    def __call__(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: pathlib.Path, step: int
+    ) -> dict[str, float]:
+        """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`."""
+        if self.data is None:
+            return {}
+        answers = list(self.generator(graph, params, mesh, self.data, self.temperature))
+        metrics, _ = measure(self.data, answers)
+        if jax.process_index() == 0:
+            write_answers(model_dir / self.folder / f"{self.data.name}-{step:06}.jsonl", answers)
+        return {f"eval/{self.data.name}/{name}": value for name, value in metrics.items()}
+
+
+def answer_row(answer: Answers) -> dict[str, Any]:
+    """What JSONL holds of a prompt's answers; log-probabilities in nats, at temperature 1."""
+    example = answer.example
+    return {
+        "inputs": example.get("inputs_pretokenized", ""),
+        "targets": example.get("targets_pretokenized", ""),
+        "samples": list(answer.texts),
+        "log_probs": [round(float(np.sum(values)), 6) for values in answer.log_probs],
+    }
+
+
+def write_answers(path: pathlib.Path, answers: Iterable[Answers]) -> None:
+    """Writes a line a prompt; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for answer in answers:
+            file.write(json.dumps(answer_row(answer), ensure_ascii=False) + "\n")
+    os.replace(temporary, path)

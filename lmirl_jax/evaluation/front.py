@@ -1,0 +1,204 @@
+"""Quality-diversity fronts: what a sweep over sampling temperatures says of one run against another."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one policy scored at one sampling temperature: `metrics` are means over prompts or over the corpus.
+
+    `per_prompt` has the value of each prompt, for metrics that are means over prompts; it stands in for the mean. The
+    prompts are the same, in the same order, in every cell: comparisons are paired.
+    """
+
+    run: str
+    seed: int
+    temperature: float | int
+    metrics: Mapping[str, Any]
+    per_prompt: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is named and which way is better or more diverse."""
+
+    short: str
+    title: str
+    digits: int
+    sign: int = 1
+    more: str = ""
+    less: str = ""
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", "accuracy", 3),
+    "distinct_valid": Metric(
+        "distinct",
+        "valid distinct answers per prompt",
+        2,
+        more="more valid distinct answers per prompt",
+        less="fewer valid distinct answers per prompt",
+    ),
+    "self_bleu": Metric(
+        "Self-BLEU",
+        "Self-BLEU",
+        1,
+        sign=-1,
+        more="more diverse samples (lower Self-BLEU)",
+        less="less diverse samples (higher Self-BLEU)",
+    ),
+}
+
+
+def describe(name: str) -> Metric:
+    """The description of a metric; one that is not known is taken to be better when larger, under its own name."""
+    return METRICS.get(name) or Metric(name, name, 3, more=f"a higher {name}", less=f"a lower {name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap interval; `low` and `high` are None where there are no values per prompt."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One run over its temperatures, ascending: the mean over seeds of each metric, and the values beneath.
+
+    `values` has the shape `[temperatures, seeds, prompts]`, for metrics with values per prompt only.
+    """
+
+    run: str
+    seeds: tuple[int, ...]
+    temperatures: tuple[float | int, ...]
+    means: Mapping[str, Float[np.ndarray, " temperatures"]]
+    values: Mapping[str, Float[np.ndarray, "temperatures seeds prompts"]]
+
+    def interval(self, metric: str, index: int) -> Interval:
+        """The metric at the temperature of this index, with its 95% interval where it has values per prompt."""
+        mean = float(self.means[metric][index])
+        if metric not in self.values:
+            return Interval(mean)
+        return Interval(mean, *bootstrap_interval(self.values[metric][index]))
+
+
+def curves(cells: Sequence[Cell]) -> list[Curve]:
+    """Groups cells into one curve a run, in the order in which the runs appear.
+
+    Raises:
+        UserError: no cells, a cell twice, a seed missing at a temperature, or prompts that differ in number.
+    """
+    if not cells:
+        raise UserError("front: there are no cells; evaluate at one temperature or more first")
+    grid: dict[str, dict[tuple[float | int, int], Cell]] = {}
+    for cell in cells:
+        of_run = grid.setdefault(cell.run, {})
+        if (cell.temperature, cell.seed) in of_run:
+            raise UserError(
+                f"front: run {cell.run!r} has temperature {cell.temperature:g}, seed {cell.seed} twice; keep one"
+            )
+        of_run[cell.temperature, cell.seed] = cell
+    prompts = sorted({len(values) for cell in cells for values in cell.per_prompt.values()})
+    if len(prompts) > 1 or prompts == [0]:
+        counts = ", ".join(map(str, prompts))
+        raise UserError(
+            f"front: cells have values for {counts} prompts; evaluate every run on the same prompts"
+        )
+    return [_curve(run, of_run) for run, of_run in grid.items()]
+
+
+def _curve(run: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:
+    temperatures = tuple(sorted({temperature for temperature, _ in of_run}))
+    seeds = tuple(sorted({seed for _, seed in of_run}))
+    for temperature, seed in itertools.product(temperatures, seeds):
+        if (temperature, seed) not in of_run:
+            place = f"run {run!r} lacks seed {seed} at temperature {temperature:g}"
+            raise UserError(f"front: {place}; evaluate every seed at every temperature")
+    rows = [[of_run[temperature, seed] for seed in seeds] for temperature in temperatures]
+    values = {
+        name: np.array([[np.asarray(cell.per_prompt[name], float) for cell in row] for row in rows])
+        for name in _in_all(of_run.values(), "per_prompt")
+    }
+    means = {
+        name: np.array([[float(cell.metrics[name]) for cell in row] for row in rows]).mean(axis=1)
+        for name in _in_all(of_run.values(), "metrics")
+    }
+    means |= {name: table.mean(axis=(1, 2)) for name, table in values.items()}
+    return Curve(run, seeds, temperatures, means, values)
+
+
+def _in_all(cells: Iterable[Cell], field: str) -> list[str]:
+    """The metrics that each of the cells has, in the order of the first."""
+    first, *rest = (getattr(cell, field) for cell in cells)
+    return [name for name in first if all(name in other for other in rest)]
+
+
+def table(
+    cells: Sequence[Cell],
+    metrics: Sequence[str] = ("accuracy", "distinct_valid", "self_bleu"),
+    *,
+    width: int = 100,
+) -> str:
+    """The sweep as plain text: a row a temperature, the runs side by side, as many as fit into `width` columns."""
+    whole = curves(cells)
+    per_block = len(whole)
+    while per_block > 1 and max(map(len, _block(whole[:per_block], metrics))) > width:
+        per_block -= 1
+    lines = []
+    for start in range(0, len(whole), per_block):
+        lines += [*_block(whole[start : start + per_block], metrics), ""]
+    described = [describe(metric) for metric in metrics]
+    titles = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
+    if any(m in curve.values for curve in whole for m in metrics):
+        seeds = " and seeds" if any(len(curve.seeds) > 1 for curve in whole) else ""
+        titles.append(f"±: half the 95% interval, bootstrap over prompts{seeds}")
+    return "\n".join([*lines, *titles]).strip("\n")
+
+
+def _block(runs: Sequence[Curve], metrics: Sequence[str]) -> list[str]:
+    temperatures = sorted({temperature for curve in runs for temperature in curve.temperatures})
+    groups = []
+    for curve in runs:
+        columns = []
+        for metric in metrics:
+            texts = [describe(metric).short, *(entry(curve, metric, t) for t in temperatures)]
+            size = max(map(len, texts))
+            columns.append([text.rjust(size) for text in texts])
+        rows = ["  ".join(row) for row in zip(*columns, strict=True)]
+        size = max(len(rows[0]), len(curve.run))
+        groups.append([curve.run.center(size), *(row.rjust(size) for row in rows)])
+    texts = temperature_texts(temperatures)
+    size = max(map(len, texts))
+    groups.insert(0, [" " * size, "T".rjust(size), *(text.rjust(size) for text in texts)])
+    lines = [" | ".join(row).rstrip() for row in zip(*groups, strict=True)]
+    rule = "-+-".join("-" * len(group[0]) for group in groups)
+    return [*lines[:2], rule, *lines[2:]]
+
+
+def temperature_texts(temperatures: Sequence[float | int]) -> list[str]:
+    """Temperatures with equally many decimals: 0.25, 0.50, 1.00."""
+    decimals = max(len(f"{t:g}".partition(".")[2]) for t in temperatures)
+    return [f"{t:.{decimals}f}" for t in temperatures]
+
+
+def entry(curve: Curve, metric: str, temperature: float | int) -> str:
+    """One value of the table, `0.912 ±0.012`, or `-` where the run has none."""
+    if temperature not in curve.temperatures or metric not in curve.means:
+        return "-"
+    value = curve.interval(metric, curve.temperatures.index(temperature))
+    digits = describe(metric).digits
+    if value.low is None or value.high is None:
+        return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} ±{(value.high - value.low) / 2:.{digits}f}"

@@ -1,0 +1,224 @@
+"""The figures of reports: quality-diversity fronts and loss curves. matplotlib is imported when one is drawn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, temperature_texts
+from lmirl_jax.rewards.point_labels import PointLabel, write_labels
+from lmirl_jax.types import UserError
+
+# Fixed colours that a page may replace by its own (svg.py); runs also differ by marker and by line.
+INK, MUTED, GRID = "#1f2328", "#59636e", "#d8dee4"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#5b5bd6")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1, 2)))
+MOST_POINTS = 1500  # Of a thin line.
+LONGEST_NAME = 40  # Letters of a run in a legend.
+
+
+def front_figure(
+    cells: Sequence[Cell],
+    *,
+    quality: str = "accuracy",
+    diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
+) -> Any:
+    """Quality over diversity, a panel for each measure of diversity and a curve for each run.
+
+    Up and to the right is better in every panel: an axis on which less is more diverse is reversed. Points are labelled
+    by temperature; bars are the 95% intervals of `evaluation.front`.
+
+    Args:
+        cells: the sweeps.
+        quality: the metric of the vertical axis.
+        diversity: the metrics of the horizontal axes.
+
+    Returns:
+        A `matplotlib.figure.Figure`, tied to no window.
+
+    Raises:
+        UserError: a run without one of the metrics.
+    """
+    runs = curves(cells)
+    for run in runs:
+        for metric in (quality, *diversity):
+            if metric not in run.means:
+                raise UserError(
+                    f"front figure: run {run.run!r} has no metric {metric!r}; it has {', '.join(run.means)}"
+                )
+    figure = _figure(5.0 * len(diversity), 4.1)
+    for place, metric in enumerate(diversity):
+        axis = figure.add_subplot(1, len(diversity), place + 1)
+        _style(axis)
+        drawn = [line for i, run in enumerate(runs) for line in _front(axis, run, quality, metric, i)]
+        less = describe(metric).sign < 0
+        axis.set_xlabel(describe(metric).title + (" (reversed: lower is more diverse)" if less else ""))
+        axis.set_ylabel(describe(quality).title)
+        axis.margins(0.08, 0.1)
+        if less:
+            axis.invert_xaxis()
+        _legend(axis, "numbers at the points: temperature; bars: 95% intervals")
+        _plain_text(figure)
+        labels = [label for i, run in enumerate(runs) for label in _temperatures(run, quality, metric, i)]
+        write_labels(axis, labels, drawn)
+    return figure
+
+
+def loss_figure(
+    losses: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]],
+    *,
+    title: str = "training loss (nats per token)",
+) -> Any:
+    """Loss over steps, a curve for each label: every logged value thin, their exponential moving average thick.
+
+    Args:
+        losses: for each label its steps and its losses.
+        title: of the vertical axis.
+
+    Returns:
+        A `matplotlib.figure.Figure`; a note in it says how the thick line was smoothed.
+
+    Raises:
+        UserError: no curves, or steps and losses that differ in number or are empty.
+    """
+    if not losses:
+        raise UserError("loss figure: there are no curves; give one label with its steps and losses or more")
+    for label, (steps, values) in losses.items():
+        if len(steps) != len(values) or not len(steps):
+            raise UserError(
+                f"loss figure: {label!r} has {len(steps)} steps and {len(values)} losses; give one loss for each step"
+            )
+    figure = _figure(5.4, 3.5)
+    axis = figure.add_subplot()
+    _style(axis)
+    span = max(1, max(len(values) for _, values in losses.values()) // 40)
+    for i, (label, (steps, values)) in enumerate(losses.items()):
+        _loss(axis, steps, np.asarray(values, float), span, label, i)
+    every = np.concatenate([np.asarray(values, float) for _, values in losses.values()])
+    if every.min() > 0 and every.max() > 8 * every.min():
+        _plain_log_scale(axis)
+        title += ", log scale"
+    axis.set_ylabel(title)
+    axis.set_xlabel("step")
+    average = f"thin: logged values; thick: exponential moving average over {span}"
+    _legend(axis, average if span > 1 else "every logged value, not smoothed")
+    _plain_text(figure)
+    return figure
+
+
+def smoothed(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray, " steps"]:
+    """Exponential moving average with decay `1 - 2 / (span + 1)`, freed of the bias of its start; span 1 changes nothing."""
+    decay = 1 - 2 / (span + 1)
+    average = weight = 0.0
+    result = np.empty_like(values)
+    for i, value in enumerate(values):
+        average = decay * average + (1 - decay) * value
+        weight = decay * weight + (1 - decay)
+        result[i] = average / weight
+    return result
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import (
+        Figure,
+    )  # Not pyplot: that would choose a window system for the whole process.
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _style(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(MUTED)
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=MUTED, labelsize=9, length=3)
+    for label in (axis.xaxis.label, axis.yaxis.label):
+        label.set(color=INK, fontsize=10)
+
+
+def _front(axis: Any, run: Curve, quality: str, diversity: str, i: int) -> list[Float[np.ndarray, "_ 2"]]:
+    """Draws one curve with its bars; returns the lines that labels should keep clear of."""
+    colour = SERIES[i % len(SERIES)]
+    points = np.stack([run.means[diversity], run.means[quality]], axis=1)
+    axis.plot(
+        *points.T,
+        color=colour,
+        linewidth=1.6,
+        linestyle=LINES[i % len(LINES)],
+        marker=MARKERS[i % len(MARKERS)],
+        markersize=5,
+        label=run.run,
+    )
+    drawn = [points]
+    for side, metric in enumerate((diversity, quality)):
+        if metric not in run.values:
+            continue
+        for j, point in enumerate(points):
+            interval = run.interval(metric, j)
+            ends = np.stack([point, point])
+            ends[:, side] = interval.low, interval.high
+            axis.plot(*ends.T, color=colour, linewidth=0.9, alpha=0.5)
+            drawn.append(ends)
+    return drawn
+
+
+def _temperatures(run: Curve, quality: str, diversity: str, i: int) -> list[PointLabel]:
+    texts = temperature_texts(run.temperatures)
+    points = zip(texts, run.means[diversity].tolist(), run.means[quality].tolist(), strict=True)
+    return [PointLabel(text, x, y, SERIES[i % len(SERIES)]) for text, x, y in points]
+
+
+def _plain_log_scale(axis: Any) -> None:
+    """A logarithmic vertical axis whose ticks are plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _loss(
+    axis: Any, steps: Sequence[Any], values: Float[np.ndarray, " steps"], span: int, label: str, i: int
+) -> None:
+    """Draws one loss: its values thin where they are smoothed, their average thick; long ones thinned out."""
+    stride = -(-len(steps) // MOST_POINTS)
+    colour, line = SERIES[i % len(SERIES)], LINES[i % len(LINES)]
+    if span > 1:
+        axis.plot(steps[::stride], values[::stride], color=colour, alpha=0.28, linewidth=0.7)
+    average = smoothed(values, span)[::stride]
+    axis.plot(steps[::stride], average, color=colour, linewidth=1.7, linestyle=line, label=label)
+
+
+def _legend(axis: Any, title: str) -> None:
+    """Names the curves above the axes, in as many columns as fit a width of 300 points."""
+    handles, names = axis.get_legend_handles_labels()
+    names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names]
+    columns = max(1, min(len(names), int(300 / (42 + 6.3 * max(map(len, names))))))
+    legend = axis.legend(
+        handles,
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+        handlelength=2.4,
+        borderaxespad=0.2,
+        columnspacing=1.4,
+        title=title,
+        title_fontsize=9,
+        alignment="left",
+    )
+    legend.get_title().set_color(MUTED)
+
+
+def _plain_text(figure: Any) -> None:
+    """Takes labels as they are: a `$` in a run's name starts no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)

@@ -1,0 +1,192 @@
+"""The reward of every token as an HTML heat map."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lmirl_jax.types import UserError
+
+# Blue above 0 and orange below: told apart under every common colour blindness. The text stays readable on the full colour.
+STYLE = """
+:root { --positive: 84, 152, 228; --negative: 236, 137, 52; }
+@media (prefers-color-scheme: dark) { :root { --positive: 38, 103, 186; --negative: 160, 79, 17; } }
+.heat { margin: .5rem 0 1.75rem; max-width: 46rem; }
+.heat + .caption { margin: -1.25rem 0 1.75rem; }
+.heat-row { margin: .75rem 0 0; }
+.heat-label { display: flex; justify-content: space-between; gap: 1rem; color: var(--muted); font-size: .85rem; }
+.heat-label b { color: var(--ink); font-weight: 600; }
+.heat-tokens { margin: .2rem 0 0; line-height: 1.75; font-family: var(--mono); font-size: .95rem; }
+.heat-tokens span { display: inline-block; max-width: 100%; min-width: .62em; margin: 0 1px 1px 0; padding: 0 .12em;
+  border-radius: 2px; text-align: center; white-space: pre-wrap; overflow-wrap: anywhere;
+  box-shadow: inset 0 0 0 1px var(--hairline); }
+.heat-tokens .space { color: var(--muted); }
+.heat-tokens .none { box-shadow: none; border-bottom: 2px dotted var(--muted); border-radius: 0; }
+.heat-legend { display: flex; align-items: center; gap: .5rem; flex-wrap: wrap; margin-top: .9rem; color: var(--muted);
+  font-size: .8rem; font-variant-numeric: tabular-nums; }
+.heat-bar { flex: 0 1 9rem; height: .7rem; border-radius: 2px; box-shadow: inset 0 0 0 1px var(--hairline);
+  background: linear-gradient(90deg, rgb(var(--negative)), rgba(var(--negative), 0) 50%, rgba(var(--positive), 0) 50%,
+  rgb(var(--positive))); }
+.heat details { margin-top: .5rem; font-size: .8rem; color: var(--muted); }
+.heat summary { cursor: pointer; }
+.heat-values { display: flex; flex-wrap: wrap; gap: .15rem .8rem; margin: .4rem 0 .6rem; font-variant-numeric: tabular-nums; }
+.heat-values code { color: var(--ink); white-space: pre-wrap; overflow-wrap: anywhere; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One labelled answer: its tokens as text, and the reward of each in nats; None where a token has no reward."""
+
+    label: str
+    tokens: Sequence[str]
+    rewards: Sequence[float | int | None]
+
+
+def heat_map(rows: Sequence[Row], *, unit: str = "nats") -> str:
+    """Rows of coloured tokens on one diverging scale centred at 0, as an HTML fragment that needs `STYLE`.
+
+    Each token has its reward as a tooltip, and in a list that opens with a click or a tap. Everything is escaped.
+
+    Args:
+        rows: the answers; they share the scale.
+        unit: of the rewards.
+
+    Returns:
+        A `div`.
+
+    Raises:
+        UserError: no rows, rewards and tokens that differ in number, or a reward that is not finite.
+    """
+    if not rows:
+        raise UserError("heat map: there are no rows; give one answer or more")
+    for row in rows:
+        _check(row)
+    scale, saturated = _scale(rows)
+    body = "".join(_row(row, scale, unit) for row in rows)
+    values = "".join(f"<div><b>{html.escape(row.label)}</b>{_values(row)}</div>" for row in rows)
+    return (
+        f'<div class="heat">{body}{_legend(rows, scale, saturated, unit)}'
+        f"<details><summary>Values ({html.escape(unit)})</summary>{values}</details></div>"
+    )
+
+
+def merge_bytes(
+    tokens: Sequence[bytes | str], rewards: Sequence[float | int | None]
+) -> tuple[list[str], list[float | int | None]]:
+    """Merges the bytes of one UTF-8 character into one token, with the sum of their rewards.
+
+    Args:
+        tokens: bytes, one or more a token; a `str` is a special token and stays as it is.
+        rewards: of each token; a character with a byte without reward has none.
+
+    Returns:
+        The texts and their rewards. A byte that is no valid UTF-8 stands alone as `\\xNN`.
+    """
+    texts: list[str] = []
+    merged: list[float | int | None] = []
+    i = 0
+    while i < len(tokens):
+        taken, text = 1, tokens[i]
+        if isinstance(text, bytes):
+            taken, text = _character(tokens, i)
+        parts = rewards[i : i + taken]
+        known = [part for part in parts if part is not None]
+        texts.append(text)
+        merged.append(sum(known[1:], known[0]) if len(known) == len(parts) and known else None)
+        i += taken
+    return texts, merged
+
+
+def _character(tokens: Sequence[bytes | str], start: int) -> tuple[int, str]:
+    """How many tokens from `start` make up valid UTF-8 (one where none do), and their text."""
+    joined = b""
+    for taken, token in enumerate(tokens[start : start + 4], 1):
+        if not isinstance(token, bytes):
+            break
+        joined += token
+        try:
+            return taken, joined.decode()
+        except UnicodeDecodeError:
+            continue
+    return 1, bytes(tokens[start]).decode(errors="backslashreplace")
+
+
+def _check(row: Row) -> None:
+    if len(row.tokens) != len(row.rewards):
+        raise UserError(
+            f"heat map: row {row.label!r} has {len(row.tokens)} tokens and {len(row.rewards)} rewards; give one for each"
+        )
+    for i, reward in enumerate(row.rewards):
+        if reward is not None and not math.isfinite(reward):
+            raise UserError(
+                f"heat map: row {row.label!r}, token {i} has reward {reward}; use None where there is none"
+            )
+
+
+def _known(rows: Sequence[Row]) -> list[float]:
+    return [float(reward) for row in rows for reward in row.rewards if reward is not None]
+
+
+def _scale(rows: Sequence[Row]) -> tuple[float, bool]:
+    """The magnitude with the full colour, and whether any token is beyond it: a few outliers must not pale all others."""
+    sizes = sorted(map(abs, _known(rows)))
+    if not sizes or sizes[-1] == 0:
+        return 1.0, False
+    usual = 3 * sizes[math.floor(0.9 * (len(sizes) - 1))]
+    return (usual, True) if 0 < usual < sizes[-1] else (sizes[-1], False)
+
+
+def _visible(token: str) -> str:
+    """The token as it is shown: a token of white space alone would not be seen."""
+    if token == "" or token.isspace():
+        return token.replace(" ", "␣").replace("\t", "⇥").replace("\n", "↵") or "∅"
+    return token
+
+
+def _row(row: Row, scale: float, unit: str) -> str:
+    spans = "".join(
+        _span(token, reward, scale, unit) for token, reward in zip(row.tokens, row.rewards, strict=True)
+    )
+    total = f"sum {_signed(sum(_known([row])))} {html.escape(unit)}" if _known([row]) else ""
+    return (
+        f'<div class="heat-row"><div class="heat-label"><b>{html.escape(row.label)}</b><span>{total}</span></div>'
+        f'<p class="heat-tokens">{spans}</p></div>'
+    )
+
+
+def _span(token: str, reward: Any, scale: float, unit: str) -> str:
+    shown = html.escape(_visible(token))
+    blank = " space" if not token.strip() else ""
+    if reward is None:
+        return f'<span class="none{blank}" title="no reward">{shown}</span>'
+    side, strength = ("positive" if reward >= 0 else "negative"), min(abs(reward) / scale, 1.0)
+    title = f"{_signed(reward)} {html.escape(unit)}"
+    kind = f' class="{blank.strip()}"' if blank else ""
+    return f'<span{kind} style="background:rgba(var(--{side}),{strength:.3f})" title="{title}">{shown}</span>'
+
+
+def _legend(rows: Sequence[Row], scale: float, saturated: bool, unit: str) -> str:
+    bounds = ("≤ ", "≥ ") if saturated else ("", "")
+    missing = any(reward is None for row in rows for reward in row.rewards)
+    note = "; dotted: no reward" if missing else ""
+    return (
+        f'<div class="heat-legend"><span>{bounds[0]}{_signed(-scale)}</span><span class="heat-bar"></span>'
+        f"<span>{bounds[1]}{_signed(scale)}</span>"
+        f"<span>{html.escape(unit)} a token; 0 is colourless{note}</span></div>"
+    )
+
+
+def _values(row: Row) -> str:
+    items = "".join(
+        f"<span><code>{html.escape(_visible(token))}</code> {'–' if reward is None else _signed(reward)}</span>"
+        for token, reward in zip(row.tokens, row.rewards, strict=True)
+    )
+    return f'<div class="heat-values">{items}</div>'
+
+
+def _signed(value: Any) -> str:
+    """Three significant places at most, with a true minus sign."""
+    digits = 2 if abs(value) >= 0.095 or value == 0 else 4
+    return f"{value:+.{digits}f}".replace("-", "−")

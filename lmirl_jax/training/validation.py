@@ -1,0 +1,69 @@
+"""The training loss on held-out data: teacher-forced, without dropout."""
+
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from lmirl_jax import sharding
+from lmirl_jax.training.step import loss_sums
+from lmirl_jax.types import Batch, Objective, Schedule
+
+
+class HeldOut(Protocol):
+    """A data set in a fixed order, as `data.EvalDataset` is."""
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]: ...
+
+
+class Validation:
+    """Measures what training measures, on held-out data.
+
+    Args:
+        data: the held-out data; None where there is no validation split: then there is nothing to measure.
+        objective: the per-token loss of training.
+        td_weight: lambda of training.
+        batch_size: examples at a time.
+        max_batches: at most so many; None for all.
+    """
+
+    def __init__(
+        self,
+        data: HeldOut | None,
+        objective: Objective,
+        td_weight: float | Schedule = 0.0,
+        batch_size: int = 32,
+        max_batches: int | None = None,
+    ):
+        self.data, self.objective, self.td_weight = data, objective, td_weight
+        self.batch_size, self.max_batches = batch_size, max_batches
+
+    def __call__(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: pathlib.Path, step: int
+    ) -> dict[str, float]:
+        """Means over the real target tokens of all batches together, under `eval/`."""
+        if self.data is None:
+            return {}
+        now = self.td_weight(jnp.asarray(step)) if callable(self.td_weight) else jnp.asarray(self.td_weight)
+        rows = sharding.local_rows(mesh, self.batch_size)
+        totals: dict[str, np.ndarray] = {}
+        for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
+            placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
+            with sharding.use(mesh):
+                sums = jax.device_get(_sums(graph, mesh, self.objective, params, placed, now.astype(jnp.float32)))
+            for name, pair in sums.items():
+                totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
+        return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _sums(graph, mesh, objective, params, batch, td_weight):
+    sums = loss_sums(nnx.merge(graph, params), objective, batch, td_weight)
+    return jax.lax.with_sharding_constraint(sums, sharding.replicated(mesh))

@@ -1,0 +1,201 @@
+"""The trainer as a whole: resumed equals uninterrupted, what a run's folder holds, and what stops it."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from lmirl_jax import objectives, training
+from lmirl_jax.training import checkpoints
+from lmirl_jax.types import UserError
+from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
+
+
+def train(model_dir, train_steps=4, **changes):
+    settings = {
+        "model": TINY,
+        "objective": objectives.iqlearn,
+        "optimizer": training.adamw(1e-2),
+        "data": FakeData(),
+        "mesh": mesh_of(2, 2, 1, 1),
+        "td_weight": 0.5,
+        "checkpoint": training.CheckpointConfig(period=2),
+        "tensorboard": False,
+    }
+    return training.train(model_dir=str(model_dir), train_steps=train_steps, **settings | changes)
+
+
+def metrics(model_dir):
+    lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_times(lines):
+    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    state = train(folder)
+    return folder, jax.device_get(state.params)
+
+
+def test_what_a_run_leaves(uninterrupted):
+    folder, _ = uninterrupted
+    assert {"checkpoints", "metrics.jsonl", "model-info.txt"} <= {path.name for path in folder.iterdir()}
+    assert sorted(os.listdir(folder / "checkpoints")) == ["2", "4"]
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(isinstance(line["step"], int) for line in lines)
+    expected = {"loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy", "learning_rate", "gradient_norm"}
+    assert expected <= {name.removeprefix("train/") for name in lines[0]}
+    assert "timing/target_tokens_per_second" in lines[-1] and "timing/seconds_per_step" not in lines[0]
+    for line in lines:
+        np.testing.assert_allclose(line["train/loss"], line["train/loss_mle"] + line["train/loss_td"], rtol=1e-5)
+    info = (folder / "model-info.txt").read_text()
+    assert "Variable encoder/layers/attention/query/kernel" in info and "Total number of parameters" in info
+
+
+def test_resumed_equals_uninterrupted(uninterrupted, tmp_path):
+    """Stopped after three steps, one after its last checkpoint: step 3 is done again, and written once."""
+    folder, params = uninterrupted
+    train(tmp_path, train_steps=2)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "train/loss": 99.0}\n{"step": 4, "tr')  # a killed run's last words
+    state = train(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
+    assert without_times(metrics(tmp_path)) == without_times(metrics(folder))
+
+
+def test_resumed_on_another_mesh(uninterrupted, tmp_path):
+    folder, params = uninterrupted
+    train(tmp_path, train_steps=2)
+    state = train(tmp_path, mesh=mesh_of(8, 2, 2, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), jax.device_get(state.params), params)
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, capfd):
+    folder, params = uninterrupted
+    before = (folder / "metrics.jsonl").read_text()
+    state = train(folder)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
+    assert (folder / "metrics.jsonl").read_text() == before
+    assert "at step 4 of 4 already" in capfd.readouterr().err
+
+
+def test_warm_start_takes_the_parameters_alone(uninterrupted, tmp_path):
+    """From another optimizer's checkpoint, given by the run's folder: the first loss is the trained model's."""
+    folder, params = uninterrupted
+    found = checkpoints.find_checkpoint(str(folder))
+    assert found.name == "4" and checkpoints.find_checkpoint(str(found)) == found
+    adafactor = training.adafactor(1e-3, min_dim_size_to_factor=8)
+    train(tmp_path, train_steps=1, optimizer=adafactor, initial_checkpoint_path=str(folder))
+    batch = jax.tree.map(jax.numpy.asarray, make_batch(0, 16))
+    graph, _ = training.state.build(TINY, jax.random.key(0))
+    from flax import nnx
+
+    sums = training.loss_sums(nnx.merge(graph, params), objectives.iqlearn, batch, jax.numpy.float32(0.5))
+    # With dropout in training and without here they are near, and far from a fresh model's.
+    fresh = metrics(folder)[0]["train/loss"]
+    first = metrics(tmp_path)[0]["train/loss"]
+    assert abs(first - float(sums["loss"][0] / sums["loss"][1])) < 0.5 * abs(fresh - first)
+
+
+def test_keeps_the_newest_and_every_period(tmp_path):
+    config = training.CheckpointConfig(period=1, keep=2, keep_period=3)
+    train(tmp_path, train_steps=7, checkpoint=config, log_period=3)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "6", "7"]
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 3, 6, 7]
+
+
+def test_evaluations_share_the_line_of_their_step(tmp_path):
+    calls = []
+
+    def evaluation(graph, params, mesh, model_dir, step):
+        calls.append(step)
+        return {"eval/length": 3.0, "eval/undefined": float("nan")}
+
+    train(tmp_path, train_steps=3, evaluations=[evaluation], eval_period=2)
+    assert calls == [2, 3]
+    lines = metrics(tmp_path)
+    assert [line.get("eval/length") for line in lines] == [None, 3.0, 3.0]
+    assert not any("eval/undefined" in line for line in lines)
+
+
+class Interrupting(FakeIterator):
+    """Sends this process a signal as it gives its third batch."""
+
+    def __next__(self):
+        if self._next == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__next__()
+
+
+class InterruptingData(FakeData):
+    def iterator(self, rows):
+        return Interrupting(self.batch_size, rows)
+
+
+def test_a_signal_saves_and_stops_and_the_same_call_goes_on(uninterrupted, tmp_path):
+    folder, params = uninterrupted
+    config = training.CheckpointConfig(period=100)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 3, which is saved"):
+        train(tmp_path, data=InterruptingData(), checkpoint=config)
+    assert os.listdir(tmp_path / "checkpoints") == ["3"]
+    state = train(tmp_path, checkpoint=config)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
+    assert without_times(metrics(tmp_path)) == without_times(metrics(folder))
+
+
+class PoisonedIterator(FakeIterator):
+    def __next__(self):
+        batch = super().__next__()
+        if self._next == 2:
+            batch.weights[0, 0] = np.inf
+        return batch
+
+
+class PoisonedData(FakeData):
+    def iterator(self, rows):
+        return PoisonedIterator(self.batch_size, rows)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    with pytest.raises(UserError, match="loss at step 2 is nan"):
+        train(tmp_path, data=PoisonedData())
+    assert os.listdir(tmp_path / "checkpoints") == []
+    assert [line["step"] for line in metrics(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_steps": 0}, "TRAIN_STEPS=0 must be a positive whole number"),
+        ({"data": FakeData(15)}, r"BATCH_SIZE=15 .* multiple of 2 \(such as 14 or 16\)"),
+        ({"microbatches": 3}, r"BATCH_SIZE=16 .* 3 microbatches.*multiple of 6"),
+        ({"initial_checkpoint_path": "/nowhere"}, "no checkpoint at /nowhere.*does not exist"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, **changes)
+
+
+def test_a_folder_that_cannot_be_written():
+    with pytest.raises(UserError, match="cannot write to MODEL_DIR /proc/run"):
+        train("/proc/run")
+
+
+def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
+    import dataclasses
+
+    folder, _ = uninterrupted
+    wider = dataclasses.replace(TINY, vocab_size=256)
+    with pytest.raises(UserError, match="logits_dense/kernel is 16x128 there and 16x256 here; .*vocabulary"):
+        train(folder, train_steps=5, model=wider)
+    with pytest.raises(UserError, match="does not fit this run's optimizer"):
+        train(folder, train_steps=5, optimizer=training.adafactor(1e-3, min_dim_size_to_factor=8))
