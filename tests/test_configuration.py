@@ -79,14 +79,19 @@ def test_a_function_that_no_file_names_is_returned_as_it_is(house):
 
 
 def test_bindings_resolve_against_the_imports_of_the_files(house):
-    configuration.load(["run.gin"], [*GIVEN, "house.build.loss = @house.iqlearn", "house.build.net = @house.Net()"])
+    configuration.load(
+        ["run.gin"], [*GIVEN, "house.build.loss = @house.iqlearn", "house.build.net = @house.Net()"]
+    )
     assert configuration.configured(house.build)()[3] == 2
     configuration.load(["run.gin"], [*GIVEN, "build.size = 5"])  # The end of a registered name, as in T5X.
     assert configuration.configured(house.build)()[2] == 5
 
 
 def test_a_later_file_overrides_and_sees_its_own_imports(house):
-    write(pathlib.Path("more.gin"), "from __gin__ import dynamic_registration\nimport house as h\nh.build.size = 4")
+    write(
+        pathlib.Path("more.gin"),
+        "from __gin__ import dynamic_registration\nimport house as h\nh.build.size = 4",
+    )
     configuration.load(["run.gin", "more.gin"], GIVEN)
     assert configuration.configured(house.build)()[2] == 4
 
@@ -136,7 +141,9 @@ def test_one_load_leaves_nothing_to_the_next(house):
 
 
 def test_a_missing_file_names_the_nearest(house, monkeypatch):
-    monkeypatch.setattr(configuration, "bundled_files", lambda: ["gin/runs/finetune.gin", "gin/runs/eval.gin"])
+    monkeypatch.setattr(
+        configuration, "bundled_files", lambda: ["gin/runs/finetune.gin", "gin/runs/eval.gin"]
+    )
     assert line_of(["gin/runs/finetun.gin"]).endswith("did you mean 'gin/runs/finetune.gin'?")
     write(pathlib.Path("my.gin"), "\ninclude 'gin/runs/evil.gin'")
     line = line_of(["my.gin"])
@@ -171,7 +178,10 @@ def test_everything_unset_is_named_at_once_with_flags_to_copy(house):
 
 
 def test_required_parameters_are_named_too(house):
-    write(pathlib.Path("p.gin"), "from __gin__ import dynamic_registration\nimport house\nhouse.Net.layers = %gin.REQUIRED")
+    write(
+        pathlib.Path("p.gin"),
+        "from __gin__ import dynamic_registration\nimport house\nhouse.Net.layers = %gin.REQUIRED",
+    )
     assert line_of(["p.gin"]) == (
         "the configuration leaves house.Net.layers unset: add for example --gin.house.Net.layers=VALUE"
     )
@@ -187,7 +197,10 @@ def test_a_macro_that_nothing_sets_or_uses_is_an_error(house):
 @pytest.mark.parametrize(
     ("binding", "end"),
     [
-        ("house.build.stepz = 4", "--gin.house.build.stepz=4: house.build has no parameter 'stepz'; did you mean 'steps'?"),
+        (
+            "house.build.stepz = 4",
+            "--gin.house.build.stepz=4: house.build has no parameter 'stepz'; did you mean 'steps'?",
+        ),
         ("house.bild.steps = 4", "'house.bild' does not exist; did you mean 'build'?"),
         ("hose.build.steps = 4", "no gin file imports 'hose'; did you mean 'house'?"),
         ("house.build.loss = @house.iqlern", "'house.iqlern' does not exist; did you mean 'iqlearn'?"),

@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# Runs lmirl on this machine from a fresh checkout: makes .venv beside setup.py the first time, then runs the command.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: launch/local.sh <command of lmirl> ...         any command: quickstart, train, eval, infer, doctor, --help
+       launch/local.sh --processes=2 [--devices=4] train ...
+                                                      that many CPU processes, each with so many devices (4)
+       launch/local.sh --devices=8 train ...          one CPU process with 8 devices
+       launch/local.sh test [arguments of pytest]     the tests of this checkout (-m 'not slow' for the quick ones)
+       launch/local.sh python ...                     Python in the environment
+
+The first call installs the pinned dependencies into .venv of this checkout (about two minutes, 4 GB). It needs Python
+3.11 to 3.13: the one named by $PYTHON, or the first that it finds. LMIRL_EXTRAS=tpu (or cuda, wandb, parity) installs
+that extra too.
+TEXT
+}
+
+say() { printf '%s\n' "local.sh: $*" >&2; }
+die() {
+    say "$1"
+    exit "${2:-1}"
+}
+
+root=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
+venv=$root/.venv
+python=$venv/bin/python
+extras=test${LMIRL_EXTRAS:+,$LMIRL_EXTRAS}
+stamp=$venv/.lmirl_installed # What is installed; written last.
+begun=$venv/.lmirl_installing # There while an installation runs, or after one was interrupted.
+
+# A Python from 3.11 to 3.13 that can make environments.
+usable() {
+    "$1" -I -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+    local candidate
+    if [[ -n ${PYTHON:-} ]]; then
+        usable "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.11 to 3.13 with the modules venv and ensurepip: name another"
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if usable "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.11 to 3.13 with venv: install one (Debian: apt-get install python3 python3-venv) or set PYTHON"
+}
+
+# What an installation depends on: the place (an editable one holds it), the extras, the Python and the files.
+wanted() {
+    {
+        printf '%s\n' "$root" "$extras"
+        "$python" -I -S -c 'import sys; print(sys.version)'
+        cat -- "$root/setup.py" "$root/constraints.txt"
+    } | sha256sum | cut -d ' ' -f 1
+}
+
+installed() {
+    [[ -f $stamp && -x $python ]] && [[ $(<"$stamp") == "$(wanted)" ]]
+}
+
+install() {
+    local base own=
+    if [[ -e $begun || (-e $venv && ! -x $python) ]]; then
+        rm -rf -- "$venv" # Half of an installation: pip would take its packages for whole.
+    fi
+    if [[ -e $venv ]]; then
+        own=1 # Made by its user, or by us for other pins: pip changes what differs and keeps the rest.
+        rm -f -- "$stamp"
+        : >"$begun"
+    else
+        base=$(find_python)
+        mkdir -- "$venv"
+        : >"$begun"
+        "$base" -m venv -- "$venv" >&2 || die "$base cannot make $venv"
+    fi
+    say "installing lmirl_jax and its dependencies into $venv, once: this takes about two minutes"
+    # Isolated, so that a PYTHONPATH does not pass for installed packages; in the folder, for a path may have spaces.
+    if ! (cd -- "$root" && PIP_USER=0 "$python" -I -m pip install -qq --disable-pip-version-check --no-input \
+        --constraint constraints.txt --editable ".[$extras]" </dev/null >&2); then
+        if [[ -n $own ]]; then rm -f -- "$begun"; fi
+        die "the installation failed: see the lines above; the next call tries again"
+    fi
+    wanted >"$stamp"
+    rm -f -- "$begun"
+}
+
+ensure_installed() {
+    installed && return
+    if ! command -v flock >/dev/null; then
+        install
+        return
+    fi
+    # Two at once: the second waits and then finds the work done. The lock is on a file that is always there.
+    exec 9<"$root/setup.py"
+    if ! flock --nonblock 9; then
+        say "waiting for another installation in $venv"
+        flock 9
+    fi
+    installed || install
+    exec 9<&-
+}
+
+number() {
+    [[ ${1#*=} =~ ^[1-9][0-9]*$ ]] || die "$1: write a number, ${1%%=*}=4" 2
+    printf '%s\n' "${1#*=}"
+}
+
+processes=
+devices=
+while (($#)); do
+    case $1 in
+    --processes=*) processes=$(number "$1") ;;
+    --devices=*) devices=$(number "$1") ;;
+    --processes | --devices)
+        (($# > 1)) || die "$1 needs a number: $1=4" 2
+        if [[ $1 == --processes ]]; then processes=$(number "$1=$2"); else devices=$(number "$1=$2"); fi
+        shift
+        ;;
+    *) break ;;
+    esac
+    shift
+done
+
+if (($# == 0)); then
+    usage
+    exit 2
+fi
+
+if ((${processes:-1} > 1)); then
+    if [[ $1 == test || $1 == python ]]; then die "--processes is for commands of lmirl, not for $1" 2; fi
+    devices=${devices:-4}
+fi
+ensure_installed
+if [[ -n $devices ]]; then
+    export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
+fi
+if ((${processes:-1} > 1)); then
+    exec "$python" -P "$root/launch/processes.py" "$processes" "$@"
+fi
+case $1 in
+test)
+    shift
+    cd -- "$root"
+    exec "$python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
+    ;;
+python)
+    shift
+    exec "$python" "$@"
+    ;;
+*) exec "$python" -P -m lmirl_jax "$@" ;;
+esac

@@ -1,0 +1,113 @@
+"""Starts one `lmirl` command as several processes of this machine and waits for all of them.
+
+`processes.py COUNT COMMAND ...` is what `launch/local.sh --processes=COUNT COMMAND ...` calls. Process 0 has the terminal;
+what the others print is kept in files, and shown where one of them fails. The first failure ends the rest, and its exit
+code is that of the whole.
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+GRACE_SECONDS = 5.0
+SHOWN_LINES = 20
+
+
+class Interrupted(BaseException):
+    """A signal to end came; holds its number."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def start(count: int, command: list[str], logs: pathlib.Path) -> list[subprocess.Popen]:
+    address = f"localhost:{free_port()}"
+    processes = []
+    for index in range(count):
+        flags = [f"--coordinator_address={address}", f"--process_count={count}", f"--process_index={index}"]
+        arguments = [sys.executable, "-P", "-m", "lmirl_jax", *command, *flags]
+        # Groups of their own: a terminal's Ctrl-C then comes to this process, which passes it on once.
+        if index == 0:
+            processes.append(subprocess.Popen(arguments, process_group=0))
+            continue
+        with (logs / f"process_{index}.log").open("wb") as log:
+            files = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            processes.append(subprocess.Popen(arguments, process_group=0, **files))
+    return processes
+
+
+def wait(processes: list[subprocess.Popen]) -> int | None:
+    """Returns the index of the first process that fails, or None once all are done."""
+    while True:
+        codes = [process.poll() for process in processes]
+        for index, code in enumerate(codes):
+            if code:
+                return index
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(0.05)
+
+
+def end(processes: list[subprocess.Popen], by: int = signal.SIGTERM) -> None:
+    """Ends what still runs: asked first, and after a while not asked (a process may wait for another for ever)."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(by)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def show(index: int, logs: pathlib.Path) -> None:
+    lines = (logs / f"process_{index}.log").read_text(errors="replace").splitlines()
+    for line in lines[-SHOWN_LINES:]:
+        print(f"process {index}: {line}", file=sys.stderr)
+
+
+def interrupt(signal_number: int, frame) -> None:
+    signal.signal(signal_number, signal.SIG_IGN)  # Once is enough: what follows ends by itself.
+    raise Interrupted(signal_number)
+
+
+def main(count: int, command: list[str]) -> int:
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, interrupt)
+    logs = pathlib.Path(tempfile.mkdtemp(prefix="lmirl_processes_"))
+    processes: list[subprocess.Popen] = []
+    try:
+        processes += start(count, command, logs)
+        failed = wait(processes)
+    except Interrupted as error:
+        end(processes, by=error.args[0])
+        shutil.rmtree(logs)
+        return 128 + error.args[0]
+    end(processes)
+    if failed is None:
+        shutil.rmtree(logs)
+        return 0
+    if failed:
+        show(failed, logs)
+    print(
+        f"process {failed} of {count} failed and ended the others; their output is in {logs}", file=sys.stderr
+    )
+    code = processes[failed].returncode
+    return code if code > 0 else 128 - code
+
+
+if __name__ == "__main__":
+    if "--help" in sys.argv[3:] or "-h" in sys.argv[3:]:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "lmirl_jax", *sys.argv[2:]])
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

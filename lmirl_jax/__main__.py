@@ -1,0 +1,8 @@
+"""`python -m lmirl_jax <command>` is `lmirl <command>`."""
+
+import sys
+
+from lmirl_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

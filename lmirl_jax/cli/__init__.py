@@ -1,0 +1,77 @@
+"""One command, `lmirl`: finds the command's module, reads its flags and turns errors into one line and a code.
+
+Exit codes: 0 done, 1 an error that the user can mend, 2 a command line that cannot be read, 130 interrupted. A bug of
+ours keeps its traceback. Modules of commands load when they are asked for, so that help answers at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import lmirl_jax
+from lmirl_jax.cli import commands
+from lmirl_jax.cli import flags as flag_parsing
+from lmirl_jax.cli.processes import initialize_distributed
+
+__all__ = ["initialize_distributed", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line, that of the process where none is given; returns its exit code."""
+    try:
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except flag_parsing.UsageError as error:
+        return _fail(str(error), 2)
+    except BrokenPipeError:
+        # Whoever read our output has gone: say no more, also not when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
+    except Exception as error:
+        if not _is_user_error(error):
+            raise
+        # Gin adds lines about the call in which an error was raised: ours is the first.
+        return _fail(str(error).splitlines()[0], 1)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(commands.overview())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"lmirl_jax {lmirl_jax.__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in commands.COMMANDS:
+        raise flag_parsing.UsageError(_unknown_command(name))
+    if "--help" in rest or "-h" in rest:
+        print(commands.explanation(name))
+        return 0
+    command = commands.COMMANDS[name]
+    flags = flag_parsing.parse(rest, command.flags)
+    return importlib.import_module(command.module).main(flags)
+
+
+def _unknown_command(name: str) -> str:
+    names = list(commands.COMMANDS)
+    if name.startswith("-"):
+        return f"{name!r} before a command: write lmirl <command> {name}; commands are {', '.join(names)}"
+    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {found[0]!r}?" if found else f"there are {', '.join(names)}"
+    return f"no command {name!r}; {hint}"
+
+
+def _is_user_error(error: Exception) -> bool:
+    # lmirl_jax.types imports JAX: whoever raised its UserError has imported it already.
+    types = sys.modules.get("lmirl_jax.types")
+    return types is not None and isinstance(error, types.UserError)
+
+
+def _fail(line: str, code: int) -> int:
+    print(f"lmirl: {line}", file=sys.stderr, flush=True)
+    return code

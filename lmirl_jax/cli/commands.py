@@ -1,0 +1,103 @@
+"""The table of commands and their help: nothing heavy is imported to print it."""
+
+import dataclasses
+import textwrap
+
+from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
+
+FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: `main(flags)` of its module, one line of help, the flags it takes, and examples."""
+
+    module: str
+    help: str
+    flags: dict[str, Flag] = dataclasses.field(default_factory=dict)
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Command(
+        "lmirl_jax.cli.train",
+        "fine-tune a model as its gin files say; resumes where MODEL_DIR has a checkpoint",
+        CONFIGURATION | PROCESSES,
+        (
+            f"lmirl train {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.MIXTURE_OR_TASK_NAME=\"'number_paths'\"",
+            f"lmirl train {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\"",
+        ),
+    ),
+    "eval": Command(
+        "lmirl_jax.cli.eval",
+        "measure a run's checkpoint: the task's metrics and diversity over sampling temperatures",
+        CONFIGURATION | PROCESSES,
+        ("lmirl eval --gin_file=/tmp/run/config.gin",),
+    ),
+    "infer": Command(
+        "lmirl_jax.cli.infer",
+        "write a run's answers to prompts as JSONL",
+        CONFIGURATION | PROCESSES,
+        ("lmirl infer --gin_file=/tmp/run/config.gin",),
+    ),
+    "doctor": Command(
+        "lmirl_jax.cli.doctor",
+        "show versions, devices and the mesh, and what is missing",
+        {},
+        ("lmirl doctor",),
+    ),
+    "quickstart": Command(
+        "lmirl_jax.cli.quickstart",
+        "train a tiny T5 twice, by MLE and by IQLearn, and compare both: six minutes on two CPU cores",
+        {},
+        ("lmirl quickstart",),
+    ),
+}
+GIN_VALUES = (
+    "--gin.NAME=VALUE sets a macro (--gin.TRAIN_STEPS=1000) or a parameter (--gin.training.train.total_steps=1000). "
+    "VALUE is gin's syntax: a string has quotes of its own inside the shell's, --gin.MODEL_DIR=\"'/tmp/run'\"."
+)
+
+
+def overview() -> str:
+    """What `lmirl --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "lmirl: fine-tune language models by inverse reinforcement learning",
+            "",
+            "usage: lmirl <command> [--flag=value ...]",
+            "",
+            *lines,
+            "",
+            "lmirl <command> --help explains a command's flags; lmirl --version prints the version.",
+        ]
+    )
+
+
+def explanation(name: str) -> str:
+    """What `lmirl <command> --help` prints."""
+    command = COMMANDS[name]
+    lines = [
+        f"lmirl {name}: {command.help}",
+        "",
+        f"usage: lmirl {name}" + (" [--flag=value ...]" if command.flags else ""),
+    ]
+    if "gin_bindings" in command.flags:
+        lines += ["", *_wrapped(GIN_VALUES, "  ")]
+    for flag, about in command.flags.items():
+        lines += ["", f"  --{flag}={about.value}", *_wrapped(about.help, "      ")]
+    lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        110,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

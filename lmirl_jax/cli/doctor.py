@@ -1,0 +1,140 @@
+"""`lmirl doctor`: what is installed, what the machine has, and what is missing for a training run."""
+
+import glob
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+
+from lmirl_jax.cli.flags import Flags
+
+# Without these no run starts; their versions are read from metadata, so that TensorFlow is not imported.
+NEEDED = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "seqio",
+    "tensorflow",
+    "tensorflow-text",
+    "tensorflow-datasets",
+    "gin-config",
+    "numpy",
+    "tensorboard",
+)
+
+
+def main(flags: Flags) -> int:
+    """Prints the report; returns 0 where training can run here, else 1."""
+    del flags  # It takes none.
+    rows, problems = [], []
+    for report in (_versions, _machine, _devices, _gin_files):
+        more_rows, more_problems = report()
+        rows += more_rows
+        problems += more_problems
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}}  {value}")
+    print()
+    for line in _hints():
+        print(f"hint: {line}")
+    for line in problems:
+        print(f"missing: {line}")
+    print("training cannot run here" if problems else "all that training needs is here")
+    return 1 if problems else 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> tuple[list, list]:
+    rows = [("lmirl_jax", _version("lmirl_jax") or "not installed, run from its folder")]
+    rows.append(("python", f"{platform.python_version()} ({sys.executable})"))
+    found = {name: _version(name) for name in NEEDED}
+    rows += [(name, version or "missing") for name, version in found.items()]
+    missing = [name for name, version in found.items() if version is None]
+    return rows, [
+        f"{name}: pip install {name}, or install lmirl_jax with its dependencies" for name in missing
+    ]
+
+
+def _machine() -> tuple[list, list]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    rows = [("cores", str(cores))]
+    if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names):
+        gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        rows.append(("memory", f"{gib:.1f} GiB"))
+    rows.append(("disk", f"{shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free in the current folder"))
+    return rows, []
+
+
+def _devices() -> tuple[list, list]:
+    """The devices that JAX finds, and the mesh that a run makes of them where its gin files say nothing else."""
+    try:
+        import jax
+
+        devices = jax.devices()
+    except (
+        ImportError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # The last where JAX_PLATFORMS names an absent one.
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        return [("devices", "none")], [
+            f"devices: JAX starts none ({line}): check its installation and JAX_PLATFORMS"
+        ]
+    kind = devices[0].device_kind
+    rows = [
+        (
+            "devices",
+            f"{len(devices)} x {devices[0].platform}" + ("" if kind == devices[0].platform else f" ({kind})"),
+        )
+    ]
+    if jax.process_count() > 1:
+        rows.append(("processes", str(jax.process_count())))
+    try:
+        from lmirl_jax import sharding
+    except ImportError as error:
+        return [*rows, ("mesh", "none")], [f"mesh: {error}"]
+    mesh = sharding.make_mesh()
+    return [*rows, ("mesh", " x ".join(f"{name}={size}" for name, size in mesh.shape.items()))], []
+
+
+def _gin_files() -> tuple[list, list]:
+    try:
+        from lmirl_jax import configuration
+        from lmirl_jax.types import UserError
+    except ImportError as error:
+        return [("gin files", "none")], [f"gin: {error}"]
+    try:
+        count, root = len(configuration.bundled_files()), configuration.find_gin_root()
+    except UserError as error:
+        return [("gin files", "none")], [str(error)]
+    problems = [] if count else [f"gin files: none in {root / 'gin'}: install lmirl_jax again"]
+    return [("gin files", f"{count} bundled, in {root / 'gin'}")], problems
+
+
+def _hints() -> list[str]:
+    """What this machine could use and does not; nothing that stops a run."""
+    hints = []
+    if (
+        glob.glob("/dev/nvidia[0-9]*")
+        and _version("jax-cuda13-plugin") is None
+        and _version("jax-cuda12-plugin") is None
+    ):
+        hints.append("this machine has a GPU that JAX cannot see: pip install 'lmirl_jax[cuda]'")
+    if glob.glob("/dev/accel[0-9]*") and _version("libtpu") is None:
+        hints.append("this machine has a TPU that JAX cannot see: pip install 'lmirl_jax[tpu]'")
+    if _version("wandb") is None:
+        hints.append(
+            "Weights & Biases is not installed (only for its metric writer): pip install 'lmirl_jax[wandb]'"
+        )
+    return hints

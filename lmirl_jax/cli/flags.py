@@ -1,0 +1,146 @@
+"""T5X's flags, read without a library: `--gin.NAME=VALUE` is no option that argparse knows."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class UsageError(Exception):
+    """A command line that cannot be read: one line, and exit code 2."""
+
+
+@dataclasses.dataclass
+class Flags:
+    """What a command line says."""
+
+    gin_file: list[str] = dataclasses.field(default_factory=list)
+    gin_bindings: list[str] = dataclasses.field(default_factory=list)
+    gin_search_paths: list[str] = dataclasses.field(default_factory=list)
+    tfds_data_dir: str | None = None
+    seqio_additional_cache_dirs: list[str] = dataclasses.field(default_factory=list)
+    coordinator_address: str | None = None
+    process_count: int | None = None
+    process_index: int | None = None
+    initialization_timeout: int | None = None
+
+
+def _once(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
+    return lambda _, text: read(text)
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("a whole number")
+    return int(text)
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise ValueError("a value")
+    return text
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag's value as help shows it, what it is for, and how one more occurrence changes the value so far."""
+
+    value: str
+    help: str
+    add: Callable[[Any, str], Any]
+
+
+CONFIGURATION = {
+    "gin_file": Flag(
+        "FILE",
+        "a gin file; repeat it to put files over one another. Looked for in the current folder, in "
+        "--gin_search_paths and among the bundled files (gin/runs/finetune.gin)",
+        lambda before, text: [*before, _some(text)],
+    ),
+    "gin_bindings": Flag(
+        "STATEMENT",
+        'the long form of --gin.NAME=VALUE, as in T5X: "NAME = VALUE"',
+        lambda before, text: [*before, _some(text)],
+    ),
+    "gin_search_paths": Flag(
+        "A,B", "more folders to look for gin files in", lambda before, text: [*before, *_listed(text)]
+    ),
+    "tfds_data_dir": Flag("DIR", "where TensorFlow Datasets keeps its data sets", _once(_some)),
+    "seqio_additional_cache_dirs": Flag(
+        "A,B", "more folders with SeqIO's cached tasks", lambda before, text: [*before, *_listed(text)]
+    ),
+}
+PROCESSES = {
+    "coordinator_address": Flag(
+        "HOST:PORT",
+        "where process 0 of a run of several processes listens; 'auto' asks the cluster (Cloud TPU, SLURM, Kubernetes)",
+        _once(_some),
+    ),
+    "process_count": Flag("N", "how many processes the run has", _once(_whole_number)),
+    "process_index": Flag("I", "which of them this is, from 0", _once(_whole_number)),
+    "initialization_timeout": Flag(
+        "SECONDS", "how long the processes wait for one another at the start (300)", _once(_whole_number)
+    ),
+}
+# T5X's command lines hold these; here logs go to standard error as they are, and an address says enough.
+_IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")
+
+
+def parse(arguments: Sequence[str], known: dict[str, Flag]) -> Flags:
+    """Reads `--flag=value` and `--flag value`.
+
+    Raises:
+        UsageError: one line with the nearest flag, for what is not among `known`.
+    """
+    flags = Flags()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if name in _IGNORED and word.startswith("--"):
+            continue
+        if not word.startswith("--") or not (
+            name in known or (name.startswith("gin.") and "gin_bindings" in known)
+        ):
+            raise UsageError(_unknown(word, known))
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"--{name} needs a value: --{name}={_shape(name, known)}")
+            value = rest.pop(0)
+        _set(flags, name, value, known)
+    return flags
+
+
+def _set(flags: Flags, name: str, value: str, known: dict[str, Flag]) -> None:
+    if name.startswith("gin."):
+        binding = f"{name.removeprefix('gin.')} = {value}"
+        if not value:
+            raise UsageError(f"--{name} needs a value: --{name}=VALUE")
+        flags.gin_bindings.append(binding)
+        return
+    try:
+        setattr(flags, name, known[name].add(getattr(flags, name), value))
+    except ValueError as error:
+        raise UsageError(f"--{name}={value}: needs {error}: --{name}={_shape(name, known)}") from None
+
+
+def _shape(name: str, known: dict[str, Flag]) -> str:
+    return known[name].value if name in known else "VALUE"
+
+
+def _unknown(word: str, known: dict[str, Flag]) -> str:
+    name = word.lstrip("-").partition("=")[0]
+    if word == "--" or not word.startswith("-"):
+        remedy = "flags begin with --" if known else "this command takes none"
+        return f"unexpected argument {word!r}: {remedy}"
+    candidates = [*known, "help", *(["gin.NAME"] if "gin_bindings" in known else [])]
+    if "gin_bindings" in known and name.isupper():
+        return f"unknown flag {word!r}; did you mean --gin.{word.lstrip('-')}?"
+    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"unknown flag {word!r}" + (
+        f"; did you mean --{found[0]}?" if found else f"; there are --{', --'.join(candidates)}"
+    )

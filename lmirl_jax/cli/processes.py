@@ -1,0 +1,56 @@
+"""Joins the processes of a run, where its flags say that it has several."""
+
+from typing import Any
+
+from lmirl_jax.cli.flags import Flags, UsageError
+
+
+def initialize_distributed(flags: Flags) -> None:
+    """Starts `jax.distributed` from the flags; does nothing where they name no coordinator.
+
+    Raises:
+        UsageError: where a flag of the three is missing, or the index is not below the count.
+        UserError: where the processes do not find one another.
+    """
+    if not _checked(flags):
+        return
+    import jax
+
+    from lmirl_jax.types import UserError
+
+    # Only the CPU needs to be told; it has no effect on other devices.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    arguments: dict[str, Any] = {}
+    if flags.coordinator_address != "auto":
+        arguments["coordinator_address"] = flags.coordinator_address
+    if flags.process_count is not None:
+        arguments |= {"num_processes": flags.process_count, "process_id": flags.process_index}
+    if flags.initialization_timeout is not None:
+        arguments["initialization_timeout"] = flags.initialization_timeout
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        where = f"--coordinator_address={flags.coordinator_address}"
+        raise UserError(f"{where}: the processes did not find one another: {line}") from None
+
+
+def _checked(flags: Flags) -> bool:
+    """Whether there are processes to join; raises where the flags do not fit one another."""
+    given = {
+        "coordinator_address": flags.coordinator_address,
+        "process_count": flags.process_count,
+        "process_index": flags.process_index,
+    }
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return False
+    if missing and not (flags.coordinator_address == "auto" and len(missing) == 2):
+        raise UsageError(f"a run of several processes also needs {' and '.join(missing)}")
+    index, count = flags.process_index, flags.process_count
+    if index is not None and count is not None and index >= count:
+        raise UsageError(f"--process_index={index} must be below --process_count={count}: count from 0")
+    address = str(flags.coordinator_address)
+    if address != "auto" and not address.rpartition(":")[2].isdecimal():
+        raise UsageError(f"--coordinator_address={address} has no port: write HOST:PORT")
+    return True

@@ -1,0 +1,187 @@
+"""Gin, found, read, checked and printed: the only place, with cli/, that knows of gin.
+
+Library code carries no decorator. A gin file opens with `from __gin__ import dynamic_registration`, imports what it
+configures and binds it: plain calls from Python stay plain. What a user can get wrong here is one line, with a remedy.
+"""
+
+import contextlib
+import copy
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import gin
+
+from lmirl_jax import configuration_errors as errors
+from lmirl_jax.types import UserError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_MISSING = object()
+
+
+def find_gin_root() -> pathlib.Path:
+    """The folder that holds the bundled `gin/`: the package in a wheel, its parent in a checkout. Never imported."""
+    package = pathlib.Path(__file__).resolve().parent
+    for folder in (package, package.parent):
+        if (folder / "gin").is_dir():
+            return folder
+    raise UserError(f"no bundled gin files beside {package}: install lmirl_jax again")
+
+
+def bundled_files() -> list[str]:
+    """The bundled gin files, as they are written in `--gin_file` and `include`."""
+    root = find_gin_root()
+    return sorted(path.relative_to(root).as_posix() for path in (root / "gin").glob("**/*.gin"))
+
+
+def load(
+    gin_files: Sequence[str | os.PathLike] = (),
+    bindings: Sequence[str] = (),
+    search_paths: Sequence[str | os.PathLike] = (),
+    *,
+    complete: bool = True,
+) -> None:
+    """Replaces the configuration by that of the files, in order, and then of the bindings.
+
+    Args:
+        gin_files: paths, looked for in the current folder, then in `search_paths`, then among the bundled files.
+        bindings: statements `NAME = VALUE` in gin's syntax, which see the imports of all files.
+        search_paths: more folders for files and includes.
+        complete: False where macros may stay unset, as in a part of a configuration.
+
+    Raises:
+        UserError: one line for whatever the files or bindings get wrong.
+    """
+    paths = ["", *(os.path.expanduser(path) for path in search_paths), str(find_gin_root())]
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # A user's own task module lies there; last, so that it shadows nothing.
+    gin.clear_config()
+    with _looking_in(paths):
+        for name in gin_files:
+            path = _find(os.path.expanduser(name), paths)
+            with errors.in_file(path, bundled_files()):
+                gin.parse_config_file(path)
+        known = _macros() | _used_macros()
+        _check_new_macros([_bind(binding) for binding in bindings], known)
+    if complete:
+        _check_unset(_unset())
+        gin.finalize()
+
+
+def require(*names: str) -> None:
+    """Raises the one line that names every one of these macros that has no value, with an example of each."""
+    unset = _unset()
+    _check_unset([name for name in names if name in unset or name not in _macros()])
+
+
+def macro(name: str, default: Any = _MISSING) -> Any:
+    """The value of a macro, references resolved; `default` where it has none."""
+    if name not in _macros() or name in _unset():
+        if default is _MISSING:
+            require(name)
+        return default
+    return copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))  # A copy resolves gin's references.
+
+
+def configured(function: Function) -> Function:
+    """The version of a library function or class that takes its arguments from the configuration.
+
+    One that no gin file names has nothing bound, and is returned as it is.
+    """
+    try:
+        return gin.get_configurable(function)
+    except (KeyError, ValueError):
+        return function
+
+
+def resolved() -> str:
+    """The whole configuration as the text of one gin file, which `load` reads again: imports, macros, parameters."""
+    return gin.config_str(max_line_length=110)
+
+
+@contextlib.contextmanager
+def _looking_in(paths: list[str]) -> Iterator[None]:
+    """Gin looks for files in these folders only.
+
+    Its public call only ever adds folders; and its reader of package resources, which logs an error for each file it
+    does not find and fails on folders without `__init__.py`, is put aside.
+    """
+    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
+    before = prefixes[:], readers[:]
+    prefixes[:], readers[:] = paths, [(open, os.path.isfile)]
+    try:
+        yield
+    finally:
+        prefixes[:], readers[:] = before
+
+
+def _find(name: str, paths: Iterable[str]) -> str:
+    for folder in paths:
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    raise errors.missing_file(name, bundled_files())
+
+
+def _bind(binding: str) -> str | None:
+    """Parses one statement of the command line; returns the macro that it sets, if it sets one."""
+    key = errors.check_binding(binding)
+    imports = _imports()
+    with errors.in_binding(binding, imports):
+        try:
+            gin.parse_config("\n".join([*imports, binding]))
+        except NameError:
+            # Not a name that a file imports; T5X's users also write the end of a registered name.
+            if not _registered(binding):
+                raise
+    return None if "." in key else key
+
+
+def _imports() -> list[str]:
+    """The import lines of all files so far, each once; `from __gin__ ...` first, as gin demands."""
+    lines = {statement.format() for statement in gin.config._IMPORTS}
+    return sorted(lines, key=lambda line: ("__gin__" not in line, line))
+
+
+def _registered(binding: str) -> bool:
+    try:
+        gin.parse_config(binding)
+    except ValueError:
+        return False
+    return True
+
+
+def _macros() -> set[str]:
+    """The macros that have a value, be it REQUIRED."""
+    return {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
+
+
+def _used_macros() -> set[str]:
+    references = gin.config.iterate_references(gin.config._CONFIG, to=gin.get_configurable(gin.config.macro))
+    return {"/".join(reference.scopes) for reference in references}
+
+
+def _unset() -> list[str]:
+    """Macros and parameters that are REQUIRED or used without a value, in the order in which the files name them."""
+    names = []
+    for (scope, selector), parameters in gin.config._CONFIG.items():
+        for parameter, value in parameters.items():
+            if isinstance(value, gin.config.ConfigurableReference) and value.scoped_selector == (
+                "gin.REQUIRED/gin.constant"
+            ):
+                prefix = f"{scope}/" if scope else ""
+                names.append(scope if selector == "gin.macro" else f"{prefix}{selector}.{parameter}")
+    return list(dict.fromkeys([*names, *sorted(_used_macros() - _macros())]))
+
+
+def _check_unset(names: list[str]) -> None:
+    if names:
+        raise errors.unset(names)
+
+
+def _check_new_macros(names: list[str | None], known: set[str]) -> None:
+    """A macro that no file sets or uses would have no effect: gin takes it without a word, we do not."""
+    for name in names:
+        if name is not None and name not in known | _used_macros():
+            raise errors.unknown_macro(name, known)

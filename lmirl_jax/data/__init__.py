@@ -1,0 +1,42 @@
+"""From a SeqIO task to deterministic, resumable global batches: SeqIO defines, Grain feeds.
+
+This is the only home of TensorFlow beside the tasks themselves: it loads when one of the names below is first used.
+"""
+
+import importlib
+import os
+
+# Read when TensorFlow is first imported: without them it greets every process with lines about CUDA and oneDNN.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+_HOMES = {
+    "EvalDataset": "eval_dataset",
+    "Records": "records",
+    "Row": "batches",
+    "Task": "mixture_or_task",
+    "TrainDataset": "dataset",
+    "add_cache_dirs": "tfds_folder",
+    "encoder_decoder_row": "batches",
+    "get_task": "mixture_or_task",
+    "has_split": "mixture_or_task",
+    "pack_rows": "batches",
+    "padded_vocab_size": "vocabularies",
+    "set_tfds_data_dir": "tfds_folder",
+    "stack_rows": "batches",
+    "tokenized_records": "records",
+    "validation_dataset": "eval_dataset",
+    "vocab_size": "mixture_or_task",
+    "vocabulary": "vocabularies",
+    "vocabulary_fingerprint": "vocabularies",
+}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_HOMES])

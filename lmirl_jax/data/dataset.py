@@ -1,0 +1,217 @@
+"""The training set: an endless, globally shuffled order of examples, cut into batches, that resumes anywhere at once.
+
+Example k of the order is computed from k (Grain's index shuffle): no process reads what another owns, and a position is
+one number, the examples that all processes have consumed together.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+
+from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
+from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.records import Records, decode_record, tokenized_records
+from lmirl_jax.types import Batch, UserError
+
+# Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
+READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+
+_log = logging.getLogger(__name__)
+
+
+class TrainDataset:
+    """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
+
+    A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own.
+
+    Args:
+        task: from `get_task`.
+        batch_size: examples in a global batch, over all processes.
+        lengths: tokens of a row, for `inputs` and `targets`; what is longer is trimmed.
+        split: the split to train on.
+        discount: gamma, 0 to 1.
+        seed: of the shuffling.
+        truncate: whether trimming is allowed; it is counted and logged.
+        shuffle: False keeps the task's own order.
+        cache_dir: where tokenised examples are kept; see `tokenized_records`.
+
+    Raises:
+        UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int,
+        lengths: Mapping[str, int],
+        split: str = "train",
+        discount: float = 1.0,
+        seed: int = 0,
+        truncate: bool = True,
+        shuffle: bool = True,
+        cache_dir: str | None = None,
+    ):
+        check_sizes(batch_size, lengths)
+        if not 0 <= discount <= 1:
+            raise UserError(f"DISCOUNT is {discount}: set it between 0 and 1")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"the data's seed is {seed}: set RANDOM_SEED between 0 and {2**32 - 1}")
+        self.task = task
+        self.batch_size = batch_size
+        self.lengths = {key: int(lengths[key]) for key in FEATURES}
+        self.discount = float(discount)
+        parts = [
+            (part, rate)
+            for part, rate in zip(task.tasks, task.rates, strict=True)
+            if split in part.splits and rate > 0
+        ]
+        if not parts:
+            splits = sorted({split for part in task.tasks for split in part.splits})
+            raise UserError(f"{task.name} has no split {split!r} to train on; it has {', '.join(splits)}")
+        records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
+        for (part, _), part_records in zip(parts, records, strict=True):
+            check_lengths(part.name, split, part_records, self.lengths, truncate)
+        self.num_examples = sum(map(len, records))
+        rates = [rate for _, rate in parts]
+        self.fingerprint = _fingerprint(records, rates, seed, shuffle)
+        self._rows = _endless(records, rates, seed, shuffle).map(self._row)
+
+    def iterator(self, rows: slice) -> "TrainIterator":
+        """Batches of these rows of every global batch.
+
+        They are a block whose size divides the batch, and which begins at a multiple of its size.
+        """
+        start, stop, step = rows.indices(self.batch_size)
+        size = stop - start
+        if size <= 0 or step != 1 or self.batch_size % size or start % size:
+            raise ValueError(
+                f"rows {start}:{stop}:{step} are no aligned block of a batch of {self.batch_size}"
+            )
+        return TrainIterator(
+            self._rows, self.batch_size, start // size, self.batch_size // size, self.fingerprint
+        )
+
+    def _row(self, record: bytes) -> Row:
+        inputs, targets = decode_record(record)
+        return encoder_decoder_row(
+            inputs, targets, lengths=self.lengths, discount=self.discount, eos_id=self.task.eos_id
+        )
+
+
+class TrainIterator:
+    """One block of every global batch, and the position in the order that all blocks share."""
+
+    def __init__(self, rows: grain.MapDataset, batch_size: int, block: int, blocks: int, fingerprint: str):
+        self._rows = rows
+        self._batch_size = batch_size
+        self._block = block
+        self._blocks = blocks
+        self._fingerprint = fingerprint
+        self._batches: Any = None
+        self._next_index = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = iter(self._from(self._next_index))
+        batch = next(self._batches)
+        self._next_index += self._batch_size  # Counts what was handed out, not what was prepared ahead.
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """`next_index`, the examples consumed by all processes together, and which data set and order that is."""
+        return {"next_index": self._next_index, "dataset": self._fingerprint}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state of any iterator of the same data, whatever its batch size and number of processes.
+
+        Raises:
+            UserError: the state belongs to other examples, or to another order of them.
+        """
+        if state["dataset"] != self._fingerprint:
+            raise UserError(
+                "the checkpoint was trained on other data, or in another order (task, vocabulary, RANDOM_SEED): use a "
+                "new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
+            )
+        self.close()
+        self._next_index = int(state["next_index"])
+
+    def close(self) -> None:
+        """Stops preparing batches ahead."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _from(self, index: int) -> grain.IterDataset:
+        size = self._batch_size // self._blocks
+        blocks = self._rows[index:].batch(size, batch_fn=stack_rows)
+        return blocks[self._block :: self._blocks].to_iter_dataset(READ)
+
+
+def check_sizes(batch_size: int, lengths: Mapping[str, int]) -> None:
+    """Raises a UserError unless the batch size and both lengths are positive whole numbers."""
+    if not _positive(batch_size):
+        raise UserError(f"BATCH_SIZE is {batch_size!r}: set it to a positive whole number")
+    if set(lengths) != set(FEATURES):
+        raise UserError(
+            f"TASK_FEATURE_LENGTHS has {', '.join(map(str, lengths)) or 'nothing'}: set it to "
+            "{'inputs': 512, 'targets': 256} or other lengths of just these two"
+        )
+    for key, length in lengths.items():
+        if not _positive(length):
+            raise UserError(
+                f"TASK_FEATURE_LENGTHS[{key!r}] is {length!r}: set it to a positive whole number of tokens"
+            )
+
+
+def check_lengths(
+    name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
+) -> None:
+    """Logs, in one line, what the lengths cut off; without `truncate` that is a UserError."""
+    if records.without_eos:
+        _log.warning(
+            "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
+            "seqio.preprocessors.append_eos to the task, and add_eos=True to its feature",
+            name,
+            split,
+            records.without_eos,
+            len(records),
+        )
+    long = {key: int((records.lengths[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
+    if not any(long.values()):
+        return
+    longest = {key: int(records.lengths[:, i].max()) for i, key in enumerate(FEATURES)}
+    counts = ", ".join(
+        f"{long[key]} of {len(records)} {key} are longer than {lengths[key]} tokens"
+        for key in FEATURES
+        if long[key]
+    )
+    message = f"{name}, {split}: {counts}"
+    remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
+    if not truncate:
+        raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
+    _log.warning("%s and are truncated; %s", message, remedy)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _endless(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> grain.MapDataset:
+    parts = []
+    for part in records:
+        dataset = grain.MapDataset.source(part.source).seed(seed)
+        parts.append((dataset.shuffle() if shuffle else dataset).repeat())
+    return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, rates)
+
+
+def _fingerprint(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> str:
+    """Of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
+    described = [[part.content for part in records], rates, seed if shuffle else None, shuffle]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

@@ -1,0 +1,222 @@
+"""A validation set: fixed order, whole texts beside the tokens, and the task's own metrics."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
+from lmirl_jax.data.dataset import check_lengths, check_sizes
+from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
+from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.types import Batch, UserError
+
+_log = logging.getLogger(__name__)
+
+
+class EvalDataset:
+    """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
+
+    Each of `examples` is a dict: `task_name`, `inputs` and `targets` (tokens, untrimmed), and the task's other features,
+    `inputs_pretokenized` and `targets_pretokenized` among them where the task keeps them.
+
+    Args:
+        task: from `get_task`.
+        lengths: tokens of a row, for `inputs` and `targets`.
+        split: which one; `has_split` tells whether there is one.
+        num_examples: at most so many, of each task; None for all.
+        discount: gamma.
+        truncate: whether trimming is allowed; it is counted and logged.
+        cache_dir: where tokenised examples are kept; see `tokenized_records`.
+
+    Raises:
+        UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        lengths: Mapping[str, int],
+        split: str = "validation",
+        num_examples: int | None = None,
+        discount: float = 1.0,
+        truncate: bool = True,
+        cache_dir: str | None = None,
+    ):
+        check_sizes(1, lengths)
+        if num_examples is not None and num_examples < 1:
+            raise UserError(f"num_examples is {num_examples}: set it to a positive number, or None for all")
+        self.task = task
+        self.split = split
+        self.lengths = {key: int(lengths[key]) for key in FEATURES}
+        self.discount = float(discount)
+        self._parts = {part.name: part for part in task.tasks if split in part.splits}
+        if not self._parts:
+            splits = sorted({split for part in task.tasks for split in part.splits})
+            raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
+        self.examples: list[dict[str, Any]] = []
+        for part in self._parts.values():
+            records = tokenized_records(part, split, cache_dir)
+            check_lengths(part.name, split, records, self.lengths, truncate)
+            count = len(records) if num_examples is None else min(num_examples, len(records))
+            for index in range(count):
+                example = decode_example(records.source[index])
+                tokens = {"inputs": example.inputs, "targets": example.targets}
+                self.examples.append(example.features | tokens | {"task_name": part.name})
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
+        """Global batches in order, the last one filled up with rows of weight 0, each with its examples."""
+        check_sizes(batch_size, self.lengths)
+        for start in range(0, len(self.examples), batch_size):
+            examples = self.examples[start : start + batch_size]
+            rows = [
+                encoder_decoder_row(
+                    example["inputs"],
+                    example["targets"],
+                    lengths=self.lengths,
+                    discount=self.discount,
+                    eos_id=self.task.eos_id,
+                )
+                for example in examples
+            ]
+            yield stack_rows(rows, batch_size), examples
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of target tokens, up to the first EOS, padding dropped."""
+        return self.task.decode(tokens)
+
+    def postprocess(self, text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+        """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's own target."""
+        part = self._parts[example["task_name"]]
+        return part.postprocess_fn(text, example=_as_seqio(example), is_target=is_target)
+
+    def target(self, example: Mapping[str, Any]) -> Any:
+        """The postprocessed target, as the task's metrics take it."""
+        return self.postprocess(self.decode(example["targets"]), example, is_target=True)
+
+    @property
+    def has_metrics(self) -> bool:
+        return any(
+            part.predict_metric_fns or part.predict_with_aux_metric_fns for part in self._parts.values()
+        )
+
+    def metrics(
+        self,
+        predictions: Sequence[str],
+        samples: Sequence[Sequence[str]] | None = None,
+        aux_values: Mapping[str, Sequence[Any]] | None = None,
+    ) -> dict[str, float]:
+        """The task's metrics, by name; those of a mixture are named `task/metric`. Undefined values are left out.
+
+        Args:
+            predictions: one decoded text for each of `examples`, in their order.
+            samples: several decoded texts for each; metric functions find them, postprocessed, in
+                `aux_values['samples']`.
+            aux_values: what else functions of `(targets, predictions, aux_values)` are to see, a value an example.
+
+        Returns:
+            Numbers, on whatever scale the task's functions use (the bundled tasks: fractions from 0 to 1).
+        """
+        aux: dict[str, list[Any]] = {key: list(values) for key, values in (aux_values or {}).items()}
+        if samples is not None:
+            aux["samples"] = [
+                [self.postprocess(text, example) for text in texts]
+                for texts, example in zip(samples, self.examples, strict=True)
+            ]
+        results: dict[str, float] = {}
+        outputs = [self.postprocess(text, ex) for text, ex in zip(predictions, self.examples, strict=True)]
+        for name, part in self._parts.items():
+            own = [index for index, example in enumerate(self.examples) if example["task_name"] == name]
+            targets = [self.target(self.examples[index]) for index in own]
+            own_aux = {key: [values[index] for index in own] for key, values in aux.items()}
+            own_outputs = [outputs[index] for index in own]
+            values = _predict_metrics(part, targets, own_outputs) | _aux_metrics(part, targets, own_outputs, own_aux)
+            prefix = f"{name}/" if len(self._parts) > 1 else ""
+            results |= {prefix + key: value for key, value in values.items()}
+        return results
+
+
+    def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> dict[str, float]:
+        """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here."""
+        part = self._parts[example["task_name"]]
+        outputs = [self.postprocess(text, example) for text in texts]
+        target = self.target(example)
+        values = _predict_metrics(part, [target] * len(texts), outputs)
+        return values | _aux_metrics(part, [target], outputs[:1], {"samples": [outputs]})
+
+
+def validation_dataset(
+    task: Task, lengths: Mapping[str, int], split: str = "validation", **arguments: Any
+) -> EvalDataset | None:
+    """An `EvalDataset`, or None where no part of the task has the split: then there is nothing to evaluate on."""
+    if not has_split(task, split):
+        _log.warning("%s has no split %r: evaluation on it is skipped", task.name, split)
+        return None
+    return EvalDataset(task, lengths, split, **arguments)
+
+
+class _MissingAuxValue(KeyError):
+    """What a metric function asks for was not computed this time."""
+
+
+class _AuxValues(dict):
+    def __missing__(self, key: str) -> Any:
+        raise _MissingAuxValue(key)
+
+
+def _predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
+    found: dict[str, Any] = {}
+    for function in task.predict_metric_fns:
+        found |= function(targets, predictions)
+    return _numbers(found)
+
+
+def _aux_metrics(
+    task: seqio.Task, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
+) -> dict[str, float]:
+    found: dict[str, Any] = {}
+    for function in task.predict_with_aux_metric_fns:
+        try:
+            found |= function(targets, predictions, _AuxValues(aux_values))
+        except _MissingAuxValue as missing:
+            _log.debug("a metric of task %s is left out: it needs aux_values[%s]", task.name, missing)
+    return _numbers(found)
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    values = {key: getattr(value, "value", value) for key, value in found.items()}
+    return {key: float(value) for key, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether the value is a defined scalar: SeqIO also has metrics that are texts, images and histograms."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _as_seqio(example: Mapping[str, Any]) -> dict[str, Any]:
+    """The example as SeqIO hands it to `postprocess_fn`: numpy values, texts as bytes."""
+    return {key: _as_numpy(value) for key, value in example.items() if key != "task_name"}
+
+
+def _as_numpy(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogateescape")
+    if isinstance(value, list):
+        items = [_as_numpy(item) for item in value]
+        return np.array(items, dtype=object if items and isinstance(items[0], bytes) else None)
+    if isinstance(value, (bool, int, float)):
+        return np.asarray(value)[()]
+    return value

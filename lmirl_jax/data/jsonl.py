@@ -1,0 +1,106 @@
+"""A JSONL file of `inputs` and `targets` as a SeqIO task: fine-tuning without a line of code."""
+
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lmirl_jax.data.seqio_library import seqio, tf
+from lmirl_jax.types import UserError
+
+KEYS = ("inputs", "targets")
+
+
+class JsonlSource(seqio.FunctionDataSource):
+    """A file a split; what it holds, not where it lies, is its identity."""
+
+    def __init__(self, files: Mapping[str, pathlib.Path]):
+        self.files = dict(files)
+        super().__init__(dataset_fn=self._dataset, splits=tuple(files))
+
+    def content_hash(self, split: str) -> str:
+        with open(self.files[split], "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _dataset(self, split: str, shuffle_files: bool = False) -> tf.data.Dataset:
+        file = self.files[split]
+        # One pass to judge every line: an error raised inside of TensorFlow's generator would lose its name.
+        for _ in read_jsonl(file):
+            pass
+        spec = {key: tf.TensorSpec([], tf.string) for key in KEYS}
+        return tf.data.Dataset.from_generator(lambda: read_jsonl(file), output_signature=spec)
+
+
+def read_jsonl(file: pathlib.Path) -> Iterator[dict[str, str]]:
+    """The examples of a file, in order.
+
+    Raises:
+        UserError: names the file and the line that is not a JSON object with the strings `inputs` and `targets`.
+    """
+    number, examples = 0, 0
+    try:
+        with open(file, encoding="utf-8-sig") as lines:  # Some editors put a byte order mark first.
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    examples += 1
+                    yield _parse(line, f"{file}, line {number}")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}, after line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
+        ) from error
+    if not examples:
+        raise UserError(f"{file} is empty: write one JSON object with inputs and targets a line")
+
+
+def jsonl_task(data: str, validation_data: str | None, vocabulary: seqio.Vocabulary) -> seqio.Task:
+    """An unregistered SeqIO task over one JSONL file or two, named after the first; its metric is `exact_match`."""
+    files = {"train": _existing(data, "DATA")}
+    if validation_data is not None:
+        files["validation"] = _existing(validation_data, "VALIDATION_DATA")
+    feature = seqio.Feature(vocabulary, add_eos=True)
+    return seqio.Task(
+        name=re.sub(r"[^\w.]", "_", files["train"].stem) or "data",
+        source=JsonlSource(files),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features=dict.fromkeys(KEYS, feature),
+        metric_fns=[exact_match],
+    )
+
+
+def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """The fraction of predictions that equal their target, whitespace at the ends aside."""
+    hits = [t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)]
+    return {"exact_match": sum(hits) / max(len(hits), 1)}
+
+
+def _existing(path: str, name: str) -> pathlib.Path:
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"no file at {path}: {name} must be a JSONL file with inputs and targets on every line"
+        )
+    return file
+
+
+def _parse(line: str, where: str) -> dict[str, str]:
+    try:
+        example: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f'{where}: not JSON ({error.msg}); write {{"inputs": "..", "targets": ".."}}'
+        ) from error
+    if not isinstance(example, dict):
+        raise UserError(f'{where}: not a JSON object; write {{"inputs": "..", "targets": ".."}}')
+    for key in KEYS:
+        if key not in example:
+            found = ", ".join(sorted(example)) or "nothing"
+            raise UserError(f"{where}: no key {key!r} (found: {found}); every line needs inputs and targets")
+        if not isinstance(example[key], str):
+            raise UserError(
+                f"{where}: {key} is {type(example[key]).__name__}, not a string; put it in quotes"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in example[key]):
+            raise UserError(f"{where}: {key} holds half of a surrogate pair; write the character itself")
+    return {key: example[key] for key in KEYS}

@@ -1,0 +1,72 @@
+"""Where prepared data lies: TFDS's folder and SeqIO's caches. Nothing here downloads."""
+
+import pathlib
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+
+from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.types import UserError
+
+_data_dir: str | None = None
+
+
+def set_tfds_data_dir(path: str | None) -> None:
+    """Makes every TFDS source read from the folder, as `--tfds_data_dir` does in T5X; None leaves TFDS's own.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    global _data_dir
+    if path is not None and "://" not in path:
+        path = str(_folder(path, "--tfds_data_dir"))
+    _data_dir = path
+    seqio.set_tfds_data_dir_override(path)
+
+
+def add_cache_dirs(paths: Sequence[str]) -> None:
+    """Looks for tasks that `seqio_cache_tasks` wrote in these folders, as `--seqio_additional_cache_dirs` does in T5X.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    remote = [path for path in paths if "://" in path]
+    local = [str(_folder(path, "--seqio_additional_cache_dirs")) for path in paths if "://" not in path]
+    seqio.add_global_cache_dirs(remote + local)
+
+
+def prepared_tfds(task: seqio.Task, split: str) -> dict[str, object]:
+    """What is known of the TFDS data set behind a task's split: its name, version, files and their sizes.
+
+    Raises:
+        UserError: it is not there. SeqIO would download it; on a pod each host would, so we do not.
+    """
+    loader = task.source.tfds_dataset
+    if not loader.tfds_splits and _data_dir is not None:
+        loader.override_data_dir(_data_dir)  # A loader that was used before keeps the folder it saw first.
+    name, data_dir = loader.get_split_params(split)
+    folder = data_dir or str(tfds.core.constants.DATA_DIR)
+    try:
+        if name:
+            parsed, kwargs = tfds.core.naming.parse_builder_name_kwargs(name)
+            builder = tfds.core.read_only_builder.builder_from_files(str(parsed), data_dir=folder, **kwargs)
+        else:
+            builder = tfds.builder_from_directory(folder)
+    except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
+        raise UserError(
+            f"task {task.name}: no TFDS data set {name} in {folder}; set --tfds_data_dir to the folder that holds "
+            f"{str(name).replace(':', '/')}, or prepare it with tfds.load({name!r}, data_dir=..)"
+        ) from error
+    files = sorted(path for path in builder.data_path.iterdir() if path.is_file())
+    return {
+        "name": str(builder.info.full_name),
+        "split": str(loader._map_split(split)),
+        "files": [[path.name, path.stat().length] for path in files],
+    }
+
+
+def _folder(path: str, flag: str) -> pathlib.Path:
+    folder = pathlib.Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"no folder at {path}: {flag} must name an existing folder")
+    return folder

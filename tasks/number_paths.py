@@ -1,0 +1,189 @@
+"""`number_paths`: add a few numbers in any order you like, and write down how.
+
+    inputs    3+8+5+9
+    targets   3+8=11 5+9=14 11+14=25
+
+Each step takes two of the numbers that are left, in either order, and puts their sum back; the last sum is the answer.
+Four different numbers have 144 right derivations: what a policy that keeps its diversity should find, and a checker can
+count. Everything is generated from SEED and nothing is downloaded.
+
+The splits are disjoint by the multiset of numbers: no order of a held-out problem's numbers is ever trained on. A training
+prompt comes with DERIVATIONS different answers, drawn evenly from all right ones. Its longest targets have 22 characters:
+TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 23} holds them with their EOS.
+
+Metrics are fractions from 0 to 1, but for `distinct_valid`, a number of answers.
+"""
+
+import functools
+import itertools
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import seqio
+import tensorflow as tf
+
+NUMBERS = 4  # in a prompt
+LARGEST = 9  # of the numbers; the smallest is 1
+DERIVATIONS = 4  # with each training prompt
+HELD_OUT = 60  # multisets in validation, and as many in test
+ORDERS = 4  # prompts of each held-out multiset
+SEED = 0
+SPLITS = ("train", "validation", "test")
+
+# Numbers without leading zeros: else 03+8=11 would count as one more right answer.
+_STEP = re.compile(r"([1-9][0-9]*)\+([1-9][0-9]*)=([1-9][0-9]*)")
+
+
+class Derivation(NamedTuple):
+    """What the checker says of an answer.
+
+    `valid`: every step is, and one number is left. `correct`: the last number written is the sum, however it came about.
+    """
+
+    valid_steps: int
+    total_steps: int
+    valid: bool
+    correct: bool
+
+
+def check(prompt: str, answer: str) -> Derivation:
+    """Judges any derivation.
+
+    A step is valid if both its numbers are left and its sum is right. After a wrong sum the number written is the one
+    that is left, so that one slip counts once; a step on numbers that are not there leaves all as it was. An answer with
+    too few steps is judged as if the missing ones were wrong.
+    """
+    left = [int(number) for number in prompt.split("+")]
+    total, needed = sum(left), len(left) - 1
+    steps = answer.split(" ") if answer else []
+    valid_steps = 0
+    for step in steps:
+        match = _STEP.fullmatch(step)
+        if match is None:
+            continue
+        first, second, result = map(int, match.groups())
+        rest = list(left)
+        if first in rest:
+            rest.remove(first)
+            if second in rest:
+                rest.remove(second)
+                left = [*rest, result]
+                valid_steps += first + second == result
+    valid = valid_steps == len(steps) == needed
+    written = answer.rpartition("=")[2] if "=" in answer else ""
+    return Derivation(valid_steps, max(len(steps), needed), valid, written == str(total))
+
+
+@functools.cache
+def derivations(numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """Every right answer, as text, each once, in alphabetical order."""
+    if len(numbers) == 1:
+        return ("",)
+    found = set()
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        rest = [number for k, number in enumerate(numbers) if k not in (i, j)]
+        first, second = numbers[i], numbers[j]
+        for tail in derivations(tuple(sorted([*rest, first + second]))):
+            found.add(f"{first}+{second}={first + second} {tail}".rstrip())
+    return tuple(sorted(found))
+
+
+def multisets(split: str) -> list[tuple[int, ...]]:
+    """The numbers of a split's problems, sorted; no two splits share one."""
+    every = list(itertools.combinations_with_replacement(range(1, LARGEST + 1), NUMBERS))
+    random.Random(f"{SEED} split").shuffle(every)
+    bounds = {"validation": (0, HELD_OUT), "test": (HELD_OUT, 2 * HELD_OUT), "train": (2 * HELD_OUT, None)}
+    return every[slice(*bounds[split])]
+
+
+def examples(split: str) -> list[tuple[str, str]]:
+    """Prompts with an answer each: in training every order of every problem's numbers, each with several answers."""
+    generator = random.Random(f"{SEED} {split}")
+    if split == "train":
+        pairs = []
+        for numbers in multisets(split):
+            answers = derivations(numbers)
+            for order in sorted(set(itertools.permutations(numbers))):
+                chosen = generator.sample(answers, min(DERIVATIONS, len(answers)))
+                pairs += [(_prompt(order), answer) for answer in chosen]
+        generator.shuffle(pairs)
+        return pairs
+    # One prompt of each problem, then a second of each: any first few are different problems.
+    rounds: list[list[tuple[str, str]]] = [[] for _ in range(ORDERS)]
+    for numbers in multisets(split):
+        orders = sorted(set(itertools.permutations(numbers)))
+        for place, order in enumerate(generator.sample(orders, min(ORDERS, len(orders)))):
+            rounds[place].append((_prompt(order), generator.choice(derivations(numbers))))
+    return [pair for pairs in rounds for pair in pairs]
+
+
+def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
+    """The source, in SeqIO's form."""
+    inputs, targets = zip(*examples(split), strict=True)
+    return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
+
+
+def postprocess(
+    text: str, is_target: bool = False, example: Mapping[str, Any] | None = None, **_: Any
+) -> Any:
+    """A prediction stays as it is; a target becomes a dict with its prompt, which the checker needs."""
+    if not is_target:
+        return text
+    return {"inputs": tf.compat.as_text(example["inputs_pretokenized"]), "targets": text}
+
+
+def judgements(targets: Sequence[Mapping[str, str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Fractions: `accuracy` of right final numbers, `valid` of wholly valid answers, `step_validity` of valid steps."""
+    checked = [check(target["inputs"], answer) for target, answer in zip(targets, predictions, strict=True)]
+    steps = sum(derivation.total_steps for derivation in checked)
+    return {
+        "accuracy": sum(derivation.correct for derivation in checked) / max(len(checked), 1),
+        "valid": sum(derivation.valid for derivation in checked) / max(len(checked), 1),
+        "step_validity": sum(derivation.valid_steps for derivation in checked) / max(steps, 1),
+    }
+
+
+def distinct_answers(
+    targets: Sequence[Mapping[str, str]], predictions: Sequence[str], aux_values: Mapping[str, Any]
+) -> dict[str, float]:
+    """`distinct_valid`: of all samples of a prompt, how many different texts are valid; the mean over prompts."""
+    counts = [
+        len({answer for answer in answers if check(target["inputs"], answer).valid})
+        for target, answers in zip(targets, aux_values["samples"], strict=True)
+    ]
+    return {"distinct_valid": sum(counts) / max(len(counts), 1)}
+
+
+def with_wrong_sum(answer: str) -> str:
+    """The same derivation with its first sum one too large, carried through: wrong in one place, consistent after it."""
+    first, *others = answer.split(" ")
+    terms, _, total = first.partition("=")
+    number, wrong = total, str(int(total) + 1)
+    steps = [f"{terms}={wrong}"]
+    for step in others:
+        one, _, rest = step.partition("+")
+        two, _, total = rest.partition("=")
+        if number in (one, two):
+            one, two = (wrong, two) if one == number else (one, wrong)
+            number, wrong = total, str(int(one) + int(two))
+            total = wrong
+        steps.append(f"{one}+{two}={total}")
+    return " ".join(steps)
+
+
+def _prompt(numbers: Sequence[int]) -> str:
+    return "+".join(map(str, numbers))
+
+
+if "number_paths" not in seqio.TaskRegistry.names():
+    _text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+    seqio.TaskRegistry.add(
+        "number_paths",
+        source=seqio.FunctionDataSource(dataset, splits=SPLITS),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features={"inputs": _text, "targets": _text},
+        postprocess_fn=postprocess,
+        metric_fns=[judgements, distinct_answers],
+    )

@@ -1,0 +1,161 @@
+"""The command line: what it prints, its exit codes, its flags, and what it must not import to answer."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lmirl_jax import cli
+from lmirl_jax.cli import commands, flags, processes
+from lmirl_jax.types import UserError
+
+KNOWN = commands.COMMANDS["train"].flags
+
+
+def lmirl(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["--version"], ["trian"], ["train", "--x"]]
+)
+def test_help_and_usage_import_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom lmirl_jax import cli\n"
+        f"cli.main({arguments})\n"
+        "sys.exit(sum(name in sys.modules for name in ('jax', 'numpy', 'tensorflow', 'gin', 'rich')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_help_lists_every_command_and_flag(capsys):
+    code, out, err = lmirl(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert all(f"\n  {name} " in out for name in commands.COMMANDS)
+    code, out, _ = lmirl(capsys, "train", "--gin_file=x", "--help")
+    assert code == 0
+    assert all(f"--{name}=" in out for name in KNOWN)
+    assert "examples:" in out
+
+
+def test_without_arguments_it_prints_help_and_fails(capsys):
+    code, out, _ = lmirl(capsys)
+    assert code == 2
+    assert out.startswith("lmirl: fine-tune")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train", "--gin_fil=x"], "unknown flag '--gin_fil=x'; did you mean --gin_file?"),
+        (["train", "--MODEL_DIR=x"], "unknown flag '--MODEL_DIR=x'; did you mean --gin.MODEL_DIR=x?"),
+        (["train", "run.gin"], "unexpected argument 'run.gin': flags begin with --"),
+        (["train", "--gin_file"], "--gin_file needs a value: --gin_file=FILE"),
+        (["train", "--gin_file", "--gin.A=1"], "--gin_file needs a value: --gin_file=FILE"),
+        (["train", "--gin.A="], "--gin.A needs a value: --gin.A=VALUE"),
+        (["train", "--process_count=two"], "--process_count=two: needs a whole number: --process_count=N"),
+        (["doctor", "now"], "unexpected argument 'now': this command takes none"),
+    ],
+)
+def test_usage_errors_are_one_line_and_code_2(capsys, arguments, line):
+    assert lmirl(capsys, *arguments) == (2, "", f"lmirl: {line}\n")
+
+
+def test_flags_are_read_in_both_forms():
+    line = (
+        "--gin_file=a.gin --gin_file b.gin --gin.A='x=y' --gin.f.b 3 --gin_search_paths=p,q --alsologtostderr"
+    )
+    more = ["--gin_bindings=C = 1", "--tfds_data_dir", "/data", "--process_count=2"]
+    read = flags.parse([*line.split(), *more], KNOWN)
+    assert read == flags.Flags(
+        gin_file=["a.gin", "b.gin"],
+        gin_bindings=["A = 'x=y'", "f.b = 3", "C = 1"],
+        gin_search_paths=["p", "q"],
+        tfds_data_dir="/data",
+        process_count=2,
+    )
+
+
+def test_a_negative_value_is_a_value():
+    assert flags.parse(["--gin.A", "-1"], KNOWN).gin_bindings == ["A = -1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no such thing\n  In call to configurable 'train'"), 1, "lmirl: no such thing\n"),
+        (KeyboardInterrupt(), 130, "lmirl: interrupted\n"),
+        (flags.UsageError("say more"), 2, "lmirl: say more\n"),
+    ],
+)
+def test_errors_become_one_line_and_a_code(capsys, monkeypatch, error, code, line):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert lmirl(capsys, "train") == (code, "", line)
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_dispatch", lambda arguments: [][0])
+    with pytest.raises(IndexError):
+        cli.main(["train"])
+
+
+def test_a_closed_pipe_is_quiet():
+    command = f"{sys.executable} -m lmirl_jax train --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
+
+
+def test_one_process_joins_nothing(monkeypatch):
+    monkeypatch.setattr("jax.distributed.initialize", lambda **_: pytest.fail("called"))
+    processes.initialize_distributed(flags.Flags())
+
+
+def test_several_processes_are_joined_as_the_flags_say(monkeypatch):
+    calls = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda **arguments: calls.append(arguments))
+    processes.initialize_distributed(flags.Flags(coordinator_address="h:1", process_count=2, process_index=1))
+    processes.initialize_distributed(flags.Flags(coordinator_address="auto", initialization_timeout=9))
+    assert calls == [
+        {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1},
+        {"initialization_timeout": 9},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"process_count": 2},
+            "a run of several processes also needs --coordinator_address and --process_index",
+        ),
+        (
+            {"coordinator_address": "h:1", "process_count": 2, "process_index": 2},
+            "--process_index=2 must be below --process_count=2: count from 0",
+        ),
+        (
+            {"coordinator_address": "h", "process_count": 2, "process_index": 0},
+            "--coordinator_address=h has no port: write HOST:PORT",
+        ),
+    ],
+)
+def test_flags_of_processes_that_do_not_fit(given, line):
+    with pytest.raises(flags.UsageError) as caught:
+        processes.initialize_distributed(flags.Flags(**given))
+    assert str(caught.value) == line
+
+
+def test_processes_that_do_not_find_one_another_are_one_line(monkeypatch):
+    def fail(**_):
+        raise RuntimeError("deadline\nexceeded")
+
+    monkeypatch.setattr("jax.distributed.initialize", fail)
+    with pytest.raises(UserError, match="did not find one another: deadline exceeded"):
+        processes.initialize_distributed(
+            flags.Flags(coordinator_address="h:1", process_count=1, process_index=0)
+        )

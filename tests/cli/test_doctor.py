@@ -1,0 +1,48 @@
+"""The doctor's report, and its verdict where something is missing."""
+
+import importlib.metadata
+
+import pytest
+
+from lmirl_jax import configuration
+from lmirl_jax.cli import doctor, flags
+
+
+def test_a_whole_machine_can_train(capsys, monkeypatch):
+    monkeypatch.setattr(configuration, "bundled_files", lambda: ["gin/runs/finetune.gin"])
+    assert doctor.main(flags.Flags()) == 0
+    out = capsys.readouterr().out
+    rows = dict(line.split(None, 1) for line in out.split("\n\n")[0].splitlines())
+    assert rows["jax"] == importlib.metadata.version("jax")
+    assert rows["devices"] == "8 x cpu"
+    assert rows["mesh"] == "data=8 x fsdp=1 x tensor=1"
+    assert rows["gin"].split()[1:3] == ["1", "bundled,"]
+    assert out.endswith("all that training needs is here\n")
+
+
+def test_a_missing_library_is_named_with_its_remedy(capsys, monkeypatch):
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "seqio" else real(name))
+    assert doctor.main(flags.Flags()) == 1
+    out = capsys.readouterr().out
+    assert "missing: seqio: pip install seqio" in out
+    assert out.endswith("training cannot run here\n")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Unable to initialize backend 'cuda'\nmore"), AssertionError()]
+)
+def test_no_device_is_a_line_and_no_traceback(capsys, monkeypatch, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("jax.devices", fail)
+    assert doctor.main(flags.Flags()) == 1
+    assert "missing: devices: JAX starts none (" in capsys.readouterr().out
+
+
+def test_hints_name_the_extra_of_a_device_that_jax_cannot_see(monkeypatch):
+    monkeypatch.setattr(doctor.glob, "glob", lambda pattern: ["/dev/x"])
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    text = " ".join(doctor._hints())
+    assert all(f"lmirl_jax[{extra}]" in text for extra in ("cuda", "tpu", "wandb"))

@@ -1,0 +1,82 @@
+"""launch/tpu_vm.sh --dry_run: the commands it would run, word by word, and that the workers get the words back."""
+
+import shlex
+import subprocess
+
+import pytest
+
+NAMED = ["--name=my-tpu", "--zone=us-central2-b"]
+COMMAND = [
+    "train",
+    "--gin_file=gin/runs/finetune.gin",
+    "--gin.MODEL_DIR='gs://b/a run'",
+    "--gin.L={'inputs': 64, 'x': 8}",
+]
+
+
+def dry_run(repository, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [repository / "launch/tpu_vm.sh", "--dry_run", *arguments], capture_output=True, text=True
+    )
+
+
+def lines(repository, *arguments: str) -> list[list[str]]:
+    """Each printed command as the shell would read it."""
+    done = dry_run(repository, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def test_this_checkout_is_copied_and_the_command_started_on_every_worker(repository):
+    python, pack, copy, unpack, start = lines(repository, *NAMED, *COMMAND)
+    assert pack[:2] == ["tar", "--create"]
+    assert {"setup.py", "constraints.txt", "gin", "lmirl_jax", "tasks", "launch"} <= set(pack)
+    assert copy[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "scp", "/tmp/lmirl_jax.tar.gz"]
+    for command in (python, unpack, start):
+        assert command[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "my-tpu"]
+        assert command[6:9] == ["--zone=us-central2-b", "--worker=all", "--command"]
+        assert len(command) == 10
+    on_worker = shlex.split(start[9])
+    assert on_worker[:6] == ["cd", "lmirl_jax", "&&", "LMIRL_EXTRAS=tpu", "bash", "launch/local.sh"]
+    assert on_worker[6:] == [*COMMAND, "--coordinator_address=auto"]
+
+
+def test_a_repository_is_cloned_at_a_ref(repository):
+    commands = lines(
+        repository, *NAMED, "--repo=https://example.com/a b.git", "--ref=v1", "--folder=work", "doctor"
+    )
+    assert len(commands) == 3
+    fetch = commands[1][9]
+    assert "git clone --quiet 'https://example.com/a b.git' work" in fetch
+    assert "git fetch --quiet --tags origin v1" in fetch
+    assert commands[2][9] == "cd work && LMIRL_EXTRAS=tpu bash launch/local.sh doctor"
+
+
+def test_the_project_and_flags_in_two_words(repository):
+    commands = lines(repository, "--name", "t", "--zone", "z", "--project", "p", "doctor")
+    assert all("--project=p" in command for command in commands if command[0] == "gcloud")
+
+
+def test_what_the_workers_run_is_valid_shell(repository):
+    for command in lines(repository, *NAMED, *COMMAND):
+        if "--command" in command:
+            assert subprocess.run(["bash", "-n", "-c", command[-1]]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--zone=z", "train"], "--name is missing"),
+        (["--name=n", "train"], "--zone is missing"),
+        ([*NAMED], "a command of lmirl is missing"),
+        ([*NAMED, "--ref=v1", "train"], "--ref=v1 goes with --repo=URL"),
+        ([*NAMED, "--nam=x", "train"], "unknown flag '--nam=x'"),
+        ([*NAMED, "--folder=a b", "train"], "--folder=a b: use letters"),
+        (["--name"], "--name needs a value"),
+    ],
+)
+def test_what_is_missing_is_one_line(repository, arguments, line):
+    done = dry_run(repository, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tpu_vm.sh: {line}")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,73 @@
+import importlib
+import json
+from decimal import Decimal
+
+import pytest
+
+from lmirl_jax import data
+from lmirl_jax.tasks import gsm8k
+
+
+@pytest.fixture(scope="module")
+def answers(shared_data):
+    files = [shared_data / "gsm8k_jsonl" / f"{split}.jsonl" for split in ("train", "test")]
+    return [json.loads(line)["answer"] for file in files for line in file.read_text().splitlines()]
+
+
+def test_both_ways_by_hand():
+    answer = "She has 48/2 = <<48/2=24>>24.\n\nIn 2/5*[X - (1/4*X)] she; and [1 + 2] too.\n#### 24"
+    plain = "She has 48/2 = [48/2=24]24. ;  ; In 2/5*[X - (1/4*X)] she; and [1 + 2] too. ; #### 24"
+    assert gsm8k.to_plain(answer) == plain
+    assert gsm8k.from_plain(plain) == answer
+    assert gsm8k.from_plain(plain.replace("  ", " ")) == answer  # As T5's vocabulary decodes it.
+
+
+def test_every_answer_comes_back_from_bytes(answers):
+    assert len(answers) == 8792
+    vocabulary = data.vocabulary()
+    assert all(
+        gsm8k.from_plain(vocabulary.decode(vocabulary.encode(gsm8k.to_plain(a)))) == a for a in answers
+    )
+
+
+def test_answers_come_back_from_t5s_vocabulary(answers, shared_data):
+    vocabulary = data.vocabulary(str(shared_data / "t5_vocab" / "spiece.model"))
+    back = [gsm8k.from_plain(vocabulary.decode(vocabulary.encode(gsm8k.to_plain(a)))) for a in answers]
+    assert sum(b == a for a, b in zip(answers, back, strict=True)) == 8652
+    assert all(
+        b.count("<<") == a.count("<<") and b.count("\n") == a.count("\n")
+        for a, b in zip(answers, back, strict=True)
+    )
+    assert all(gsm8k.final_number(b) == gsm8k.final_number(a) for a, b in zip(answers, back, strict=True))
+
+
+def test_the_final_number():
+    found = [
+        gsm8k.final_number(text)
+        for text in ("#### 1,234", "x ####-7", "#### $18.50.", "#### 18.0", "18", "####")
+    ]
+    assert found == [1234, -7, Decimal("18.5"), 18, None, None]
+    assert gsm8k.accuracy(["#### 18", "#### 2"], ["so\n#### 18.0", "no"]) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("vocabulary", [None, "spiece.model"])
+def test_as_a_seqio_task(shared_data, tmp_path, vocabulary, answers):
+    data.set_tfds_data_dir(str(shared_data / "tfds"))
+    try:
+        path = None if vocabulary is None else str(shared_data / "t5_vocab" / vocabulary)
+        task = data.get_task("gsm8k", vocabulary_path=path)
+        lengths = {"inputs": 1024, "targets": 1280}
+        train = data.TrainDataset(task, 2, lengths, truncate=False, cache_dir=str(tmp_path))
+        test = data.EvalDataset(task, lengths, truncate=False, cache_dir=str(tmp_path))
+    finally:
+        data.set_tfds_data_dir(None)
+    assert (train.num_examples, len(test)) == (7473, 1319)
+    targets = [test.decode(example["targets"]) for example in test.examples]
+    assert test.metrics(targets) == {"accuracy": 1.0}
+    whole = set(answers)
+    found = sum(test.target(example) in whole for example in test.examples)
+    assert found == 1319 if vocabulary is None else found > 1280
+
+
+def test_importing_twice_is_safe():
+    importlib.reload(gsm8k)

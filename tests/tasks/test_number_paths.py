@@ -1,0 +1,92 @@
+import importlib
+
+import pytest
+
+from lmirl_jax import data
+from lmirl_jax.tasks import number_paths
+from lmirl_jax.tasks.number_paths import check
+
+
+@pytest.mark.parametrize(
+    ("answer", "judgement"),
+    [
+        ("3+8=11 5+9=14 11+14=25", (3, 3, True, True)),
+        ("8+3=11 11+9=20 5+20=25", (3, 3, True, True)),
+        ("3+8=12 5+9=14 12+14=26", (2, 3, False, False)),  # One slip, carried on.
+        ("3+8=12 5+9=14 12+14=25", (1, 3, False, True)),  # The right number by two wrongs.
+        ("3+7=10 5+9=14 10+14=24", (1, 3, False, False)),  # There is no 7, so no 10 either.
+        ("3+3=6 5+9=14 6+14=20", (1, 3, False, False)),  # There is only one 3.
+        ("3+8=11 5+9=14", (2, 3, False, False)),
+        ("3+8=11 5+9=14 11+14=25 25+1=26", (3, 4, False, False)),
+        ("3+8=11  5+9=14 11+14=25", (3, 4, False, True)),  # A second space is one more text of the same.
+        ("03+8=11 5+9=14 11+14=25", (1, 3, False, True)),
+        ("3+8+5=16 16+9=25", (0, 3, False, True)),
+        ("25", (0, 3, False, False)),
+        ("", (0, 3, False, False)),
+    ],
+)
+def test_the_checker(answer, judgement):
+    assert check("3+8+5+9", answer) == judgement
+
+
+def test_all_derivations():
+    assert number_paths.derivations((1, 2)) == ("1+2=3", "2+1=3")
+    assert number_paths.derivations((1, 1, 1)) == ("1+1=2 1+2=3", "1+1=2 2+1=3")
+    answers = number_paths.derivations((1, 3, 7, 9))
+    # 6 x 3 x 1 choices of a pair, in 2 orders each: fewer texts where equal sums come about, as 1 + 9 and 3 + 7.
+    assert len(answers) == len(set(answers)) <= 18 * 8
+    assert len(number_paths.derivations((1, 2, 4, 8))) == 18 * 8
+    assert all(check("9+1+7+3", answer).valid for answer in answers)
+
+
+def test_splits_share_no_problem_and_no_prompt():
+    problems = {
+        split: {tuple(sorted(p.split("+"))) for p, _ in number_paths.examples(split)}
+        for split in number_paths.SPLITS
+    }
+    assert [len(problems[split]) for split in number_paths.SPLITS] == [375, 60, 60]
+    assert len(set.union(*problems.values())) == 495  # All multisets of four numbers from 1 to 9.
+
+
+def test_training_prompts_have_several_answers_and_all_are_right():
+    answers = {}
+    for prompt, answer in number_paths.examples("train"):
+        assert check(prompt, answer) == (3, 3, True, True)
+        answers.setdefault(prompt, []).append(answer)
+    counts = {len(found) for found in answers.values()}
+    assert all(len(set(found)) == len(found) for found in answers.values())
+    assert max(counts) == number_paths.DERIVATIONS and min(counts) >= 2
+
+
+def test_held_out_prompts_are_different_and_their_first_are_different_problems():
+    prompts = [prompt for prompt, _ in number_paths.examples("validation")]
+    assert len(set(prompts)) == len(prompts)
+    assert len({tuple(sorted(prompt.split("+"))) for prompt in prompts[:60]}) == 60
+
+
+def test_everything_is_determined_by_the_seed(monkeypatch):
+    first = number_paths.examples("train")
+    assert first == number_paths.examples("train")
+    assert first[:2] == [("7+3+4+8", "8+3=11 7+11=18 18+4=22"), ("8+2+3+7", "3+2=5 7+8=15 15+5=20")]
+    monkeypatch.setattr(number_paths, "SEED", 1)
+    assert first != number_paths.examples("train")
+
+
+def test_as_a_seqio_task(tmp_path):
+    task = data.get_task("number_paths")
+    lengths = {"inputs": 8, "targets": 23}
+    train = data.TrainDataset(task, 4, lengths, truncate=False, cache_dir=str(tmp_path))
+    assert train.num_examples == len(number_paths.examples("train"))
+    held_out = data.EvalDataset(task, lengths, num_examples=2, truncate=False, cache_dir=str(tmp_path))
+    right = [held_out.decode(example["targets"]) for example in held_out.examples]
+    samples = [[right[0], right[0], "1"], [right[1], number_paths.derivations((6, 7, 7, 9))[0], "x"]]
+    assert held_out.metrics([right[0], "9+7=16"], samples) == {
+        "accuracy": 0.5,
+        "valid": 0.5,
+        "step_validity": pytest.approx(4 / 6),
+        "distinct_valid": 1.5,
+    }
+
+
+def test_importing_twice_is_safe():
+    importlib.reload(number_paths)

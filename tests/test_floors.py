@@ -1,0 +1,104 @@
+"""Who may import whom (DESIGN: floors), read off the sources, and what a room may load, tried in a fresh Python."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "lmirl_jax"
+TASKS = PACKAGE.parent / "tasks"
+FLOORS = {
+    "types": 0,
+    "soft_q": 1,
+    "objectives": 2,
+    "models": 2,
+    "sharding": 2,
+    "decoding": 3,
+    "data": 3,
+    "tasks": 4,  # Task files stand on data: beside the house, not below any of its rooms.
+    "evaluation": 4,
+    "training": 5,
+    "rewards": 6,
+    "interop": 6,
+    "configuration": 7,
+    "cli": 8,
+}
+HEAVY = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio")
+LIGHT_ROOMS = [room for room in FLOORS if room not in ("data", "tasks")]
+
+
+def room_of(path: pathlib.Path) -> str:
+    if path.is_relative_to(TASKS):
+        return "tasks"
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return {"configuration_errors": "configuration", "__main__": "cli", "__init__": "types"}.get(name, name)
+
+
+def sources() -> list[pathlib.Path]:
+    return sorted([*PACKAGE.rglob("*.py"), *TASKS.rglob("*.py")])
+
+
+def imported(path: pathlib.Path) -> list[tuple[int, str]]:
+    """Every module that a file imports, at its top or within a function: line and dotted name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the room"
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def rooms() -> list[str]:
+    return sorted({room_of(path) for path in sources()})
+
+
+def test_every_room_has_a_floor():
+    assert set(rooms()) <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(PACKAGE.parent).as_posix())
+def test_imports_go_down(path):
+    room = room_of(path)
+    for line, name in imported(path):
+        where = f"{path}:{line}: {room} imports {name}"
+        top, *rest = name.split(".")
+        if top == "lmirl_jax" and rest and rest[0] != "__version__":
+            other = rest[0].replace("configuration_errors", "configuration")
+            assert other == room or FLOORS[other] < FLOORS[room], where
+        if top == "gin":
+            assert room in ("configuration", "cli"), where
+        if top in HEAVY:
+            assert room in ("data", "tasks"), where
+
+
+def test_no_file_is_called_utils():
+    assert not [path for path in sources() if "util" in path.stem]
+
+
+def test_the_house_loads_no_tensorflow():
+    """All rooms but data/ and tasks/, and every command's module, in one fresh process."""
+    names = [f"lmirl_jax.{room}" for room in LIGHT_ROOMS if room in rooms()]
+    names += [f"lmirl_jax.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))]
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        f"loaded = [name for name in {HEAVY} if name in sys.modules]\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_rooms_that_hold_no_data_need_neither_seqio_nor_grain():
+    """A machine that only reads a model's rewards may lack the data libraries."""
+    absent = [*HEAVY, "grain", "array_record"]
+    names = [f"lmirl_jax.{room}" for room in ("soft_q", "objectives", "models", "decoding", "training")]
+    code = (
+        f"import importlib, sys\nfor name in {absent}: sys.modules[name] = None\n"
+        f"for name in {[name for name in names if name.split('.')[1] in rooms()]}: importlib.import_module(name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
