@@ -10,14 +10,13 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import gin
 
 from lmirl_jax import configuration_errors as errors
 from lmirl_jax.types import UserError
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _MISSING = object()
 
 
@@ -85,7 +84,7 @@ def macro(name: str, default: Any = _MISSING) -> Any:
     return copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))  # A copy resolves gin's references.
 
 
-def configured(function: Function) -> Function:
+def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     """The version of a library function or class that takes its arguments from the configuration.
 
     One that no gin file names has nothing bound, and is returned as it is.

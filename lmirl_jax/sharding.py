@@ -51,7 +51,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     unknown = [name for name, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
     if len(unknown) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise UserError(f"mesh {asked}: each axis is a positive number, and at most one is -1 (all that is left)")
+        raise UserError(
+            f"mesh {asked}: each axis is a positive number, and at most one is -1 (all that is left)"
+        )
     if unknown:
         sizes[unknown[0]] = devices // known
     if math.prod(sizes.values()) != devices:
@@ -94,7 +96,9 @@ def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
     shardings: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(state):
         name = "/".join(map(str, path))
-        spec = [_checked(mesh, name, *axis) for axis in zip(variable.get_metadata("out_sharding"), variable.shape)]
+        spec = [
+            _checked(mesh, name, *axis) for axis in zip(variable.get_metadata("out_sharding"), variable.shape)
+        ]
         inner = shardings
         for part in path[:-1]:
             inner = inner.setdefault(part, {})

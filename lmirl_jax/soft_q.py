@@ -108,7 +108,10 @@ def from_hidden(
 
 
 def of_model(
-    model: Model, batch: Batch, dropout_keys: Key[Array, " rows"] | None = None, **options: float | bool | None
+    model: Model,
+    batch: Batch,
+    dropout_keys: Key[Array, " rows"] | None = None,
+    **options: float | bool | None,
 ) -> SoftQ:
     """Soft Q-values of a batch's target tokens under a model; `options` as `from_hidden` has them."""
     unembedding = model.unembedding()

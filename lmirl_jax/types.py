@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int, Key
@@ -70,6 +70,7 @@ class Unembedding:
     soft_cap: float | None = dataclasses.field(default=None, metadata={"static": True})
 
 
+@runtime_checkable
 class Model(Protocol):
     """A network: hidden states in training, a cache in decoding. It never sees an objective."""
 
@@ -81,7 +82,9 @@ class Model(Protocol):
 
     def unembedding(self) -> Unembedding: ...
 
-    def start_decoding(self, batch: Batch, max_length: int, num_samples: int = 1) -> tuple[Any, Int[Array, " rows"]]:
+    def start_decoding(
+        self, batch: Batch, max_length: int, num_samples: int = 1
+    ) -> tuple[Any, Int[Array, " rows"]]:
         """Reads each prompt once; returns a cache and the token to feed first.
 
         The cache has room for `max_length` new tokens in each of `batch * num_samples` rows, a prompt's together.
@@ -93,6 +96,7 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
 class ModelConfig(Protocol):
     """A recipe of a network: sizes and types, no arrays."""
 
@@ -102,6 +106,7 @@ class ModelConfig(Protocol):
     def build(self, key: Key[Array, ""]) -> Model: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
@@ -112,6 +117,7 @@ class Objective(Protocol):
     def __call__(self, soft_q: SoftQ, **arrays: Any) -> Float[Array, "batch length"]: ...
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """Batches of this process's rows, and a position that a checkpoint can hold (JSON; the same on every process)."""
 
@@ -124,6 +130,7 @@ class BatchIterator(Protocol):
     def set_state(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
 class TrainData(Protocol):
     """A training set as the trainer sees it."""
 

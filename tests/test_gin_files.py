@@ -10,7 +10,13 @@ from lmirl_jax.training.state import init_params
 
 SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = True"]
 # Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
-SIZES = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352}
+SIZES = {
+    "small": 76_961_152,
+    "base": 247_577_856,
+    "large": 783_150_080,
+    "xl": 2_849_757_184,
+    "xxl": 11_135_332_352,
+}
 
 
 def files(folder: str) -> list[str]:
@@ -20,7 +26,12 @@ def files(folder: str) -> list[str]:
 
 
 def test_every_file_belongs_to_a_tested_folder():
-    assert {name.split("/")[1] for name in configuration.bundled_files()} == {"models", "objectives", "meshes", "runs"}
+    assert {name.split("/")[1] for name in configuration.bundled_files()} == {
+        "models",
+        "objectives",
+        "meshes",
+        "runs",
+    }
 
 
 @pytest.mark.parametrize("name", files("models"))
@@ -60,7 +71,9 @@ def test_finetune_defaults():
     assert configuration.macro("OBJECTIVE").__doc__ == objectives.iqlearn.__doc__
     assert configuration.macro("INITIAL_CHECKPOINT_PATH") is None
     schedule = configuration.macro("LEARNING_RATE_SCHEDULE")
-    np.testing.assert_allclose([schedule(999), schedule(1999), schedule(10**6)], [5e-5, 1e-4, 1e-4], rtol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(999), schedule(1999), schedule(10**6)], [5e-5, 1e-4, 1e-4], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["gin/runs/finetune.gin", "gin/runs/quickstart.gin"])

@@ -17,7 +17,9 @@ TARGETS = jnp.array([[1, 0]])
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_literals(transform):
     out = transform(
-        lambda x: soft_q.from_logits(x, TARGETS, temperature=0.5, with_entropy=True, with_sum=True, with_max=True)
+        lambda x: soft_q.from_logits(
+            x, TARGETS, temperature=0.5, with_entropy=True, with_sum=True, with_max=True
+        )
     )(LOGITS)
     np.testing.assert_allclose(out.q, np.log([[3.0, 2.0]]), rtol=1e-6)
     np.testing.assert_allclose(out.v, np.log([[4.0, 8.0]]), rtol=1e-6)
@@ -55,7 +57,7 @@ def test_gradients_against_finite_differences(name):
         targets = jnp.array([[0, 1, 4], [2, 2, 3]])
 
         def f(x):
-            out = soft_q.from_logits(x, targets, temperature=0.7, with_entropy=True, with_sum=True)
+            out = soft_q.from_logits(jnp.asarray(x), targets, temperature=0.7, with_entropy=True, with_sum=True)
             return jnp.sum(getattr(out, name) * jnp.arange(6.0).reshape(2, 3))
 
         check_grads(f, (logits,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)

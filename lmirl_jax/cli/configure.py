@@ -2,7 +2,8 @@
 
 import importlib
 import logging
-import pathlib
+
+from etils import epath
 
 from lmirl_jax import configuration
 from lmirl_jax.cli.flags import Flags
@@ -16,7 +17,7 @@ def configure(flags: Flags) -> None:
     _set_data_folders(flags)
 
 
-def configure_from_run(flags: Flags) -> pathlib.Path:
+def configure_from_run(flags: Flags) -> epath.Path:
     """The same for a command over a checkpoint: the run's own config.gin comes first, the given files over it.
 
     Returns:

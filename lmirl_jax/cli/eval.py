@@ -1,14 +1,14 @@
 """`lmirl eval`: a checkpoint's answers over a sweep of sampling temperatures, measured."""
 
 import json
-import os
-import pathlib
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from lmirl_jax import configuration
+from etils import epath
+
+from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 
@@ -20,7 +20,7 @@ def main(flags: Flags) -> int:
 
 
 def evaluate(
-    checkpoint: pathlib.Path,
+    checkpoint: epath.Path,
     *,
     model: Any,
     mesh: Any,
@@ -51,11 +51,15 @@ def evaluate(
     from lmirl_jax.types import UserError
 
     if data is None:
-        raise UserError("the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")")
+        raise UserError(
+            "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
+        )
     if not temperatures:
         raise UserError("TEMPERATURES is empty: name one or more, such as --gin.TEMPERATURES='[0.5, 1.0]'")
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
-    folder = checkpoints.prepare_directory(output_dir or str(checkpoint.parent.parent / "eval"), "EVAL_OUTPUT_DIR")
+    folder = checkpoints.prepare_directory(
+        output_dir or str(checkpoint.parent.parent / "eval"), "EVAL_OUTPUT_DIR"
+    )
     stem = f"{data.name}-{int(checkpoint.name):06}"
     cells = []
     for temperature in temperatures:
@@ -66,11 +70,14 @@ def evaluate(
         if jax.process_index() == 0:
             write_answers(folder / f"{stem}-T{temperature:g}.jsonl", answers)
             seconds = time.monotonic() - began
-            print(f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     if jax.process_index() == 0:
-        temporary = folder / f"{stem}.tmp"
-        temporary.write_text(json.dumps(cells), encoding="utf-8")
-        os.replace(temporary, folder / f"{stem}.json")
+        with files.writing(folder / f"{stem}.json") as file:
+            json.dump(cells, file)
     return f"{checkpoint}\n{metric_table(cells)}{folder / stem}.json\n"
 
 
@@ -78,6 +85,10 @@ def metric_table(cells: Sequence[dict[str, Any]]) -> str:
     """Aligned columns: the temperature and every metric."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
-    rows += [[f"{cell['temperature']:g}", *(f"{cell['metrics'][name]:.3f}" for name in names)] for cell in cells]
+    rows += [
+        [f"{cell['temperature']:g}", *(f"{cell['metrics'][name]:.3f}" for name in names)] for cell in cells
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) + "\n" for row in rows)
+    return "".join(
+        "  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) + "\n" for row in rows
+    )

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-import os
-import pathlib
 import sys
 import time
 from typing import Any
 
-from lmirl_jax import configuration
+from etils import epath
+
+from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 
@@ -20,7 +20,7 @@ def main(flags: Flags) -> int:
 
 
 def infer(
-    checkpoint: pathlib.Path,
+    checkpoint: epath.Path,
     *,
     model: Any,
     mesh: Any,
@@ -28,7 +28,7 @@ def infer(
     generator: Any,
     temperature: float = 1.0,
     output_path: str | None = None,
-) -> pathlib.Path:
+) -> epath.Path:
     """Answers every prompt, a line each; the file appears under its name when it is complete.
 
     Args:
@@ -53,19 +53,18 @@ def infer(
         raise UserError("the task has no such split: set INFER_SPLIT (--gin.INFER_SPLIT=\"'train'\")")
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     default = checkpoint.parent.parent / "infer" / f"{data.name}-{data.split}-{int(checkpoint.name):06}.jsonl"
-    path = pathlib.Path(output_path).expanduser().resolve() if output_path else default
+    path = files.absolute(output_path) if output_path else default
     checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     answers = generator(graph, params, mesh, data, temperature)
     if jax.process_index() != 0:
         for _ in answers:  # Its devices have their share of the work.
             pass
         return path
-    temporary, began = path.with_suffix(".tmp"), time.monotonic()
-    with open(temporary, "w", encoding="utf-8") as file:
+    began = time.monotonic()
+    with files.writing(path) as file:
         for number, answer in zip(itertools.count(1), answers, strict=False):
             file.write(json.dumps(answer_row(answer), ensure_ascii=False) + "\n")
             if number % generator.batch_size == 0 or number == len(data):
                 line = f"infer: {number} of {len(data)} prompts, {time.monotonic() - began:.1f} s"
                 print(line, file=sys.stderr, flush=True)
-    os.replace(temporary, path)
     return path

@@ -1,14 +1,15 @@
 """`lmirl quickstart`: the main job in small. Trains by MLE and by IQLearn, compares both, writes one report."""
 
 import json
-import pathlib
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 
+from etils import epath
+
 import lmirl_jax.cli
-from lmirl_jax import configuration
+from lmirl_jax import configuration, files
 from lmirl_jax.cli.flags import Flags
 
 RUN_FILE = "gin/runs/quickstart.gin"
@@ -18,8 +19,10 @@ RUNS = {"MLE": "mle", "IQLearn": "iqlearn"}
 
 def main(flags: Flags) -> int:
     began = time.monotonic()
-    configuration.load([RUN_FILE, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths, complete=False)
-    directory = pathlib.Path(configuration.macro("MODEL_DIR", "lmirl_quickstart")).expanduser().resolve()
+    configuration.load(
+        [RUN_FILE, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths, complete=False
+    )
+    directory = files.absolute(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
     commands = []
     for label, name in RUNS.items():
         run = directory / name
@@ -33,7 +36,7 @@ def main(flags: Flags) -> int:
     return 0
 
 
-def _train_arguments(flags: Flags, objective: str, run: pathlib.Path) -> list[str]:
+def _train_arguments(flags: Flags, objective: str, run: epath.Path) -> list[str]:
     files = [RUN_FILE, *flags.gin_file, f"gin/objectives/{objective}.gin"]
     bindings = [b for b in flags.gin_bindings if b.split("=")[0].strip() != "MODEL_DIR"]
     return [
@@ -45,11 +48,11 @@ def _train_arguments(flags: Flags, objective: str, run: pathlib.Path) -> list[st
     ]
 
 
-def _eval_arguments(run: pathlib.Path) -> list[str]:
+def _eval_arguments(run: epath.Path) -> list[str]:
     return ["eval", f"--gin_file={EVAL_FILE}", f"--gin.CHECKPOINT_PATH={str(run)!r}"]
 
 
-def _compare(directory: pathlib.Path, commands: Sequence[str], seconds: float) -> None:
+def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
     from lmirl_jax import evaluation, rewards
 
@@ -71,7 +74,7 @@ def _compare(directory: pathlib.Path, commands: Sequence[str], seconds: float) -
     print("\n".join(["", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]))
 
 
-def _cells(label: str, run: pathlib.Path) -> list:
+def _cells(label: str, run: epath.Path) -> list:
     from lmirl_jax.evaluation import Cell
 
     newest = max((run / "eval").glob("*.json"), key=lambda path: path.stem)
@@ -81,14 +84,14 @@ def _cells(label: str, run: pathlib.Path) -> list:
     ]
 
 
-def _losses(run: pathlib.Path) -> tuple[list[int], list[float]]:
+def _losses(run: epath.Path) -> tuple[list[int], list[float]]:
     from lmirl_jax.training.metric_writers import read_metrics
 
     lines = read_metrics(run / "metrics.jsonl")
     return [int(line["step"]) for line in lines], [line["train/loss_mle"] for line in lines]
 
 
-def _heat_map(label: str, run: pathlib.Path):
+def _heat_map(label: str, run: epath.Path):
     """The rewards that a run gives to a right answer and to the same answer with one wrong sum."""
     from lmirl_jax import data, rewards
     from lmirl_jax.rewards.tokens import token_rewards
@@ -105,7 +108,11 @@ def _heat_map(label: str, run: pathlib.Path):
     encoded = {name: [*vocabulary.encode(text), task.eos_id] for name, text in answers.items()}
     rows = [
         data.encoder_decoder_row(
-            [*task.input_vocabulary.encode(prompt), task.eos_id], ids, lengths=lengths, discount=1.0, eos_id=task.eos_id
+            [*task.input_vocabulary.encode(prompt), task.eos_id],
+            ids,
+            lengths=lengths,
+            discount=1.0,
+            eos_id=task.eos_id,
         )
         for ids in encoded.values()
     ]

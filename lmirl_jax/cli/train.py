@@ -1,9 +1,8 @@
 """`lmirl train`: trains as the gin files say."""
 
-import os
-import pathlib
+from etils import epath
 
-from lmirl_jax import configuration
+from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import configure
 from lmirl_jax.cli.flags import Flags
 
@@ -16,8 +15,7 @@ def main(flags: Flags) -> int:
     return 0
 
 
-def write_configuration(model_dir: pathlib.Path) -> None:
+def write_configuration(model_dir: epath.Path) -> None:
     """Writes the resolved configuration beside the run, as a gin file that `load` reads again."""
-    temporary = model_dir / "config.gin.tmp"
-    temporary.write_text(configuration.resolved(), encoding="utf-8")
-    os.replace(temporary, model_dir / "config.gin")
+    with files.writing(model_dir / "config.gin") as file:
+        file.write(configuration.resolved())

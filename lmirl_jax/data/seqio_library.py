@@ -35,9 +35,9 @@ with _without_greeting():
     import seqio
     import tensorflow as tf
 
-__all__ = ["seqio", "tf"]
+    # JAX owns the accelerators. TensorFlow refuses once it has touched a device: then it is too late, and harmless.
+    for _kind in ("GPU", "TPU"):
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.set_visible_devices([], _kind)
 
-# JAX owns the accelerators. TensorFlow refuses once it has touched a device: then it is too late, and harmless.
-for _kind in ("GPU", "TPU"):
-    with contextlib.suppress(RuntimeError, ValueError):
-        tf.config.set_visible_devices([], _kind)
+__all__ = ["seqio", "tf"]

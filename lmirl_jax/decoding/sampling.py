@@ -58,7 +58,9 @@ def sample(
 
     def logits_of(hidden: Float[Array, "rows embed"]) -> Float[Array, "rows vocab"]:
         kernel = unembedding.kernel
-        return soft_q.logits_from_hidden(hidden, kernel, scale=unembedding.scale, soft_cap=unembedding.soft_cap)
+        return soft_q.logits_from_hidden(
+            hidden, kernel, scale=unembedding.scale, soft_cap=unembedding.soft_cap
+        )
 
     def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)

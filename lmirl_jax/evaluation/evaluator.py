@@ -1,20 +1,21 @@
 """A policy's answers measured: the task's metrics and diversity, with the answers beside them as JSONL."""
 
 import json
-import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from lmirl_jax import files
 from lmirl_jax.evaluation.diversity import distinct_n, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 
 
+@runtime_checkable
 class Measured(Prompts, Protocol):
     """A data set whose task has metrics, as `data.EvalDataset` is."""
 
@@ -26,9 +27,7 @@ class Measured(Prompts, Protocol):
     def metrics(self, predictions: Sequence[str]) -> Mapping[str, float]: ...
 
 
-def measure(
-    data: Measured, answers: Sequence[Answers]
-) -> tuple[dict[str, float], dict[str, list[float]]]:
+def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float], dict[str, list[float]]]:
     """The metrics of answers, and those of them that are means over prompts, prompt by prompt.
 
     Args:
@@ -77,7 +76,7 @@ class Evaluator:
         self.data, self.generator, self.temperature, self.folder = data, generator, temperature, folder
 
     def __call__(
-        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: pathlib.Path, step: int
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:
         """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`."""
         if self.data is None:
@@ -100,11 +99,8 @@ def answer_row(answer: Answers) -> dict[str, Any]:
     }
 
 
-def write_answers(path: pathlib.Path, answers: Iterable[Answers]) -> None:
+def write_answers(path: epath.PathLike, answers: Iterable[Answers]) -> None:
     """Writes a line a prompt; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with files.writing(path) as file:
         for answer in answers:
             file.write(json.dumps(answer_row(answer), ensure_ascii=False) + "\n")
-    os.replace(temporary, path)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from lmirl_jax import decoding, sharding
 from lmirl_jax.types import Batch, UserError
 
 
+@runtime_checkable
 class Prompts(Protocol):
     """A data set with prompts, as `data.EvalDataset` has them."""
 
@@ -45,10 +46,17 @@ class Generator:
         seed: of the sampling. A prompt's samples depend on it, its place in the data set and the sample's number alone.
     """
 
-    def __init__(self, batch_size: int = 32, num_samples: int = 1, max_length: int | None = None, seed: int = 0):
+    def __init__(
+        self, batch_size: int = 32, num_samples: int = 1, max_length: int | None = None, seed: int = 0
+    ):
         if num_samples < 1:
             raise UserError(f"NUM_SAMPLES={num_samples} must be 1 or more")
-        self.batch_size, self.num_samples, self.max_length, self.seed = batch_size, num_samples, max_length, seed
+        self.batch_size, self.num_samples, self.max_length, self.seed = (
+            batch_size,
+            num_samples,
+            max_length,
+            seed,
+        )
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Prompts, temperature: float
@@ -81,7 +89,9 @@ def _sample(graph, mesh, num_samples, max_length, params, batch, key, first, tem
     return jax.lax.with_sharding_constraint(out, sharding.replicated(mesh))
 
 
-def _answers(prompts: Prompts, example: Mapping[str, Any], tokens: np.ndarray, log_probs: np.ndarray) -> Answers:
+def _answers(
+    prompts: Prompts, example: Mapping[str, Any], tokens: np.ndarray, log_probs: np.ndarray
+) -> Answers:
     real = [row[: _length(row)] for row in tokens]
     return Answers(
         example,

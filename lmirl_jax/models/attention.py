@@ -110,7 +110,9 @@ def relative_position_bucket(
 class RelativeBias(nnx.Module):
     """A learnt bias of the scores for each head and bucket of relative positions, shared by the layers of a stack."""
 
-    def __init__(self, heads: int, *, bidirectional: bool, buckets: int, max_distance: int, key: Key[Array, ""]):
+    def __init__(
+        self, heads: int, *, bidirectional: bool, buckets: int, max_distance: int, key: Key[Array, ""]
+    ):
         self.bidirectional, self.buckets, self.max_distance = bidirectional, buckets, max_distance
         init = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         self.rel_embedding = parameter(key, init, (heads, buckets), ("heads", "relpos_buckets"))

@@ -15,6 +15,10 @@ from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, mask
 from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, parameter, stack
 from lmirl_jax.types import Batch, Unembedding
 
+EncodedKeysValues = tuple[
+    Float[Array, "batch inputs heads head_dim"], Float[Array, "batch inputs heads head_dim"]
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -125,7 +129,7 @@ class DecoderLayer(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         self_bias: Float[Array, "#batch heads length keys"],
-        encoded: KeysValues,
+        encoded: EncodedKeysValues,
         cross_bias: Float[Array, "batch 1 #length inputs"],
         keys: Key[Array, " batch"] | None = None,
         cache: KeysValues | None = None,
@@ -136,12 +140,16 @@ class DecoderLayer(nnx.Module):
         keys_values = self.self_attention.keys_values(y)
         if cache is not None:
             keys_values = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1), cache, keys_values
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1),
+                cache,
+                keys_values,
             )
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
         cross_keys = None if keys is None else fold_keys(keys, 9)  # Its scores have a dropout of their own.
-        y = self.encoder_decoder_attention(self.pre_cross_attention_layer_norm(x), encoded, cross_bias, cross_keys)
+        y = self.encoder_decoder_attention(
+            self.pre_cross_attention_layer_norm(x), encoded, cross_bias, cross_keys
+        )
         x = x + dropout(y, self.dropout_rate, keys, place=3)
         y = self.mlp(self.pre_mlp_layer_norm(x), keys)
         return x + dropout(y, self.dropout_rate, keys, place=4), keys_values if cache is not None else None
@@ -226,7 +234,10 @@ class T5(nnx.Module):
         positions = jnp.arange(tokens.shape[1])
         everywhere = jnp.ones(tokens.shape, bool)  # Padding lies to the right: causality keeps it out.
         causal = positions[None, :] <= positions[:, None]
-        mask = _attend(everywhere, everywhere, batch.decoder_segment_ids, batch.decoder_segment_ids) & causal[None, None]
+        mask = (
+            _attend(everywhere, everywhere, batch.decoder_segment_ids, batch.decoder_segment_ids)
+            & causal[None, None]
+        )
         self_bias = self.decoder.relpos_bias(positions, positions) + mask_to_bias(mask)
         cross_mask = _attend(
             everywhere, batch.encoder_input_tokens > 0, batch.decoder_segment_ids, batch.encoder_segment_ids
@@ -278,13 +289,18 @@ class T5(nnx.Module):
         return cache, self.decoder.finish(x, None)[:, 0]
 
 
+StackedKeysValues = tuple[
+    Float[Array, "layers rows keys heads head_dim"], Float[Array, "layers rows keys heads head_dim"]
+]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class T5Cache:
     """Keys and values of every decoder layer: its own, filled up to `index`, and those of the encoded prompt."""
 
-    own: KeysValues
-    cross: KeysValues
+    own: StackedKeysValues
+    cross: StackedKeysValues
     cross_bias: Float[Array, "batch 1 1 inputs"]
     index: Int[Array, ""]
 

@@ -11,9 +11,7 @@ from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
 
 
-def implied_rewards(
-    soft_q: SoftQ, discounts: Float[Array, "*batch length"]
-) -> Float[Array, "*batch length"]:
+def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> Float[Array, "*batch length"]:
     """The reward of each token that Q implies: the inverse soft Bellman operator.
 
         r_t = q_t - discount_t * v_{t+1}
@@ -66,4 +64,6 @@ def iqlearn(
     """
     likelihood, squared_reward = iqlearn_terms(soft_q, discounts)
     shape = likelihood.shape
-    return jnp.broadcast_to(mle_weight, shape) * likelihood + jnp.broadcast_to(td_weight, shape) * squared_reward
+    return (
+        jnp.broadcast_to(mle_weight, shape) * likelihood + jnp.broadcast_to(td_weight, shape) * squared_reward
+    )

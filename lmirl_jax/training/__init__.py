@@ -3,7 +3,13 @@
 from lmirl_jax.training.checkpoints import CheckpointConfig
 from lmirl_jax.training.loop import train
 from lmirl_jax.training.optimizers import adafactor, adamw
-from lmirl_jax.training.schedules import constant, delayed_constant, warmup_constant, warmup_cosine, warmup_rsqrt
+from lmirl_jax.training.schedules import (
+    constant,
+    delayed_constant,
+    warmup_constant,
+    warmup_cosine,
+    warmup_rsqrt,
+)
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.training.step import loss_sums, train_step
 from lmirl_jax.training.validation import Validation

@@ -5,15 +5,15 @@ A run keeps them in MODEL_DIR/checkpoints/STEP, each with the items `state` (ste
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import sharding
+from lmirl_jax import files, sharding
 from lmirl_jax.training.state import TrainState, build, init_params
 from lmirl_jax.types import ModelConfig, UserError
 
@@ -41,9 +41,9 @@ class CheckpointConfig:
                 raise UserError(f"CheckpointConfig.{name}={value!r} must be a positive whole number")
 
 
-def prepare_directory(directory: str, name: str = "MODEL_DIR") -> pathlib.Path:
+def prepare_directory(directory: str, name: str = "MODEL_DIR") -> epath.Path:
     """Makes a folder, and proves that it can be written to before anything is computed."""
-    path = pathlib.Path(directory).expanduser().resolve()
+    path = files.absolute(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable.{jax.process_index()}"
@@ -59,7 +59,7 @@ def prepare_directory(directory: str, name: str = "MODEL_DIR") -> pathlib.Path:
 class Checkpoints:
     """The checkpoints of a run."""
 
-    def __init__(self, model_dir: pathlib.Path, config: CheckpointConfig):
+    def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
         self._config = config
         self._manager = ocp.CheckpointManager(
             model_dir / "checkpoints",
@@ -90,7 +90,9 @@ class Checkpoints:
         )
         self._manager.save(step, args=items, force=True)
 
-    def restore(self, step: int, shapes: TrainState, shardings: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, step: int, shapes: TrainState, shardings: TrainState
+    ) -> tuple[TrainState, dict[str, Any]]:
         """Loads a checkpoint onto the mesh at hand, whatever the mesh it was saved from."""
         where = self._manager.directory / str(step)
         _check_shapes(self._manager.item_metadata(step)["state"], shapes.params, str(where))
@@ -113,9 +115,9 @@ class Checkpoints:
         self._manager.close()
 
 
-def find_checkpoint(path: str) -> pathlib.Path:
+def find_checkpoint(path: str) -> epath.Path:
     """The folder of one checkpoint: given itself, or a run's MODEL_DIR (then its newest)."""
-    given = pathlib.Path(path).expanduser().resolve()
+    given = files.absolute(path)
     if (given / "state").is_dir():
         return given
     steps = given / "checkpoints" if (given / "checkpoints").is_dir() else given
@@ -128,7 +130,7 @@ def find_checkpoint(path: str) -> pathlib.Path:
     return max(found, key=lambda child: int(child.name))
 
 
-def load_params(path: pathlib.Path, shapes: Any, shardings: Any) -> Any:
+def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     """Loads the parameters of a checkpoint and nothing else, whatever optimizer made it.
 
     Args:
@@ -150,7 +152,7 @@ def load_params(path: pathlib.Path, shapes: Any, shardings: Any) -> Any:
         return checkpointer.restore(path / "state", args=args)["params"]
 
 
-def load_policy(path: pathlib.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
+def load_policy(path: epath.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
     """The network of a checkpoint without its arrays, and its parameters on the mesh.
 
     Args:
@@ -168,7 +170,9 @@ def load_policy(path: pathlib.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings)
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, shardings
+    )
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
@@ -181,13 +185,18 @@ def _first_line(error: Exception) -> str:
 
 def _check_shapes(metadata: Any, params: Any, where: str) -> None:
     """Raises a UserError where the checkpoint's parameters are not those of the model."""
-    saved = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(metadata["params"])}
+    saved = {
+        jax.tree_util.keystr(k): tuple(v.shape)
+        for k, v in jax.tree_util.tree_leaves_with_path(metadata["params"])
+    }
     asked = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(params)}
     for name in sorted(saved.keys() | asked.keys()):
         if saved.get(name) == asked.get(name):
             continue
         readable = name.strip("[]'").replace("']['", "/")
-        hint = "MODEL and the vocabulary (VOCABULARY_PATH)" if "embed" in name or "logits" in name else "MODEL"
+        hint = (
+            "MODEL and the vocabulary (VOCABULARY_PATH)" if "embed" in name or "logits" in name else "MODEL"
+        )
         raise UserError(
             f"checkpoint {where} is of another model: {readable} is {_shape(saved.get(name))} there and "
             f"{_shape(asked.get(name))} here; set {hint} as it was trained, or use a new MODEL_DIR"
@@ -201,5 +210,3 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 def is_writer() -> bool:
     """Whether this process writes what is written once."""
     return jax.process_index() == 0
-
-

@@ -3,21 +3,20 @@
 import contextlib
 import dataclasses
 import functools
-import os
-import pathlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import optax
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import sharding
+from lmirl_jax import files, sharding
 from lmirl_jax.training import checkpoints, metric_writers
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.training.state import TrainState, build, init_state, state_shardings
@@ -25,17 +24,20 @@ from lmirl_jax.training.step import train_step
 from lmirl_jax.types import ModelConfig, Objective, Schedule, TrainData, UserError
 
 
+@runtime_checkable
 class Evaluation(Protocol):
     """Something to measure of the parameters now and then."""
 
-    def __call__(self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: pathlib.Path, step: int) -> Mapping[str, float]: ...
+    def __call__(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.PathLike, step: int
+    ) -> Mapping[str, float]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What stays the same from the first step to the last."""
 
-    model_dir: pathlib.Path
+    model_dir: epath.Path
     mesh: Mesh
     graph: nnx.GraphDef
     step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
@@ -65,7 +67,7 @@ def train(
     log_period: int = 1,
     tensorboard: bool = True,
     wandb_project: str | None = None,
-    on_start: Callable[[pathlib.Path], None] = lambda model_dir: None,
+    on_start: Callable[[epath.Path], None] = lambda model_dir: None,
 ) -> TrainState:
     """Trains until `train_steps` updates have been made in all, from the newest checkpoint in `model_dir` where there is one.
 
@@ -95,7 +97,11 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    for name, value in {"TRAIN_STEPS": train_steps, "EVAL_PERIOD": eval_period, "LOG_PERIOD": log_period}.items():
+    for name, value in {
+        "TRAIN_STEPS": train_steps,
+        "EVAL_PERIOD": eval_period,
+        "LOG_PERIOD": log_period,
+    }.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name}={value!r} must be a positive whole number")
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
@@ -118,7 +124,9 @@ def train(
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    run = Run(directory, mesh, graph, jitted, data.batch_size, train_steps, evaluations, eval_period, log_period)
+    run = Run(
+        directory, mesh, graph, jitted, data.batch_size, train_steps, evaluations, eval_period, log_period
+    )
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     with contextlib.closing(checkpoints.Checkpoints(directory, checkpoint)) as saved, sharding.use(mesh):
         latest = saved.latest_step()
@@ -165,7 +173,9 @@ def _run_steps(run: Run, state: TrainState, start: int, batches, saved, writers)
             if stopping and not last:
                 pending.flush()
                 saved.wait()
-                raise KeyboardInterrupt(f"stopped at step {step}, which is saved: the same command goes on from there")
+                raise KeyboardInterrupt(
+                    f"stopped at step {step}, which is saved: the same command goes on from there"
+                )
         saved.wait()
     return state
 
@@ -257,10 +267,12 @@ def _stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _open_writers(directory: pathlib.Path, step: int, tensorboard: bool, wandb_project: str | None):
+def _open_writers(directory: epath.Path, step: int, tensorboard: bool, wandb_project: str | None):
     if not checkpoints.is_writer():
         return metric_writers.Writers([])
-    writers: list[metric_writers.MetricWriter] = [metric_writers.JsonlWriter(directory / "metrics.jsonl", step)]
+    writers: list[metric_writers.MetricWriter] = [
+        metric_writers.JsonlWriter(directory / "metrics.jsonl", step)
+    ]
     if tensorboard:
         writers.append(metric_writers.TensorBoardWriter(directory))
     if wandb_project is not None:
@@ -268,7 +280,7 @@ def _open_writers(directory: pathlib.Path, step: int, tensorboard: bool, wandb_p
     return metric_writers.Writers(writers)
 
 
-def _write_model_info(path: pathlib.Path, params: Any, shardings: Any) -> None:
+def _write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
     """One line a parameter: its name, size, shape and how it is sharded, as T5X writes it."""
     lines, total = [], 0
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -276,6 +288,5 @@ def _write_model_info(path: pathlib.Path, params: Any, shardings: Any) -> None:
         name = jax.tree_util.keystr(key, simple=True, separator="/")
         lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
         total += leaf.size
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with files.writing(path) as file:
+        file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")

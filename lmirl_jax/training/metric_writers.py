@@ -2,14 +2,16 @@
 
 import json
 import math
-import os
-import pathlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from etils import epath
+
+from lmirl_jax import files
 from lmirl_jax.types import UserError
 
 
+@runtime_checkable
 class MetricWriter(Protocol):
     def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -22,9 +24,9 @@ class JsonlWriter:
     Opened at a step, it drops the lines of later ones: a run that was killed after its last checkpoint writes them again.
     """
 
-    def __init__(self, path: pathlib.Path, from_step: int):
+    def __init__(self, path: epath.Path, from_step: int):
         _drop_lines_after(path, from_step)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the whole run
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -35,12 +37,12 @@ class JsonlWriter:
         self._file.close()
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, float]]:
+def read_metrics(path: epath.Path) -> list[dict[str, float]]:
     """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _drop_lines_after(path: pathlib.Path, step: int) -> None:
+def _drop_lines_after(path: epath.Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
@@ -50,15 +52,14 @@ def _drop_lines_after(path: pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # The half line of a killed run.
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with files.writing(path) as file:
+        file.writelines(kept)
 
 
 class TensorBoardWriter:
     """TensorBoard scalars, through tensorboard's own writer: no TensorFlow."""
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: epath.Path):
         from tensorboard.summary import Writer
 
         self._writer = Writer(str(folder))

@@ -8,7 +8,9 @@ from lmirl_jax.types import Schedule
 
 
 def _with_learning_rate(
-    make: Callable[[float], optax.GradientTransformation], learning_rate: float | Schedule, clip_norm: float | None
+    make: Callable[[float], optax.GradientTransformation],
+    learning_rate: float | Schedule,
+    clip_norm: float | None,
 ) -> optax.GradientTransformation:
     """Clips, then updates; the learning rate of each step lies in the state, where metrics find it."""
 
@@ -40,7 +42,9 @@ def adamw(
         The optimizer.
     """
     return _with_learning_rate(
-        lambda rate: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay), learning_rate, clip_norm
+        lambda rate: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
+        learning_rate,
+        clip_norm,
     )
 
 

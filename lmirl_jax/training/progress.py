@@ -33,7 +33,11 @@ class Progress:
             return
         self._last = now
         since, began = self._timed_from
-        left = f", {(self._total - step) * (now - began) / (step - since):.0f} s left" if since < step < self._total else ""
+        left = (
+            f", {(self._total - step) * (now - began) / (step - since):.0f} s left"
+            if since < step < self._total
+            else ""
+        )
         numbers = " ".join(f"{name}={value}" for name, value in shown.items())
         self.say(f"step {step}/{self._total} {numbers}{left}")
 

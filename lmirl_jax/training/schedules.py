@@ -38,5 +38,7 @@ def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float =
 def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Schedule:
     """0 for `start_step` updates, then a line to `value` over `ramp_steps`: lambda after a warm-up of pure MLE."""
     if start_step < 0 or ramp_steps < 0:
-        raise UserError(f"delayed_constant: start_step={start_step} and ramp_steps={ramp_steps} must not be negative")
+        raise UserError(
+            f"delayed_constant: start_step={start_step} and ramp_steps={ramp_steps} must not be negative"
+        )
     return optax.linear_schedule(0.0, value, max(ramp_steps, 1), transition_begin=start_step)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from lmirl_jax import sharding
 from lmirl_jax.types import ModelConfig
@@ -18,9 +18,12 @@ from lmirl_jax.types import ModelConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The number of updates made, the parameters (a nested dict of float32 arrays) and the optimizer's state."""
+    """The number of updates made (int32), the parameters (a nested dict of float32 arrays) and the optimizer's state.
 
-    step: Int[Array, ""]
+    Its shapes and its shardings are held in the same form, hence no types.
+    """
+
+    step: Any
     params: Any
     opt_state: Any
 

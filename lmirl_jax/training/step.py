@@ -48,7 +48,9 @@ def train_step(
         The next state, and the metrics of this batch before the update.
     """
     rows = batch.weights.shape[0]
-    dropout_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, state.step), jnp.arange(rows))
+    dropout_keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(key, state.step), jnp.arange(rows)
+    )
     now = td_weight(state.step) if callable(td_weight) else jnp.asarray(td_weight, jnp.float32)
     tokens = jnp.sum(batch.weights)
 

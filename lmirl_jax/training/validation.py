@@ -2,13 +2,13 @@
 
 import functools
 import itertools
-import pathlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -17,6 +17,7 @@ from lmirl_jax.training.step import loss_sums
 from lmirl_jax.types import Batch, Objective, Schedule
 
 
+@runtime_checkable
 class HeldOut(Protocol):
     """A data set in a fixed order, as `data.EvalDataset` is."""
 
@@ -46,7 +47,7 @@ class Validation:
         self.batch_size, self.max_batches = batch_size, max_batches
 
     def __call__(
-        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: pathlib.Path, step: int
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:
         """Means over the real target tokens of all batches together, under `eval/`."""
         if self.data is None:
@@ -57,7 +58,9 @@ class Validation:
         for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
-                sums = jax.device_get(_sums(graph, mesh, self.objective, params, placed, now.astype(jnp.float32)))
+                sums = jax.device_get(
+                    _sums(graph, mesh, self.objective, params, placed, now.astype(jnp.float32))
+                )
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight}

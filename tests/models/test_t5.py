@@ -42,7 +42,9 @@ def test_relative_position_buckets():
     np.testing.assert_array_equal(one_way, [0, 1, 2, 3, 4, 5, 6, 7, 7, 7])
     ahead = relative_position_bucket(-past, bidirectional=False, buckets=8, max_distance=16)
     np.testing.assert_array_equal(ahead, 0)
-    both = relative_position_bucket(jnp.array([-3, -1, 0, 1, 3]), bidirectional=True, buckets=8, max_distance=16)
+    both = relative_position_bucket(
+        jnp.array([-3, -1, 0, 1, 3]), bidirectional=True, buckets=8, max_distance=16
+    )
     np.testing.assert_array_equal(both, [2, 1, 0, 5, 6])
 
 
@@ -59,8 +61,12 @@ def load_t5x(config: T5Config, folder):
     layers: dict = {}
     for name, value in t5x_parameters(folder):
         where = "/".join(name)
-        where = where.replace("token_embedder/embedding", "token_embedder").replace("decoder/logits", "logits")
-        where = where.replace("encoder/encoder_norm", "encoder/norm").replace("decoder/decoder_norm", "decoder/norm")
+        where = where.replace("token_embedder/embedding", "token_embedder").replace(
+            "decoder/logits", "logits"
+        )
+        where = where.replace("encoder/encoder_norm", "encoder/norm").replace(
+            "decoder/decoder_norm", "decoder/norm"
+        )
         number = next((int(part[7:]) for part in name if part.startswith("layers_")), None)
         where = where.replace(f"layers_{number}", "layers")
         layers.setdefault(where, {})[number or 0] = value

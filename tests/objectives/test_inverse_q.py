@@ -92,8 +92,10 @@ def minimise(loss, logits):
         value, slope = gradient(jnp.reshape(flat, logits.shape))
         return float(value), np.asarray(slope).ravel()
 
-    out = scipy.optimize.minimize(both, np.asarray(logits).ravel(), jac=True, method="BFGS", options={"gtol": 1e-9})
-    return jnp.reshape(out.x, logits.shape), out.fun
+    out = scipy.optimize.minimize(
+        both, np.asarray(logits).ravel(), jac=True, method="BFGS", options={"gtol": 1e-9}
+    )
+    return jnp.asarray(out.x).reshape(logits.shape), out.fun
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,9 @@ class Tree:
     def __init__(self):
         self.sequences = np.array(list(itertools.product(range(self.actions), repeat=self.depth)))
         prefixes = [p for n in range(self.depth) for p in itertools.product(range(self.actions), repeat=n)]
-        self.nodes = np.array([[prefixes.index(tuple(s[:t])) for t in range(self.depth)] for s in self.sequences])
+        self.nodes = np.array(
+            [[prefixes.index(tuple(s[:t])) for t in range(self.depth)] for s in self.sequences]
+        )
         expert_logits = jax.random.normal(jax.random.key(3), (len(prefixes), self.actions), jnp.float64)
         self.expert = jax.nn.log_softmax(expert_logits)
         self.probability = jnp.exp(self.log_policy(self.expert).sum(-1))
@@ -137,7 +141,7 @@ class Tree:
         return jax.nn.log_softmax(table)[self.nodes, self.sequences]
 
     def soft_q(self, table):
-        return soft_q.from_logits(table[self.nodes], jnp.asarray(self.sequences))
+        return soft_q.from_logits(jnp.asarray(table)[self.nodes], jnp.asarray(self.sequences))
 
     def optimum(self, per_token):
         def loss(table):
@@ -195,14 +199,18 @@ def test_fact_5_padding_changes_nothing(seed, padding, td_weight):
 
         def total(x, y, mask, discounts):
             out = soft_q.from_logits(x, y)
-            return jnp.sum(mask * objectives.iqlearn(out, discounts, td_weight=td_weight * mask)) / jnp.sum(mask)
+            return jnp.sum(mask * objectives.iqlearn(out, discounts, td_weight=td_weight * mask)) / jnp.sum(
+                mask
+            )
 
         def pad(x):
             return jnp.pad(x, ((0, 0), (0, padding)))
 
         padded_logits = jnp.concatenate([logits, 100 * jnp.ones((2, padding, 7))], axis=1)
         short, short_slope = jax.value_and_grad(total)(logits, targets, mask, ended(5, 1.0))
-        long, long_slope = jax.value_and_grad(total)(padded_logits, pad(targets), pad(mask), pad(ended(5, 1.0)))
+        long, long_slope = jax.value_and_grad(total)(
+            padded_logits, pad(targets), pad(mask), pad(ended(5, 1.0))
+        )
         np.testing.assert_allclose(long, short, rtol=1e-12)
         np.testing.assert_allclose(long_slope[:, :5], short_slope, atol=1e-12)
         np.testing.assert_array_equal(long_slope[:, 5:], 0.0)
@@ -249,6 +257,7 @@ def test_gradients_against_finite_differences():
         logits, targets = random_case(4)
 
         def f(x):
-            return jnp.sum(objectives.iqlearn(soft_q.from_logits(x, targets), ended(5, 0.95), td_weight=0.7))
+            out = soft_q.from_logits(jnp.asarray(x), targets)
+            return jnp.sum(objectives.iqlearn(out, ended(5, 0.95), td_weight=0.7))
 
         check_grads(f, (logits,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)

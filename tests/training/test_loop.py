@@ -51,11 +51,22 @@ def test_what_a_run_leaves(uninterrupted):
     lines = metrics(folder)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(isinstance(line["step"], int) for line in lines)
-    expected = {"loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy", "learning_rate", "gradient_norm"}
+    expected = {
+        "loss",
+        "loss_mle",
+        "loss_td",
+        "reward",
+        "entropy",
+        "accuracy",
+        "learning_rate",
+        "gradient_norm",
+    }
     assert expected <= {name.removeprefix("train/") for name in lines[0]}
     assert "timing/target_tokens_per_second" in lines[-1] and "timing/seconds_per_step" not in lines[0]
     for line in lines:
-        np.testing.assert_allclose(line["train/loss"], line["train/loss_mle"] + line["train/loss_td"], rtol=1e-5)
+        np.testing.assert_allclose(
+            line["train/loss"], line["train/loss_mle"] + line["train/loss_td"], rtol=1e-5
+        )
     info = (folder / "model-info.txt").read_text()
     assert "Variable encoder/layers/attention/query/kernel" in info and "Total number of parameters" in info
 
@@ -72,10 +83,12 @@ def test_resumed_equals_uninterrupted(uninterrupted, tmp_path):
 
 
 def test_resumed_on_another_mesh(uninterrupted, tmp_path):
-    folder, params = uninterrupted
+    _, params = uninterrupted
     train(tmp_path, train_steps=2)
     state = train(tmp_path, mesh=mesh_of(8, 2, 2, 2))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), jax.device_get(state.params), params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), jax.device_get(state.params), params
+    )
 
 
 def test_a_finished_run_is_left_alone(uninterrupted, capfd):
@@ -195,7 +208,7 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
     folder, _ = uninterrupted
     wider = dataclasses.replace(TINY, vocab_size=256)
-    with pytest.raises(UserError, match="logits_dense/kernel is 16x128 there and 16x256 here; .*vocabulary"):
+    with pytest.raises(UserError, match=r"logits_dense/kernel is 16x128 there and 16x256 here; .*vocabulary"):
         train(folder, train_steps=5, model=wider)
     with pytest.raises(UserError, match="does not fit this run's optimizer"):
         train(folder, train_steps=5, optimizer=training.adafactor(1e-3, min_dim_size_to_factor=8))

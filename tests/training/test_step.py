@@ -15,7 +15,9 @@ from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
 KEY = jax.random.key(0)
 
 
-def run(mesh, *, objective=objectives.iqlearn, td_weight=0.5, microbatches=1, optimizer=None, steps=2, rows=16):
+def run(
+    mesh, *, objective=objectives.iqlearn, td_weight=0.5, microbatches=1, optimizer=None, steps=2, rows=16
+):
     """The parameters and metrics after some steps on a mesh."""
     optimizer = optimizer or training.adamw(1e-2)
     graph, _ = build(TINY, KEY)
