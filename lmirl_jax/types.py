@@ -65,7 +65,7 @@ class SoftQ:
 class Unembedding:
     """How hidden states become logits: `soft_cap * tanh(scale * hidden @ kernel / soft_cap)`; no cap where it is None."""
 
-    kernel: Float[Array, "embed vocab"]
+    kernel: Any  # [embed, vocab]
     scale: float = dataclasses.field(default=1.0, metadata={"static": True})
     soft_cap: float | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -132,9 +132,10 @@ class BatchIterator(Protocol):
 
 @runtime_checkable
 class TrainData(Protocol):
-    """A training set as the trainer sees it."""
+    """A training set as the trainer sees it: every token is below `vocab_size`."""
 
     batch_size: int
+    vocab_size: int
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""

@@ -76,6 +76,7 @@ class TrainDataset:
         for (part, _), part_records in zip(parts, records, strict=True):
             check_lengths(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
+        self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         self.fingerprint = _fingerprint(records, rates, seed, shuffle)
         self._rows = _endless(records, rates, seed, shuffle).map(self._row)

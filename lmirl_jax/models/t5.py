@@ -289,9 +289,10 @@ class T5(nnx.Module):
         return cache, self.decoder.finish(x, None)[:, 0]
 
 
-StackedKeysValues = tuple[
-    Float[Array, "layers rows keys heads head_dim"], Float[Array, "layers rows keys heads head_dim"]
-]
+Stacked = Float[Array, "layers rows keys heads head_dim"]
+StackedKeysValues = tuple[Stacked, Stacked]
+Encoded = Float[Array, "layers rows inputs heads head_dim"]
+StackedEncoded = tuple[Encoded, Encoded]
 
 
 @jax.tree_util.register_dataclass
@@ -300,8 +301,8 @@ class T5Cache:
     """Keys and values of every decoder layer: its own, filled up to `index`, and those of the encoded prompt."""
 
     own: StackedKeysValues
-    cross: StackedKeysValues
-    cross_bias: Float[Array, "batch 1 1 inputs"]
+    cross: StackedEncoded
+    cross_bias: Float[Array, "rows 1 1 inputs"]
     index: Int[Array, ""]
 
 

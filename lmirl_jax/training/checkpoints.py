@@ -205,8 +205,3 @@ def _check_shapes(metadata: Any, params: Any, where: str) -> None:
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
-
-
-def is_writer() -> bool:
-    """Whether this process writes what is written once."""
-    return jax.process_index() == 0

@@ -3,25 +3,25 @@
 import contextlib
 import dataclasses
 import functools
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import numpy as np
 import optax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import files, sharding
-from lmirl_jax.training import checkpoints, metric_writers
+from lmirl_jax import sharding
+from lmirl_jax.training import checkpoints
+from lmirl_jax.training.metric_writers import MetricWriter, open_writers
+from lmirl_jax.training.model_info import write_model_info
+from lmirl_jax.training.pending_metrics import PendingMetrics
 from lmirl_jax.training.progress import Progress
+from lmirl_jax.training.signals import stop_on_signal
 from lmirl_jax.training.state import TrainState, build, init_state, state_shardings
 from lmirl_jax.training.step import train_step
-from lmirl_jax.types import ModelConfig, Objective, Schedule, TrainData, UserError
+from lmirl_jax.types import BatchIterator, ModelConfig, Objective, Schedule, TrainData, UserError
 
 
 @runtime_checkable
@@ -40,7 +40,8 @@ class Run:
     model_dir: epath.Path
     mesh: Mesh
     graph: nnx.GraphDef
-    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    update: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    batches: BatchIterator
     batch_size: int
     train_steps: int
     evaluations: Sequence[Evaluation]
@@ -97,19 +98,13 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    for name, value in {
-        "TRAIN_STEPS": train_steps,
-        "EVAL_PERIOD": eval_period,
-        "LOG_PERIOD": log_period,
-    }.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name}={value!r} must be a positive whole number")
+    _check(train_steps, eval_period, log_period, model, data)
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     directory = checkpoints.prepare_directory(model_dir)
     key = jax.random.key(seed)
     graph, _ = build(model, key)
     shapes, shardings = state_shardings(mesh, model, optimizer, key)
-    step_fn = functools.partial(
+    update = functools.partial(
         train_step,
         graph=graph,
         objective=objective,
@@ -118,54 +113,79 @@ def train(
         key=jax.random.fold_in(key, 1),
         microbatches=microbatches,
     )
-    jitted = jax.jit(
-        step_fn,
+    update = jax.jit(
+        update,
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    run = Run(
-        directory, mesh, graph, jitted, data.batch_size, train_steps, evaluations, eval_period, log_period
-    )
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
+    run = Run(
+        directory,
+        mesh,
+        graph,
+        update,
+        batches,
+        data.batch_size,
+        train_steps,
+        evaluations,
+        eval_period,
+        log_period,
+    )
     with contextlib.closing(checkpoints.Checkpoints(directory, checkpoint)) as saved, sharding.use(mesh):
-        latest = saved.latest_step()
-        if latest is not None:
-            state, position = saved.restore(latest, shapes, shardings)
+        start = saved.latest_step()
+        if start is not None:
+            state, position = saved.restore(start, shapes, shardings)
             batches.set_state(position)
         else:
             state = init_state(shardings, model, optimizer, key)
-            if initial_checkpoint_path is not None:
-                found = checkpoints.find_checkpoint(initial_checkpoint_path)
-                params = checkpoints.load_params(found, shapes.params, shardings.params)
-                state = dataclasses.replace(state, params=params)
-        if checkpoints.is_writer():
+        if start is None and initial_checkpoint_path is not None:
+            found = checkpoints.find_checkpoint(initial_checkpoint_path)
+            params = checkpoints.load_params(found, shapes.params, shardings.params)
+            state = dataclasses.replace(state, params=params)
+        if jax.process_index() == 0:
             on_start(directory)
-            _write_model_info(directory / "model-info.txt", shapes.params, shardings.params)
-        writers = _open_writers(directory, latest or 0, tensorboard, wandb_project)
-        with contextlib.closing(writers):
-            return _run_steps(run, state, latest or 0, batches, saved, writers)
+            write_model_info(directory / "model-info.txt", shapes.params, shardings.params)
+        with contextlib.closing(open_writers(directory, start or 0, tensorboard, wandb_project)) as writers:
+            return _run_steps(run, state, start or 0, saved, writers)
 
 
-def _run_steps(run: Run, state: TrainState, start: int, batches, saved, writers) -> TrainState:
+def _check(train_steps: int, eval_period: int, log_period: int, model: ModelConfig, data: TrainData) -> None:
+    for name, value in {
+        "TRAIN_STEPS": train_steps,
+        "EVAL_PERIOD": eval_period,
+        "LOG_PERIOD": log_period,
+    }.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name}={value!r} must be a positive whole number")
+    if data.vocab_size > model.vocab_size:
+        raise UserError(
+            f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "
+            "vocabulary: raise VOCAB_SIZE, or set the VOCABULARY_PATH that the model was made for"
+        )
+
+
+def _run_steps(
+    run: Run, state: TrainState, start: int, saved: checkpoints.Checkpoints, writers: MetricWriter
+) -> TrainState:
     """The loop: while a step runs on the devices, the metrics of the one before are read and written."""
-    progress = Progress("train", start, run.train_steps, quiet=not checkpoints.is_writer())
+    progress = Progress("train", start, run.train_steps, quiet=jax.process_index() != 0)
     if start >= run.train_steps:
         progress.say(f"{run.model_dir} is at step {start} of {run.train_steps} already: nothing to do")
         return state
     if start:
         progress.say(f"resuming {run.model_dir} from its checkpoint at step {start}")
-    pending = PendingMetrics(run, writers, progress)
-    with contextlib.closing(progress), _stop_on_signal() as stop:
+    pending = PendingMetrics(writers, progress, run.train_steps, run.log_period)
+    with contextlib.closing(progress), stop_on_signal() as stop:
         for step in range(start + 1, run.train_steps + 1):
-            batch = sharding.to_global(run.mesh, next(batches), run.batch_size)
-            state, metrics = run.step_fn(state, batch)
+            batch = sharding.to_global(run.mesh, next(run.batches), run.batch_size)
+            state, metrics = run.update(state, batch)
             pending.push(step, metrics)
             last = step == run.train_steps
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
             if saved.is_due(step) or last or stopping:
                 pending.read()  # A loss that is not finite stops here, before its parameters are kept.
-                saved.save(step, state, batches.get_state())
+                saved.save(step, state, run.batches.get_state())
             if last or step % run.eval_period == 0:
                 pending.read()
                 pending.flush(_evaluate(run, state, step, progress))
@@ -180,61 +200,6 @@ def _run_steps(run: Run, state: TrainState, start: int, batches, saved, writers)
     return state
 
 
-class PendingMetrics:
-    """The metrics of the last step: on their way from the devices, then read and checked, then written as one line."""
-
-    def __init__(self, run: Run, writers: metric_writers.MetricWriter, progress: Progress):
-        self._run, self._writers, self._progress = run, writers, progress
-        self._waiting: tuple[int, dict[str, jax.Array]] | None = None
-        self._read: tuple[int, dict[str, float]] | None = None
-        self._first: int | None = None
-        self._clock: float | None = None
-
-    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that was just dispatched; those of the step before are written."""
-        self.flush()
-        self._waiting = (step, metrics)
-
-    def restart_clock(self) -> None:
-        """Forgets the time that something other than training took."""
-        self._clock = None
-
-    def read(self) -> None:
-        """Waits for the step to end, and raises a UserError where its loss is not finite."""
-        if self._waiting is None:
-            return
-        step, on_device = self._waiting
-        self._waiting = None
-        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
-        if not np.isfinite(metrics["loss"]):
-            raise UserError(
-                f"the loss at step {step} is {metrics['loss']}: nothing of it was saved; lower LEARNING_RATE or TD_WEIGHT, "
-                "or clip gradients (training.adamw.clip_norm), and run again from the last checkpoint"
-            )
-        tokens = metrics.pop("target_tokens")
-        self._read = step, {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
-
-    def flush(self, more: Mapping[str, float] | None = None) -> None:
-        """Writes what is waiting, with more metrics of the same step."""
-        self.read()
-        if self._read is None:
-            return
-        (step, metrics), self._read = self._read, None
-        self._first = step if self._first is None else self._first
-        if more or step in (self._first, self._run.train_steps) or step % self._run.log_period == 0:
-            self._writers.write(step, {**metrics, **(more or {})})
-        self._progress.update(step, metrics)
-
-    def _timing(self, tokens: float) -> dict[str, float]:
-        """Seconds and tokens per second since the step before; undefined for the first, which compiles."""
-        now = time.monotonic()
-        before, self._clock = self._clock, now
-        if before is None:
-            return {}
-        seconds = max(now - before, 1e-9)
-        return {"timing/seconds_per_step": seconds, "timing/target_tokens_per_second": tokens / seconds}
-
-
 def _evaluate(run: Run, state: TrainState, step: int, progress: Progress) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for evaluation in run.evaluations:
@@ -243,50 +208,3 @@ def _evaluate(run: Run, state: TrainState, step: int, progress: Progress) -> dic
         numbers = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         progress.say(f"evaluated at step {step}: {numbers}")
     return metrics
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after this step; a second one ends the process at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield stop  # Signals cannot be caught here, or are agreed upon between the processes by Orbax.
-        return
-    before = {}
-
-    def handle(number, frame):
-        stop.set()
-        signal.signal(number, before[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _open_writers(directory: epath.Path, step: int, tensorboard: bool, wandb_project: str | None):
-    if not checkpoints.is_writer():
-        return metric_writers.Writers([])
-    writers: list[metric_writers.MetricWriter] = [
-        metric_writers.JsonlWriter(directory / "metrics.jsonl", step)
-    ]
-    if tensorboard:
-        writers.append(metric_writers.TensorBoardWriter(directory))
-    if wandb_project is not None:
-        writers.append(metric_writers.WandbWriter(wandb_project, directory.name))
-    return metric_writers.Writers(writers)
-
-
-def _write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
-    """One line a parameter: its name, size, shape and how it is sharded, as T5X writes it."""
-    lines, total = [], 0
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    for (key, leaf), place in zip(leaves, jax.tree.leaves(shardings), strict=True):
-        name = jax.tree_util.keystr(key, simple=True, separator="/")
-        lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
-        total += leaf.size
-    with files.writing(path) as file:
-        file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")

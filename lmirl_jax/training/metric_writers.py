@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+import jax
 from etils import epath
 
 from lmirl_jax import files
@@ -91,7 +92,7 @@ class WandbWriter:
 
 
 class Writers:
-    """Several writers as one; none on processes other than the first."""
+    """Several writers as one."""
 
     def __init__(self, writers: list[MetricWriter]):
         self._writers = writers
@@ -103,3 +104,15 @@ class Writers:
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
+
+
+def open_writers(directory: epath.Path, step: int, tensorboard: bool, wandb_project: str | None) -> Writers:
+    """The writers of a run that goes on from `step`: none on processes other than the first."""
+    if jax.process_index() != 0:
+        return Writers([])
+    writers: list[MetricWriter] = [JsonlWriter(directory / "metrics.jsonl", step)]
+    if tensorboard:
+        writers.append(TensorBoardWriter(directory))
+    if wandb_project is not None:
+        writers.append(WandbWriter(wandb_project, directory.name))
+    return Writers(writers)

@@ -57,7 +57,7 @@ class FakeIterator:
 
 class FakeData:
     def __init__(self, batch_size: int = 16):
-        self.batch_size = batch_size
+        self.batch_size, self.vocab_size = batch_size, 100
 
     def iterator(self, rows: slice) -> FakeIterator:
         return FakeIterator(self.batch_size, rows)

@@ -1,0 +1,20 @@
+"""model-info.txt: what a run's parameters are and where they lie."""
+
+from typing import Any
+
+import jax
+from etils import epath
+
+from lmirl_jax import files
+
+
+def write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
+    """One line a parameter: its name, size, shape and how it is sharded, as T5X writes it."""
+    lines, total = [], 0
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for (key, leaf), place in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        name = jax.tree_util.keystr(key, simple=True, separator="/")
+        lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
+        total += leaf.size
+    with files.writing(path) as file:
+        file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")

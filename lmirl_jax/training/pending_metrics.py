@@ -1,0 +1,67 @@
+"""The metrics of the step that is running: read one step late, so that the devices never wait."""
+
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from lmirl_jax.training.metric_writers import MetricWriter
+from lmirl_jax.training.progress import Progress
+from lmirl_jax.types import UserError
+
+
+class PendingMetrics:
+    """The metrics of the last step: on their way from the devices, then read and checked, then written as one line."""
+
+    def __init__(self, writers: MetricWriter, progress: Progress, last_step: int, period: int):
+        self._writers, self._progress = writers, progress
+        self._last_step, self._period = last_step, period
+        self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self._read: tuple[int, dict[str, float]] | None = None
+        self._first: int | None = None
+        self._clock: float | None = None
+
+    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that was just dispatched; those of the step before are written."""
+        self.flush()
+        self._waiting = (step, metrics)
+
+    def restart_clock(self) -> None:
+        """Forgets the time that something other than training took."""
+        self._clock = None
+
+    def read(self) -> None:
+        """Waits for the step to end, and raises a UserError where its loss is not finite."""
+        if self._waiting is None:
+            return
+        step, on_device = self._waiting
+        self._waiting = None
+        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+        if not np.isfinite(metrics["loss"]):
+            raise UserError(
+                f"the loss at step {step} is {metrics['loss']}: nothing of it was saved; lower LEARNING_RATE or TD_WEIGHT, "
+                "or clip gradients (training.adamw.clip_norm), and run again from the last checkpoint"
+            )
+        tokens = metrics.pop("target_tokens")
+        self._read = step, {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
+
+    def flush(self, more: Mapping[str, float] | None = None) -> None:
+        """Writes what is waiting, with more metrics of the same step."""
+        self.read()
+        if self._read is None:
+            return
+        (step, metrics), self._read = self._read, None
+        self._first = step if self._first is None else self._first
+        if more or step in (self._first, self._last_step) or step % self._period == 0:
+            self._writers.write(step, {**metrics, **(more or {})})
+        self._progress.update(step, metrics)
+
+    def _timing(self, tokens: float) -> dict[str, float]:
+        """Seconds and tokens per second since the step before; undefined for the first, which compiles."""
+        now = time.monotonic()
+        before, self._clock = self._clock, now
+        if before is None:
+            return {}
+        seconds = max(now - before, 1e-9)
+        return {"timing/seconds_per_step": seconds, "timing/target_tokens_per_second": tokens / seconds}

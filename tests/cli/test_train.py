@@ -1,0 +1,200 @@
+"""The main job through its command, as a user types it: train, kill, resume, evaluate, answer; in one process and in two."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+SMALL = [
+    "--gin_file=gin/runs/quickstart.gin",
+    "--gin.CHECKPOINT_PERIOD=2",
+    "--gin.EVAL_STEPS=1",
+    "--gin.EVALUATOR_NUM_EXAMPLES=8",
+    "--gin.EVAL_BATCH_SIZE=8",
+    "--gin.BATCH_SIZE=16",
+    "--gin.models.T5Config.emb_dim=16",
+    "--gin.models.T5Config.mlp_dim=32",
+]
+
+
+def environment(devices: int) -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+
+
+def lmirl(
+    *arguments: str, devices: int = 1, folder: pathlib.Path | None = None
+) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-P", "-m", "lmirl_jax", *arguments]
+    return subprocess.run(
+        command, env=environment(devices), cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+def train(run: pathlib.Path, steps: int, *more: str, devices: int = 8) -> subprocess.CompletedProcess:
+    done = lmirl(
+        "train", *SMALL, f"--gin.MODEL_DIR='{run}'", f"--gin.TRAIN_STEPS={steps}", *more, devices=devices
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def losses(run: pathlib.Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len({line["step"] for line in lines}) == len(lines)
+    return {line["step"]: line["train/loss"] for line in lines}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> pathlib.Path:
+    """Four steps on a mesh of 8 devices, uninterrupted."""
+    folder = tmp_path_factory.mktemp("one process") / "run"
+    train(folder, 4, "--gin_file=gin/meshes/fsdp.gin")
+    return folder
+
+
+@pytest.mark.slow
+def test_what_the_command_leaves(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.gin", "metrics.jsonl", "checkpoints", "inference_eval", "model-info.txt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    written = (run / "inference_eval/number_paths-000004.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in written]
+    assert len(rows) == 8 and {"inputs", "targets", "samples", "log_probs"} == set(rows[0])
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"eval/loss", "eval/number_paths/accuracy"} <= set(last)
+
+
+@pytest.mark.slow
+def test_one_device_gives_the_losses_of_eight(run, tmp_path):
+    train(tmp_path / "run", 4, devices=1)
+    np.testing.assert_allclose(list(losses(tmp_path / "run").values()), list(losses(run).values()), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_and_resume(run, repository, tmp_path):
+    """2 processes of 4 devices, stopped after 2 steps and started again: the losses of 1 process of 8, step by step.
+
+    That the losses are equal says that every example was used where one process uses it, and once.
+    """
+    launcher = [sys.executable, "-P", str(repository / "launch/processes.py"), "2"]
+    for steps in (2, 4):
+        settings = [f"--gin.MODEL_DIR='{tmp_path / 'run'}'", f"--gin.TRAIN_STEPS={steps}"]
+        command = [*launcher, "train", *SMALL, "--gin_file=gin/meshes/fsdp.gin", *settings]
+        done = subprocess.run(command, env=environment(4), capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+    assert "from its checkpoint at step 2" in done.stderr
+    ours, theirs = losses(tmp_path / "run"), losses(run)
+    assert list(ours) == list(theirs) == [1, 2, 3, 4]
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(run, tmp_path):
+    """SIGKILL in the midst of a long run: the same command with the old total goes on as if nothing had been."""
+    folder = tmp_path / "run"
+    settings = [
+        *SMALL,
+        f"--gin.MODEL_DIR='{folder}'",
+        "--gin_file=gin/meshes/fsdp.gin",
+        "--gin.CHECKPOINT_PERIOD=1",
+    ]
+    command = [sys.executable, "-P", "-m", "lmirl_jax", "train", *settings, "--gin.TRAIN_STEPS=1000"]
+    process = subprocess.Popen(command, env=environment(8), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not (folder / "checkpoints" / "2").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    reached = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    train(folder, max(reached, 4), "--gin_file=gin/meshes/fsdp.gin")
+    ours, theirs = losses(folder), losses(run)
+    assert list(ours)[:4] == [1, 2, 3, 4]
+    np.testing.assert_array_equal([ours[step] for step in theirs], list(theirs.values()))
+
+
+@pytest.mark.slow
+def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
+    """From another folder, on another mesh: the run's own configuration gives model, vocabulary and lengths."""
+    path = f"--gin.CHECKPOINT_PATH='{run}'"
+    few = ["--gin.NUM_SAMPLES=2", "--gin.EVAL_BATCH_SIZE=8"]
+    sweep = ["--gin.TEMPERATURES=[0.5, 1.0]", "--gin.EVALUATOR_NUM_EXAMPLES=8"]
+    done = lmirl("eval", "--gin_file=gin/runs/eval.gin", path, *few, *sweep, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "self_bleu" in done.stdout and len(done.stdout.splitlines()) == 5
+    cells = json.loads((run / "eval/number_paths-000004.json").read_text())
+    assert [cell["temperature"] for cell in cells] == [0.5, 1.0]
+    assert len(cells[0]["per_prompt"]["accuracy"]) == 8
+    done = lmirl(
+        "infer", "--gin_file=gin/runs/infer.gin", path, *few, "--gin.INFER_NUM_EXAMPLES=9", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in pathlib.Path(done.stdout.strip()).read_text().splitlines()]
+    assert len(rows) == 9 and all(len(row["samples"]) == len(row["log_probs"]) == 2 for row in rows)
+    written = (run / "eval/number_paths-000004-T1.jsonl").read_text().splitlines()
+    answers = [json.loads(line)["samples"] for line in written]
+    assert [row["samples"] for row in rows[:8]] == answers  # the same seed, another batch, another command
+
+
+@pytest.mark.slow
+def test_no_code_but_a_jsonl_file(tmp_path):
+    """DATA alone: no validation split, so evaluation is skipped; one target over length is counted and warned about."""
+    rows = [{"inputs": f"{n}", "targets": f"{n * n}"} for n in range(40)] + [
+        {"inputs": "x", "targets": "y" * 40}
+    ]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [
+        *SMALL,
+        "--gin.MIXTURE_OR_TASK_NAME=None",
+        "--gin.DATA='my.jsonl'",
+        "--gin.MODEL_DIR='run'",
+        "--gin.TRAIN_STEPS=2",
+    ]
+    done = lmirl("train", *settings, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 41 targets" in done.stderr and "evaluation on it is skipped" in done.stderr
+    assert not (tmp_path / "run/inference_eval").exists()
+    done = lmirl("train", *settings, "--gin.TRUNCATE=False", "--gin.MODEL_DIR='other'", folder=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "TRUNCATE" in done.stderr
+
+
+ERRORS = {
+    "a typo in a macro": (["--gin.TRAIN_STEP=5"], "TRAIN_STEPS"),
+    "a missing task": (["--gin.MIXTURE_OR_TASK_NAME='number_path'"], "number_paths"),
+    "no task and no data": (["--gin.MIXTURE_OR_TASK_NAME=None"], "DATA"),
+    "both": (["--gin.DATA='my.jsonl'"], "one of"),
+    "a vocabulary that is not there": (["--gin.VOCABULARY_PATH='no.model'"], "no.model"),
+    "a model with too few words": (["--gin.VOCAB_SIZE=128"], "VOCAB_SIZE"),
+    "a batch that the mesh does not divide": (
+        ["--gin.BATCH_SIZE=15", "--gin.EVAL_BATCH_SIZE=16"],
+        "multiple of 8",
+    ),
+    "a folder that cannot be written": (
+        ["--gin.MODEL_DIR='/proc/run'"],
+        "cannot write to MODEL_DIR /proc/run",
+    ),
+    "a mesh of the wrong size": (["--gin.sharding.make_mesh.data=3"], "8 device"),
+    "a mesh that does not divide the model": (["--gin.sharding.make_mesh.tensor=8"], "heads=4"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ERRORS)
+def test_each_error_is_one_line(case, tmp_path, capfd, monkeypatch):
+    """In this process, which has 8 devices; nothing is left behind in MODEL_DIR."""
+    from lmirl_jax.cli import main
+
+    changes, expected = ERRORS[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.jsonl").write_text('{"inputs": "a", "targets": "b"}\n')
+    assert main(["train", *SMALL, "--gin.MODEL_DIR='run'", "--gin.TRAIN_STEPS=2", *changes]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lmirl: "), lines
+    assert expected in lines[0]
+    assert not (tmp_path / "run" / "checkpoints").exists()
