@@ -7,9 +7,12 @@ Each step takes two of the numbers that are left, in either order, and puts thei
 Four different numbers have 144 right derivations: what a policy that keeps its diversity should find, and a checker can
 count. Everything is generated from SEED and nothing is downloaded.
 
-The splits share no prompt. The same numbers in another order may well be in two of them: splits disjoint by the numbers
-themselves were tried, and a tiny model trained for a thousand steps learns each problem's sum by heart and gets none of
-the held-out ones right. A training prompt comes with DERIVATIONS different answers, drawn evenly from all right ones; a
+The splits share no prompt, but the same numbers in another order may well be in two of them: held-out accuracy does not
+say that a model can add numbers it has never seen together. Splits disjoint by the numbers themselves were tried: a T5 of
+two layers and width 128, after 1,000 steps of MLE, got 10% of the held-out sums right, against 91% here (one run each,
+128 prompts, greedy; with four answers a training prompt there and eight here).
+
+A training prompt comes with DERIVATIONS different answers, drawn evenly from all right ones; a
 held-out prompt with one. `TASK_FEATURE_LENGTHS = {'inputs': 8, 'targets': 23}` holds all of them, with their EOS.
 
 Metrics are fractions from 0 to 1, but for `distinct_valid`, a number of answers.

@@ -140,11 +140,12 @@ class EvalDataset:
             targets = [self.target(self.examples[index]) for index in own]
             own_aux = {key: [values[index] for index in own] for key, values in aux.items()}
             own_outputs = [outputs[index] for index in own]
-            values = _predict_metrics(part, targets, own_outputs) | _aux_metrics(part, targets, own_outputs, own_aux)
+            values = _predict_metrics(part, targets, own_outputs) | _aux_metrics(
+                part, targets, own_outputs, own_aux
+            )
             prefix = f"{name}/" if len(self._parts) > 1 else ""
             results |= {prefix + key: value for key, value in values.items()}
         return results
-
 
     def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> dict[str, float]:
         """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here."""

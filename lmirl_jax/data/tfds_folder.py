@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -41,7 +42,8 @@ def prepared_tfds(task: seqio.Task, split: str) -> dict[str, object]:
     Raises:
         UserError: it is not there. SeqIO would download it; on a pod each host would, so we do not.
     """
-    loader = task.source.tfds_dataset
+    source: Any = task.source
+    loader = source.tfds_dataset
     if not loader.tfds_splits and _data_dir is not None:
         loader.override_data_dir(_data_dir)  # A loader that was used before keeps the folder it saw first.
     name, data_dir = loader.get_split_params(split)

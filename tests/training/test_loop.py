@@ -111,7 +111,12 @@ def test_warm_start_takes_the_parameters_alone(uninterrupted, tmp_path):
     graph, _ = training.state.build(TINY, jax.random.key(0))
     from flax import nnx
 
-    sums = training.loss_sums(nnx.merge(graph, params), objectives.iqlearn, batch, jax.numpy.float32(0.5))
+    sums = training.loss_sums(
+        nnx.merge(graph, jax.tree.map(jax.numpy.asarray, params)),
+        objectives.iqlearn,
+        batch,
+        jax.numpy.float32(0.5),
+    )
     # With dropout in training and without here they are near, and far from a fresh model's.
     fresh = metrics(folder)[0]["train/loss"]
     first = metrics(tmp_path)[0]["train/loss"]
