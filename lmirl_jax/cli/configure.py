@@ -61,6 +61,7 @@ def _log_to_stderr() -> None:
     """Our own warnings, a line each; libraries' below errors stay out of the way."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax: its own steps, and what it does without.
     logger = logging.getLogger("lmirl_jax")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)

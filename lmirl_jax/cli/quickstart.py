@@ -1,5 +1,6 @@
 """`lmirl quickstart`: the main job in small. Trains by MLE and by IQLearn, compares both, writes one report."""
 
+import contextlib
 import json
 import shlex
 import sys
@@ -28,7 +29,8 @@ def main(flags: Flags) -> int:
         run = directory / name
         for arguments in (_train_arguments(flags, name, run), _eval_arguments(run)):
             print(f"\n{label}: lmirl {shlex.join(arguments)}", file=sys.stderr, flush=True)
-            code = lmirl_jax.cli.main(arguments)
+            with contextlib.redirect_stdout(sys.stderr):  # One table is this command's answer.
+                code = lmirl_jax.cli.main(arguments)
             if code:
                 return code
             commands.append(f"lmirl {shlex.join(arguments)}")

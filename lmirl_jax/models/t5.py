@@ -31,6 +31,7 @@ class T5Config:
         dropout_rate: the share of units dropped in training.
         dtype: type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
+        scan_unroll: layers to an iteration of the scan; more run faster on a CPU, and compile slower.
         relpos_buckets, relpos_max_distance: of the bias of relative positions.
     """
 
@@ -44,6 +45,7 @@ class T5Config:
     dropout_rate: float = 0.1
     dtype: str = "float32"
     remat: bool = False
+    scan_unroll: int = 1
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
 
@@ -187,7 +189,8 @@ class Stack(nnx.Module):
             return constrain(x, "batch", None, None), out
 
         step = jax.checkpoint(step) if self.config.remat else step
-        return jax.lax.scan(step, x, (parameters, jnp.arange(self.count), per_layer))
+        inputs = (parameters, jnp.arange(self.count), per_layer)
+        return jax.lax.scan(step, x, inputs, unroll=min(self.config.scan_unroll, self.count))
 
     def finish(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
         return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)

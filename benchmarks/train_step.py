@@ -1,0 +1,98 @@
+"""Seconds of one update: T5 1.1 on a fixed batch, MLE and IQLearn in turn.
+
+    launch/local.sh python benchmarks/train_step.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=15]
+        [--dtype=float32] [--unroll=1]
+
+Prints a JSON object: medians, minima, the ratio of IQLearn to MLE pair by pair, and the machine. Every timed call returns
+its loss: a gradient alone lets the compiler drop MLE's forward pass.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmirl_jax import configuration, objectives, sharding, training
+from lmirl_jax.training.state import build, init_state, state_shardings
+from lmirl_jax.types import Batch
+
+
+def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
+    generator = np.random.default_rng(0)
+    encoder = generator.integers(3, 32000, (rows, inputs)).astype(np.int32)
+    decoder = generator.integers(3, 32000, (rows, targets)).astype(np.int32)
+    decoder[:, -1] = 1
+    ones = np.ones((rows, targets), np.float32)
+    discounts = ones.copy()
+    discounts[:, -1] = 0
+    return Batch(encoder, np.pad(decoder, ((0, 0), (1, 0)))[:, :-1], decoder, ones, discounts, ones)
+
+
+def make_update(objective, model, mesh):
+    """A compiled update, and a function that runs it once and gives its seconds."""
+    key, optimizer = jax.random.key(0), training.adafactor(1e-3)
+    graph, _ = build(model, key)
+    _, shardings = state_shardings(mesh, model, optimizer, key)
+    step = functools.partial(
+        training.train_step,
+        graph=graph,
+        objective=objective,
+        optimizer=optimizer,
+        td_weight=0.1,
+        key=key,
+        microbatches=1,
+    )
+    update = jax.jit(step, donate_argnums=0)
+    state = [init_state(shardings, model, optimizer, key)]
+
+    def run(batch) -> float:
+        began = time.perf_counter()
+        state[0], metrics = update(state[0], batch)
+        assert np.isfinite(float(metrics["loss"]))
+        jax.block_until_ready(state[0])
+        return time.perf_counter() - began
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--dtype", default="float32")
+    for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 15, "unroll": 1}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", f"DTYPE = {options.dtype!r}", "REMAT = False"]
+    settings.append(f"models.T5Config.scan_unroll = {options.unroll}")
+    configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
+    model, mesh = configuration.macro("MODEL"), sharding.make_mesh()
+    batch = jax.tree.map(jnp.asarray, fixed_batch(options.batch, options.inputs, options.targets))
+    with sharding.use(mesh):
+        updates = {name: make_update(getattr(objectives, name), model, mesh) for name in ("mle", "iqlearn")}
+        times = {name: [update(batch) for _ in range(options.runs + 2)][2:2] for name, update in updates.items()}
+        for _ in range(options.runs):
+            for name, update in updates.items():
+                times[name].append(update(batch))
+    ratios = [b / a for a, b in zip(times["mle"], times["iqlearn"], strict=True)]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
+        "commit": commit.stdout.strip(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
+        "median_seconds": {name: round(statistics.median(values), 4) for name, values in times.items()},
+        "best_seconds": {name: round(min(values), 4) for name, values in times.items()},
+        "iqlearn_over_mle": round(statistics.median(ratios), 4),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
