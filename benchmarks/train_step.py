@@ -77,12 +77,16 @@ def main() -> None:
     batch = jax.tree.map(jnp.asarray, fixed_batch(options.batch, options.inputs, options.targets))
     with sharding.use(mesh):
         updates = {name: make_update(getattr(objectives, name), model, mesh) for name in ("mle", "iqlearn")}
-        times = {name: [update(batch) for _ in range(options.runs + 2)][2:2] for name, update in updates.items()}
+        times = {
+            name: [update(batch) for _ in range(options.runs + 2)][2:2] for name, update in updates.items()
+        }
         for _ in range(options.runs):
             for name, update in updates.items():
                 times[name].append(update(batch))
     ratios = [b / a for a, b in zip(times["mle"], times["iqlearn"], strict=True)]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     result = {
         "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
         "commit": commit.stdout.strip(),

@@ -1,10 +1,13 @@
 """Files on a disk or in a bucket (gs://), which appear whole or not at all."""
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
+
+from lmirl_jax.types import UserError
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
@@ -26,3 +29,26 @@ def writing(path: epath.PathLike) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
+    """Keeps other runs on this machine out of a folder; released when the process ends, however it does.
+
+    Raises:
+        UserError: another run is at work in the folder.
+    """
+    if "://" in str(folder):  # A bucket has no locks.
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # A file system without locks.
+        yield

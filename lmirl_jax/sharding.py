@@ -116,7 +116,7 @@ def _checked(mesh: Mesh, parameter: str, logical: str, size: int) -> str | None:
     return axis
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
+def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1, name: str = "BATCH_SIZE") -> None:
     """Raises a UserError unless the mesh and the microbatches divide the batch."""
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * microbatches
     if batch_size < 1 or batch_size % parts:
@@ -124,7 +124,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None
         below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
         nearest = f"{below} or {above}" if below > 0 else f"{above}"
         raise UserError(
-            f"BATCH_SIZE={batch_size} cannot be split over the mesh "
+            f"{name}={batch_size} cannot be split over the mesh "
             f"data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}{micro}: "
             f"make it a multiple of {parts} (such as {nearest}), or change the mesh"
         )

@@ -11,7 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "lmirl_jax"
 TASKS = PACKAGE.parent / "tasks"
 FLOORS = {
     "types": 0,
-    "files": 0,
+    "files": 1,
     "soft_q": 1,
     "objectives": 2,
     "models": 2,

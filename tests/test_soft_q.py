@@ -57,7 +57,9 @@ def test_gradients_against_finite_differences(name):
         targets = jnp.array([[0, 1, 4], [2, 2, 3]])
 
         def f(x):
-            out = soft_q.from_logits(jnp.asarray(x), targets, temperature=0.7, with_entropy=True, with_sum=True)
+            out = soft_q.from_logits(
+                jnp.asarray(x), targets, temperature=0.7, with_entropy=True, with_sum=True
+            )
             return jnp.sum(getattr(out, name) * jnp.arange(6.0).reshape(2, 3))
 
         check_grads(f, (logits,), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)

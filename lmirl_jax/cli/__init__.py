@@ -33,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except Exception as error:
+        if "No space left on device" in str(error):  # Whoever met it: Python, Orbax or TensorFlow.
+            return _fail(
+                "no space left on a disk that is written to: free some, then run the same command again", 1
+            )
         if not _is_user_error(error):
             raise
         # Gin adds lines about the call in which an error was raised: ours is the first.

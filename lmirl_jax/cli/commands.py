@@ -6,6 +6,7 @@ import textwrap
 from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
+CHECKPOINT = "--gin.CHECKPOINT_PATH=\"'/tmp/run'\""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +33,13 @@ COMMANDS = {
         "lmirl_jax.cli.eval",
         "measure a run's checkpoint: the task's metrics and diversity over sampling temperatures",
         CONFIGURATION | PROCESSES,
-        ("lmirl eval --gin_file=/tmp/run/config.gin",),
+        (f"lmirl eval --gin_file=gin/runs/eval.gin {CHECKPOINT} --gin.TEMPERATURES='[0.0, 1.0]'",),
     ),
     "infer": Command(
         "lmirl_jax.cli.infer",
         "write a run's answers to prompts as JSONL",
         CONFIGURATION | PROCESSES,
-        ("lmirl infer --gin_file=/tmp/run/config.gin",),
+        (f"lmirl infer --gin_file=gin/runs/infer.gin {CHECKPOINT} --gin.NUM_SAMPLES=4",),
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
@@ -48,9 +49,9 @@ COMMANDS = {
     ),
     "quickstart": Command(
         "lmirl_jax.cli.quickstart",
-        "train a tiny T5 twice, by MLE and by IQLearn, and compare both: six minutes on two CPU cores",
-        {},
-        ("lmirl quickstart",),
+        "train a tiny T5 twice, by MLE and by IQLearn, and compare both: four minutes on two CPU cores",
+        CONFIGURATION,
+        ("lmirl quickstart", "lmirl quickstart --gin.TRAIN_STEPS=200 --gin.MODEL_DIR=\"'/tmp/quickstart'\""),
     ),
 }
 GIN_VALUES = (

@@ -59,9 +59,10 @@ def _set_data_folders(flags: Flags) -> None:
 
 def _log_to_stderr() -> None:
     """Our own warnings, a line each; libraries' below errors stay out of the way."""
-    handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax: its own steps, and what it does without.
     logger = logging.getLogger("lmirl_jax")
-    logger.handlers, logger.propagate = [handler], False
+    logger.handlers = [handler]
+    logger.propagate = False
     logger.setLevel(logging.INFO)

@@ -24,6 +24,11 @@ def main(flags: Flags) -> int:
         [RUN_FILE, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths, complete=False
     )
     directory = files.absolute(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
+    with files.held_alone(directory, "MODEL_DIR"):
+        return _run(flags, directory, began)
+
+
+def _run(flags: Flags, directory: epath.Path, began: float) -> int:
     commands = []
     for label, name in RUNS.items():
         run = directory / name

@@ -75,6 +75,10 @@ class Evaluator:
     ):
         self.data, self.generator, self.temperature, self.folder = data, generator, temperature, folder
 
+    def check(self, mesh: Mesh) -> None:
+        if self.data is not None:
+            self.generator.check(mesh)
+
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:

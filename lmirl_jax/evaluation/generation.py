@@ -58,13 +58,16 @@ class Generator:
             seed,
         )
 
+    def check(self, mesh: Mesh) -> None:
+        sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
+
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Prompts, temperature: float
     ) -> Iterator[Answers]:
         """Answers each prompt in order; a temperature of 0 takes the likeliest token each time."""
         if temperature < 0:
             raise UserError(f"sampling temperature {temperature} must be 0 (the likeliest token) or positive")
-        sharding.check_batch_size(mesh, self.batch_size)
+        self.check(mesh)
         length = self.max_length or prompts.lengths["targets"]
         rows = sharding.local_rows(mesh, self.batch_size)
         key = jax.random.key(self.seed)

@@ -5,6 +5,7 @@ Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,9 @@ class DecoderLayer(nnx.Module):
 class Stack(nnx.Module):
     """What encoder and decoder share: scanned layers under one bias of relative positions and a last norm."""
 
-    def __init__(self, config: T5Config, layer: type[nnx.Module], count: int, *, key: Key[Array, ""]):
+    def __init__(
+        self, config: T5Config, layer: Callable[..., nnx.Module], count: int, *, key: Key[Array, ""]
+    ):
         keys = jax.random.split(key, 3)
         self.config, self.count = config, count
         self.relpos_bias = RelativeBias(

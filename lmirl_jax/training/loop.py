@@ -12,7 +12,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import sharding
+from lmirl_jax import files, sharding
 from lmirl_jax.training import checkpoints
 from lmirl_jax.training.metric_writers import MetricWriter, open_writers
 from lmirl_jax.training.model_info import write_model_info
@@ -27,6 +27,10 @@ from lmirl_jax.types import BatchIterator, ModelConfig, Objective, Schedule, Tra
 @runtime_checkable
 class Evaluation(Protocol):
     """Something to measure of the parameters now and then."""
+
+    def check(self, mesh: Mesh) -> None:
+        """Raises a UserError, before training, where it could not run on the mesh."""
+        ...
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.PathLike, step: int
@@ -100,6 +104,8 @@ def train(
     """
     _check(train_steps, eval_period, log_period, model, data)
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
+    for evaluation in evaluations:
+        evaluation.check(mesh)
     directory = checkpoints.prepare_directory(model_dir)
     key = jax.random.key(seed)
     graph, _ = build(model, key)
@@ -132,7 +138,12 @@ def train(
         eval_period,
         log_period,
     )
-    with contextlib.closing(checkpoints.Checkpoints(directory, checkpoint)) as saved, sharding.use(mesh):
+    alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
+    with (
+        alone,
+        contextlib.closing(checkpoints.Checkpoints(directory, checkpoint)) as saved,
+        sharding.use(mesh),
+    ):
         start = saved.latest_step()
         if start is not None:
             state, position = saved.restore(start, shapes, shardings)

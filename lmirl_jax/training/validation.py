@@ -46,6 +46,10 @@ class Validation:
         self.data, self.objective, self.td_weight = data, objective, td_weight
         self.batch_size, self.max_batches = batch_size, max_batches
 
+    def check(self, mesh: Mesh) -> None:
+        if self.data is not None:
+            sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
+
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:

@@ -133,12 +133,16 @@ def test_keeps_the_newest_and_every_period(tmp_path):
 def test_evaluations_share_the_line_of_their_step(tmp_path):
     calls = []
 
-    def evaluation(graph, params, mesh, model_dir, step):
-        calls.append(step)
-        return {"eval/length": 3.0, "eval/undefined": float("nan")}
+    class Measuring:
+        def check(self, mesh):
+            calls.append("checked")
 
-    train(tmp_path, train_steps=3, evaluations=[evaluation], eval_period=2)
-    assert calls == [2, 3]
+        def __call__(self, graph, params, mesh, model_dir, step):
+            calls.append(step)
+            return {"eval/length": 3.0, "eval/undefined": float("nan")}
+
+    train(tmp_path, train_steps=3, evaluations=[Measuring()], eval_period=2)
+    assert calls == ["checked", 2, 3]
     lines = metrics(tmp_path)
     assert [line.get("eval/length") for line in lines] == [None, 3.0, 3.0]
     assert not any("eval/undefined" in line for line in lines)
@@ -217,3 +221,12 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
         train(folder, train_steps=5, model=wider)
     with pytest.raises(UserError, match="does not fit this run's optimizer"):
         train(folder, train_steps=5, optimizer=training.adafactor(1e-3, min_dim_size_to_factor=8))
+
+
+def test_a_second_run_keeps_out(tmp_path):
+    from lmirl_jax import files
+
+    with files.held_alone(files.absolute(tmp_path), "MODEL_DIR"):
+        with pytest.raises(UserError, match="another run is at work in MODEL_DIR"):
+            train(tmp_path)
+    train(tmp_path, train_steps=1)
