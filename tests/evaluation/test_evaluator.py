@@ -1,0 +1,145 @@
+"""Answers and their measures on a stand-in data set and policy, where every number can be counted by hand."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from flax import nnx
+
+from lmirl_jax.evaluation import Answers, Evaluator, Generator, measure
+from lmirl_jax.types import Batch, Unembedding, UserError
+from tests.training.fakes import mesh_of
+
+LENGTH = 4
+
+
+class Digits:
+    """Prompts 0, 1, 2, ..; an answer is its tokens as text, and is right where it begins with the prompt's number."""
+
+    name = "digits"
+
+    def __init__(self, count: int):
+        self.count = count
+        self.lengths = {"inputs": 2, "targets": LENGTH}
+
+    def batches(self, batch_size):
+        for start in range(0, self.count, batch_size):
+            tokens = np.zeros((batch_size, 2), np.int32)
+            numbers = list(range(start, min(start + batch_size, self.count)))
+            tokens[: len(numbers), 0] = [n + 2 for n in numbers]
+            empty = np.zeros((batch_size, LENGTH), np.int32)
+            zeros = np.zeros((batch_size, LENGTH), np.float32)
+            examples = [{"number": n, "inputs_pretokenized": str(n)} for n in numbers]
+            yield Batch(tokens, empty, empty, zeros, zeros, zeros), examples
+
+    def decode(self, tokens):
+        return " ".join(str(token) for token in tokens if token > 1)
+
+    def prompt_metrics(self, example, texts):
+        return {
+            "accuracy": float(np.mean([text.split(" ")[0] == str(example["number"] + 2) for text in texts]))
+        }
+
+    def metrics(self, predictions):
+        return {
+            "accuracy": float(np.mean([p.split(" ")[0] == str(i + 2) for i, p in enumerate(predictions)]))
+        }
+
+
+class Echo(nnx.Module):
+    """Says its prompt's token, which it is sure of, or EOS, by a coin; parameters: how likely EOS is."""
+
+    def __init__(self):
+        self.bias = nnx.Param(jax.numpy.zeros(()))
+
+    def hidden(self, batch, dropout_keys=None):
+        raise AssertionError("sampling goes through the cache")
+
+    def unembedding(self):
+        return Unembedding(jax.numpy.eye(8))
+
+    def start_decoding(self, batch, max_length, num_samples=1):
+        prompt = jax.numpy.repeat(batch.encoder_input_tokens[:, 0], num_samples)
+        return (prompt, jax.numpy.zeros((), "int32")), jax.numpy.zeros_like(prompt)
+
+    def decode(self, cache, tokens):
+        prompt, t = cache
+        logits = 1e4 * jax.nn.one_hot(prompt, 8) - 1e4
+        ending = (t > 0) & (jax.numpy.arange(8) == 1)
+        return (prompt, t + 1), jax.numpy.where(ending, self.bias[...], logits)
+
+
+def policy():
+    graph, state = nnx.split(Echo())
+    return graph, nnx.to_pure_dict(state)
+
+
+def test_answers_do_not_depend_on_batch_size_or_mesh():
+    graph, params = policy()
+    settings = [(mesh_of(1, 1, 1, 1), 1), (mesh_of(1, 1, 1, 1), 4), (mesh_of(8, 2, 2, 2), 4)]
+    found = [
+        [a.texts for a in Generator(size, num_samples=3, seed=7)(graph, params, mesh, Digits(6), 1.0)]
+        for mesh, size in settings
+    ]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 6 and len({text for texts in found[0] for text in texts}) > 6
+
+
+def test_tokens_and_log_probs_end_with_eos():
+    graph, params = policy()
+    for answer in Generator(4, num_samples=8)(graph, params, mesh_of(1, 1, 1, 1), Digits(2), 1.0):
+        for tokens, log_probs in zip(answer.tokens, answer.log_probs, strict=True):
+            assert len(tokens) == len(log_probs) <= LENGTH
+            assert tokens[-1] == 1 or len(tokens) == LENGTH
+            np.testing.assert_allclose(log_probs[0], 0.0, atol=1e-3)  # the first token is sure
+            np.testing.assert_allclose(log_probs[1:], np.log(0.5), atol=1e-3)  # then a coin
+
+
+def answers(*texts_of_prompts):
+    return [
+        Answers(
+            {"number": i},
+            texts,
+            tuple((9,) * (len(text.split()) + 1) for text in texts),
+            ((0.0,),) * len(texts),
+        )
+        for i, texts in enumerate(texts_of_prompts)
+    ]
+
+
+def test_measures_by_hand():
+    """Prompt 0 is answered rightly by one of two samples, prompt 1 by both, which are the same."""
+    metrics, per_prompt = measure(Digits(2), answers(("2 4", "5 5"), ("3 6", "3 6")))
+    assert per_prompt["accuracy"] == [0.5, 1.0] and metrics["accuracy"] == 0.75
+    assert per_prompt["self_bleu"][1] == pytest.approx(100.0)
+    assert metrics["self_bleu"] == pytest.approx(np.mean(per_prompt["self_bleu"]))
+    assert metrics["answer_tokens"] == 3.0
+    assert metrics["distinct_1"] == 5 / 8  # 2 4 5 3 6 of eight
+    assert metrics["distinct_2"] == 3 / 4
+
+
+def test_one_sample_has_no_diversity():
+    metrics, _ = measure(Digits(2), answers(("2 4",), ("3 6",)))
+    assert "self_bleu" not in metrics and metrics["accuracy"] == 1.0
+
+
+def test_the_evaluator_writes_its_answers(tmp_path):
+    graph, params = policy()
+    evaluator = Evaluator(Digits(3), Generator(4), temperature=0.0)
+    metrics = evaluator(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 12)
+    assert metrics["eval/digits/accuracy"] == 1.0
+    lines = (tmp_path / "inference_eval/digits-000012.jsonl").read_text().splitlines()
+    assert [json.loads(line)["inputs"] for line in lines] == ["0", "1", "2"]
+    assert Evaluator(None, Generator(4))(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 1) == {}
+
+
+def test_what_does_not_fit():
+    graph, params = policy()
+    with pytest.raises(UserError, match="NUM_SAMPLES=0"):
+        Generator(num_samples=0)
+    with pytest.raises(UserError, match=r"temperature -0.5 must be 0"):
+        next(Generator(4)(graph, params, mesh_of(1, 1, 1, 1), Digits(2), -0.5))
+    with pytest.raises(UserError, match="EVAL_BATCH_SIZE=6"):
+        Generator(6).check(mesh_of(8, 2, 2, 2))

@@ -1,0 +1,52 @@
+"""metrics.jsonl and TensorBoard events: what is written, what is left out, what a killed run left behind."""
+
+import json
+
+import pytest
+from etils import epath
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lmirl_jax.training import metric_writers
+
+
+def test_undefined_values_are_left_out(tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    writer = metric_writers.JsonlWriter(path, 0)
+    writer.write(1, {"train/loss": 1.5, "train/reward": float("nan"), "x": float("inf")})
+    assert json.loads(path.read_text()) == {"step": 1, "train/loss": 1.5}  # written at once, not at the end
+    writer.close()
+
+
+def test_lines_after_the_checkpoint_are_dropped(tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"st')
+    writer = metric_writers.JsonlWriter(path, 2)
+    writer.write(3, {"a": 30.0})
+    writer.close()
+    assert metric_writers.read_metrics(path) == [
+        {"step": 1, "a": 1},
+        {"step": 2, "a": 2},
+        {"step": 3, "a": 30.0},
+    ]
+
+
+def test_tensorboard_reads_what_is_written(tmp_path):
+    writer = metric_writers.TensorBoardWriter(epath.Path(tmp_path))
+    writer.write(3, {"train/loss": 0.25, "undefined": float("nan")})
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["tensors"] + events.Tags()["scalars"] == ["train/loss"]
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    metric_writers.open_writers(epath.Path(tmp_path), 0, tensorboard=True, wandb_project=None).write(
+        1, {"a": 1.0}
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_is_an_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(metric_writers.UserError, match=r"pip install 'lmirl_jax\[wandb\]'"):
+        metric_writers.WandbWriter("project")
