@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit codes, its flags, and what it must not import to answer."""
 
+import shlex
 import subprocess
 import sys
 
@@ -105,7 +106,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_a_closed_pipe_is_quiet():
-    command = f"{sys.executable} -m lmirl_jax train --help | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m lmirl_jax train --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode in (0, 141)

@@ -70,4 +70,6 @@ def test_as_a_seqio_task(shared_data, tmp_path, vocabulary, answers):
 
 
 def test_importing_twice_is_safe():
+    before = gsm8k.seqio.TaskRegistry.names()
     importlib.reload(gsm8k)
+    assert gsm8k.seqio.TaskRegistry.names() == before

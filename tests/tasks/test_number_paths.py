@@ -83,13 +83,15 @@ def test_as_a_seqio_task(tmp_path):
     }
 
 
-def test_importing_twice_is_safe():
-    importlib.reload(number_paths)
-
-
 def test_a_wrong_sum_is_carried_through():
     right = "3+8=11 5+9=14 11+14=25"
     wrong = number_paths.with_wrong_sum(right)
     assert wrong == "3+8=12 5+9=14 12+14=26"
     assert check("3+8+5+9", wrong) == (2, 3, False, False)
     assert number_paths.with_wrong_sum("1+2=3 3+3=6 6+9=15") == "1+2=4 4+3=7 7+9=16"
+
+
+def test_importing_twice_is_safe():  # The last one: it makes the module's classes anew.
+    before = number_paths.seqio.TaskRegistry.names()
+    importlib.reload(number_paths)
+    assert number_paths.seqio.TaskRegistry.names() == before
