@@ -6,6 +6,7 @@ one number, the examples that all processes have consumed together.
 
 import hashlib
 import json
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -197,7 +198,13 @@ def check_lengths(
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
-    _log.warning("%s and are truncated; %s", message, remedy)
+    warn_once(f"{message} and are truncated; {remedy}")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Loss and answers are measured on one split: what it cuts off is said once."""
+    _log.warning("%s", message)
 
 
 def _positive(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
-from lmirl_jax.data.dataset import check_lengths, check_sizes
+from lmirl_jax.data.dataset import check_lengths, check_sizes, warn_once
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.seqio_library import seqio
@@ -161,7 +161,7 @@ def validation_dataset(
 ) -> EvalDataset | None:
     """An `EvalDataset`, or None where no part of the task has the split: then there is nothing to evaluate on."""
     if not has_split(task, split):
-        _log.warning("%s has no split %r: evaluation on it is skipped", task.name, split)
+        warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
         return None
     return EvalDataset(task, lengths, split, **arguments)
 
