@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import threading
 
 from etils import epath
 
@@ -61,8 +62,15 @@ def _log_to_stderr() -> None:
     """Our own warnings, a line each; libraries' below errors stay out of the way."""
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax: its own steps, and what it does without.
+    # Orbax tells of its own steps, and of a failed write once a thread: the command tells of it, in one line.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    threading.excepthook = _quiet_about_full_disks
     logger = logging.getLogger("lmirl_jax")
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)
+
+
+def _quiet_about_full_disks(failure: threading.ExceptHookArgs) -> None:
+    if "No space left on device" not in str(failure.exc_value):
+        threading.__excepthook__(failure)

@@ -4,9 +4,9 @@ Example k of the order is computed from k (Grain's index shuffle): no process re
 one number, the examples that all processes have consumed together.
 """
 
+import functools
 import hashlib
 import json
-import functools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -5,6 +5,7 @@ A run keeps them in MODEL_DIR/checkpoints/STEP, each with the items `state` (ste
 
 import dataclasses
 import functools
+import shutil
 from typing import Any
 
 import jax
@@ -85,10 +86,23 @@ class Checkpoints:
         """Saves, unless that step is there; returns as soon as the arrays are copied off the devices."""
         if self._manager.latest_step() == step:
             return
+        self._check_space(step, state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_as_dict(state)), data=ocp.args.JsonSave(data_state)
         )
         self._manager.save(step, args=items, force=True)
+
+    def _check_space(self, step: int, state: TrainState) -> None:
+        """A disk that fills up in the midst of a write would leave half a checkpoint, and Orbax to say so at length."""
+        if "://" in str(self._manager.directory):
+            return
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._manager.directory).free
+        if free < needed:
+            raise UserError(
+                f"the checkpoint of step {step} needs {needed / 1e6:,.0f} MB and {self._manager.directory} has "
+                f"{free / 1e6:,.0f} MB left: free some, then run the same command again"
+            )
 
     def restore(
         self, step: int, shapes: TrainState, shardings: TrainState

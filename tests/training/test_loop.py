@@ -230,3 +230,14 @@ def test_a_second_run_keeps_out(tmp_path):
     with files.held_alone(files.absolute(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
     train(tmp_path, train_steps=1)
+
+
+def test_a_disk_without_room_for_a_checkpoint(tmp_path, monkeypatch):
+    """Said before anything is written; with room again, the same call goes on."""
+    full = type("Usage", (), {"free": 1000})()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: full)
+        with pytest.raises(UserError, match=r"checkpoint of step 2 needs \d+ MB and .* has 0 MB left"):
+            train(tmp_path)
+    assert os.listdir(tmp_path / "checkpoints") == []
+    train(tmp_path, train_steps=2)
