@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from lmirl_jax.evaluation.front import Cell, curves, describe, entry, temperature_texts
-from lmirl_jax.rewards import figures, heatmap
+from lmirl_jax.rewards.figures import front_figure, loss_figure
+from lmirl_jax.rewards.heatmap import Row
 from lmirl_jax.rewards.report import Report
 
 FAIRNESS = (
@@ -29,7 +30,7 @@ class HeatMap:
     """Answers to one prompt, scored by one model: a heading, the prompt, a sentence that explains, the labelled rows."""
 
     title: str
-    rows: Sequence[heatmap.Row]
+    rows: Sequence[Row]
     prompt: str = ""
     explanation: str = ""
 
@@ -68,9 +69,9 @@ def quickstart_report(
     report = Report(title, lead)
     report.section("Verdict", *([verdict] if isinstance(verdict, str) else verdict), callout=True)
     report.section("Quality and diversity", FAIRNESS)
-    report.figures(*(figures.front_figure(cells, diversity=[name]) for name in measures), caption=READING)
+    report.figures(*(front_figure(cells, diversity=[name]) for name in measures), caption=READING)
     add_sweep_table(report, cells, ["accuracy", *measures])
-    report.section("Training loss").figures(figures.loss_figure(losses), caption=loss_note)
+    report.section("Training loss").figures(loss_figure(losses), caption=loss_note)
     if heatmaps:
         report.section("Token rewards", REWARDS)
         for shown in heatmaps:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax import __version__
-from lmirl_jax.rewards import heatmap, page_style
+from lmirl_jax.rewards.heatmap import STYLE as HEAT_STYLE
+from lmirl_jax.rewards.heatmap import Row, heat_map
+from lmirl_jax.rewards.page_style import STYLE
 from lmirl_jax.types import UserError
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -97,9 +99,9 @@ class Report:
             )
         return self._add(_table(header, rows, groups), *_caption(caption))
 
-    def heat_map(self, rows: Sequence[heatmap.Row], *, caption: str = "", unit: str = "nats") -> "Report":
+    def heat_map(self, rows: Sequence[Row], *, caption: str = "", unit: str = "nats") -> "Report":
         """Adds the tokens of one or more answers, coloured by their rewards on one scale."""
-        return self._add(heatmap.heat_map(rows, unit=unit), *_caption(caption))
+        return self._add(heat_map(rows, unit=unit), *_caption(caption))
 
     def html(self) -> str:
         """The whole page."""
@@ -110,7 +112,7 @@ class Report:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>{page_style.STYLE}{heatmap.STYLE}</style></head>\n"
+            f"<title>{title}</title>\n<style>{STYLE}{HEAT_STYLE}</style></head>\n"
             f"<body><main><header><h1>{title}</h1>{lead}</header>\n{sections}\n"
             f"<footer>lmirl_jax {__version__}</footer></main></body></html>\n"
         )

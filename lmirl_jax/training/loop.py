@@ -11,9 +11,16 @@ import optax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
 from lmirl_jax import files, sharding
-from lmirl_jax.training import checkpoints
+from lmirl_jax.training.checkpoints import (
+    CheckpointConfig,
+    Checkpoints,
+    find_checkpoint,
+    load_params,
+    prepare_directory,
+)
 from lmirl_jax.training.metric_writers import MetricWriter, open_writers
 from lmirl_jax.training.model_info import write_model_info
 from lmirl_jax.training.pending_metrics import PendingMetrics
@@ -65,7 +72,7 @@ def train(
     td_weight: float | Schedule = 0.0,
     evaluations: Sequence[Evaluation] = (),
     eval_period: int = 1000,
-    checkpoint: checkpoints.CheckpointConfig = checkpoints.CheckpointConfig(),
+    checkpoint: CheckpointConfig = CheckpointConfig(),
     initial_checkpoint_path: str | None = None,
     microbatches: int = 1,
     seed: int = 0,
@@ -106,7 +113,7 @@ def train(
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     for evaluation in evaluations:
         evaluation.check(mesh)
-    directory = checkpoints.prepare_directory(model_dir)
+    directory = prepare_directory(model_dir)
     key = jax.random.key(seed)
     graph, _ = build(model, key)
     shapes, shardings = state_shardings(mesh, model, optimizer, key)
@@ -141,24 +148,42 @@ def train(
     alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
         alone,
-        contextlib.closing(checkpoints.Checkpoints(directory, checkpoint)) as saved,
+        contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(mesh),
     ):
-        start = saved.latest_step()
-        if start is not None:
-            state, position = saved.restore(start, shapes, shardings)
-            batches.set_state(position)
-        else:
-            state = init_state(shardings, model, optimizer, key)
-        if start is None and initial_checkpoint_path is not None:
-            found = checkpoints.find_checkpoint(initial_checkpoint_path)
-            params = checkpoints.load_params(found, shapes.params, shardings.params)
-            state = dataclasses.replace(state, params=params)
+        state, start = _first_state(
+            run, saved, shapes, shardings, model, optimizer, key, initial_checkpoint_path
+        )
         if jax.process_index() == 0:
             on_start(directory)
             write_model_info(directory / "model-info.txt", shapes.params, shardings.params)
-        with contextlib.closing(open_writers(directory, start or 0, tensorboard, wandb_project)) as writers:
-            return _run_steps(run, state, start or 0, saved, writers)
+        with contextlib.closing(open_writers(directory, start, tensorboard, wandb_project)) as writers:
+            return _run_steps(run, state, start, saved, writers)
+
+
+def _first_state(
+    run: Run,
+    saved: Checkpoints,
+    shapes: TrainState,
+    shardings: TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    initial_checkpoint_path: str | None,
+) -> tuple[TrainState, int]:
+    """The state of the run's newest checkpoint and its step; else a fresh one, with given parameters if any, and 0."""
+    newest = saved.latest_step()
+    if newest is not None:
+        state, position = saved.restore(newest, shapes, shardings)
+        run.batches.set_state(position)
+        return state, newest
+    # A wrong path is found before anything is computed.
+    initial = None if initial_checkpoint_path is None else find_checkpoint(initial_checkpoint_path)
+    state = init_state(shardings, model, optimizer, key)
+    if initial is not None:
+        params = load_params(initial, shapes.params, shardings.params)
+        state = dataclasses.replace(state, params=params)
+    return state, 0
 
 
 def _check(train_steps: int, eval_period: int, log_period: int, model: ModelConfig, data: TrainData) -> None:
@@ -177,7 +202,7 @@ def _check(train_steps: int, eval_period: int, log_period: int, model: ModelConf
 
 
 def _run_steps(
-    run: Run, state: TrainState, start: int, saved: checkpoints.Checkpoints, writers: MetricWriter
+    run: Run, state: TrainState, start: int, saved: Checkpoints, writers: MetricWriter
 ) -> TrainState:
     """The loop: while a step runs on the devices, the metrics of the one before are read and written."""
     progress = Progress("train", start, run.train_steps, quiet=jax.process_index() != 0)
