@@ -15,6 +15,7 @@ from typing import Any
 import gin
 
 from lmirl_jax import configuration_errors as errors
+from lmirl_jax import files
 from lmirl_jax.types import UserError
 
 _MISSING = object()
@@ -82,6 +83,15 @@ def macro(name: str, default: Any = _MISSING) -> Any:
             require(name)
         return default
     return copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))  # A copy resolves gin's references.
+
+
+def make_absolute(names: Iterable[str]) -> None:
+    """Binds macros that hold a relative path to the same path from the root, so that it means the same elsewhere."""
+    for name in names:
+        value = macro(name, None)
+        if isinstance(value, str) and "://" not in value:
+            with gin.unlock_config():
+                gin.bind_parameter(f"{name}/gin.macro.value", str(files.absolute(value)))
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:

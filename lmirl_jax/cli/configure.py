@@ -7,24 +7,28 @@ import threading
 from etils import epath
 
 from lmirl_jax import configuration
-from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.processes import initialize_distributed
+
+# What is read from where the command was typed: a run's config.gin has it from the root, for later commands elsewhere.
+PATHS = ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH")
 
 
 def configure(flags: Flags) -> None:
     """Joins the other processes, reads the gin files and points the data room at its folders."""
-    _start(flags)
+    _start(flags, "gin/runs/finetune.gin")
     configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
+    configuration.make_absolute(PATHS)
     _set_data_folders(flags)
 
 
-def configure_from_run(flags: Flags) -> epath.Path:
+def configure_from_run(flags: Flags, run_file: str) -> epath.Path:
     """The same for a command over a checkpoint: the run's own config.gin comes first, the given files over it.
 
     Returns:
         The checkpoint's folder, found from CHECKPOINT_PATH.
     """
-    _start(flags)
+    _start(flags, run_file)
     configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
     configuration.require("CHECKPOINT_PATH")
     from lmirl_jax.training import checkpoints
@@ -42,7 +46,9 @@ def configure_from_run(flags: Flags) -> epath.Path:
     return checkpoint
 
 
-def _start(flags: Flags) -> None:
+def _start(flags: Flags, run_file: str) -> None:
+    if not flags.gin_file:
+        raise UsageError(f"no configuration: name one, such as --gin_file={run_file}")
     _log_to_stderr()
     initialize_distributed(flags)
     # Before the gin files import tasks: it loads SeqIO, and TensorFlow with it, without their greetings.

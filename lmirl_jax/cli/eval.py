@@ -14,7 +14,7 @@ from lmirl_jax.cli.flags import Flags
 
 
 def main(flags: Flags) -> int:
-    checkpoint = configure_from_run(flags)
+    checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
     print(configuration.configured(evaluate)(checkpoint), end="")
     return 0
 

@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, mask_to_bias
 from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, parameter, stack
-from lmirl_jax.types import Batch, Unembedding
+from lmirl_jax.types import Batch, Unembedding, UserError
 
+DTYPES = ("float32", "bfloat16")
 EncodedKeysValues = tuple[
     Float[Array, "batch inputs heads head_dim"], Float[Array, "batch inputs heads head_dim"]
 ]
@@ -49,6 +50,16 @@ class T5Config:
     scan_unroll: int = 1
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UserError(f"models.T5Config.{field.name}={value!r} must be a positive whole number")
+        if self.dtype not in DTYPES:
+            raise UserError(f"DTYPE={self.dtype!r} must be one of {', '.join(map(repr, DTYPES))}")
+        if not isinstance(self.dropout_rate, (int, float)) or not 0 <= self.dropout_rate < 1:
+            raise UserError(f"DROPOUT_RATE={self.dropout_rate!r} must be a number from 0 to below 1")
 
     def build(self, key: Key[Array, ""]) -> "T5":
         return T5(self, key=key)

@@ -109,7 +109,8 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    _check(train_steps, eval_period, log_period, model, data)
+    counts = {"TRAIN_STEPS": train_steps, "EVAL_PERIOD": eval_period, "LOG_PERIOD": log_period}
+    _check(counts | {"NUM_MICROBATCHES": microbatches}, td_weight, model, data)
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     for evaluation in evaluations:
         evaluation.check(mesh)
@@ -186,14 +187,15 @@ def _first_state(
     return state, 0
 
 
-def _check(train_steps: int, eval_period: int, log_period: int, model: ModelConfig, data: TrainData) -> None:
-    for name, value in {
-        "TRAIN_STEPS": train_steps,
-        "EVAL_PERIOD": eval_period,
-        "LOG_PERIOD": log_period,
-    }.items():
+def _check(whole_numbers: Mapping[str, Any], td_weight: Any, model: ModelConfig, data: TrainData) -> None:
+    """Raises a UserError for what is wrong before anything is made."""
+    for name, value in whole_numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name}={value!r} must be a positive whole number")
+    if not callable(td_weight) and not (isinstance(td_weight, (int, float)) and td_weight >= 0):
+        raise UserError(
+            f"TD_WEIGHT={td_weight!r} must be a number of 0 or more, or a schedule such as @training.constant()"
+        )
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "

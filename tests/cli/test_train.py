@@ -179,10 +179,20 @@ ERRORS = {
         ["--gin.MODEL_DIR='/proc/run'"],
         "cannot write to MODEL_DIR /proc/run",
     ),
+    "a type that does not exist": (["--gin.DTYPE='float99'"], "'float32', 'bfloat16'"),
+    "a dropout of more than all": (["--gin.DROPOUT_RATE=2.0"], "DROPOUT_RATE=2.0"),
     "an evaluation that the mesh does not divide": (["--gin.EVAL_BATCH_SIZE=9"], "EVAL_BATCH_SIZE=9"),
     "a mesh of the wrong size": (["--gin.sharding.make_mesh.data=3"], "8 device"),
     "a mesh that does not divide the model": (["--gin.sharding.make_mesh.tensor=8"], "heads=4"),
 }
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "infer"])
+def test_a_command_without_a_configuration_names_one(command, capfd):
+    from lmirl_jax.cli import main
+
+    assert main([command, "--gin.MODEL_DIR='x'"]) == 2
+    assert "no configuration: name one, such as --gin_file=gin/runs/" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -202,3 +212,14 @@ def test_each_error_is_one_line(case, tmp_path, capfd, monkeypatch):
     assert len(lines) == 1 and lines[0].startswith("lmirl: "), lines
     assert expected in lines[0]
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("TD_WEIGHT='a'", "TD_WEIGHT='a'"), ("LEARNING_RATE='a'", "peak='a'")]
+)
+def test_a_value_of_another_type_is_one_line(setting, expected, tmp_path):
+    """In a process of its own: in this one every signature is checked, and a type error comes first."""
+    done = lmirl("train", *SMALL, "--gin.MODEL_DIR='run'", f"--gin.{setting}", folder=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and expected in done.stderr
