@@ -114,7 +114,6 @@ def train(
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     for evaluation in evaluations:
         evaluation.check(mesh)
-    directory = prepare_directory(model_dir)
     key = jax.random.key(seed)
     graph, _ = build(model, key)
     shapes, shardings = state_shardings(mesh, model, optimizer, key)
@@ -134,6 +133,7 @@ def train(
         donate_argnums=0,
     )
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
+    directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
         directory,
         mesh,

@@ -211,7 +211,7 @@ def test_each_error_is_one_line(case, tmp_path, capfd, monkeypatch):
     ]  # Once, where no cache has it yet.
     assert len(lines) == 1 and lines[0].startswith("lmirl: "), lines
     assert expected in lines[0]
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
