@@ -1,7 +1,7 @@
 """Seconds of one update: T5 1.1 on a fixed batch, MLE and IQLearn in turn.
 
     launch/local.sh python benchmarks/train_step.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=15]
-        [--dtype=float32] [--unroll=1]
+        [--dtype=float32] [--remat=none] [--unroll=1]
 
 Prints a JSON object: medians, minima, the ratio of IQLearn to MLE pair by pair, and the machine. Every timed call returns
 its loss: a gradient alone lets the compiler drop MLE's forward pass.
@@ -67,10 +67,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="small")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--remat", default="none")
     for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 15, "unroll": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", f"DTYPE = {options.dtype!r}", "REMAT = False"]
+    settings = [
+        "VOCAB_SIZE = 32128",
+        "DROPOUT_RATE = 0.1",
+        f"DTYPE = {options.dtype!r}",
+        f"REMAT = {options.remat!r}",
+    ]
     settings.append(f"models.T5Config.scan_unroll = {options.unroll}")
     configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
     model, mesh = configuration.macro("MODEL"), sharding.make_mesh()

@@ -8,7 +8,7 @@ import pytest
 from lmirl_jax import configuration, objectives, training
 from lmirl_jax.training.state import init_params
 
-SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = True"]
+SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
 # Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
 SIZES = {
     "small": 76_961_152,
@@ -38,7 +38,7 @@ def test_every_file_belongs_to_a_tested_folder():
 def test_models(name):
     configuration.load([name], SETTINGS, complete=False)
     model = configuration.macro("MODEL")
-    assert (model.vocab_size, model.dtype, model.remat) == (32128, "bfloat16", True)
+    assert (model.vocab_size, model.dtype, model.remat) == (32128, "bfloat16", "full")
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
     size = name.split("/")[-1].removesuffix(".gin")

@@ -17,6 +17,11 @@ from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, para
 from lmirl_jax.types import Batch, Unembedding, UserError
 
 DTYPES = ("float32", "bfloat16")
+REMAT = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 EncodedKeysValues = tuple[
     Float[Array, "batch inputs heads head_dim"], Float[Array, "batch inputs heads head_dim"]
 ]
@@ -32,7 +37,8 @@ class T5Config:
         num_encoder_layers, num_decoder_layers: depths.
         dropout_rate: the share of units dropped in training.
         dtype: type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
-        remat: recompute each layer in the backward pass instead of keeping its activations.
+        remat: what the backward pass computes again instead of keeping it, as in T5X's scalable T5: 'none', 'minimal' (all
+            but the products with parameters: little time, much memory), 'full' (each layer: least memory).
         scan_unroll: layers to an iteration of the scan; more run faster on a CPU, and compile slower.
         relpos_buckets, relpos_max_distance: of the bias of relative positions.
     """
@@ -46,7 +52,7 @@ class T5Config:
     num_decoder_layers: int = 8
     dropout_rate: float = 0.1
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     scan_unroll: int = 1
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
@@ -58,6 +64,8 @@ class T5Config:
                 raise UserError(f"models.T5Config.{field.name}={value!r} must be a positive whole number")
         if self.dtype not in DTYPES:
             raise UserError(f"DTYPE={self.dtype!r} must be one of {', '.join(map(repr, DTYPES))}")
+        if self.remat not in REMAT:
+            raise UserError(f"REMAT={self.remat!r} must be one of {', '.join(map(repr, REMAT))}")
         if not isinstance(self.dropout_rate, (int, float)) or not 0 <= self.dropout_rate < 1:
             raise UserError(f"DROPOUT_RATE={self.dropout_rate!r} must be a number from 0 to below 1")
 
@@ -202,7 +210,8 @@ class Stack(nnx.Module):
             x, out = body(nnx.merge(graph, parameters), x, layer_keys, slices)
             return constrain(x, "batch", None, None), out
 
-        step = jax.checkpoint(step) if self.config.remat else step
+        if self.config.remat != "none":
+            step = jax.checkpoint(step, policy=REMAT[self.config.remat])
         inputs = (parameters, jnp.arange(self.count), per_layer)
         return jax.lax.scan(step, x, inputs, unroll=min(self.config.scan_unroll, self.count))
 

@@ -130,7 +130,7 @@ def test_packed_rows_equal_unpacked(model):
     np.testing.assert_allclose(together[0, 4:7], apart[1, :3], atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full"])
 def test_cached_decoding_equals_teacher_forcing(remat):
     model = dataclasses.replace(TINY, remat=remat).build(jax.random.key(0))
     batch = batch_of(INPUTS, TARGETS)
@@ -142,7 +142,8 @@ def test_cached_decoding_equals_teacher_forcing(remat):
         np.testing.assert_allclose(hidden, forced[:, t], atol=1e-5)
 
 
-def test_remat_changes_no_gradient(model):
+@pytest.mark.parametrize("remat", ["minimal", "full"])
+def test_remat_changes_no_gradient(model, remat):
     batch = batch_of(INPUTS, TARGETS)
     keys = jax.random.split(jax.random.key(1), 2)
 
@@ -150,7 +151,7 @@ def test_remat_changes_no_gradient(model):
         graph, state = nnx.split(config.build(jax.random.key(0)))
         return jax.grad(lambda s: jnp.sum(nnx.merge(graph, s).hidden(batch, keys) ** 2))(state)
 
-    plain, again = gradient(TINY), gradient(dataclasses.replace(TINY, remat=True))
+    plain, again = gradient(TINY), gradient(dataclasses.replace(TINY, remat=remat))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), plain, again)
 
 
