@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from lmirl_jax import soft_q_blocked, tiles
 from lmirl_jax.types import Batch, Model, SoftQ
 
 
@@ -88,23 +89,55 @@ def from_hidden(
     unembedding: Float[Array, "embed vocab"],
     targets: Int[Array, "*batch"],
     *,
+    weights: Float[Array, "*batch"] | None = None,
     scale: float = 1.0,
     soft_cap: float | None = None,
     temperature: float | None = None,
     with_entropy: bool = False,
     with_sum: bool = False,
     with_max: bool = False,
+    block_size: int | None = None,
 ) -> SoftQ:
-    """Soft Q-values of hidden states: `from_logits` of `logits_from_hidden`, arguments and result as there."""
-    logits = logits_from_hidden(hidden, unembedding, scale=scale, soft_cap=soft_cap)
-    return from_logits(
-        logits,
-        targets,
-        temperature=temperature,
-        with_entropy=with_entropy,
-        with_sum=with_sum,
-        with_max=with_max,
+    """Reads soft Q-values off hidden states, with the logits whole in memory only where they are few.
+
+        from_logits(logits_from_hidden(hidden, unembedding), targets)
+
+    Large ones are worked through in tiles of tokens by words, which the backward pass makes again; the derivative is the
+    same. Within `sharding.use(mesh)` each device works on its own tokens and words, and none holds the whole unembedding.
+
+    Args:
+        hidden: hidden states, in the type in which products are taken; they are summed in float32 or wider.
+        unembedding: the output embedding, cast to the type of `hidden`.
+        targets: the token a_t taken at each position.
+        weights: where given, tokens of weight 0 are not looked at: their results and gradients are 0.
+        scale: as in `logits_from_hidden`.
+        soft_cap: as in `logits_from_hidden`, in nats.
+        temperature: as in `from_logits`, and so are `with_entropy`, `with_sum` and `with_max`.
+        block_size: tokens of a tile; None chooses by size, 0 is dense.
+
+    Returns:
+        A `SoftQ` of arrays of the shape of `targets`, in nats and float32 (float64 where `hidden` is).
+
+    Raises:
+        UserError: `block_size` is no whole number of 0 or more.
+    """
+    axes = tiles.axes_in_force(targets.shape[0] if targets.ndim else 1, *unembedding.shape)
+    tokens, words = targets.size // tiles.parts(axes.tokens), unembedding.shape[1] // tiles.parts(axes.words)
+    tile = tiles.choose_tile(tokens, words, block_size)
+    real = None if weights is None else weights != 0
+    read = {
+        "temperature": temperature,
+        "with_entropy": with_entropy,
+        "with_sum": with_sum,
+        "with_max": with_max,
+    }
+    if tile is not None:
+        form = soft_q_blocked.Form(tile, scale, soft_cap, **read)
+        return soft_q_blocked.from_hidden(form, hidden, unembedding, targets, real)
+    out = from_logits(
+        logits_from_hidden(hidden, unembedding, scale=scale, soft_cap=soft_cap), targets, **read
     )
+    return out if real is None else jax.tree.map(lambda x: jnp.where(real, x, 0.0), out)
 
 
 def of_model(
@@ -113,12 +146,13 @@ def of_model(
     dropout_keys: Key[Array, " rows"] | None = None,
     **options: float | bool | None,
 ) -> SoftQ:
-    """Soft Q-values of a batch's target tokens under a model; `options` as `from_hidden` has them."""
+    """Soft Q-values of a batch's real target tokens under a model; `options` as `from_hidden` has them."""
     unembedding = model.unembedding()
     return from_hidden(
         model.hidden(batch, dropout_keys),
         unembedding.kernel,
         batch.decoder_target_tokens,
+        weights=batch.weights,
         scale=unembedding.scale,
         soft_cap=unembedding.soft_cap,
         **options,

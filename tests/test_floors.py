@@ -26,6 +26,14 @@ FLOORS = {
     "configuration": 7,
     "cli": 8,
 }
+# Files that are part of another's room.
+ROOMS = {
+    "soft_q_blocked": "soft_q",
+    "tiles": "soft_q",
+    "configuration_errors": "configuration",
+    "__main__": "cli",
+    "__init__": "types",
+}
 HEAVY = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio")
 LIGHT_ROOMS = [room for room in FLOORS if room not in ("data", "tasks")]
 
@@ -34,7 +42,7 @@ def room_of(path: pathlib.Path) -> str:
     if path.is_relative_to(TASKS):
         return "tasks"
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return {"configuration_errors": "configuration", "__main__": "cli", "__init__": "types"}.get(name, name)
+    return ROOMS.get(name, name)
 
 
 def sources() -> list[pathlib.Path]:
@@ -68,7 +76,7 @@ def test_imports_go_down(path):
         where = f"{path}:{line}: {room} imports {name}"
         top, *rest = name.split(".")
         if top == "lmirl_jax" and rest and rest[0] != "__version__":
-            other = rest[0].replace("configuration_errors", "configuration")
+            other = ROOMS.get(rest[0], rest[0])
             assert other == room or FLOORS[other] < FLOORS[room], where
         if top == "gin":
             assert room in ("configuration", "cli"), where
