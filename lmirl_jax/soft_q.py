@@ -121,9 +121,7 @@ def from_hidden(
     Raises:
         UserError: `block_size` is no whole number of 0 or more.
     """
-    axes = tiles.axes_in_force(targets.shape[0] if targets.ndim else 1, *unembedding.shape)
-    tokens, words = targets.size // tiles.parts(axes.tokens), unembedding.shape[1] // tiles.parts(axes.words)
-    tile = tiles.choose_tile(tokens, words, block_size)
+    tile = tiles.choose_tile(*tiles.local_sizes(targets.shape, unembedding.shape), block_size)
     real = None if weights is None else weights != 0
     read = {
         "temperature": temperature,

@@ -57,15 +57,14 @@ def from_hidden(
     return _soft_q(form, _read(form, hidden, kernel, targets, real))
 
 
-def _forward(form: Form, *primals: Any) -> tuple[SoftQ, tuple]:
-    is_primal = lambda x: hasattr(x, "perturbed")  # noqa: E731
-    hidden, kernel, targets, real = jax.tree.map(lambda x: x.value, primals, is_leaf=is_primal)
+def _forward(form: Form, hidden, kernel, targets, real) -> tuple[SoftQ, tuple]:
+    hidden, kernel, targets = hidden.value, kernel.value, targets.value
+    real = None if real is None else real.value
     read = _read(form, hidden, kernel, targets, real)
     return _soft_q(form, read), (hidden, kernel, targets, real, read)
 
 
 def _backward(form: Form, residuals: tuple, cotangents: SoftQ) -> tuple:
-    hidden, kernel, *_ = residuals
     # What no loss depends on is known to be zero: an entropy that is only a metric costs nothing here.
     given = {
         name: cotangent
@@ -73,8 +72,9 @@ def _backward(form: Form, residuals: tuple, cotangents: SoftQ) -> tuple:
         if name != "max_logit" and cotangent is not None and not isinstance(cotangent, SymbolicZero)
     }
     if not given:
-        return jnp.zeros_like(hidden), jnp.zeros_like(kernel), None, None
-    return *_gradients(form, *residuals, given), None, None
+        return None, None, None, None
+    d_hidden, d_kernel = _gradients(form, *residuals, given)
+    return d_hidden, d_kernel, None, None
 
 
 from_hidden.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -92,7 +92,7 @@ def _soft_q(form: Form, read: Read) -> SoftQ:
 
 
 def _read(form: Form, hidden, kernel, targets, real) -> Read:
-    axes = axes_in_force(targets.shape[0] if targets.ndim else 1, *kernel.shape)
+    axes = axes_in_force(targets.shape, kernel.shape)
     local = functools.partial(_read_here, form, axes)
     read = on_each_device(axes, local, hidden, kernel, targets, real, out=PartitionSpec(axes.tokens))
     # A target that is no word was found on no device.
@@ -101,7 +101,7 @@ def _read(form: Form, hidden, kernel, targets, real) -> Read:
 
 
 def _gradients(form: Form, hidden, kernel, targets, real, read: Read, cotangents: dict[str, Any]):
-    axes = axes_in_force(targets.shape[0] if targets.ndim else 1, *kernel.shape)
+    axes = axes_in_force(targets.shape, kernel.shape)
     local = functools.partial(_gradients_here, form, axes)
     out = (PartitionSpec(axes.tokens), PartitionSpec(axes.embed, axes.words))
     return on_each_device(axes, local, hidden, kernel, targets, real, read, cotangents, out=out)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ class Tile(NamedTuple):
     words: int
 
     def __str__(self) -> str:
-        return f"blocked, {self.tokens:,} tokens x {self.words:,} words at a time"
+        return f"blocked, {self.tokens:,} x {self.words:,} at a time"
 
 
 def choose_tile(tokens: int, words: int, block_size: Any = None) -> Tile | None:
@@ -64,6 +64,19 @@ def choose_tile(tokens: int, words: int, block_size: Any = None) -> Tile | None:
     return Tile(block, min(width, words))
 
 
+def description(shape: Sequence[int], kernel: Sequence[int], block_size: Any = None) -> str:
+    """How soft Q-values of targets of that shape would be read off, for people."""
+    tokens, words = local_sizes(shape, kernel)
+    tile = choose_tile(tokens, words, block_size)
+    return f"{'dense' if tile is None else tile} ({tokens:,} tokens x {words:,} words a device)"
+
+
+def local_sizes(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+    """Tokens and words of one device, of targets of a shape and an `[embed, words]` kernel."""
+    axes = axes_in_force(shape, kernel)
+    return math.prod(shape) // parts(axes.tokens), kernel[1] // parts(axes.words)
+
+
 class Axes(NamedTuple):
     """The mesh axes over which tokens, words and the unembedding's rows are split; none outside a mesh."""
 
@@ -72,8 +85,8 @@ class Axes(NamedTuple):
     embed: tuple[str, ...] = ()
 
 
-def axes_in_force(rows: int, embed: int, words: int) -> Axes:
-    """What the mesh and the logical-axis rules in force split of `[rows, ...]` tokens and an `[embed, words]` kernel."""
+def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
+    """What the mesh and the logical-axis rules in force split of targets of a shape and an `[embed, words]` kernel."""
     rules = dict(spmd.get_logical_axis_rules() or ())
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty or mesh.manual_axes:
@@ -85,7 +98,9 @@ def axes_in_force(rows: int, embed: int, words: int) -> Axes:
         axes = tuple(axis for axis in axes if mesh.shape[axis] > 1)
         return axes if size % parts(axes) == 0 else ()
 
-    axes = Axes(split("batch", rows), split("vocab", words), split("embed", embed))
+    axes = Axes(
+        split("batch", shape[0] if shape else 1), split("vocab", kernel[1]), split("embed", kernel[0])
+    )
     # A kernel's rows are gathered, and their gradients scattered, among devices with different tokens.
     return axes if set(axes.embed) <= set(axes.tokens) else axes._replace(embed=())
 

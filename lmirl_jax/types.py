@@ -111,7 +111,7 @@ class Objective(Protocol):
     """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
     It names among its arguments what else it needs: `discounts` and `td_weight`, lambda of this step times the TD mask,
-    both [batch, length].
+    both [batch, length], and `vocab_size`, the number of logits.
     """
 
     def __call__(self, soft_q: SoftQ, **arrays: Any) -> Float[Array, "batch length"]: ...

@@ -1,11 +1,13 @@
 """Every bundled gin file parses and builds what it is for."""
 
+import inspect
+
 import gin
 import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import configuration, objectives, training
+from lmirl_jax import configuration, objectives, soft_q, training
 from lmirl_jax.training.state import init_params
 
 SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
@@ -46,12 +48,70 @@ def test_models(name):
         assert count == SIZES[size]
 
 
+# What each file's objective is: the plain function and the options that the file states.
+OBJECTIVES = {
+    "mle": (objectives.mle, {}),
+    "iqlearn": (objectives.iqlearn, {"td_weight": 0.1}),
+    "iqlearn_hellinger": (objectives.iqlearn, {"td_weight": 0.1, "phi": objectives.hellinger}),
+    "iqlearn_reverse_kl": (objectives.iqlearn, {"td_weight": 0.1, "phi": objectives.reverse_kl}),
+    "iqlearn_forward_kl": (objectives.iqlearn, {"td_weight": 0.1, "phi": objectives.forward_kl}),
+    "iqlearn_jensen_shannon": (objectives.iqlearn, {"td_weight": 0.1, "phi": objectives.jensen_shannon}),
+    "iqlearn_total_variation": (objectives.iqlearn, {"td_weight": 0.1, "phi": objectives.total_variation}),
+    "entropy_regularised_mle": (objectives.entropy_regularised_mle, {"entropy_weight": 0.1}),
+    "gem": (objectives.gem, {}),
+    "dft": (objectives.dft, {}),
+    "focal": (objectives.focal, {"focus": 2.0}),
+}
+
+
+def small_soft_q(temperature: float | None = None):
+    logits = 2 * jax.random.normal(jax.random.key(0), (2, 3, 5))
+    targets = jax.random.randint(jax.random.key(1), (2, 3), 0, 5)
+    discounts = jax.numpy.ones((2, 3)).at[:, -1].set(0.0)
+    return soft_q.from_logits(
+        logits, targets, temperature=temperature, with_entropy=True, with_sum=True
+    ), discounts
+
+
 @pytest.mark.parametrize("name", files("objectives"))
 def test_objectives(name):
-    configuration.load([name], complete=False)
-    objective = configuration.macro("OBJECTIVE")
-    assert getattr(objectives, name.split("/")[-1].removesuffix(".gin")).__doc__ == objective.__doc__
-    assert configuration.macro("TD_WEIGHT") >= 0
+    """The objective as gin wraps it is, called, the plain function with the options that the file states."""
+    # The run's own choice first: a file must undo what another has bound.
+    others = ["gin/objectives/iqlearn_hellinger.gin"] if name.endswith("/iqlearn.gin") else []
+    configuration.load([*others, name], complete=False)
+    objective, td_weight = configuration.macro("OBJECTIVE"), configuration.macro("TD_WEIGHT")
+    function, options = OBJECTIVES[name.split("/")[-1].removesuffix(".gin")]
+    assert td_weight == options.get("td_weight", 0.0)
+    temperature = configuration.macro("SOFT_Q_TEMPERATURE", None)
+    assert temperature == (0.7 if function is objectives.gem else None)
+    out, discounts = small_soft_q(temperature)
+    given = {"discounts": discounts, "td_weight": td_weight} if function is objectives.iqlearn else {}
+    assert set(given) <= set(inspect.signature(objective).parameters)  # How the trainer knows what to give.
+    plain = function(out, **{**given, **options})
+    np.testing.assert_array_equal(objective(out, **given), plain)
+    if name.split("/")[-1] != "mle.gin":
+        assert np.abs(plain - objectives.mle(out)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "binding", "function", "options"),
+    [
+        ("mle", "LABEL_SMOOTHING = 0.1", objectives.mle, {"label_smoothing": 0.1, "vocab_size": 5}),
+        ("mle", "Z_LOSS = 1e-4", objectives.mle, {"z_loss": 1e-4}),
+        ("focal", "FOCUS = 0.5", objectives.focal, {"focus": 0.5}),
+        (
+            "entropy_regularised_mle",
+            "ENTROPY_WEIGHT = 0.05",
+            objectives.entropy_regularised_mle,
+            {"entropy_weight": 0.05},
+        ),
+    ],
+)
+def test_what_is_commonly_overridden_in_objectives(name, binding, function, options):
+    configuration.load([f"gin/objectives/{name}.gin"], [binding], complete=False)
+    out, _ = small_soft_q()
+    given = {"vocab_size": 5} if "vocab_size" in options else {}
+    np.testing.assert_array_equal(configuration.macro("OBJECTIVE")(out, **given), function(out, **options))
 
 
 @pytest.mark.parametrize("name", files("meshes"))

@@ -43,9 +43,9 @@ COMMANDS = {
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
-        "show versions, devices and the mesh, and what is missing",
-        {},
-        ("lmirl doctor",),
+        "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read",
+        CONFIGURATION,
+        ("lmirl doctor", "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\""),
     ),
     "quickstart": Command(
         "lmirl_jax.cli.quickstart",

@@ -1,5 +1,6 @@
 """`lmirl doctor`: what is installed, what the machine has, and what is missing for a training run."""
 
+import functools
 import glob
 import importlib.metadata
 import os
@@ -29,10 +30,9 @@ NEEDED = (
 
 
 def main(flags: Flags) -> int:
-    """Prints the report; returns 0 where training can run here, else 1."""
-    del flags  # It takes none.
+    """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
     rows, problems = [], []
-    for report in (_versions, _machine, _devices, _gin_files):
+    for report in (_versions, _machine, _devices, _gin_files, functools.partial(_soft_q, flags)):
         more_rows, more_problems = report()
         rows += more_rows
         problems += more_problems
@@ -120,6 +120,29 @@ def _gin_files() -> tuple[list, list]:
         return [("gin files", "none")], [str(error)]
     problems = [] if count else [f"gin files: none in {root / 'gin'}: install lmirl_jax again"]
     return [("gin files", f"{count} bundled, in {root / 'gin'}")], problems
+
+
+def _soft_q(flags: Flags) -> tuple[list, list]:
+    """Which form soft Q-values take: the rule, or with gin files the choice for their batch, mesh and vocabulary."""
+    try:
+        from lmirl_jax import configuration, sharding, tiles
+        from lmirl_jax.types import UserError
+    except ImportError as error:
+        return [("soft Q-values", "none")], [f"soft Q-values: {error}"]
+    rule = f"dense up to {tiles.DENSE_LOGITS:,} logits a device, blocked above"
+    if not flags.gin_file:
+        return [("soft Q-values", rule)], []
+    try:
+        configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
+        configuration.require("BATCH_SIZE", "TASK_FEATURE_LENGTHS", "MODEL", "MESH")
+        rows = configuration.macro("BATCH_SIZE") // configuration.macro("NUM_MICROBATCHES", 1)
+        shape = (rows, configuration.macro("TASK_FEATURE_LENGTHS")["targets"])
+        model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
+        with sharding.use(configuration.macro("MESH")):
+            form = tiles.description(shape, (model.emb_dim, model.vocab_size), block_size)
+    except UserError as error:
+        return [("soft Q-values", rule)], [f"a run of these gin files: {error}"]
+    return [("soft Q-values", form)], []
 
 
 def _hints() -> list[str]:

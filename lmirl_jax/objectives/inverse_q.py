@@ -4,9 +4,13 @@ Q implies a reward: the one under which Q is the soft-optimal value. IQLearn fit
 reward small, and so matches not only each next token but the distribution of whole sequences.
 """
 
+import inspect
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
 
@@ -30,40 +34,55 @@ def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> 
     return soft_q.q - discounts * v_next
 
 
-def iqlearn_terms(
-    soft_q: SoftQ, discounts: Float[Array, "*batch length"]
-) -> tuple[Float[Array, "*batch length"], Float[Array, "*batch length"]]:
-    """The two terms of `iqlearn`, unweighted: `(-log pi_t, r_t ** 2)`, arguments as there."""
-    return mle(soft_q), implied_rewards(soft_q, discounts) ** 2
-
-
 def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
     *,
     td_weight: Float[Array, "..."] | float,
     mle_weight: Float[Array, "..."] | float = 1.0,
+    rewards: Float[Array, "..."] | float = 0.0,
+    phi: Callable[[Array], Array] = chi_squared,
 ) -> Float[Array, "*batch length"]:
-    """Per-token offline IQLearn with the chi-squared divergence.
+    """Per-token IQLearn: maximum likelihood, and a penalty on the implied reward that the divergence gives.
 
-        loss_t = mle_weight * -log pi(a_t|s_t) + td_weight * r_t ** 2,    r_t = q_t - discount_t * v_{t+1}
+        loss_t = mle_weight * -log pi(a_t|s_t) + (x_t - phi(x_t)) / (4 td_weight)
+        x_t = 4 td_weight * (r_t - rewards),   r_t = q_t - discount_t * v_{t+1}
 
-    The gradient flows through v_{t+1} too: without it the optimum matches local ratios only, not the occupancy.
+    For chi-squared the penalty is `td_weight * (r_t - rewards) ** 2`. It is 0 where td_weight is 0. The gradient flows
+    through v_{t+1} too: without it the optimum matches local ratios only, not the occupancy.
 
     Args:
         soft_q: `q` and `v` of the demonstrated tokens, [batch, length], in nats.
         discounts: gamma inside a sequence and 0 at its last token, [batch, length].
         td_weight: lambda times the TD mask (0 on padding and at the last token of a truncated target), broadcast to
             [batch, length]; 0 gives maximum likelihood. At soft temperature tau, lambda is tau / (4 alpha) of IQ-Learn.
-        mle_weight: the weight of the likelihood, broadcast to [batch, length].
+        mle_weight: the weight of the likelihood, broadcast to [batch, length]; 0 on sampled tokens.
+        rewards: a given reward, in nats, broadcast to [batch, length]; 0 imitates. The larger lambda, the nearer the
+            policy is to the soft-optimal one of these rewards.
+        phi: the divergence, one of `objectives.divergences`.
 
     Returns:
         The loss of each token, [batch, length], in nats. The caller masks and reduces.
 
     Source: https://arxiv.org/abs/2409.01369, equation 14; IQ-Learn, https://arxiv.org/abs/2106.12142, equation 12.
     """
-    likelihood, squared_reward = iqlearn_terms(soft_q, discounts)
+    likelihood = mle(soft_q)
     shape = likelihood.shape
-    return (
-        jnp.broadcast_to(mle_weight, shape) * likelihood + jnp.broadcast_to(td_weight, shape) * squared_reward
-    )
+    residual = implied_rewards(soft_q, discounts) - jnp.broadcast_to(rewards, shape)
+    penalty = _penalty(residual, jnp.broadcast_to(td_weight, shape), phi)
+    return jnp.broadcast_to(mle_weight, shape) * likelihood + penalty
+
+
+def _penalty(
+    residual: Float[Array, "*batch length"],
+    td_weight: Float[Array, "*batch length"],
+    phi: Callable[[Array], Array],
+) -> Float[Array, "*batch length"]:
+    """(x - phi(x)) / (4 td_weight) at x = 4 td_weight * residual; 0 without a gradient where td_weight is 0."""
+    # A configuration hands over a wrapper of the function.
+    if inspect.unwrap(phi) is inspect.unwrap(chi_squared):
+        return td_weight * residual**2
+    on = td_weight != 0
+    scale = 4 * jnp.where(on, td_weight, 1.0)
+    x = scale * jnp.where(on, residual, 0.0)
+    return (x - phi(x)) / scale

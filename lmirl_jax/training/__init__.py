@@ -11,11 +11,12 @@ from lmirl_jax.training.schedules import (
     warmup_rsqrt,
 )
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.training.step import loss_sums, train_step
+from lmirl_jax.training.step import SoftQConfig, loss_sums, train_step
 from lmirl_jax.training.validation import Validation
 
 __all__ = [
     "CheckpointConfig",
+    "SoftQConfig",
     "TrainState",
     "Validation",
     "adafactor",

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from lmirl_jax import files, sharding
+from lmirl_jax import files, sharding, tiles
 from lmirl_jax.training.checkpoints import (
     CheckpointConfig,
     Checkpoints,
@@ -27,7 +27,7 @@ from lmirl_jax.training.pending_metrics import PendingMetrics
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.training.signals import stop_on_signal
 from lmirl_jax.training.state import TrainState, build, init_state, state_shardings
-from lmirl_jax.training.step import train_step
+from lmirl_jax.training.step import SoftQConfig, train_step
 from lmirl_jax.types import BatchIterator, ModelConfig, Objective, Schedule, TrainData, UserError
 
 
@@ -52,6 +52,7 @@ class Run:
     mesh: Mesh
     graph: nnx.GraphDef
     update: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    soft_q_form: Callable[[tuple[int, int]], str]
     batches: BatchIterator
     batch_size: int
     train_steps: int
@@ -70,6 +71,7 @@ def train(
     data: TrainData,
     mesh: Mesh,
     td_weight: float | Schedule = 0.0,
+    soft_q_config: SoftQConfig = SoftQConfig(),
     evaluations: Sequence[Evaluation] = (),
     eval_period: int = 1000,
     checkpoint: CheckpointConfig = CheckpointConfig(),
@@ -92,6 +94,7 @@ def train(
         data: the training set.
         mesh: the devices.
         td_weight: lambda, a number or a schedule of the updates made.
+        soft_q_config: how soft Q-values are read off the hidden states.
         evaluations: what to measure every `eval_period` updates and after the last.
         eval_period: updates between evaluations.
         checkpoint: when to save and what to keep.
@@ -123,6 +126,7 @@ def train(
         objective=objective,
         optimizer=optimizer,
         td_weight=td_weight,
+        soft_q_config=soft_q_config,
         key=jax.random.fold_in(key, 1),
         microbatches=microbatches,
     )
@@ -132,6 +136,12 @@ def train(
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
+    kernel = jax.eval_shape(lambda params: nnx.merge(graph, params).unembedding().kernel, shapes.params)
+
+    def soft_q_form(shape: tuple[int, int]) -> str:
+        part = (shape[0] // microbatches, *shape[1:])
+        return tiles.description(part, kernel.shape, soft_q_config.block_size)
+
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
@@ -139,6 +149,7 @@ def train(
         mesh,
         graph,
         update,
+        soft_q_form,
         batches,
         data.batch_size,
         train_steps,
@@ -217,6 +228,8 @@ def _run_steps(
     with contextlib.closing(progress), stop_on_signal() as stop:
         for step in range(start + 1, run.train_steps + 1):
             batch = sharding.to_global(run.mesh, next(run.batches), run.batch_size)
+            if step == start + 1:
+                progress.say(f"soft Q-values: {run.soft_q_form(batch.weights.shape)}")
             state, metrics = run.update(state, batch)
             pending.push(step, metrics)
             last = step == run.train_steps

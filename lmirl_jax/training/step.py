@@ -1,5 +1,6 @@
 """One update: the whole computation of training, as a pure function of state and batch."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,34 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from lmirl_jax import soft_q
+from lmirl_jax import soft_q, tiles
 from lmirl_jax.objectives import implied_rewards, mle
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.types import Batch, Objective, Schedule
+from lmirl_jax.types import Batch, Objective, Schedule, UserError
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as a sum and the weight to divide it by; they travel apart until the whole batch is in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftQConfig:
+    """How soft Q-values are read off the hidden states.
+
+    Args:
+        temperature: of `SoftQ.tempered`, for objectives that use it (GEM); None: not computed.
+        block_size: tokens whose logits exist at a time; None: by size, 0: all (dense).
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    temperature: float | None = None
+    block_size: int | None = None
+
+    def __post_init__(self):
+        tiles.choose_tile(1, 1, self.block_size)
+        if self.temperature is not None and not self.temperature > 0:
+            raise UserError(f"SOFT_Q_TEMPERATURE={self.temperature!r} must be above 0, or None")
 
 
 def train_step(
@@ -27,6 +49,7 @@ def train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     td_weight: float | Schedule,
+    soft_q_config: SoftQConfig = SoftQConfig(),
     key: Key[Array, ""],
     microbatches: int,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -41,6 +64,7 @@ def train_step(
         objective: the per-token loss.
         optimizer: turns gradients into updates.
         td_weight: lambda, a number or a schedule of the steps made.
+        soft_q_config: how soft Q-values are read.
         key: of the run; dropout is keyed by it, the step and the row, so that no mesh changes it.
         microbatches: parts of the batch whose gradients are summed one after the other.
 
@@ -55,7 +79,7 @@ def train_step(
     tokens = jnp.sum(batch.weights)
 
     def loss_of_part(params: Any, part: Batch, keys: Key[Array, " rows"]) -> tuple[Float[Array, ""], Sums]:
-        sums = loss_sums(nnx.merge(graph, params), objective, part, now, keys)
+        sums = loss_sums(nnx.merge(graph, params), objective, part, now, keys, soft_q_config)
         return sums["loss"][0] / tokens, sums
 
     gradient = jax.grad(loss_of_part, has_aux=True)
@@ -79,33 +103,42 @@ def loss_sums(
     batch: Batch,
     td_weight: Float[Array, ""],
     dropout_keys: Key[Array, " batch"] | None = None,
+    soft_q_config: SoftQConfig = SoftQConfig(),
 ) -> Sums:
     """The loss and what is watched beside it, each as a sum over tokens and the sum of the weights.
 
     Args:
         model: a `types.Model`.
-        objective: the per-token loss; it is given those of `discounts` and `td_weight` that it names as arguments.
+        objective: the per-token loss; it is given those of `discounts`, `td_weight` and `vocab_size` that it names.
         batch: [batch, ...].
         td_weight: lambda of this step.
         dropout_keys: one a row, or None for none.
+        soft_q_config: how soft Q-values are read.
 
     Returns:
-        loss, loss_mle, loss_td, reward, entropy (nats) and accuracy (a share).
+        loss, loss_mle, loss_td (what an objective with a TD weight adds to loss_mle), reward, entropy (nats) and accuracy
+        (a share).
     """
-    out = soft_q.of_model(model, batch, dropout_keys, with_entropy=True, with_max=True)
-    offered = {"discounts": batch.discounts, "td_weight": td_weight * batch.td_weights}
+    read = {"with_entropy": True, "with_sum": True, "with_max": True, **dataclasses.asdict(soft_q_config)}
+    out = soft_q.of_model(model, batch, dropout_keys, **read)
+    offered = {
+        "discounts": batch.discounts,
+        "td_weight": td_weight * batch.td_weights,
+        "vocab_size": model.unembedding().kernel.shape[1],
+    }
     named = inspect.signature(objective).parameters
-    per_token = objective(out, **{name: array for name, array in offered.items() if name in named})
+    per_token = objective(out, **{name: value for name, value in offered.items() if name in named})
+    likelihood = mle(out)
     reward = implied_rewards(out, batch.discounts)
-    squared_reward = reward**2 if "td_weight" in named else jnp.zeros_like(reward)
+    added = per_token - likelihood if "td_weight" in named else jnp.zeros_like(likelihood)
 
     def total(values: Float[Array, "batch length"], weights: Float[Array, "batch length"]):
         return jnp.sum(weights * values), jnp.sum(weights)
 
     weights, td_mask = batch.weights, batch.weights * batch.td_weights
     sums = {
-        "loss_mle": total(mle(out), weights),
-        "loss_td": (jnp.sum(td_weight * td_mask * squared_reward), jnp.sum(weights)),
+        "loss_mle": total(likelihood, weights),
+        "loss_td": total(added, weights),
         "reward": total(reward, td_mask),
         "entropy": total(out.entropy, weights),
         "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), weights),

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
-from lmirl_jax.training.step import loss_sums
+from lmirl_jax.training.step import SoftQConfig, loss_sums
 from lmirl_jax.types import Batch, Objective, Schedule
 
 
@@ -31,6 +31,7 @@ class Validation:
         data: the held-out data; None where there is no validation split: then there is nothing to measure.
         objective: the per-token loss of training.
         td_weight: lambda of training.
+        soft_q_config: how soft Q-values are read in training.
         batch_size: examples at a time.
         max_batches: at most so many; None for all.
     """
@@ -40,10 +41,12 @@ class Validation:
         data: HeldOut | None,
         objective: Objective,
         td_weight: float | Schedule = 0.0,
+        soft_q_config: SoftQConfig = SoftQConfig(),
         batch_size: int = 32,
         max_batches: int | None = None,
     ):
         self.data, self.objective, self.td_weight = data, objective, td_weight
+        self.soft_q_config = soft_q_config
         self.batch_size, self.max_batches = batch_size, max_batches
 
     def check(self, mesh: Mesh) -> None:
@@ -62,15 +65,14 @@ class Validation:
         for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
-                sums = jax.device_get(
-                    _sums(graph, mesh, self.objective, params, placed, now.astype(jnp.float32))
-                )
+                settled = graph, mesh, self.objective, self.soft_q_config
+                sums = jax.device_get(_sums(*settled, params, placed, now.astype(jnp.float32)))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sums(graph, mesh, objective, params, batch, td_weight):
-    sums = loss_sums(nnx.merge(graph, params), objective, batch, td_weight)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _sums(graph, mesh, objective, soft_q_config, params, batch, td_weight):
+    sums = loss_sums(nnx.merge(graph, params), objective, batch, td_weight, soft_q_config=soft_q_config)
     return jax.lax.with_sharding_constraint(sums, sharding.replicated(mesh))

@@ -1,5 +1,6 @@
-"""Offline IQLearn held to the facts of the method: literals, identities, stationary points."""
+"""IQLearn held to the facts of the method: literals, identities, stationary points."""
 
+import functools
 import itertools
 
 import jax
@@ -7,25 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from lmirl_jax import objectives, soft_q
+from lmirl_jax.types import SoftQ
+from tests.objectives.bandit import (
+    DIVERGENCES,
+    EXPERT,
+    ended,
+    expected,
+    minimise,
+    optimum,
+    random_case,
+    total_variation_optimum,
+)
 
 LOGITS = jnp.log(jnp.array([[[1.0, 3.0], [2.0, 6.0]]]))
 TARGETS = jnp.array([[1, 0]])
-
-
-def random_case(seed: int, length: int = 5, vocab: int = 7):
-    keys = jax.random.split(jax.random.key(seed), 2)
-    logits = 3 * jax.random.normal(keys[0], (2, length, vocab), jnp.result_type(float))
-    return logits, jax.random.randint(keys[1], (2, length), 0, vocab)
-
-
-def ended(length: int, gamma: float, rows: int = 2):
-    return jnp.full((rows, length), gamma).at[:, -1].set(0.0)
+every_divergence = pytest.mark.parametrize("phi", DIVERGENCES.values(), ids=DIVERGENCES)
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
@@ -43,31 +45,120 @@ def test_literals(transform):
     np.testing.assert_allclose(transform(loss)(LOGITS), np.log([[4 / 3, 4.0]]) + 0.5 * rewards**2, rtol=1e-6)
 
 
-def test_terms_and_their_weights():
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_literals_of_another_divergence(transform):
+    """With x = 2 r and lambda 1/2, Hellinger's penalty (x - x / (1 + x)) / 2 is x ** 2 / (1 + x) / 2."""
+    discounts = jnp.array([[0.5, 0.0]])
+
+    def loss(x):
+        out = soft_q.from_logits(x, TARGETS)
+        return objectives.iqlearn(out, discounts, td_weight=0.5, phi=objectives.hellinger)
+
+    x = 2 * np.array([[np.log(3) - 0.5 * np.log(8), np.log(2)]])
+    np.testing.assert_allclose(
+        transform(loss)(LOGITS), np.log([[4 / 3, 4.0]]) + x**2 / (1 + x) / 2, rtol=1e-6
+    )
+
+
+def test_chi_squared_through_a_wrapper_is_the_same():
+    """A configuration hands over a wrapper of the function."""
+    logits, targets = random_case(5)
+    out = soft_q.from_logits(logits, targets)
+
+    @functools.wraps(objectives.chi_squared)
+    def wrapped(x):
+        raise AssertionError("chi-squared's penalty is computed directly")
+
+    plain = objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3)
+    np.testing.assert_array_equal(objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3, phi=wrapped), plain)
+    with jax.enable_x64(True):  # The general form with the same phi, which no name gives away.
+        out = jax.tree.map(lambda x: x.astype(jnp.float64), out)
+        general = objectives.iqlearn(
+            out, ended(5, 1.0), td_weight=0.3, phi=lambda x: objectives.chi_squared(x)
+        )
+        np.testing.assert_allclose(general, objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3), rtol=1e-12)
+
+
+@every_divergence
+def test_weights_and_masks(phi):
     out = soft_q.from_logits(LOGITS, TARGETS)
     discounts = jnp.array([[1.0, 0.0]])
-    likelihood, squared_reward = objectives.iqlearn_terms(out, discounts)
-    np.testing.assert_array_equal(likelihood, objectives.mle(out))
-    np.testing.assert_array_equal(squared_reward, objectives.implied_rewards(out, discounts) ** 2)
     mask = jnp.array([[1.0, 0.0]])
-    loss = objectives.iqlearn(out, discounts, td_weight=0.3 * mask, mle_weight=2.0)
-    np.testing.assert_allclose(loss, 2 * likelihood + 0.3 * mask * squared_reward, rtol=1e-6)
+    whole = objectives.iqlearn(out, discounts, td_weight=0.3, phi=phi)
+    penalty = whole - objectives.mle(out)
+    masked = objectives.iqlearn(out, discounts, td_weight=0.3 * mask, mle_weight=2.0, phi=phi)
+    np.testing.assert_allclose(masked, 2 * objectives.mle(out) + mask * penalty, rtol=1e-6)
+    mle_weight = jnp.array([[0.0, 1.0]])
+    weighed = objectives.iqlearn(out, discounts, td_weight=0.3, mle_weight=mle_weight, phi=phi)
+    np.testing.assert_allclose(weighed, mle_weight * objectives.mle(out) + penalty, rtol=1e-6, atol=1e-7)
+    assert masked[0, 1] == 2 * objectives.mle(out)[0, 1]  # Exactly nothing is added.
 
 
-def test_fact_1_lambda_0_is_cross_entropy_in_value_and_gradient():
+@every_divergence
+def test_fact_1_lambda_0_is_cross_entropy_in_value_and_gradient(phi):
     logits, targets = random_case(0)
     discounts = ended(5, 0.9)
 
-    def ours(x):
-        return jnp.sum(objectives.iqlearn(soft_q.from_logits(x, targets), discounts, td_weight=0.0))
+    def ours(x, td_weight=0.0):
+        out = soft_q.from_logits(x, targets)
+        return jnp.sum(objectives.iqlearn(out, discounts, td_weight=td_weight, phi=phi))
 
     def cross_entropy(x):
         return jnp.sum(objectives.mle(soft_q.from_logits(x, targets)))
 
     assert ours(logits) == cross_entropy(logits)
     np.testing.assert_array_equal(jax.grad(ours)(logits), jax.grad(cross_entropy)(logits))
+    traced = jax.jit(jax.grad(ours))(logits, jnp.asarray(0.0))  # A schedule's lambda is an array.
+    np.testing.assert_array_equal(traced, jax.jit(jax.grad(cross_entropy))(logits))
     optaxs = jax.grad(lambda x: jnp.sum(optax.softmax_cross_entropy_with_integer_labels(x, targets)))(logits)
     np.testing.assert_allclose(jax.grad(ours)(logits), optaxs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [("chi_squared", 1), ("hellinger", 4), ("reverse_kl", 2), ("forward_kl", 2), ("jensen_shannon", 4)],
+)
+def test_small_lambda_is_a_squared_reward(name, strength):
+    """(x - phi(x)) / (4 lambda) goes to -2 phi''(0) lambda r ** 2."""
+    with jax.enable_x64(True):
+        logits, targets = random_case(6)
+        out = soft_q.from_logits(logits, targets)
+        rewards = objectives.implied_rewards(out, ended(5, 1.0))
+        loss = objectives.iqlearn(out, ended(5, 1.0), td_weight=1e-7, phi=DIVERGENCES[name])
+        penalty = loss - objectives.mle(out)
+        np.testing.assert_allclose(penalty, strength * 1e-7 * rewards**2, rtol=1e-3, atol=1e-12)
+
+
+@every_divergence
+@pytest.mark.parametrize("td_weight", [1e-30, 1e-8, 1e-4])
+def test_small_lambda_in_float32_loses_nothing(phi, td_weight):
+    logits, targets = random_case(6)
+
+    def total(x, weight):
+        out = soft_q.from_logits(x, targets)
+        return jnp.sum(objectives.iqlearn(out, ended(5, 1.0), td_weight=weight, phi=phi))
+
+    loss, slope = jax.value_and_grad(total)(logits, jnp.asarray(td_weight, jnp.float32))
+    mle_loss, mle_slope = jax.value_and_grad(total)(logits, jnp.asarray(0.0))
+    np.testing.assert_allclose(loss, mle_loss, rtol=0.01)
+    np.testing.assert_allclose(slope, mle_slope, atol=0.01)
+
+
+@every_divergence
+@pytest.mark.parametrize("td_weight", [0.1, 0.5, 1.0])
+def test_finite_at_a_reward_of_minus_12(phi, td_weight):
+    """A randomly initialised model: each logit so low, or the next value so high, that r is -12."""
+
+    def loss(q, v):
+        out = SoftQ(q, v)
+        return jnp.sum(objectives.iqlearn(out, jnp.array([[1.0, 0.0]]), td_weight=td_weight, phi=phi))
+
+    q, v = jnp.array([[-2.0, -12.0]]), jnp.array([[10.0, 10.0]])
+    rewards = objectives.implied_rewards(SoftQ(q, v), jnp.array([[1.0, 0.0]]))
+    np.testing.assert_array_equal(rewards, -12.0)
+    value, slopes = jax.value_and_grad(loss, argnums=(0, 1))(q, v)
+    assert np.isfinite(value) and all(np.isfinite(slope).all() for slope in slopes)
+    assert np.all(slopes[0] < -1)  # Upwards, and harder than likelihood alone pulls.
 
 
 @settings(max_examples=25, deadline=None)
@@ -84,20 +175,6 @@ def test_fact_2_rewards_telescope(seed, length, gamma):
         )
 
 
-def minimise(loss, logits):
-    """The stationary point of a smooth loss of logits, to about 1e-9."""
-    gradient = jax.jit(jax.value_and_grad(loss))
-
-    def both(flat):
-        value, slope = gradient(jnp.reshape(flat, logits.shape))
-        return float(value), np.asarray(slope).ravel()
-
-    out = scipy.optimize.minimize(
-        both, np.asarray(logits).ravel(), jac=True, method="BFGS", options={"gtol": 1e-9}
-    )
-    return jnp.asarray(out.x).reshape(logits.shape), out.fun
-
-
 @pytest.mark.parametrize(
     ("td_weight", "policy", "loss"),
     [
@@ -108,18 +185,113 @@ def minimise(loss, logits):
 )
 def test_fact_3_the_optimum_of_a_bandit(td_weight, policy, loss):
     with jax.enable_x64(True):
-        expert = jnp.array([0.7, 0.2, 0.1])
-        actions = jnp.arange(3)[:, None]  # three sequences of one token, weighted by the expert's policy
-
-        def objective(logits):
-            out = soft_q.from_logits(jnp.broadcast_to(logits, (3, 1, 3)), actions)
-            return jnp.sum(expert * objectives.iqlearn(out, jnp.zeros((3, 1)), td_weight=td_weight)[:, 0])
-
-        logits, value = minimise(objective, jnp.zeros(3))
+        logits, value = optimum(
+            lambda out: objectives.iqlearn(out, jnp.zeros_like(out.q), td_weight=td_weight)
+        )
         found = jax.nn.softmax(logits)
         np.testing.assert_allclose(found, policy, atol=1e-5)
         np.testing.assert_allclose(value, loss, atol=1e-6)
-        np.testing.assert_allclose(found, expert * (1 - 2 * td_weight * logits), atol=1e-8)
+        np.testing.assert_allclose(found, jnp.array(EXPERT) * (1 - 2 * td_weight * logits), atol=1e-8)
+
+
+@pytest.mark.parametrize("td_weight", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["chi_squared", "hellinger", "reverse_kl", "forward_kl", "jensen_shannon"])
+def test_the_optimum_of_a_bandit_under_every_divergence(name, td_weight):
+    """pi = pi_E phi'(4 lambda Q), the line below the domain included: forward KL meets it from lambda 0.5 on."""
+    with jax.enable_x64(True):
+        phi, expert = DIVERGENCES[name], np.array(EXPERT)
+        logits, _ = optimum(
+            lambda out: objectives.iqlearn(out, jnp.zeros_like(out.q), td_weight=td_weight, phi=phi)
+        )
+        policy = jax.nn.softmax(logits)
+        slopes = jax.vmap(jax.grad(phi))(4 * td_weight * logits)
+        np.testing.assert_allclose(policy, expert * slopes, atol=1e-7)
+        x = 4 * td_weight * logits
+        by_hand = {
+            "chi_squared": expert * (1 - x / 2),
+            "hellinger": expert / (1 + x) ** 2,
+            "reverse_kl": expert ** (1 / (1 + 4 * td_weight)) / sum(expert ** (1 / (1 + 4 * td_weight))),
+            "forward_kl": expert / (1 + np.maximum(x, -0.5)),
+            "jensen_shannon": expert / (2 * np.exp(x) - 1),
+        }
+        np.testing.assert_allclose(policy, by_hand[name], atol=1e-7)
+        if name == "forward_kl" and td_weight >= 0.5:
+            np.testing.assert_allclose(policy[2], 2 * expert[2], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("td_weight", "policy"),
+    [(0.1, EXPERT), (0.5, (0.49797, 0.30203, 0.2)), (1.0, (0.44974, 0.35026, 0.2))],
+)
+def test_the_optimum_of_a_bandit_under_total_variation(td_weight, policy):
+    """It has kinks: no step away from the optimum worked by hand lowers the loss, which is convex."""
+    with jax.enable_x64(True):
+        loss = expected(
+            lambda out: objectives.iqlearn(
+                out, jnp.zeros_like(out.q), td_weight=td_weight, phi=objectives.total_variation
+            )
+        )
+        best = jnp.asarray(total_variation_optimum(td_weight))
+        np.testing.assert_allclose(jax.nn.softmax(best), policy, atol=1e-5)
+        directions = jax.random.normal(jax.random.key(0), (2000, 3))
+        for size in (1e-4, 1e-2, 1.0):
+            assert jnp.min(jax.vmap(loss)(best[None] + size * directions)) >= loss(best) - 1e-14
+
+
+@pytest.mark.parametrize(
+    ("td_weight", "policy"),
+    [(0.1, (0.6240, 0.2542, 0.1218)), (1.0, (0.3718, 0.4394, 0.1887)), (10.0, (0.2315, 0.5567, 0.2117))],
+)
+def test_the_optimum_of_a_bandit_with_rewards(td_weight, policy):
+    with jax.enable_x64(True):
+        rewards = jnp.array([0.0, 1.0, 0.0])
+        logits, _ = optimum(
+            lambda out: objectives.iqlearn(
+                out, jnp.zeros_like(out.q), td_weight=td_weight, rewards=rewards[:, None]
+            )
+        )
+        found = jax.nn.softmax(logits)
+        np.testing.assert_allclose(found, policy, atol=1e-4)
+        np.testing.assert_allclose(
+            found, jnp.array(EXPERT) * (1 - 2 * td_weight * (logits - rewards)), atol=1e-7
+        )
+
+
+def test_labelled_samples_lead_from_imitation_to_the_soft_optimal_policy():
+    """Four words, the last never tried; word 1 is right (reward 1, imitated), words 0 and 2 are wrong (reward 0).
+
+    At the optimum M pi = pi_E (m - 2 lambda (Q - g)), with m the likelihood's weights and M their mean.
+    """
+    with jax.enable_x64(True):
+        tried = (*EXPERT, 0.0)
+        rewards = right = jnp.array([0.0, 1.0, 0.0, 0.0])
+        for td_weight, policy in [(0.1, (0.1087, 0.8255, 0.0658)), (1e5, jax.nn.softmax(rewards[:3]))]:
+            logits, _ = optimum(
+                lambda out, td_weight=td_weight: objectives.iqlearn(
+                    out,
+                    jnp.zeros_like(out.q),
+                    td_weight=td_weight,
+                    mle_weight=right[:, None],
+                    rewards=rewards[:, None],
+                ),
+                tried,
+            )
+            found = jax.nn.softmax(logits)
+            np.testing.assert_allclose(found[:3], policy, atol=1e-4)
+            np.testing.assert_allclose(found[3], 0.0, atol=1e-5)
+            if td_weight < 1:
+                by_hand = jnp.array(tried) * (right - 2 * td_weight * (logits - rewards))
+                np.testing.assert_allclose(0.2 * found[:3], by_hand[:3], atol=1e-6)
+
+
+@every_divergence
+def test_rewards_given_are_taken_off_the_implied_ones(phi):
+    """The implied rewards themselves as the given ones leave maximum likelihood."""
+    logits, targets = random_case(7)
+    out = soft_q.from_logits(logits, targets)
+    given_rewards = objectives.implied_rewards(out, ended(5, 1.0))
+    loss = objectives.iqlearn(out, ended(5, 1.0), td_weight=0.5, rewards=given_rewards, phi=phi)
+    np.testing.assert_array_equal(loss, objectives.mle(out))
 
 
 class Tree:
@@ -169,6 +341,23 @@ def test_fact_4_the_stationary_point_is_the_occupancy_ratio(gamma):
             np.testing.assert_allclose(left, jnp.cumprod(ratio, -1), atol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [1.0, 0.8])
+@pytest.mark.parametrize("phi", [objectives.reverse_kl, objectives.hellinger])
+def test_fact_4_holds_for_other_divergences(phi, gamma):
+    """phi'(4 lambda r_t) = (pi/pi_E)_t (1 - gamma + gamma phi'(4 lambda r_{t-1})): the occupancy ratio at gamma 1."""
+    with jax.enable_x64(True):
+        tree, td_weight = Tree(), 0.2
+        discounts = ended(tree.depth, gamma, len(tree.sequences))
+        table = tree.optimum(lambda out: objectives.iqlearn(out, discounts, td_weight=td_weight, phi=phi))
+        rewards = objectives.implied_rewards(tree.soft_q(table), discounts)
+        left = jnp.vectorize(jax.grad(phi))(4 * td_weight * rewards)
+        ratio = tree.ratios(table)
+        before = jnp.concatenate([jnp.ones_like(left[:, :1]), left[:, :-1]], axis=-1)
+        np.testing.assert_allclose(left, ratio * (1 - gamma + gamma * before), atol=1e-6)
+        if gamma == 1.0:
+            np.testing.assert_allclose(left, jnp.cumprod(ratio, -1), atol=1e-6)
+
+
 def test_fact_4_without_the_gradient_through_the_next_value_only_the_local_ratio():
     """How a wrong gradient would show: this one is wrong on purpose."""
     with jax.enable_x64(True):
@@ -190,18 +379,22 @@ def test_fact_4_without_the_gradient_through_the_next_value_only_the_local_ratio
         assert np.abs(left - jnp.cumprod(tree.ratios(table), -1)).max() > 1e-2
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**16), padding=st.integers(1, 4), td_weight=st.floats(0, 2))
-def test_fact_5_padding_changes_nothing(seed, padding, td_weight):
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    padding=st.integers(1, 4),
+    td_weight=st.floats(0, 2),
+    phi=st.sampled_from(sorted(DIVERGENCES)),
+)
+def test_fact_5_padding_changes_nothing(seed, padding, td_weight, phi):
     with jax.enable_x64(True):
         logits, targets = random_case(seed)
         mask = jnp.ones((2, 5))
 
         def total(x, y, mask, discounts):
             out = soft_q.from_logits(x, y)
-            return jnp.sum(mask * objectives.iqlearn(out, discounts, td_weight=td_weight * mask)) / jnp.sum(
-                mask
-            )
+            loss = objectives.iqlearn(out, discounts, td_weight=td_weight * mask, phi=DIVERGENCES[phi])
+            return jnp.sum(mask * loss) / jnp.sum(mask)
 
         def pad(x):
             return jnp.pad(x, ((0, 0), (0, padding)))
@@ -216,14 +409,60 @@ def test_fact_5_padding_changes_nothing(seed, padding, td_weight):
         np.testing.assert_array_equal(long_slope[:, 5:], 0.0)
 
 
-def test_fact_5_packed_neighbours_are_severed():
+@every_divergence
+def test_fact_5_packed_neighbours_are_severed(phi):
     logits, targets = random_case(1)
     packed = soft_q.from_logits(logits.reshape(1, 10, 7), targets.reshape(1, 10))
     apart = soft_q.from_logits(logits, targets)
-    together = objectives.iqlearn(packed, ended(5, 1.0).reshape(1, 10), td_weight=0.5)
+    together = objectives.iqlearn(packed, ended(5, 1.0).reshape(1, 10), td_weight=0.5, phi=phi)
     np.testing.assert_allclose(
-        together.reshape(2, 5), objectives.iqlearn(apart, ended(5, 1.0), td_weight=0.5), rtol=1e-6
+        together.reshape(2, 5), objectives.iqlearn(apart, ended(5, 1.0), td_weight=0.5, phi=phi), rtol=1e-5
     )
+
+
+def online(expert, sampled, discounts, td_weight, alpha):
+    """Online IQLearn, put together as a trainer would: expert and sampled tokens each by their own count."""
+    effective = td_weight / (1 - alpha) ** 2
+    on_expert = objectives.iqlearn(expert, discounts, td_weight=effective * (1 - alpha))
+    on_sampled = objectives.iqlearn(sampled, discounts, td_weight=effective * alpha, mle_weight=0.0)
+    return jnp.mean(on_expert) + jnp.mean(on_sampled)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
+def test_fact_6_online(alpha):
+    """alpha 0 is offline, whatever was sampled; samples that are the expert's own are offline at lambda_eff."""
+    with jax.enable_x64(True):
+        logits, targets = random_case(8)
+        samples = random_case(9)[1]
+        discounts, td_weight = ended(5, 1.0), 0.4
+
+        def offline(x, td_weight):
+            out = soft_q.from_logits(x, targets)
+            return jnp.mean(objectives.iqlearn(out, discounts, td_weight=td_weight))
+
+        def ours(x, sampled):
+            return online(
+                soft_q.from_logits(x, targets), soft_q.from_logits(x, sampled), discounts, td_weight, alpha
+            )
+
+        loss, slope = jax.value_and_grad(ours)(logits, targets)
+        same, same_slope = jax.value_and_grad(offline)(logits, td_weight / (1 - alpha) ** 2)
+        np.testing.assert_allclose(loss, same, rtol=1e-12)
+        np.testing.assert_allclose(slope, same_slope, atol=1e-12)
+        loss, slope = jax.value_and_grad(ours)(logits, samples)
+        if alpha == 0.0:
+            np.testing.assert_allclose(loss, same, rtol=1e-12)
+            np.testing.assert_allclose(slope, same_slope, atol=1e-12)
+        else:  # r_t ** 2 on each, by hand
+            expert, sampled = (soft_q.from_logits(logits, y) for y in (targets, samples))
+            squares = [jnp.mean(objectives.implied_rewards(out, discounts) ** 2) for out in (expert, sampled)]
+            effective = td_weight / (1 - alpha) ** 2
+            np.testing.assert_allclose(
+                loss,
+                jnp.mean(objectives.mle(expert))
+                + effective * ((1 - alpha) * squares[0] + alpha * squares[1]),
+                rtol=1e-12,
+            )
 
 
 @settings(max_examples=25, deadline=None)
@@ -240,6 +479,21 @@ def test_fact_7_a_constant_on_one_position_moves_only_rewards(seed, position, co
         np.testing.assert_allclose(moved, shift - discounts * jnp.roll(shift, -1, -1), atol=1e-10)
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), constant=st.floats(-5, 5), phi=st.sampled_from(sorted(DIVERGENCES)))
+def test_fact_7_a_constant_everywhere_moves_only_the_last_reward(seed, constant, phi):
+    """At gamma 1 the shifts of r cancel but at the end: so does every divergence's loss."""
+    with jax.enable_x64(True):
+        logits, targets = random_case(seed)
+
+        def loss(x):
+            out = soft_q.from_logits(x, targets)
+            return objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3, phi=DIVERGENCES[phi])
+
+        before, after = loss(logits), loss(logits + constant)
+        np.testing.assert_allclose(after[:, :-1], before[:, :-1], rtol=1e-8, atol=1e-8)
+
+
 def test_gradient_flows_through_the_next_value():
     logits, targets = random_case(2)
     discounts = ended(5, 1.0)
@@ -252,12 +506,13 @@ def test_gradient_flows_through_the_next_value():
     np.testing.assert_array_equal(gradient[0, 2:], 0.0)
 
 
-def test_gradients_against_finite_differences():
+@every_divergence
+def test_gradients_against_finite_differences(phi):
     with jax.enable_x64(True):
         logits, targets = random_case(4)
 
         def f(x):
             out = soft_q.from_logits(jnp.asarray(x), targets)
-            return jnp.sum(objectives.iqlearn(out, ended(5, 0.95), td_weight=0.7))
+            return jnp.sum(objectives.iqlearn(out, ended(5, 0.95), td_weight=0.2, rewards=0.1, phi=phi))
 
         check_grads(f, (logits,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,57 @@
+"""Maximum likelihood that weighs each token by how probable it is already."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmirl_jax.objectives.likelihood import mle
+from lmirl_jax.types import SoftQ, UserError
+
+
+def dft(soft_q: SoftQ) -> Float[Array, "*batch length"]:
+    """Per-token dynamic fine-tuning: tokens that the policy finds improbable count little.
+
+        loss_t = -stop_gradient(pi(a_t|s_t)) * log pi(a_t|s_t)
+
+    Its gradient is that of -pi(a_t|s_t): it maximises the probability of agreeing with the expert, and so ends, where
+    the expert is random, at the expert's most probable token alone.
+
+    Args:
+        soft_q: `q` and `v` of the demonstrated tokens, [batch, length], in nats.
+
+    Returns:
+        The loss of each token, [batch, length], in nats.
+
+    Source: https://arxiv.org/abs/2508.05629.
+    """
+    loss = mle(soft_q)
+    return jnp.exp(-jax.lax.stop_gradient(loss)) * loss
+
+
+def focal(soft_q: SoftQ, *, focus: float = 2.0) -> Float[Array, "*batch length"]:
+    """Per-token focal loss: tokens that the policy is sure of already count little.
+
+        loss_t = -(1 - pi(a_t|s_t)) ** focus * log pi(a_t|s_t)
+
+    Args:
+        soft_q: `q` and `v` of the demonstrated tokens, [batch, length], in nats.
+        focus: gamma of the source, 0 or more; 0 gives maximum likelihood, and the more, the flatter the policy.
+
+    Returns:
+        The loss of each token, [batch, length], in nats.
+
+    Raises:
+        UserError: a negative focus, which has no smallest loss.
+
+    Source: https://arxiv.org/abs/1708.02002.
+    """
+    if focus < 0:
+        raise UserError(
+            f"objectives.focal: focus = {focus} is negative; 0 is maximum likelihood, 2 the usual value"
+        )
+    loss = jnp.maximum(mle(soft_q), 0.0)  # Rounding may leave a sure token at -1e-7.
+    # 1 - pi is the loss itself, to rounding, where that is tiny; only so is the slope of a fractional power finite at 0.
+    tiny = loss < jnp.finfo(loss.dtype).eps
+    sure = jnp.where(tiny, loss, 0.0) ** (1 + focus)
+    unsure = loss * (-jnp.expm1(-jnp.where(tiny, 1.0, loss))) ** focus
+    return jnp.where(tiny, sure, unsure)
