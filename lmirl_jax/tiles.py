@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Int
 
 from lmirl_jax.types import UserError
 
-# Outside a mesh the compiler alone knows how an unembedding is sharded: each slice takes an equal part of each of so
-# many stretches of the vocabulary, so that devices which hold one or several of them keep their words.
+# Without a mesh in force the compiler alone knows how an unembedding is sharded: each slice takes an equal part of each of
+# so many stretches of the vocabulary, so that devices which hold one or several of them keep their words.
 STRETCHES = 8
 LANES = 128 * STRETCHES  # Slices start and end where an accelerator's vectors do.
 
@@ -78,19 +78,29 @@ def local_sizes(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
 
 
 class Axes(NamedTuple):
-    """The mesh axes over which tokens, words and the unembedding's rows are split; none outside a mesh."""
+    """The mesh axes over which tokens, words and the unembedding's rows are split.
+
+    `known` is False where no mesh is in force but there are devices over which arrays may lie all the same.
+    """
 
     tokens: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()
+    known: bool = True
+
+    @property
+    def split(self) -> bool:
+        return bool(self.tokens or self.words or self.embed)
 
 
 def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
     """What the mesh and the logical-axis rules in force split of targets of a shape and an `[embed, words]` kernel."""
     rules = dict(spmd.get_logical_axis_rules() or ())
     mesh = jax.sharding.get_abstract_mesh()
-    if not rules or mesh.empty or mesh.manual_axes:
+    if mesh.manual_axes:
         return Axes()
+    if not rules or mesh.empty:
+        return Axes(known=jax.device_count() == 1)
 
     def split(logical: str, size: int) -> tuple[str, ...]:
         axes = rules.get(logical) or ()
@@ -113,7 +123,7 @@ def parts(axes: tuple[str, ...]) -> int:
 
 def on_each_device(axes: Axes, local: Callable, hidden: Any, kernel: Any, *per_token: Any, out: Any) -> Any:
     """Runs `local` on each device's tokens and words; `out` says of which axes its results are made."""
-    if not any(axes):
+    if not axes.split:
         return local(hidden, kernel, *per_token)
     tokens = PartitionSpec(axes.tokens)
     specs = (tokens, PartitionSpec(axes.embed, axes.words), *(tokens,) * len(per_token))
@@ -172,7 +182,7 @@ class Words:
     def __init__(self, kernel: Array, width: int, dtype: Any, axes: Axes):
         self.axes, self.dtype, self.shape = axes, dtype, kernel.shape
         vocab = kernel.shape[1]
-        self.stretches = 1 if any(axes) or width >= vocab or vocab % STRETCHES else STRETCHES
+        self.stretches = 1 if axes.known or width >= vocab or vocab % STRETCHES else STRETCHES
         self.stretch = vocab // self.stretches
         self.step = min(max(width // self.stretches, 1), self.stretch)
         self.kernel = jnp.reshape(kernel, (kernel.shape[0], self.stretches, self.stretch))

@@ -16,8 +16,33 @@ def test_a_whole_machine_can_train(capsys, monkeypatch):
     assert rows["jax"] == importlib.metadata.version("jax")
     assert rows["devices"] == "8 x cpu"
     assert rows["mesh"] == "data=8 x fsdp=1 x tensor=1"
+    assert rows["soft"] == "Q-values        dense up to 67,108,864 logits a device, blocked above"
     assert rows["gin"].split()[1:3] == ["1", "bundled,"]
     assert out.endswith("all that training needs is here\n")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "form"),
+    [
+        ([], "blocked, 2,048 x 2,048 at a time (4,096 tokens x 32,128 words a device)"),
+        (["SOFT_Q_BLOCK_SIZE = 0"], "dense (4,096 tokens x 32,128 words a device)"),
+        (["NUM_MICROBATCHES = 16"], "dense (256 tokens x 32,128 words a device)"),
+        (
+            ["SOFT_Q_BLOCK_SIZE = 128", "sharding.make_mesh.tensor = 4"],
+            "128 x 8,032 at a time (16,384 tokens",
+        ),
+    ],
+)
+def test_the_form_of_soft_q_values_in_a_run(capsys, bindings, form):
+    run = ["MIXTURE_OR_TASK_NAME = 'number_paths'", "VOCAB_SIZE = 32128", "BATCH_SIZE = 128"]
+    given = flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=[*run, *bindings])
+    assert doctor.main(given) == 0
+    assert form in capsys.readouterr().out
+
+
+def test_gin_files_that_make_no_run_are_named(capsys):
+    assert doctor.main(flags.Flags(gin_file=["gin/models/t5_1_1/tiny.gin"])) == 1
+    assert "missing: a run of these gin files: " in capsys.readouterr().out
 
 
 def test_a_missing_library_is_named_with_its_remedy(capsys, monkeypatch):

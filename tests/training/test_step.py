@@ -10,13 +10,22 @@ from flax import nnx
 
 from lmirl_jax import objectives, sharding, training
 from lmirl_jax.training.state import build, init_state, state_shardings
+from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
 
 KEY = jax.random.key(0)
 
 
 def run(
-    mesh, *, objective=objectives.iqlearn, td_weight=0.5, microbatches=1, optimizer=None, steps=2, rows=16
+    mesh,
+    *,
+    objective=objectives.iqlearn,
+    td_weight=0.5,
+    soft_q_config=training.SoftQConfig(),
+    microbatches=1,
+    optimizer=None,
+    steps=2,
+    rows=16,
 ):
     """The parameters and metrics after some steps on a mesh."""
     optimizer = optimizer or training.adamw(1e-2)
@@ -28,6 +37,7 @@ def run(
         objective=objective,
         optimizer=optimizer,
         td_weight=td_weight,
+        soft_q_config=soft_q_config,
         key=KEY,
         microbatches=microbatches,
     )
@@ -63,6 +73,54 @@ def test_microbatches_equal_the_full_batch(alone, microbatches):
     """With dropout, and targets of unequal length: a mean of means would differ."""
     assert_same(run(mesh_of(1, 1, 1, 1), microbatches=microbatches), alone)
     assert_same(run(mesh_of(4, 2, 2, 1), microbatches=microbatches), alone)
+
+
+@pytest.mark.parametrize(
+    ("devices", "shape", "microbatches"), [(1, (1, 1, 1), 1), (8, (2, 2, 2), 1), (4, (1, 2, 2), 2)]
+)
+def test_blocks_equal_dense(alone, devices, shape, microbatches):
+    """Whatever the mesh and the microbatches; five tokens do not divide a device's share."""
+    blocks = training.SoftQConfig(block_size=5)
+    assert_same(run(mesh_of(devices, *shape), soft_q_config=blocks, microbatches=microbatches), alone)
+
+
+@pytest.mark.parametrize("block_size", [0, 7])
+def test_objectives_are_given_what_they_need(block_size):
+    """A temperature from the configuration, the sum of logits and the vocabulary's size, without their asking."""
+    batch = jax.tree.map(jnp.asarray, make_batch(0, 4))
+    model = TINY.build(KEY)
+    logits = np.asarray(model.hidden(batch) @ model.unembedding().kernel, np.float64)
+    log_pi = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    taken = np.take_along_axis(log_pi, batch.decoder_target_tokens[..., None], -1)[..., 0]
+
+    def mean(objective, **config):
+        config = training.SoftQConfig(block_size=block_size, **config)
+        sums = training.loss_sums(model, objective, batch, jnp.float32(0), soft_q_config=config)
+        assert sums["loss_td"][0] == 0
+        return sums["loss"][0] / sums["loss"][1]
+
+    tempered = 0.7 * np.log(np.exp(logits / 0.7).sum(-1))
+    gem = tempered - np.take_along_axis(logits, batch.decoder_target_tokens[..., None], -1)[..., 0]
+    weights = batch.weights / batch.weights.sum()
+    np.testing.assert_allclose(
+        mean(objectives.gem, temperature=0.7), np.sum(weights * gem), rtol=1e-5, atol=1e-5
+    )
+    other = 0.1 / 127
+    smoothed = -0.9 * taken - other * (log_pi.sum(-1) - taken) + 0.9 * np.log(0.9) + 0.1 * np.log(other)
+    mle = functools.partial(objectives.mle, label_smoothing=0.1)
+    np.testing.assert_allclose(mean(mle), np.sum(weights * smoothed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"block_size": -1}, r"SOFT_Q_BLOCK_SIZE=-1 must be a whole number"),
+        ({"temperature": 0.0}, r"SOFT_Q_TEMPERATURE=0.0 must be above 0"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(setting, line):
+    with pytest.raises(UserError, match=line):
+        training.SoftQConfig(**setting)
 
 
 def test_adafactor_on_a_mesh_equals_one_device():
