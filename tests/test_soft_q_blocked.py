@@ -352,8 +352,8 @@ def test_sharded_arguments_without_a_mesh_in_force():
 
 def test_tiles_are_chosen_by_size():
     assert tiles.choose_tile(1024, 384) is None
-    assert tiles.choose_tile(2**26 // 32_128, 32_128) is None
-    assert tiles.choose_tile(8192, 32_128).tokens == 2048
+    assert tiles.choose_tile(2**24 // 32_128, 32_128) is None
+    assert tiles.choose_tile(8192, 32_128) == (2048, 16)
     assert tiles.choose_tile(8192, 32_128, 0) is None
     assert tiles.choose_tile(10, 384, 4).tokens == 4
     assert tiles.choose_tile(10, 384, 400).tokens == 10

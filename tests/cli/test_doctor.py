@@ -16,7 +16,7 @@ def test_a_whole_machine_can_train(capsys, monkeypatch):
     assert rows["jax"] == importlib.metadata.version("jax")
     assert rows["devices"] == "8 x cpu"
     assert rows["mesh"] == "data=8 x fsdp=1 x tensor=1"
-    assert rows["soft"] == "Q-values        dense up to 67,108,864 logits a device, blocked above"
+    assert rows["soft"] == "Q-values        dense up to 16,777,216 logits a device, blocked above"
     assert rows["gin"].split()[1:3] == ["1", "bundled,"]
     assert out.endswith("all that training needs is here\n")
 
