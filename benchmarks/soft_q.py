@@ -1,11 +1,11 @@
 """Loss and gradients from hidden states: blocked against dense, IQLearn against MLE, ours against optax and torch.
 
     launch/local.sh python benchmarks/soft_q.py [--shapes=8192x512x32128,...] [--forms=dense,blocked,optax,torch]
-        [--runs=15] [--dtype=float32] [--real=1.0] [--block_size=N]
+        [--objectives=mle,iqlearn] [--runs=15] [--dtype=float32] [--real=1.0] [--block_size=N]
     launch/local.sh python benchmarks/soft_q.py --compile_for=v5e:2x2 [--shapes=...] [--mesh=1,1,1] [--dtype=bfloat16]
 
 A shape is tokens x embed x words; `real` is the share of tokens that are not padding. Every call returns its loss and both
-gradients: a gradient alone lets the compiler drop the forward pass of dense MLE. Forms take turns, each with MLE and (ours)
+gradients: a gradient alone lets the compiler drop the forward pass of dense MLE. Torch is left out where it is not installed. Forms take turns, each with MLE and (ours)
 IQLearn; ratios are of neighbours in time, and their median is given. Temporary memory is the compiler's own figure.
 The second command asks the TPU compiler, with no TPU at hand (`pip install libtpu`); it times nothing.
 """
@@ -13,6 +13,8 @@ The second command asks the TPU compiler, with no TPU at hand (`pip install libt
 import argparse
 import functools
 import gc
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -84,22 +86,23 @@ def torch_call(hidden, kernel, targets, weights):
     return call
 
 
-def calls(shape, forms, dtype, real, block_size):
+def calls(shape, options):
     """For each form and objective a function to time, and the megabytes of its temporary memory."""
     tokens, embed, words = shape
+    forms = options.forms.split(",")
     keys = jax.random.split(jax.random.key(0), 2)
-    hidden = jax.random.normal(keys[0], (ROWS, tokens // ROWS, embed)).astype(dtype)
+    hidden = jax.random.normal(keys[0], (ROWS, tokens // ROWS, embed)).astype(options.dtype)
     kernel = jax.random.normal(keys[1], (embed, words)) / embed**0.5
-    arguments = (hidden, kernel, *map(jnp.asarray, batch_of(shape, real)))
+    arguments = (hidden, kernel, *map(jnp.asarray, batch_of(shape, options.real)))
     functions, megabytes = {}, {}
-    losses = {"dense": 0, "blocked": block_size or tiles.BLOCK_SIZE}
+    losses = {"dense": 0, "blocked": options.block_size or tiles.BLOCK_SIZE}
     for form in forms:
         if form == "torch":
             functions["torch mle"] = torch_call(*arguments[:4])
             continue
         named = {"optax mle": optax_loss}
         if form in losses:
-            named = {f"{form} {name}": ours(name, losses[form]) for name in ("mle", "iqlearn")}
+            named = {f"{form} {name}": ours(name, losses[form]) for name in options.objectives.split(",")}
         for name, loss in named.items():
             program, size = compiled(loss, arguments)
             functions[name] = functools.partial(program, *arguments)
@@ -115,9 +118,7 @@ def timed(function) -> tuple[float, float]:
 
 
 def measure(shape, options) -> dict:
-    functions, megabytes = calls(
-        shape, options.forms.split(","), options.dtype, options.real, options.block_size
-    )
+    functions, megabytes = calls(shape, options)
     times, losses = {name: [] for name in functions}, {}
     for turn in range(options.runs + 1):
         for name, function in functions.items():
@@ -202,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default="1024x512x32128,8192x512x32128")
     parser.add_argument("--forms", default="dense,blocked,optax,torch")
+    parser.add_argument("--objectives", default="mle,iqlearn")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--real", type=float, default=1.0)
@@ -209,6 +211,8 @@ def main() -> None:
     parser.add_argument("--compile_for")
     parser.add_argument("--mesh", default="1,1,1")
     options = parser.parse_args()
+    if importlib.util.find_spec("torch") is None:
+        options.forms = ",".join(form for form in options.forms.split(",") if form != "torch")
     shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",")]
     one = compile_only if options.compile_for else measure
     head = {
@@ -220,6 +224,8 @@ def main() -> None:
         ).stdout.strip(),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
     }
+    if "torch" in options.forms and not options.compile_for:
+        head["torch"] = importlib.metadata.version("torch")
     print(json.dumps(head | {"results": [one(shape, options) for shape in shapes]}, indent=2))
 
 

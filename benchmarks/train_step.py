@@ -1,10 +1,11 @@
 """Seconds of one update: T5 1.1 on a fixed batch, MLE and IQLearn in turn.
 
     launch/local.sh python benchmarks/train_step.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=15]
-        [--dtype=float32] [--remat=none] [--unroll=1]
+        [--dtype=float32] [--remat=none] [--unroll=1] [--block_sizes=None]
 
-Prints a JSON object: medians, minima, the ratio of IQLearn to MLE pair by pair, and the machine. Every timed call returns
-its loss: a gradient alone lets the compiler drop MLE's forward pass.
+Prints a JSON object: medians, minima, the ratio of IQLearn to MLE pair by pair, and the machine; the same for each of the
+block sizes (0: dense; None: by size), all in turn. Every timed call returns its loss: a gradient alone lets the compiler
+drop MLE's forward pass.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
     return Batch(encoder, np.pad(decoder, ((0, 0), (1, 0)))[:, :-1], decoder, ones, discounts, ones)
 
 
-def make_update(objective, model, mesh):
+def make_update(objective, model, mesh, block_size):
     """A compiled update, and a function that runs it once and gives its seconds."""
     key, optimizer = jax.random.key(0), training.adafactor(1e-3)
     graph, _ = build(model, key)
@@ -47,6 +48,7 @@ def make_update(objective, model, mesh):
         objective=objective,
         optimizer=optimizer,
         td_weight=0.1,
+        soft_q_config=training.SoftQConfig(block_size=block_size),
         key=key,
         microbatches=1,
     )
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--size", default="small")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--remat", default="none")
+    parser.add_argument("--block_sizes", default="None")
     for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 15, "unroll": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
@@ -81,15 +84,22 @@ def main() -> None:
     configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
     model, mesh = configuration.macro("MODEL"), sharding.make_mesh()
     batch = jax.tree.map(jnp.asarray, fixed_batch(options.batch, options.inputs, options.targets))
+    block_sizes = [None if size == "None" else int(size) for size in options.block_sizes.split(",")]
     with sharding.use(mesh):
-        updates = {name: make_update(getattr(objectives, name), model, mesh) for name in ("mle", "iqlearn")}
-        times = {
-            name: [update(batch) for _ in range(options.runs + 2)][2:2] for name, update in updates.items()
+        updates = {
+            f"{name}, block size {size}": make_update(getattr(objectives, name), model, mesh, size)
+            for size in block_sizes
+            for name in ("mle", "iqlearn")
         }
+        times = {name: [update(batch) for _ in range(2)][2:] for name, update in updates.items()}
         for _ in range(options.runs):
             for name, update in updates.items():
                 times[name].append(update(batch))
-    ratios = [b / a for a, b in zip(times["mle"], times["iqlearn"], strict=True)]
+
+    def ratio(size) -> float:
+        pairs = zip(times[f"iqlearn, block size {size}"], times[f"mle, block size {size}"], strict=True)
+        return round(statistics.median(a / b for a, b in pairs), 4)
+
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -99,7 +109,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
         "median_seconds": {name: round(statistics.median(values), 4) for name, values in times.items()},
         "best_seconds": {name: round(min(values), 4) for name, values in times.items()},
-        "iqlearn_over_mle": round(statistics.median(ratios), 4),
+        "iqlearn_over_mle": {str(size): ratio(size) for size in block_sizes},
     }
     print(json.dumps(result, indent=2))
 

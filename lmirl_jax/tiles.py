@@ -18,8 +18,8 @@ from lmirl_jax.types import UserError
 STRETCHES = 8
 LANES = 128 * STRETCHES  # Slices start and end where an accelerator's vectors do.
 
-# Up to so many logits a device (64 MiB in float32) memory is no matter, and dense has one product fewer. On CPUs tiles are
-# faster well below this, on accelerators hardly slower above it: benchmarks/results/soft_q_cpu.json.
+# Up to so many logits a device (64 MiB in float32) memory is no matter, and dense has one product of matrices fewer. On
+# CPUs tiles are faster well below this already: benchmarks/results/soft_q_cpu.json.
 DENSE_LOGITS = 2**24
 # Tokens and logits of a tile (16 MiB in float32): enough for each of the three products to be bound by arithmetic.
 BLOCK_SIZE = 2048
