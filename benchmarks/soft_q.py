@@ -5,9 +5,10 @@
     launch/local.sh python benchmarks/soft_q.py --compile_for=v5e:2x2 [--shapes=...] [--mesh=1,1,1] [--dtype=bfloat16]
 
 A shape is tokens x embed x words; `real` is the share of tokens that are not padding. Every call returns its loss and both
-gradients: a gradient alone lets the compiler drop the forward pass of dense MLE. Torch is left out where it is not installed. Forms take turns, each with MLE and (ours)
-IQLearn; ratios are of neighbours in time, and their median is given. Temporary memory is the compiler's own figure.
-The second command asks the TPU compiler, with no TPU at hand (`pip install libtpu`); it times nothing.
+gradients: a gradient alone lets the compiler drop the forward pass of dense MLE. Forms take turns, each with MLE and (ours)
+IQLearn; ratios are of neighbours in time, and their median is given. Torch is left out where it is not installed. Temporary
+memory is the compiler's own figure. The second command asks the TPU compiler, with no TPU at hand (`pip install libtpu`);
+it times nothing.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def torch_call(hidden, kernel, targets, weights):
         per_token = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         loss = (per_token * weights).sum() / weights.sum()
         loss.backward()
-        return float(loss), h.grad, k.grad
+        return float(loss.detach()), h.grad, k.grad
 
     return call
 

@@ -109,7 +109,7 @@ def _gradients(form: Form, hidden, kernel, targets, real, read: Read, cotangents
 
 def _read_here(form: Form, axes: Axes, hidden, kernel, targets, real) -> Read:
     """The forward pass over this device's tokens and words, and its sums over the other devices' words."""
-    blocks = Blocks(targets.size, form.tile.tokens, None if real is None else jnp.ravel(real))
+    blocks = Blocks(targets.size, form.tile.tokens, real)
     words = Words(kernel, form.tile.words, hidden.dtype, axes)
     hidden_blocks = blocks.cut(jnp.reshape(hidden, (targets.size, -1)))
     target_blocks = blocks.cut(jnp.ravel(targets))
@@ -178,7 +178,7 @@ def _finished(form: Form, maximum, sums: dict[str, Any]) -> Read:
 
 def _gradients_here(form: Form, axes: Axes, hidden, kernel, targets, real, read: Read, cotangents):
     """The backward pass over this device's tokens and words, added up over the devices that share either."""
-    blocks = Blocks(targets.size, form.tile.tokens, None if real is None else jnp.ravel(real))
+    blocks = Blocks(targets.size, form.tile.tokens, real)
     words = Words(kernel, form.tile.words, hidden.dtype, axes)
     hidden_blocks = blocks.cut(jnp.reshape(hidden, (targets.size, -1)))
     target_blocks, read, cotangents = jax.tree.map(

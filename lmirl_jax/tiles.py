@@ -1,6 +1,5 @@
 """How `hidden @ unembedding` is worked through in tiles: real tokens in blocks, words in slices, on a device or a mesh."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import spmd
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 from lmirl_jax.types import UserError
 
@@ -130,29 +129,29 @@ def on_each_device(axes: Axes, local: Callable, hidden: Any, kernel: Any, *per_t
     return jax.shard_map(local, in_specs=specs, out_specs=out, check_vma=False)(hidden, kernel, *per_token)
 
 
-@dataclasses.dataclass(frozen=True)
 class Blocks:
     """Tokens in blocks of equal size, the real ones first; only the first `count` blocks hold any.
 
     Args:
         tokens: how many there are.
         block: how many a block holds.
-        real: which of them are real, [tokens]; None for all.
+        real: which of them are real, in any shape; None for all.
     """
 
-    tokens: int
-    block: int
-    real: Bool[Array, " tokens"] | None
-
-    @property
-    def count(self) -> int | Int[Array, ""]:
-        return -(-(self.tokens if self.real is None else jnp.sum(self.real)) // self.block)
+    def __init__(self, tokens: int, block: int, real: Bool[Array, "*batch"] | None):
+        self.tokens, self.block = tokens, block
+        self.real = None if real is None else jnp.ravel(real)
+        if self.real is None:
+            self.count = -(-tokens // block)
+        else:
+            self.count = -(-jnp.sum(self.real) // block)
+            self._order = jnp.argsort(~self.real, stable=True)
+            self._place = jnp.maximum(jnp.cumsum(self.real) - 1, 0)
 
     def cut(self, x: Array) -> Array:
         """[tokens, ...] to [blocks, block, ...], with 0 for what is not real."""
         if self.real is not None:
-            order = jnp.argsort(~self.real, stable=True)
-            x = _kept(self.real[order], x[order])
+            x = _kept(self.real[self._order], x[self._order])
         room = -self.tokens % self.block
         x = jnp.pad(x, ((0, room), *((0, 0),) * (x.ndim - 1)))
         return jnp.reshape(x, (-1, self.block, *x.shape[1:]))
@@ -160,9 +159,7 @@ class Blocks:
     def join(self, x: Array) -> Array:
         """[blocks, block, ...] to [tokens, ...], with 0 for what is not real."""
         x = jnp.reshape(x, (-1, *x.shape[2:]))
-        if self.real is None:
-            return x[: self.tokens]
-        return _kept(self.real, x[jnp.maximum(jnp.cumsum(self.real) - 1, 0)])
+        return x[: self.tokens] if self.real is None else _kept(self.real, x[self._place])
 
 
 def _kept(mask: Bool[Array, " tokens"], x: Array) -> Array:

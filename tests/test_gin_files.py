@@ -80,7 +80,8 @@ def test_objectives(name):
     others = ["gin/objectives/iqlearn_hellinger.gin"] if name.endswith("/iqlearn.gin") else []
     configuration.load([*others, name], complete=False)
     objective, td_weight = configuration.macro("OBJECTIVE"), configuration.macro("TD_WEIGHT")
-    function, options = OBJECTIVES[name.split("/")[-1].removesuffix(".gin")]
+    plain_name = name.split("/")[-1].removesuffix(".gin")
+    function, options = OBJECTIVES.get(plain_name) or (getattr(objectives, plain_name), {})
     assert td_weight == options.get("td_weight", 0.0)
     temperature = configuration.macro("SOFT_Q_TEMPERATURE", None)
     assert temperature == (0.7 if function is objectives.gem else None)

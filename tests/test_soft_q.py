@@ -8,6 +8,8 @@ import pytest
 from jax.test_util import check_grads
 
 from lmirl_jax import soft_q
+from lmirl_jax.models import T5Config
+from lmirl_jax.types import Batch
 
 # exp(Q) are whole numbers, so that the values are logarithms one can do by hand.
 LOGITS = jnp.log(jnp.array([[[1.0, 3.0], [2.0, 6.0]]]))
@@ -93,3 +95,16 @@ def test_hidden_states_with_scale_and_soft_cap():
     targets = jnp.array([[2]])
     from_hidden = soft_q.from_hidden(hidden, unembedding, targets, scale=0.5, soft_cap=3.0)
     np.testing.assert_array_equal(from_hidden.q, logits[..., 2])
+
+
+def test_a_token_without_weight_still_gives_its_value_to_the_one_before():
+    """Target 2 carries no loss, but target 1 leads to it: its value is read; that of the padding after it is not."""
+    model = T5Config(vocab_size=128, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8).build(jax.random.key(0))
+    tokens = jnp.array([[5, 6, 7, 1, 0]])
+    weights = jnp.array([[1.0, 0.0, 1.0, 1.0, 0.0]])
+    discounts = jnp.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
+    batch = Batch(tokens, jnp.roll(tokens, 1, 1), tokens, weights, discounts, weights)
+    everywhere = soft_q.from_logits(model.hidden(batch) @ model.unembedding().kernel, tokens)
+    out = soft_q.of_model(model, batch)
+    np.testing.assert_allclose(out.v[:, :4], everywhere.v[:, :4], rtol=1e-6)
+    np.testing.assert_array_equal(out.v[:, 4:], 0.0)

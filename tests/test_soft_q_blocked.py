@@ -166,7 +166,7 @@ def test_masked_tokens_may_hold_anything():
 def test_blocks_without_a_real_token_are_skipped():
     """As many blocks are worked through as the real tokens fill, wherever they lie."""
     weights = jnp.zeros((4, 6)).at[:, ::3].set(1.0)
-    assert tiles.Blocks(24, 4, weights.ravel() > 0).count == 2
+    assert tiles.Blocks(24, 4, weights > 0).count == 2
     assert tiles.Blocks(24, 4, None).count == 6
 
 
@@ -326,6 +326,29 @@ def test_eight_devices_equal_one_and_gather_no_unembedding(name, masked):
             # At most a slice of a device's words, whole in its rows.
             assert int(embed) * int(words) <= 8 * 16 < 8 * 96 // mesh.shape["tensor"]
         assert bool(gathered) == (mesh.shape["fsdp"] > 1)
+
+
+def test_vmap_over_microbatches_on_eight_devices():
+    with jax.enable_x64(True):
+        mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+        hidden, kernel, targets, weights = case((3, 4, 6), embed=8, words=96)
+
+        def loss(hidden, kernel, targets, weights, block_size):
+            return weighed(
+                soft_q.from_hidden(
+                    hidden, kernel, targets, weights=weights, block_size=block_size, **EVERYTHING
+                )
+            )
+
+        def total(hidden, kernel, block_size):
+            mapped = jax.vmap(loss, (0, None, 0, 0, None))
+            return jnp.sum(mapped(hidden, kernel, targets, weights, block_size))
+
+        gradient = jax.jit(jax.grad(total, (0, 1)), static_argnums=2)
+        theirs = gradient(hidden, kernel, 0)
+        with sharding.use(mesh):
+            ours = gradient(hidden, kernel, 5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, theirs)
 
 
 def test_sharded_arguments_without_a_mesh_in_force():

@@ -4,6 +4,7 @@ from lmirl_jax.training.checkpoints import CheckpointConfig
 from lmirl_jax.training.loop import train
 from lmirl_jax.training.optimizers import adafactor, adamw
 from lmirl_jax.training.schedules import (
+    annealed,
     constant,
     delayed_constant,
     warmup_constant,
@@ -21,6 +22,7 @@ __all__ = [
     "Validation",
     "adafactor",
     "adamw",
+    "annealed",
     "constant",
     "delayed_constant",
     "loss_sums",

@@ -51,3 +51,10 @@ def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Sche
     """0 for `start_step` updates, then a line to `value` over `ramp_steps`: lambda after a warm-up of pure MLE."""
     _check(value=value, start_step=start_step, ramp_steps=ramp_steps)
     return optax.linear_schedule(0.0, value, max(ramp_steps, 1), transition_begin=start_step)
+
+
+def annealed(start: float, end: float, anneal_steps: int, start_step: int = 0) -> Schedule:
+    """0 for `start_step` updates, then a line from `start` to `end` over `anneal_steps`: lambda, annealed."""
+    _check(start=start, end=end, anneal_steps=anneal_steps, start_step=start_step)
+    line = optax.linear_schedule(start, end, max(anneal_steps, 1))
+    return optax.join_schedules([optax.constant_schedule(0.0), line], [start_step])

@@ -71,6 +71,21 @@ def test_what_a_run_leaves(uninterrupted):
     assert "Variable encoder/layers/attention/query/kernel" in info and "Total number of parameters" in info
 
 
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({}, "dense (48 tokens x 128 words a device)"),
+        (
+            {"soft_q_config": training.SoftQConfig(block_size=5), "microbatches": 2},
+            "blocked, 5 x 128 at a time (24 tokens x 128 words a device)",
+        ),
+    ],
+)
+def test_the_log_says_how_soft_q_values_are_read(tmp_path, capfd, changes, form):
+    train(tmp_path, train_steps=1, **changes)
+    assert f"train: soft Q-values: {form}\n" in capfd.readouterr().err
+
+
 def test_resumed_equals_uninterrupted(uninterrupted, tmp_path):
     """Stopped after three steps, one after its last checkpoint: step 3 is done again, and written once."""
     folder, params = uninterrupted

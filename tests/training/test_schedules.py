@@ -20,6 +20,8 @@ from lmirl_jax.types import UserError
         (training.warmup_cosine(1.0, 2, 10, end=0.1), {0: 0.0, 2: 1.0, 6: 0.55, 10: 0.1, 50: 0.1}),
         (training.delayed_constant(0.5, start_step=3), {0: 0.0, 3: 0.0, 4: 0.5, 50: 0.5}),
         (training.delayed_constant(0.5, start_step=2, ramp_steps=5), {2: 0.0, 4: 0.2, 7: 0.5, 50: 0.5}),
+        (training.annealed(0.5, 0.1, 4, start_step=2), {0: 0.0, 1: 0.0, 2: 0.5, 4: 0.3, 6: 0.1, 50: 0.1}),
+        (training.annealed(0.0, 1.0, 10), {0: 0.0, 5: 0.5, 10: 1.0, 99: 1.0}),
     ],
 )
 def test_values(schedule, expected, transform):
