@@ -114,6 +114,9 @@ class Coin:
     def decode(self, cache, tokens):
         return cache, jnp.ones((*tokens.shape, 1))
 
+    def reorder(self, cache, parents):
+        raise AssertionError("sampling has no beams")
+
 
 def test_the_distribution_at_a_temperature_and_the_end_at_eos():
     """At temperature 1/2 the probabilities are squared: 9/10 for token 2."""
