@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from lmirl_jax import sharding
 from lmirl_jax.evaluation import Answers, Evaluator, Generator, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
 from tests.training.fakes import TINY, mesh_of
@@ -71,6 +72,9 @@ class Echo(nnx.Module):
         ending = (t > 0) & (jax.numpy.arange(8) == 1)
         return (prompt, t + 1), jax.numpy.where(ending, self.bias[...], logits)
 
+    def reorder(self, cache, parents):
+        return cache  # A prompt's rows are the same.
+
 
 def policy():
     graph, state = nnx.split(Echo())
@@ -116,6 +120,37 @@ def test_filters_leave_the_likeliest():
     for answer in generator(graph, params, mesh_of(1, 1, 1, 1), Digits(2), 1.0):
         assert set(answer.tokens) == {(answer.example["number"] + 2, 1)}  # of equals the first: EOS
         assert answer.entropies[0][1] == pytest.approx(np.log(2), abs=1e-3)  # of the whole policy
+
+
+def texts_of(found):
+    return [answer.texts for answer in found]
+
+
+def test_from_any_prompt_on_the_answers_are_the_same():
+    graph, params = policy()
+    generator, mesh = Generator(4, num_samples=3), mesh_of(1, 1, 1, 1)
+    whole = texts_of(generator(graph, params, mesh, Digits(6), 1.0))
+    for skip in (0, 1, 4, 5, 6):
+        assert texts_of(generator(graph, params, mesh, Digits(6), 1.0, skip)) == whole[skip:]
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9, "top_k": 20}, {"num_beams": 3}])
+def test_a_network_answers_the_same_on_any_mesh_and_in_any_batch(settings):
+    """Batch over data and fsdp, heads and vocabulary over tensor; the log-probabilities are those of teacher forcing."""
+    graph, state = nnx.split(dataclasses.replace(TINY, dropout_rate=0.0).build(jax.random.key(0)))
+    found = []
+    for devices, data, fsdp, tensor, size in [(1, 1, 1, 1, 2), (8, 2, 2, 2, 4)]:
+        mesh = mesh_of(devices, data, fsdp, tensor)
+        params = jax.device_put(nnx.to_pure_dict(state), sharding.parameter_shardings(mesh, state))
+        generator = Generator(size, num_samples=2, gauge=True, **settings)
+        found.append(list(generator(graph, params, mesh, Digits(6), 1.0)))
+        assert max(answer.log_prob_gap for answer in found[-1]) < 1e-4
+    for others in found[1:]:
+        assert [a.tokens for a in others] == [a.tokens for a in found[0]]
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_allclose(
+                np.concatenate(other.log_probs), np.concatenate(one.log_probs), atol=1e-5
+            )
 
 
 def answers(*texts_of_prompts):
@@ -171,5 +206,19 @@ def test_what_does_not_fit():
             Generator(top_p=top_p)
     with pytest.raises(UserError, match=r"MIN_P=-0.1 must be"):
         Generator(min_p=-0.1)
+    with pytest.raises(UserError, match="NUM_SAMPLES=True must be a positive whole number"):
+        Generator(num_samples=True)
+    with pytest.raises(UserError, match="SAMPLING_SEED=-1 must be"):
+        Generator(seed=-1)
+    with pytest.raises(UserError, match="NUM_SAMPLES=3 of NUM_BEAMS=2"):
+        Generator(num_beams=2, num_samples=3)
+    with pytest.raises(UserError, match="NUM_BEAMS=0 must be"):
+        Generator(num_beams=0)
+    with pytest.raises(UserError, match="BEAM_ALPHA=-1 must be"):
+        Generator(num_beams=2, beam_alpha=-1)
+    with pytest.raises(UserError, match="leave them out with NUM_BEAMS=2"):
+        Generator(num_beams=2, top_p=0.9)
+    with pytest.raises(UserError, match=r"temperature 0.5 with NUM_BEAMS=2"):
+        Generator(num_beams=2).check_temperature(0.5)
     with pytest.raises(UserError, match="EVAL_BATCH_SIZE=6"):
         Generator(6).check(mesh_of(8, 2, 2, 2))
