@@ -33,6 +33,16 @@ class Form:
     with_sum: bool
     with_max: bool
 
+    @property
+    def sums(self) -> list[str]:
+        """What is added up over the vocabulary."""
+        optional = {
+            "entropy": self.with_entropy,
+            "tempered": self.temperature is not None,
+            "total": self.with_sum,
+        }
+        return ["sum", "q", *(name for name, wanted in optional.items() if wanted)]
+
 
 class Read(NamedTuple):
     """What the forward pass reads off each token's logits; sums over the vocabulary are centred on the maximum."""
@@ -73,7 +83,8 @@ def _backward(form: Form, residuals: tuple, cotangents: SoftQ) -> tuple:
     }
     if not given:
         return None, None, None, None
-    d_hidden, d_kernel = _gradients(form, *residuals, given)
+    hidden, kernel, targets, real, read = residuals
+    d_hidden, d_kernel = _gradients(form, hidden, kernel, targets, real, read, given)
     return d_hidden, d_kernel, None, None
 
 
@@ -129,9 +140,8 @@ def _read_here(form: Form, axes: Axes, hidden, kernel, targets, real) -> Read:
 
         return jax.lax.fori_loop(0, blocks.count, over_tokens, carry)
 
-    names = _tile_sums(form, zeros[0, :1, None], zeros[0, :1], zeros[0, :1, None] > 0)
     lowest = zeros + np.finfo(zeros.dtype).min / 4  # Finite: 0 * (lowest - maximum) is to be 0.
-    maximum, sums = words.walk(over_words, (lowest, dict.fromkeys(names, zeros)))
+    maximum, sums = words.walk(over_words, (lowest, dict.fromkeys(form.sums, zeros)))
     if axes.words:
         highest = jax.lax.pmax(maximum, axes.words)
         sums = jax.lax.psum(_moved(form, sums, maximum - highest), axes.words)
