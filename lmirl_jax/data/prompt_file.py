@@ -1,11 +1,12 @@
 """Prompts of a file for a trained model to answer: JSONL with `inputs` on each line, or text with a prompt a line."""
 
+import collections
 import hashlib
 import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 class PromptFile:
     """A file's prompts in order, with the vocabulary of a task; the model reads a prompt as it stands there, and EOS.
+
+    A prompt's answers stay the same where the file's lines change their order: they are keyed by the `sampling_id` of its text.
 
     Args:
         path: a file named *.jsonl of objects with the string `inputs`, and maybe `targets`; of any other name, text, whose
@@ -52,7 +55,7 @@ class PromptFile:
         self.task, self.name = task, file.stem
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         read = _jsonl(file) if file.suffix == ".jsonl" else _text(file)
-        self.examples = list(itertools.islice(read, num_examples))
+        self.examples = _numbered(itertools.islice(read, num_examples))
         vocabulary = task.input_vocabulary
         self._tokens = [
             np.array([*vocabulary.encode(example["inputs_pretokenized"]), vocabulary.eos_id], np.int32)
@@ -126,6 +129,18 @@ def content_hash(prompts: EvalDataset | PromptFile) -> str:
             texts = [example.get(f"{key}_pretokenized") for key in FEATURES]
             digest.update(json.dumps(texts, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def _numbered(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives each a `sampling_id`, 31 bits of its prompt and how often that came before: no answer hangs on the order."""
+    seen: collections.Counter[str] = collections.Counter()
+    numbered = []
+    for example in examples:
+        text = example["inputs_pretokenized"]
+        digest = hashlib.sha256(f"{seen[text]} {text}".encode()).digest()
+        numbered.append(example | {"sampling_id": int.from_bytes(digest[:4], "big") >> 1})
+        seen[text] += 1
+    return numbered
 
 
 def _jsonl(file: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -51,7 +50,8 @@ class Generator:
         batch_size: prompts at a time; what the mesh divides.
         num_samples: answers to each prompt.
         max_length: tokens of an answer at most; None for the data set's target length.
-        seed: of the sampling. A prompt's samples depend on it, its place in the data set and the sample's number alone.
+        seed: of the sampling. A prompt's samples depend on it, the prompt's number (its `sampling_id` where it has one,
+            else its place) and the sample's number alone.
         top_k: draw from so many of the likeliest tokens; None or 0 for all.
         top_p: draw from the likeliest tokens that hold this probability; 1 for all.
         min_p: draw from tokens at least so likely, as a share of the likeliest one's probability; 0 for all.
@@ -141,13 +141,14 @@ class Generator:
             if start + len(examples) <= skip:
                 continue
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
+            ids = _example_ids(examples, start, self.batch_size)
             with sharding.use(mesh):
-                out, gaps = _answer(graph, mesh, shape, params, placed, jnp.asarray(start), numbers)
+                out, gaps = _answer(graph, mesh, shape, params, placed, ids, numbers)
             arrays = [np.asarray(x) for x in (out.tokens, out.log_probs, out.entropies)]
             gaps = None if gaps is None else np.asarray(gaps)
             for row in range(max(skip - start, 0), len(examples)):
                 gap = None if gaps is None else float(gaps[row])
-                yield _answers(prompts, examples[row], *(x[row] for x in arrays), gap)
+                yield _answers(prompts, examples[row], [x[row] for x in arrays], gap)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +171,10 @@ class _Numbers(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _answer(graph, mesh, shape: _Shape, params, batch, first, numbers: _Numbers):
-    """The answers to a batch that begins at place `first`, and where asked for each prompt's gap to teacher forcing."""
+def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
+    """The answers to a batch of prompts with these numbers, and where asked for each prompt's gap to teacher forcing."""
     model = nnx.merge(graph, params)
     if shape.num_beams is None:
-        ids = first + jnp.arange(batch.encoder_input_tokens.shape[0])
         keys = decoding.sample_keys(numbers.key, ids, shape.num_samples)
         out = decoding.sample(
             model, batch, keys, numbers.temperature, numbers.filters, max_length=shape.max_length
@@ -221,18 +221,20 @@ def _is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: int) -> np.ndarray:
+    """By which its samples are keyed: the number that an example brings (`sampling_id`), or its place."""
+    ids = np.zeros(batch_size, np.int32)
+    ids[: len(examples)] = [example.get("sampling_id", start + row) for row, example in enumerate(examples)]
+    return ids
+
+
 def _answers(
-    prompts: Prompts,
-    example: Mapping[str, Any],
-    tokens: np.ndarray,
-    log_probs: np.ndarray,
-    entropies: np.ndarray,
-    gap: float | None,
+    prompts: Prompts, example: Mapping[str, Any], arrays: Sequence[np.ndarray], gap: float | None
 ) -> Answers:
-    ends = decoding.real_tokens(tokens).sum(axis=-1)
-
-    def real(values: np.ndarray) -> tuple[tuple[Any, ...], ...]:
-        return tuple(tuple(row[:end].tolist()) for row, end in zip(values, ends, strict=True))
-
-    texts = tuple(prompts.decode(list(row)) for row in real(tokens))
-    return Answers(example, texts, real(tokens), real(log_probs), real(entropies), gap)
+    """From the tokens, log-probabilities and entropies of a prompt's samples."""
+    ends = decoding.real_tokens(arrays[0]).sum(axis=-1)
+    tokens, log_probs, entropies = (
+        tuple(tuple(row[:end].tolist()) for row, end in zip(values, ends, strict=True)) for values in arrays
+    )
+    texts = tuple(prompts.decode(list(row)) for row in tokens)
+    return Answers(example, texts, tokens, log_probs, entropies, gap)

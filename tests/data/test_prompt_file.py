@@ -34,10 +34,10 @@ def test_a_text_file_has_a_prompt_a_line(build):
 def test_jsonl_needs_inputs_and_may_have_targets(build):
     lines = '{"inputs": "a", "targets": "b", "id": 7}\n{"inputs": "c"}\n'
     found = build(lines, "my.jsonl")
-    assert found.examples == [
-        {"inputs_pretokenized": "a", "targets_pretokenized": "b"},
-        {"inputs_pretokenized": "c"},
+    texts = [
+        {key: text for key, text in example.items() if key != "sampling_id"} for example in found.examples
     ]
+    assert texts == [{"inputs_pretokenized": "a", "targets_pretokenized": "b"}, {"inputs_pretokenized": "c"}]
     assert len(build(lines, "my.jsonl", num_examples=1)) == 1
 
 
@@ -81,3 +81,12 @@ def test_the_hash_is_of_what_is_asked(build):
     one, same, other = build("a\nb"), build("a\n\nb\n", "other.txt"), build("a\nc")
     assert data.content_hash(one) == data.content_hash(same) != data.content_hash(other)
     assert data.content_hash(one) != data.content_hash(build("a\nb", lengths={"inputs": 5, "targets": 3}))
+
+
+def test_a_prompt_has_a_number_of_its_own_wherever_it_stands(build):
+    def ids(content):
+        return [example["sampling_id"] for example in build(content).examples]
+
+    a, b, again = ids("a\nb\na")
+    assert len({a, b, again}) == 3 and all(0 <= number < 2**31 for number in (a, b, again))
+    assert ids("b\na\na") == [b, a, again]

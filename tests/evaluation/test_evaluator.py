@@ -22,18 +22,20 @@ class Digits:
 
     name = "digits"
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, order=None):
+        self.count, self.order = count, order
         self.lengths = {"inputs": 2, "targets": LENGTH}
 
     def batches(self, batch_size):
         for start in range(0, self.count, batch_size):
             tokens = np.zeros((batch_size, 2), np.int32)
-            numbers = list(range(start, min(start + batch_size, self.count)))
+            numbers = (self.order or list(range(self.count)))[start : start + batch_size]
             tokens[: len(numbers), 0] = [n + 2 for n in numbers]
             empty = np.zeros((batch_size, LENGTH), np.int32)
             zeros = np.zeros((batch_size, LENGTH), np.float32)
             examples = [{"number": n, "inputs_pretokenized": str(n)} for n in numbers]
+            if self.order:
+                examples = [example | {"sampling_id": example["number"]} for example in examples]
             yield Batch(tokens, empty, empty, zeros, zeros, zeros), examples
 
     def decode(self, tokens):
@@ -135,21 +137,30 @@ def test_from_any_prompt_on_the_answers_are_the_same():
 
 
 @pytest.mark.parametrize("settings", [{"top_p": 0.9, "top_k": 20}, {"num_beams": 3}])
-def test_a_network_answers_the_same_on_any_mesh_and_in_any_batch(settings):
+def test_a_network_answers_the_same_on_any_mesh_in_any_batch_and_order(settings):
     """Batch over data and fsdp, heads and vocabulary over tensor; the log-probabilities are those of teacher forcing."""
     graph, state = nnx.split(dataclasses.replace(TINY, dropout_rate=0.0).build(jax.random.key(0)))
-    found = []
-    for devices, data, fsdp, tensor, size in [(1, 1, 1, 1, 2), (8, 2, 2, 2, 4)]:
-        mesh = mesh_of(devices, data, fsdp, tensor)
+
+    def answers_on(mesh, batch_size, order=None):
         params = jax.device_put(nnx.to_pure_dict(state), sharding.parameter_shardings(mesh, state))
-        generator = Generator(size, num_samples=2, gauge=True, **settings)
-        found.append(list(generator(graph, params, mesh, Digits(6), 1.0)))
-        assert max(answer.log_prob_gap for answer in found[-1]) < 1e-4
-    for others in found[1:]:
-        assert [a.tokens for a in others] == [a.tokens for a in found[0]]
-        for one, other in zip(found[0], others, strict=True):
+        generator = Generator(batch_size, num_samples=2, gauge=True, **settings)
+        found = list(generator(graph, params, mesh, Digits(6, order), 1.0))
+        assert max(answer.log_prob_gap for answer in found) < 1e-4
+        return sorted(found, key=lambda answer: answer.example["number"])
+
+    one = answers_on(mesh_of(1, 1, 1, 1), 2)
+    assert len({tokens for answer in one for tokens in answer.tokens}) == 12
+    shuffled = [4, 0, 5, 2, 1, 3]
+    for other in (
+        answers_on(mesh_of(1, 1, 1, 1), 4, shuffled),
+        answers_on(mesh_of(8, 2, 2, 2), 4, shuffled),
+        answers_on(mesh_of(8, 8, 1, 1), 8),
+        answers_on(mesh_of(8, 1, 2, 4), 2),
+    ):
+        assert [answer.tokens for answer in other] == [answer.tokens for answer in one]
+        for mine, theirs in zip(one, other, strict=True):
             np.testing.assert_allclose(
-                np.concatenate(other.log_probs), np.concatenate(one.log_probs), atol=1e-5
+                np.concatenate(theirs.log_probs), np.concatenate(mine.log_probs), atol=1e-5
             )
 
 
