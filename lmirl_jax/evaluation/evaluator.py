@@ -37,9 +37,10 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
 
     Returns:
         Metrics over the data set: the task's own, averaged over samples, or (those that see all samples of a prompt at once)
-        over prompts; `answer_tokens`; and where there are several samples a prompt `self_bleu` (0 to 100), `distinct_1` and
-        `distinct_2` of the corpus, `prompt_distinct_1` and `prompt_distinct_2` within prompts. Then values by prompt, for
-        bootstrap intervals: of all but corpus metrics, such as BLEU or `distinct_1`, which are no means over prompts.
+        over prompts; `answer_tokens`; the largest `log_prob_gap` where the generator gauges it; and where there are several
+        samples a prompt `self_bleu` (0 to 100), `distinct_1` and `distinct_2` of the corpus, `prompt_distinct_1` and
+        `prompt_distinct_2` within prompts. Then values by prompt, for bootstrap intervals: of all but corpus metrics, such
+        as BLEU or `distinct_1`, which are no means over prompts.
 
     Raises:
         UserError: no answers, or prompts with different numbers of samples.
@@ -54,6 +55,9 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
     metrics = {name: float(np.mean([found[name] for found in by_sample])) for name in shared}
     per_prompt = _means_over_prompts(metrics, _by_prompt(data, answers))
     per_prompt["answer_tokens"] = [float(np.mean(list(map(len, answer.tokens)))) for answer in answers]
+    gaps = [answer.log_prob_gap for answer in answers if answer.log_prob_gap is not None]
+    if gaps:
+        metrics["log_prob_gap"] = max(gaps)
     if len(by_sample) > 1:
         per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
         per_prompt |= {f"prompt_distinct_{n}": distinct_n_per_prompt(samples, n) for n in (1, 2)}
