@@ -83,14 +83,17 @@ class Generator:
     def check(self, mesh: Mesh) -> None:
         sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
 
-    def __call__(
-        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Prompts, temperature: float
-    ) -> Iterator[Answers]:
-        """Answers each prompt in order; a temperature of 0 takes the likeliest token each time."""
+    def check_temperature(self, temperature: float) -> None:
         if not _is_number(temperature) or not 0 <= temperature < math.inf:
             raise UserError(
                 f"sampling temperature {temperature!r} must be 0 (the likeliest token) or a positive number"
             )
+
+    def __call__(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Prompts, temperature: float
+    ) -> Iterator[Answers]:
+        """Answers each prompt in order; a temperature of 0 takes the likeliest token each time."""
+        self.check_temperature(temperature)
         self.check(mesh)
         search = _Search(self.num_samples, self.max_length or prompts.lengths["targets"], self.gauge)
         rows = sharding.local_rows(mesh, self.batch_size)
