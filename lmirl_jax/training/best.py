@@ -73,10 +73,8 @@ class BestConfig:
                 "(with DATA, set VALIDATION_DATA), or no evaluation in EVALUATIONS"
             )
         near = difflib.get_close_matches(self.metric, list(known), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(
-            f"BEST_METRIC={self.metric!r} is no metric of the evaluations{hint} (known: {', '.join(sorted(known))})"
-        )
+        hint = f"did you mean {near[0]!r}?" if near else f"they have {', '.join(sorted(known))}"
+        raise UserError(f"BEST_METRIC={self.metric!r} is no metric of this run's evaluations: {hint}")
 
 
 class Best:
