@@ -138,7 +138,8 @@ class Best:
 
     def describe_patience(self) -> str:
         """Why the run was stopped, for the log."""
-        return f"{self._since} evaluations in a row without a better {self.config.metric}"
+        margin = f" by more than {self.config.min_delta:g}" if self.config.min_delta else ""
+        return f"{self._since} evaluations in a row without a better {self.config.metric}{margin}"
 
     def _beats(self, value: float, other: float | None, margin: float = 0.0) -> bool:
         if not math.isfinite(value):

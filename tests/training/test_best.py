@@ -50,6 +50,7 @@ def test_small_gains_are_kept_but_do_not_buy_time():
     best = Best(BestConfig("eval/x", "min", patience=3, min_delta=0.25))
     assert follow(best, [3.0, 2.9, 2.8]) == [True] * 3
     assert best.state()["since"] == 2 and best.value == 2.8
+    assert best.describe_patience() == "2 evaluations in a row without a better eval/x by more than 0.25"
     best.update(40, {"eval/x": 2.7})
     assert best.state()["since"] == 0 and best.step == 40
 
