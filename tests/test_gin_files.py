@@ -143,7 +143,11 @@ def test_training_runs_build_every_argument(name):
     configuration.load([name], [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"])
     arguments = gin.get_bindings(training.train)
     assert {"model", "objective", "optimizer", "data", "mesh", "td_weight", "evaluations"} <= set(arguments)
-    assert arguments["train_steps"] == 7 and len(arguments["evaluations"]) == 2
+    assert arguments["train_steps"] == 7 and arguments["best"].metric is None
+    _, greedy, sampled = arguments["evaluations"]
+    assert (greedy.temperature, greedy.generator.num_samples, greedy.label) == (0.0, 1, "")
+    assert (sampled.temperature, sampled.generator.num_samples, sampled.label) == (1.0, 4, "sampled")
+    assert greedy.generator.batch_size == sampled.generator.batch_size > 1 and len(sampled.data) == 100
     assert arguments["data"].num_examples > 1000
 
 

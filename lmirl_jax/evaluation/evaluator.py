@@ -97,6 +97,7 @@ class Evaluator:
         data: what to answer; None where there is no validation split: then there is nothing to measure.
         generator: how to sample.
         temperature: 0 takes the likeliest token each time.
+        label: tells several evaluators of one run apart, in the names of metrics and files; '' for one without.
         folder: within MODEL_DIR, for the answers.
     """
 
@@ -105,25 +106,52 @@ class Evaluator:
         data: Measured | None,
         generator: Generator,
         temperature: float = 0.0,
+        label: str = "",
         folder: str = "inference_eval",
     ):
-        self.data, self.generator, self.temperature, self.folder = data, generator, temperature, folder
+        self.data, self.generator, self.temperature = data, generator, temperature
+        self.label, self.folder = label, folder
 
     def check(self, mesh: Mesh) -> None:
         if self.data is not None:
             self.generator.check(mesh)
+            self.generator.check_temperature(self.temperature)
+
+    def metric_names(self) -> list[str]:
+        """Those of answers that equal the targets: as many metrics as any answers could have are defined."""
+        if self.data is None:
+            return []
+        count = self.generator.num_samples
+        gap = 0.0 if self.generator.gauge else None
+        one = ((0.0,),) * count
+        answers = [
+            Answers(
+                example, (self.data.decode(example.get("targets", ())),) * count, ((),) * count, one, one, gap
+            )
+            for _, examples in self.data.batches(self.generator.batch_size)
+            for example in examples
+        ]
+        return [self._metric(self.data.name, name) for name in measure(self.data, answers)[0]]
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:
-        """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`."""
+        """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`, or `TASK-LABEL-STEP.jsonl`.
+
+        Returns:
+            The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`.
+        """
         if self.data is None:
             return {}
         answers = list(self.generator(graph, params, mesh, self.data, self.temperature))
         metrics, _ = measure(self.data, answers)
         if jax.process_index() == 0:
-            write_answers(model_dir / self.folder / f"{self.data.name}-{step:06}.jsonl", answers)
-        return {f"eval/{self.data.name}/{name}": value for name, value in metrics.items()}
+            label = f"-{self.label}" if self.label else ""
+            write_answers(model_dir / self.folder / f"{self.data.name}{label}-{step:06}.jsonl", answers)
+        return {self._metric(self.data.name, name): value for name, value in metrics.items()}
+
+    def _metric(self, task: str, name: str) -> str:
+        return "/".join(part for part in ("eval", task, self.label, name) if part)
 
 
 def answer_row(answer: Answers) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """State, step, loop, checkpoints, metrics: the trainer, which knows only protocols."""
 
+from lmirl_jax.training.best import BestConfig
 from lmirl_jax.training.checkpoints import CheckpointConfig
-from lmirl_jax.training.loop import train
 from lmirl_jax.training.optimizers import adafactor, adamw
 from lmirl_jax.training.schedules import (
     annealed,
@@ -13,9 +13,11 @@ from lmirl_jax.training.schedules import (
 )
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.training.step import SoftQConfig, loss_sums, train_step
+from lmirl_jax.training.trainer import train
 from lmirl_jax.training.validation import Validation
 
 __all__ = [
+    "BestConfig",
     "CheckpointConfig",
     "SoftQConfig",
     "TrainState",

@@ -1,6 +1,7 @@
 """Checkpoints: Orbax's manager over the state and the position in the data; finding and loading one.
 
-A run keeps them in MODEL_DIR/checkpoints/STEP, each with the items `state` (step, params, opt_state) and `data` (JSON).
+A run keeps them in MODEL_DIR/checkpoints/STEP, each with the items `state` (step, params, opt_state), `data` (JSON) and,
+where the best one is kept, `best` (JSON: which one that was when this one was saved).
 """
 
 import dataclasses
@@ -13,8 +14,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax import files, sharding
+from lmirl_jax.training.checkpoint_shapes import check_shapes
 from lmirl_jax.training.state import TrainState, build, init_params
 from lmirl_jax.types import ModelConfig, UserError
 
@@ -25,21 +28,28 @@ class CheckpointConfig:
 
     Args:
         period: updates between checkpoints; the last step of a run always saves.
-        keep: how many of the newest stay.
+        keep: how many of the newest stay, beside the best one; None for all.
         keep_period: checkpoints at multiples of it stay for good; None for no others.
         asynchronous: write while training goes on.
     """
 
     period: int = 1000
-    keep: int = 3
+    keep: int | None = 3
     keep_period: int | None = None
     asynchronous: bool = True
 
     def __post_init__(self):
-        for name in ("period", "keep", "keep_period"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f"CheckpointConfig.{name}={value!r} must be a positive whole number")
+        names = {
+            "period": "CHECKPOINT_PERIOD",
+            "keep": "KEEP_CHECKPOINTS",
+            "keep_period": "CheckpointConfig.keep_period",
+        }
+        for field, name in names.items():
+            value = getattr(self, field)
+            if value is None and field != "period":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name}={value!r} must be a positive whole number")
 
 
 def prepare_directory(directory: str, name: str = "MODEL_DIR") -> epath.Path:
@@ -62,14 +72,18 @@ class Checkpoints:
 
     def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
         self._config = config
+        self._best = _OneStep()
+        kept = [policies.LatestN(config.keep), self._best]
+        if config.keep_period is not None:
+            kept.append(policies.EveryNSteps(config.keep_period))
+        json = ocp.JsonCheckpointHandler
         self._manager = ocp.CheckpointManager(
             model_dir / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=config.keep,
-                keep_period=config.keep_period,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
                 enable_async_checkpointing=config.asynchronous,
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()},
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": json(), "best": json()},
         )
 
     def latest_step(self) -> int | None:
@@ -82,15 +96,28 @@ class Checkpoints:
         """Whether the cluster is about to end this run (agreed between all processes)."""
         return self._manager.reached_preemption(step)
 
-    def save(self, step: int, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Saves, unless that step is there; returns as soon as the arrays are copied off the devices."""
+    def path(self, step: int) -> epath.Path:
+        return self._manager.directory / str(step)
+
+    def save(
+        self, step: int, state: TrainState, data_state: dict[str, Any], best: dict[str, Any] | None = None
+    ) -> None:
+        """Saves, unless that step is there; returns as soon as the arrays are copied off the devices.
+
+        Args:
+            step: updates made.
+            state: of the training.
+            data_state: the position in the data.
+            best: `Best.state()`; the checkpoint of its `step` is not deleted.
+        """
         if self._manager.latest_step() == step:
             return
         self._check_space(step, state)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_as_dict(state)), data=ocp.args.JsonSave(data_state)
-        )
-        self._manager.save(step, args=items, force=True)
+        items = {"state": ocp.args.StandardSave(_as_dict(state)), "data": ocp.args.JsonSave(data_state)}
+        if best is not None:
+            items["best"] = ocp.args.JsonSave(best)
+            self._best.step = best["step"]
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def _check_space(self, step: int, state: TrainState) -> None:
         """A disk that fills up in the midst of a write would leave half a checkpoint, and Orbax to say so at length."""
@@ -106,20 +133,22 @@ class Checkpoints:
 
     def restore(
         self, step: int, shapes: TrainState, shardings: TrainState
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """Loads a checkpoint onto the mesh at hand, whatever the mesh it was saved from."""
-        where = self._manager.directory / str(step)
-        _check_shapes(self._manager.item_metadata(step)["state"], shapes.params, str(where))
+    ) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
+        """Loads a checkpoint onto the mesh at hand, whatever the mesh it was saved from: what `save` was given."""
+        where = self.path(step)
+        check_shapes(self._manager.item_metadata(step)["state"], shapes.params, str(where))
         targets = _as_dict(_placed(shapes, shardings))
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(targets), data=ocp.args.JsonRestore())
+        items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
+        if (where / "best").is_dir():
+            items["best"] = ocp.args.JsonRestore()
         try:
-            restored = self._manager.restore(step, args=items)
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"checkpoint {where} does not fit this run's optimizer ({_first_line(error)}): use the OPTIMIZER it was "
                 "made with, or a new MODEL_DIR with INITIAL_CHECKPOINT_PATH to start from its parameters alone"
             ) from error
-        return TrainState(**restored["state"]), restored["data"]
+        return TrainState(**restored["state"]), restored["data"], restored.get("best")
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
@@ -129,11 +158,23 @@ class Checkpoints:
         self._manager.close()
 
 
+@dataclasses.dataclass
+class _OneStep(policies.PreservationPolicy):
+    """Keeps the checkpoint of one step, which changes from save to save."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints, *, context):
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
 def find_checkpoint(path: str) -> epath.Path:
-    """The folder of one checkpoint: given itself, or a run's MODEL_DIR (then its newest)."""
+    """The folder of one checkpoint: given itself, a run's MODEL_DIR (then its newest) or MODEL_DIR/checkpoints/best."""
     given = files.absolute(path)
     if (given / "state").is_dir():
         return given
+    if given.name == "best" and given.parent.name == "checkpoints":
+        return _best_checkpoint(given)
     steps = given / "checkpoints" if (given / "checkpoints").is_dir() else given
     found = [child for child in steps.iterdir() if child.name.isdigit()] if steps.is_dir() else []
     if not found:
@@ -142,6 +183,18 @@ def find_checkpoint(path: str) -> epath.Path:
             + ("" if given.exists() else " (the folder does not exist)")
         )
     return max(found, key=lambda child: int(child.name))
+
+
+def _best_checkpoint(given: epath.Path) -> epath.Path:
+    """The one that a run's newest checkpoint calls the best."""
+    newest = find_checkpoint(str(given.parent))
+    step = None
+    if (newest / "best").is_dir():
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+            step = checkpointer.restore(newest / "best")["step"]
+    if step is None:
+        raise UserError(f"no best checkpoint at {given}: the run kept none (BEST_METRIC); name {newest}")
+    return given.parent / str(step)
 
 
 def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
@@ -157,7 +210,7 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     """
     targets = _placed(shapes, shardings)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        _check_shapes(checkpointer.metadata(path / "state").item_metadata, shapes, str(path))
+        check_shapes(checkpointer.metadata(path / "state").item_metadata, shapes, str(path))
         args = ocp.args.PyTreeRestore(
             item={"params": targets},
             restore_args=ocp.checkpoint_utils.construct_restore_args({"params": targets}),
@@ -195,27 +248,3 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
-
-
-def _check_shapes(metadata: Any, params: Any, where: str) -> None:
-    """Raises a UserError where the checkpoint's parameters are not those of the model."""
-    saved = {
-        jax.tree_util.keystr(k): tuple(v.shape)
-        for k, v in jax.tree_util.tree_leaves_with_path(metadata["params"])
-    }
-    asked = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(params)}
-    for name in sorted(saved.keys() | asked.keys()):
-        if saved.get(name) == asked.get(name):
-            continue
-        readable = name.strip("[]'").replace("']['", "/")
-        hint = (
-            "MODEL and the vocabulary (VOCABULARY_PATH)" if "embed" in name or "logits" in name else "MODEL"
-        )
-        raise UserError(
-            f"checkpoint {where} is of another model: {readable} is {_shape(saved.get(name))} there and "
-            f"{_shape(asked.get(name))} here; set {hint} as it was trained, or use a new MODEL_DIR"
-        )
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"

@@ -16,6 +16,9 @@ from lmirl_jax import sharding
 from lmirl_jax.training.step import SoftQConfig, loss_sums
 from lmirl_jax.types import Batch, Objective, Schedule
 
+METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
+"""What `loss_sums` gives; `reward` is undefined where no target is whole."""
+
 
 @runtime_checkable
 class HeldOut(Protocol):
@@ -52,6 +55,9 @@ class Validation:
     def check(self, mesh: Mesh) -> None:
         if self.data is not None:
             sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
+
+    def metric_names(self) -> list[str]:
+        return [] if self.data is None else [f"eval/{name}" for name in METRICS]
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int

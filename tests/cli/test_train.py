@@ -67,7 +67,12 @@ def test_what_the_command_leaves(run):
     rows = [json.loads(line) for line in written]
     assert len(rows) == 8 and {"inputs", "targets", "samples", "log_probs"} == set(rows[0])
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"eval/loss", "eval/number_paths/accuracy"} <= set(last)
+    assert {
+        "eval/loss",
+        "eval/number_paths/accuracy",
+        "eval/number_paths/sampled/accuracy",
+        "eval/number_paths/sampled/self_bleu",
+    } <= set(last)
 
 
 @pytest.mark.slow
@@ -229,6 +234,19 @@ def test_no_code_but_a_jsonl_file(tmp_path):
 
 
 ERRORS = {
+    "a metric that no evaluation has": (
+        ["--gin.BEST_METRIC='eval/number_paths/acuracy'"],
+        "did you mean 'eval/number_paths/accuracy'",
+    ),
+    "patience without a metric": (["--gin.EARLY_STOPPING_PATIENCE=2"], "set BEST_METRIC"),
+    "no patience at all": (
+        ["--gin.BEST_METRIC='eval/loss'", "--gin.EARLY_STOPPING_PATIENCE=0"],
+        "EARLY_STOPPING_PATIENCE=0",
+    ),
+    "a best checkpoint without evaluations": (
+        ["--gin.BEST_METRIC='eval/loss'", "--gin.EVAL_PERIOD=0"],
+        "EVAL_PERIOD=0",
+    ),
     "a typo in a macro": (["--gin.TRAIN_STEP=5"], "TRAIN_STEPS"),
     "a missing task": (["--gin.MIXTURE_OR_TASK_NAME='number_path'"], "number_paths"),
     "no task and no data": (["--gin.MIXTURE_OR_TASK_NAME=None"], "DATA"),

@@ -231,6 +231,22 @@ def test_the_evaluator_writes_its_answers(tmp_path):
     assert Evaluator(None, Generator(4))(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 1) == {}
 
 
+def test_evaluators_of_one_run_are_told_apart(tmp_path):
+    """By a label, in metrics and files; their metrics are known before any answer is."""
+    graph, params = policy()
+    sampled = Evaluator(Digits(3), Generator(2, num_samples=2), temperature=1.0, label="sampled")
+    metrics = sampled(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 12)
+    assert "eval/digits/sampled/accuracy" in metrics and "eval/digits/sampled/self_bleu" in metrics
+    assert [path.name for path in (tmp_path / "inference_eval").iterdir()] == ["digits-sampled-000012.jsonl"]
+    assert set(sampled.metric_names()) == set(metrics)
+    greedy = Evaluator(Digits(3), Generator(2, gauge=True)).metric_names()
+    assert {"eval/digits/accuracy", "eval/digits/log_prob_gap"} <= set(greedy)
+    assert "eval/digits/self_bleu" not in greedy
+    assert Evaluator(None, Generator(2)).metric_names() == []
+    with pytest.raises(UserError, match="temperature -1 must be 0"):
+        Evaluator(Digits(3), Generator(2), temperature=-1).check(mesh_of(1, 1, 1, 1))
+
+
 def test_what_does_not_fit():
     graph, params = policy()
     with pytest.raises(UserError, match="NUM_SAMPLES=0"):

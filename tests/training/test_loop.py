@@ -152,6 +152,9 @@ def test_evaluations_share_the_line_of_their_step(tmp_path):
         def check(self, mesh):
             calls.append("checked")
 
+        def metric_names(self):
+            return ["eval/length", "eval/undefined"]
+
         def __call__(self, graph, params, mesh, model_dir, step):
             calls.append(step)
             return {"eval/length": 3.0, "eval/undefined": float("nan")}

@@ -1,0 +1,147 @@
+"""The best evaluation of a run, which checkpoint it was, and for how many evaluations none was better."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from lmirl_jax.types import UserError
+
+LESS_IS_BETTER = ("loss", "perplexity", "self_bleu", "log_prob_gap")
+
+
+@dataclasses.dataclass(frozen=True)
+class BestConfig:
+    """Which evaluation is the best one, and when to stop for want of a better.
+
+    Args:
+        metric: of the evaluations, such as `eval/loss`: the checkpoint where it is best stays. None: the newest stay alone.
+        mode: 'max' or 'min'; None: 'min' for losses, perplexity, Self-BLEU and gaps of log-probabilities, else 'max'.
+        patience: stop after so many evaluations in a row without a better one; None: never.
+        min_delta: what counts as better for the patience is better by more than this.
+
+    Raises:
+        UserError: a value out of range, or a patience without a metric.
+    """
+
+    metric: str | None = None
+    mode: str | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    def __post_init__(self):
+        if self.metric is not None and not (isinstance(self.metric, str) and self.metric):
+            raise UserError(
+                f"BEST_METRIC={self.metric!r} must be a metric's name such as 'eval/loss', or None"
+            )
+        if self.mode not in ("max", "min", None):
+            raise UserError(f"BEST_MODE={self.mode!r} must be 'max', 'min', or None (by the metric's name)")
+        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
+        if self.patience is not None and not (whole and self.patience >= 1):
+            raise UserError(
+                f"EARLY_STOPPING_PATIENCE={self.patience!r} must be a positive whole number of evaluations, or None"
+            )
+        number = isinstance(self.min_delta, (int, float)) and not isinstance(self.min_delta, bool)
+        if not (number and 0 <= self.min_delta < math.inf):
+            raise UserError(f"EARLY_STOPPING_MIN_DELTA={self.min_delta!r} must be a number of 0 or more")
+        if self.patience is not None and self.metric is None:
+            raise UserError(
+                f"EARLY_STOPPING_PATIENCE={self.patience} needs a metric to watch: set BEST_METRIC, such as 'eval/loss'"
+            )
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        mode = self.mode
+        if mode is None:
+            last = (self.metric or "").rsplit("/", 1)[-1]
+            mode = "min" if any(name in last for name in LESS_IS_BETTER) else "max"
+        return 1 if mode == "max" else -1
+
+    def check(self, known: Collection[str]) -> None:
+        """Raises a UserError where no evaluation has the metric.
+
+        Args:
+            known: the names of all metrics of the evaluations; none where there is nothing to evaluate on.
+        """
+        if self.metric is None or self.metric in known:
+            return
+        if not known:
+            raise UserError(
+                f"BEST_METRIC={self.metric!r} has nothing to be measured on: there is no validation split "
+                "(with DATA, set VALIDATION_DATA), or no evaluation in EVALUATIONS"
+            )
+        near = difflib.get_close_matches(self.metric, list(known), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"they have {', '.join(sorted(known))}"
+        raise UserError(f"BEST_METRIC={self.metric!r} is no metric of this run's evaluations: {hint}")
+
+
+class Best:
+    """The evaluations of a run so far, as far as they matter; its state lies in every checkpoint, so resuming is exact.
+
+    Args:
+        config: what is watched.
+    """
+
+    def __init__(self, config: BestConfig):
+        self.config = config
+        self.step: int | None = None
+        self.value: float | None = None
+        self._to_beat: float | None = None  # Differs from `value` where a gain was below min_delta.
+        self._since = 0
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Takes an evaluation; returns whether it is the best so far. An undefined value never is."""
+        if self.config.metric is None:
+            return False
+        value = metrics.get(self.config.metric, math.nan)
+        best = self._beats(value, self.value)
+        if best:
+            self.step, self.value = step, float(value)
+        if self._beats(value, self._to_beat, self.config.min_delta):
+            self._to_beat, self._since = float(value), 0
+        else:
+            self._since += 1
+        return best
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many evaluations in a row were not better that the run is over."""
+        return self.config.patience is not None and self._since >= self.config.patience
+
+    def state(self) -> dict[str, Any] | None:
+        """What `set_state` takes, as JSON; None where nothing is watched."""
+        if self.config.metric is None:
+            return None
+        watched = {"metric": self.config.metric, "sign": self.config.sign}
+        return watched | {
+            "step": self.step,
+            "value": self.value,
+            "to_beat": self._to_beat,
+            "since": self._since,
+        }
+
+    def set_state(self, state: Mapping[str, Any] | None) -> None:
+        """Goes on from a checkpoint's state; starts anew where that watched another metric."""
+        if state is None or (state["metric"], state["sign"]) != (self.config.metric, self.config.sign):
+            return
+        self.step, self.value = state["step"], state["value"]
+        self._to_beat, self._since = state["to_beat"], state["since"]
+
+    def describe(self) -> str:
+        """In words, for the log."""
+        if self.step is None:
+            return f"{self.config.metric} was undefined in every evaluation"
+        which = "highest" if self.config.sign > 0 else "lowest"
+        return f"{which} {self.config.metric} {self.value:.6g} at step {self.step}"
+
+    def describe_patience(self) -> str:
+        """Why the run was stopped, for the log."""
+        margin = f" by more than {self.config.min_delta:g}" if self.config.min_delta else ""
+        return f"{self._since} evaluations in a row without a better {self.config.metric}{margin}"
+
+    def _beats(self, value: float, other: float | None, margin: float = 0.0) -> bool:
+        if not math.isfinite(value):
+            return False
+        return other is None or self.config.sign * (value - other) > margin
