@@ -141,23 +141,39 @@ def test_one_run_and_cells_without_values():
         comparison.verdict(bare)
 
 
-def test_front_by_hand():
-    quality = np.array([0.9, 0.8, 0.5, 0.2])
-    diversity = np.array([1.0, 2.0, 4.0, 3.0])
-    levels = np.array([0.1, 0.5, 0.65, 0.8, 0.85, 0.9, 0.95])
-    # Below 0.5 the point at 0.5 serves, which is better and more diverse; beyond the best point its own diversity.
-    np.testing.assert_allclose(comparison.front_at(quality, diversity, levels), [4, 4, 3, 2, 1.5, 1, 1])
+def straight(run, shift, *, temperatures=5, prompts=12):
+    """A sweep without noise on the line diversity = 1 + shift + 10 * (0.9 - quality), quality from 0.9 down to 0.5."""
+    return [
+        front.Cell(run, 0, 1.0 + i, {}, {"accuracy": [q] * prompts, "distinct_valid": [d] * prompts})
+        for i in range(temperatures)
+        for q in [0.9 - 0.4 * i / (temperatures - 1)]
+        for d in [1 + shift + 10 * (0.9 - q)]
+    ]
 
 
-def test_front_mixes_two_temperatures_over_a_dent():
-    quality = np.array([0.9, 0.7, 0.5])
-    diversity = np.array([1.0, 1.2, 5.0])
-    np.testing.assert_allclose(comparison.front_at(quality, diversity, np.array([0.7])), [3.0])
+def test_area_between_two_straight_lines_by_hand():
+    """Parallel lines 0.5 apart over a quality of 0.5 to 0.9: an area of 0.5 * 0.4."""
+    base, run = front.curves(straight("MLE", 0.0) + straight("IQLearn", 0.5))
+    found = comparison.compare(base, run, diversity="distinct_valid")
+    assert found.shared == pytest.approx((0.5, 0.9))
+    assert (found.area.mean, found.area.low, found.area.high) == pytest.approx((0.2, 0.2, 0.2))
+    assert found.mean_difference.mean == pytest.approx(0.5)
 
 
-def test_front_of_equal_qualities_takes_the_more_diverse():
-    quality = np.array([0.5, 0.5, 0.9, 0.9])
-    diversity = np.array([1.0, 3.0, 1.0, 2.0])
-    np.testing.assert_allclose(
-        comparison.front_at(quality, diversity, np.array([0.5, 0.7, 0.9])), [3, 2.5, 2]
-    )
+def test_area_of_a_triangle_and_of_lines_that_cross():
+    """One line is flat at 3; the other rises from 1 at 0.9 to 5 at 0.5: what is won is lost again."""
+    flat = [
+        front.Cell("flat", 0, 1.0, {}, {"accuracy": [0.9] * 12, "distinct_valid": [3.0] * 12}),
+        front.Cell("flat", 0, 2.0, {}, {"accuracy": [0.5] * 12, "distinct_valid": [3.0 + 1e-9] * 12}),
+    ]
+    base, run = front.curves(flat + straight("IQLearn", 0.0))
+    assert comparison.compare(base, run, diversity="distinct_valid").area.mean == pytest.approx(0.0, abs=1e-6)
+    base, run = front.curves(flat + straight("IQLearn", 2.0))  # From equal at 0.9 to 4 more at 0.5.
+    assert comparison.compare(base, run, diversity="distinct_valid").area.mean == pytest.approx(0.5 * 0.4 * 4)
+
+
+def test_area_counts_for_the_run_with_the_lower_self_bleu():
+    cells = sweep("MLE") + sweep("IQLearn", more=2.0, salt=1)
+    base, run = front.curves(cells)
+    found = comparison.compare(base, run, diversity="self_bleu")
+    assert found.area.low > 0 and found.area.mean == pytest.approx(20 * 0.2, rel=0.02)
