@@ -5,6 +5,7 @@ from lmirl_jax.evaluation.diversity import distinct_n, self_bleu
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
+from lmirl_jax.evaluation.pareto import pareto_hull
 
 __all__ = [
     "Answers",
@@ -13,6 +14,7 @@ __all__ = [
     "Generator",
     "distinct_n",
     "measure",
+    "pareto_hull",
     "self_bleu",
     "table",
     "verdict",

@@ -45,7 +45,7 @@ def verdict(
     """Says which front lies where, in two sentences a run: each against the baseline, the first run if not named.
 
     Args:
-        cells: the sweeps, with values per prompt for both metrics.
+        cells: the sweeps, with values per prompt for both metrics; without there is no verdict.
         baseline: the label of the run to compare with.
         quality: the metric at whose equal levels the runs are compared; larger is better.
         diversity: the metric that is compared.
@@ -54,7 +54,7 @@ def verdict(
         Plain text. A lead counts only where its interval excludes 0.
 
     Raises:
-        UserError: an unknown baseline, or cells without values per prompt.
+        UserError: an unknown baseline.
     """
     compared = pairs(cells, baseline)
     if not compared:
@@ -77,12 +77,12 @@ def pairs(cells: Sequence[Cell], baseline: str | None = None) -> list[tuple[Curv
 
 
 def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
-    for curve in (base, run):
-        for metric in (quality, diversity):
-            if metric not in curve.values:
-                raise UserError(
-                    f"front: run {curve.run!r} has no {metric!r} per prompt; keep them when evaluating"
-                )
+    for metric in (quality, diversity):
+        if metric not in base.values or metric not in run.values:
+            return (
+                f"{run.run} and {base.run} are not told apart by {describe(metric).title}: it has no values per prompt, "
+                "so that nothing says how large the noise is."
+            )
     prompts = base.values[quality].shape[-1]
     if prompts < FEWEST_PROMPTS:
         return f"{prompts} prompts are too few to tell {run.run} and {base.run} apart: evaluate on more."

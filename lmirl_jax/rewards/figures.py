@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, temperature_texts
+from lmirl_jax.evaluation.pareto import confidence_band, pareto_hull
 from lmirl_jax.rewards.point_labels import PointLabel, write_labels
 from lmirl_jax.types import UserError
 
@@ -28,7 +29,7 @@ def front_figure(
     """Quality over diversity, a panel for each measure of diversity and a curve for each run.
 
     Up and to the right is better in every panel: an axis on which less is more diverse is reversed. Points are labelled
-    by temperature; bars are the 95% intervals of `evaluation.front`.
+    by temperature; bands are `evaluation.pareto`'s, and where there are several runs a dotted line is their common hull.
 
     Args:
         cells: the sweeps.
@@ -53,13 +54,15 @@ def front_figure(
         axis = figure.add_subplot(1, len(diversity), place + 1)
         _style(axis)
         drawn = [line for i, run in enumerate(runs) for line in _front(axis, run, quality, metric, i)]
+        if len(runs) > 1:
+            _hull(axis, cells, quality, metric)
         less = describe(metric).sign < 0
         axis.set_xlabel(describe(metric).title + (" (reversed: lower is more diverse)" if less else ""))
         axis.set_ylabel(describe(quality).title)
         axis.margins(0.08, 0.1)
         if less:
             axis.invert_xaxis()
-        _legend(axis, "numbers at the points: temperature; bars: 95% intervals")
+        _legend(axis, "numbers: temperature; shaded: 95% intervals")
         _plain_text(figure)
         labels = [label for i, run in enumerate(runs) for label in _temperatures(run, quality, metric, i)]
         write_labels(axis, labels, drawn)
@@ -139,7 +142,7 @@ def _style(axis: Any) -> None:
 
 
 def _front(axis: Any, run: Curve, quality: str, diversity: str, i: int) -> list[Float[np.ndarray, "_ 2"]]:
-    """Draws one curve with its bars; returns the lines that labels should keep clear of."""
+    """Draws one curve with its band; returns the lines that labels should keep clear of."""
     colour = SERIES[i % len(SERIES)]
     points = np.stack([run.means[diversity], run.means[quality]], axis=1)
     axis.plot(
@@ -151,17 +154,22 @@ def _front(axis: Any, run: Curve, quality: str, diversity: str, i: int) -> list[
         markersize=5,
         label=run.run,
     )
-    drawn = [points]
-    for side, metric in enumerate((diversity, quality)):
-        if metric not in run.values:
-            continue
-        for j, point in enumerate(points):
-            interval = run.interval(metric, j)
-            ends = np.stack([point, point])
-            ends[:, side] = interval.low, interval.high
-            axis.plot(*ends.T, color=colour, linewidth=0.9, alpha=0.5)
-            drawn.append(ends)
-    return drawn
+    band = confidence_band(run, quality=quality, diversity=diversity)
+    if band is not None:
+        axis.fill_betweenx(band.levels, band.low, band.high, color=colour, alpha=0.16, linewidth=0)
+    return [points]
+
+
+def _hull(axis: Any, cells: Sequence[Cell], quality: str, diversity: str) -> None:
+    corners = pareto_hull(cells, quality=quality, diversity=diversity)
+    axis.plot(
+        [corner.diversity for corner in corners],
+        [corner.quality for corner in corners],
+        color=INK,
+        linewidth=1.1,
+        linestyle=(0, (1, 2)),
+        label="Pareto hull",
+    )
 
 
 def _temperatures(run: Curve, quality: str, diversity: str, i: int) -> list[PointLabel]:

@@ -1,0 +1,174 @@
+"""The parts of a page that compares runs: verdict, fronts, tables, and answers side by side."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from lmirl_jax.evaluation.comparison import Comparison, compare, pairs
+from lmirl_jax.evaluation.front import Cell, Interval, curves, describe, entry, temperature_texts
+from lmirl_jax.evaluation.pareto import pareto_hull
+from lmirl_jax.rewards.figures import front_figure
+from lmirl_jax.rewards.report import Report
+
+FAIRNESS = (
+    "The TD term of IQLearn (lambda above 0) flattens the policy over the expert's answers, much as a higher temperature "
+    "does. At one sampling temperature it would look more diverse and less accurate for that reason alone. So every run "
+    "gets the same sweep of temperatures, and whole curves are compared: how diverse are the samples at equal {quality}?"
+)
+READING = (
+    "Up and to the right is better. A curve that lies above another has more {quality} at equal diversity and more diversity "
+    "at equal {quality}. Shaded: the 95% interval of the diversity that a run reaches at each level of {quality}, mixing "
+    "neighbouring temperatures where that reaches further (bootstrap over {over}).{hull}"
+)
+HULL = (
+    " Dotted: the Pareto hull of all runs, the most diversity to be had at each level of {quality}; its corners are the "
+    "settings worth using."
+)
+AREA = (
+    "Area: the integral, over the {quality} that both sweeps cover, of the run's lead in diversity over the baseline; positive "
+    "where the run is ahead{signs}. Mean lead: that area over the width of the range. Reach: {quality} at each run's best "
+    "temperature. In brackets: 95% intervals, bootstrap over {over}{noise}."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Answers to one prompt: the prompt, the reference, and for each run its samples."""
+
+    prompt: str
+    target: str
+    answers: Mapping[str, Sequence[str]]
+
+
+def add_fronts(
+    report: Report,
+    cells: Sequence[Cell],
+    *,
+    quality: str = "accuracy",
+    diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
+    baseline: str | None = None,
+) -> None:
+    """Adds quality against diversity: a figure for each measure, the areas between the curves, the hull, the table."""
+    runs = curves(cells)
+    title = describe(quality).title
+    report.section("Quality and diversity", FAIRNESS.format(quality=title))
+    words = {"quality": title, "over": _over(cells), "hull": HULL.format(quality=title) * (len(runs) > 1)}
+    report.figures(
+        *(front_figure(cells, quality=quality, diversity=[name]) for name in diversity),
+        caption=READING.format(**words),
+    )
+    add_sweep_table(report, cells, [quality, *diversity])
+    if len(runs) > 1:
+        _add_areas(report, cells, quality, diversity, baseline)
+        _add_hull(report, cells, quality, diversity)
+
+
+def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str]) -> None:
+    """Adds the table of `evaluation.front.table` to a report: a row a temperature, the runs side by side."""
+    runs = curves(cells)
+    temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
+    rows = [
+        [text, *(entry(run, metric, temperature) for run in runs for metric in metrics)]
+        for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True)
+    ]
+    described = [describe(metric) for metric in metrics]
+    names = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
+    spread = f"±: half the 95% interval, bootstrap over {_over(cells)}"
+    report.table(
+        ["T", *(metric.short for _ in runs for metric in described)],
+        rows,
+        groups=[("", 1), *((run.run, len(metrics)) for run in runs)],
+        caption="; ".join(["T: sampling temperature", *names, spread]) + ".",
+    )
+
+
+def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
+    """Adds a table a temperature: every metric, a row each, the runs side by side."""
+    runs = curves(cells)
+    temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
+    metrics = list(dict.fromkeys(metric for run in runs for metric in run.means))
+    report.section("Every metric, temperature by temperature")
+    for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True):
+        report.subheading(f"Temperature {text}")
+        rows = [[metric, *(entry(run, metric, temperature) for run in runs)] for metric in metrics]
+        report.table(["metric", *(run.run for run in runs)], rows)
+    report.text(
+        f"±: half the 95% interval, bootstrap over {_over(cells)}; without: a metric of all prompts together."
+    )
+
+
+def add_answers(report: Report, shown: Sequence[Shown], temperature: float | int) -> None:
+    """Adds the answers of each run to the same prompts, side by side."""
+    report.section(
+        "Answers side by side",
+        f"The first samples of each run to the first prompts, at temperature {temperature:g}; none is picked.",
+    )
+    for one in shown:
+        report.subheading(f"Prompt: {one.prompt}")
+        if one.target:
+            report.text(f"Reference: {one.target}")
+        report.columns(one.answers)
+
+
+def _over(cells: Sequence[Cell]) -> str:
+    return "prompts and seeds" if any(len(run.seeds) > 1 for run in curves(cells)) else "prompts"
+
+
+def _add_areas(
+    report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str], baseline: str | None
+) -> None:
+    rows = []
+    for name in diversity:
+        for base, run in pairs(cells, baseline):
+            both = (base.values, run.values)
+            if not all(metric in values for values in both for metric in (quality, name)):
+                continue
+            found = compare(base, run, quality=quality, diversity=name)
+            if found is not None:
+                rows.append(
+                    [f"{run.run} over {base.run}", describe(name).short, *_area_texts(found, quality, name)]
+                )
+    if not rows:
+        return
+    title = describe(quality).title
+    reversed_ones = [describe(name).title for name in diversity if describe(name).sign < 0]
+    signs = f" (a lower {', '.join(reversed_ones)} is ahead)" * bool(reversed_ones)
+    one_seed = any(len(run.seeds) == 1 for run in curves(cells))
+    noise = "; with one seed a run, training noise is left out" * one_seed
+    report.subheading("Area between the curves")
+    report.table(
+        ["", "diversity", f"{title} from", "to", "area", "mean lead", "reach"],
+        rows,
+        caption=AREA.format(quality=title, signs=signs, over=_over(cells), noise=noise),
+    )
+
+
+def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
+    digits, fine = describe(diversity).digits, describe(quality).digits
+    return [
+        *(f"{value:.{fine}f}" for value in found.shared),
+        _signed(found.area, digits + 1),
+        _signed(found.mean_difference, digits),
+        _signed(found.reach, fine),
+    ]
+
+
+def _signed(value: Interval, digits: int) -> str:
+    # Adding 0 turns a rounded -0 into 0.
+    mean, low, high = (round(v or 0.0, digits) + 0.0 for v in (value.mean, value.low, value.high))
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:
+    report.subheading("The Pareto hull")
+    for name in diversity:
+        hull = pareto_hull(cells, quality=quality, diversity=name)
+        rows = [
+            [
+                corner.run,
+                f"{corner.temperature:g}",
+                f"{corner.quality:.{describe(quality).digits}f}",
+                f"{corner.diversity:.{describe(name).digits}f}",
+            ]
+            for corner in hull
+        ]
+        report.table(["run", "T", describe(quality).short, describe(name).short], rows)
