@@ -135,8 +135,7 @@ def _shape(name: str, known: dict[str, Flag]) -> str:
 def _unknown(word: str, known: dict[str, Flag]) -> str:
     name = word.lstrip("-").partition("=")[0]
     if word == "--" or not word.startswith("-"):
-        remedy = "flags begin with --" if known else "this command takes none"
-        return f"unexpected argument {word!r}: {remedy}"
+        return f"unexpected argument {word!r}: flags begin with --"
     candidates = [*known, "help", *(["gin.NAME"] if "gin_bindings" in known else [])]
     if "gin_bindings" in known and name.isupper():
         return f"unknown flag {word!r}; did you mean --gin.{word.lstrip('-')}?"

@@ -57,7 +57,7 @@ def test_without_arguments_it_prints_help_and_fails(capsys):
         (["train", "--gin_file", "--gin.A=1"], "--gin_file needs a value: --gin_file=FILE"),
         (["train", "--gin.A="], "--gin.A needs a value: --gin.A=VALUE"),
         (["train", "--process_count=two"], "--process_count=two: needs a whole number: --process_count=N"),
-        (["doctor", "now"], "unexpected argument 'now': this command takes none"),
+        (["doctor", "now"], "unexpected argument 'now': flags begin with --"),
     ],
 )
 def test_usage_errors_are_one_line_and_code_2(capsys, arguments, line):
