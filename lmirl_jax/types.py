@@ -95,6 +95,10 @@ class Model(Protocol):
         """Feeds one token a row; returns the cache and the hidden state from which the next one is drawn."""
         ...
 
+    def reorder(self, cache: Any, parents: Int[Array, "prompts samples"]) -> Any:
+        """Lets row j of each prompt go on from what the prompt's row `parents[prompt, j]` has read, as beam search needs."""
+        ...
+
 
 @runtime_checkable
 class ModelConfig(Protocol):

@@ -36,7 +36,8 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
 
     Returns:
         Metrics over the data set: the task's own, averaged over samples, and where there are several samples a prompt
-        `self_bleu` (0 to 100) and `distinct_1`, `distinct_2`; then values by prompt.
+        `self_bleu` (0 to 100) and `distinct_1`, `distinct_2`; the largest `log_prob_gap` where the generator gauges it;
+        then values by prompt.
     """
     per_prompt: dict[str, list[float]] = {}
     for answer in answers:
@@ -49,6 +50,9 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
     metrics = {name: float(np.mean([m[name] for m in by_sample])) for name in by_sample[0]}
     lengths = [len(tokens) for answer in answers for tokens in answer.tokens]
     metrics["answer_tokens"] = float(np.mean(lengths))
+    gaps = [answer.log_prob_gap for answer in answers if answer.log_prob_gap is not None]
+    if gaps:
+        metrics["log_prob_gap"] = max(gaps)
     if count > 1:
         per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
         metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}

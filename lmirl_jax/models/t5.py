@@ -23,7 +23,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 EncodedKeysValues = tuple[
-    Float[Array, "batch inputs heads head_dim"], Float[Array, "batch inputs heads head_dim"]
+    Float[Array, "prompts inputs heads head_dim"], Float[Array, "prompts inputs heads head_dim"]
 ]
 
 
@@ -152,7 +152,7 @@ class DecoderLayer(nnx.Module):
         x: Float[Array, "batch length embed"],
         self_bias: Float[Array, "#batch heads length keys"],
         encoded: EncodedKeysValues,
-        cross_bias: Float[Array, "batch 1 #length inputs"],
+        cross_bias: Float[Array, "prompts 1 #length inputs"],
         keys: Key[Array, " batch"] | None = None,
         cache: KeysValues | None = None,
         index: Int[Array, ""] | None = None,
@@ -169,10 +169,11 @@ class DecoderLayer(nnx.Module):
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
         cross_keys = None if keys is None else fold_keys(keys, 9)  # Its scores have a dropout of their own.
-        y = self.encoder_decoder_attention(
-            self.pre_cross_attention_layer_norm(x), encoded, cross_bias, cross_keys
-        )
-        x = x + dropout(y, self.dropout_rate, keys, place=3)
+        # In decoding a prompt's samples are so many queries to it: its keys and values are there once.
+        y = self.pre_cross_attention_layer_norm(x)
+        y = jnp.reshape(y, (encoded[0].shape[0], -1, y.shape[-1]))
+        y = self.encoder_decoder_attention(y, encoded, cross_bias, cross_keys)
+        x = x + dropout(jnp.reshape(y, x.shape), self.dropout_rate, keys, place=3)
         y = self.mlp(self.pre_mlp_layer_norm(x), keys)
         return x + dropout(y, self.dropout_rate, keys, place=4), keys_values if cache is not None else None
 
@@ -283,17 +284,16 @@ class T5(nnx.Module):
         self, batch: Batch, max_length: int, num_samples: int = 1
     ) -> tuple["T5Cache", Int[Array, " rows"]]:
         """Encodes each prompt once for all of its samples; the first token to feed is pad."""
-        encoded = jnp.repeat(self.encode(batch), num_samples, axis=0)
-        rows = encoded.shape[0]
+        encoded = self.encode(batch)
+        rows = encoded.shape[0] * num_samples
         shape = (self.decoder.count, rows, max_length, self.config.num_heads, self.config.head_dim)
-        empty = jnp.zeros(shape, encoded.dtype)
+        empty = constrain(jnp.zeros(shape, encoded.dtype), None, "batch", None, "heads", None)
 
         def cross_keys_values(layer, x, keys, _):
             return x, layer.encoder_decoder_attention.keys_values(encoded)
 
         _, cross = self.decoder.scan(cross_keys_values, encoded, None)
-        mask = jnp.repeat(batch.encoder_input_tokens > 0, num_samples, axis=0)
-        cross_bias = mask_to_bias(mask[:, None, None, :])
+        cross_bias = mask_to_bias((batch.encoder_input_tokens > 0)[:, None, None, :])
         cache = T5Cache((empty, empty), cross, cross_bias, jnp.zeros((), jnp.int32))
         return cache, jnp.zeros((rows,), jnp.int32)
 
@@ -314,21 +314,31 @@ class T5(nnx.Module):
         cache = dataclasses.replace(cache, own=own, index=cache.index + 1)
         return cache, self.decoder.finish(x, None)[:, 0]
 
+    def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
+        """The decoder's own keys and values move; those of the prompts, which their rows share, stay."""
+
+        def move(x: Stacked) -> Stacked:
+            by_prompt = jnp.reshape(x, (x.shape[0], *parents.shape, *x.shape[2:]))
+            moved = jax.vmap(lambda y, rows: jnp.take(y, rows, axis=1), (1, 0), 1)(by_prompt, parents)
+            return jnp.reshape(moved, x.shape)
+
+        return dataclasses.replace(cache, own=jax.tree.map(move, cache.own))
+
 
 Stacked = Float[Array, "layers rows keys heads head_dim"]
 StackedKeysValues = tuple[Stacked, Stacked]
-Encoded = Float[Array, "layers rows inputs heads head_dim"]
+Encoded = Float[Array, "layers prompts inputs heads head_dim"]
 StackedEncoded = tuple[Encoded, Encoded]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class T5Cache:
-    """Keys and values of every decoder layer: its own, filled up to `index`, and those of the encoded prompt."""
+    """Keys and values of every decoder layer: its own, filled up to `index`, and those of the prompts, which rows share."""
 
     own: StackedKeysValues
     cross: StackedEncoded
-    cross_bias: Float[Array, "rows 1 1 inputs"]
+    cross_bias: Float[Array, "prompts 1 1 inputs"]
     index: Int[Array, ""]
 
 

@@ -1,5 +1,6 @@
-"""Sampling: greedy equals teacher forcing, keys belong to examples, EOS ends, temperature does what it says."""
+"""Sampling: greedy equals teacher forcing, keys belong to examples, EOS ends, temperature and filters do what they say."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax import decoding, soft_q
+from lmirl_jax.decoding import Filters
 from lmirl_jax.models import T5Config
 from lmirl_jax.types import Batch, Unembedding
 
@@ -51,13 +53,38 @@ def test_greedy_takes_the_likeliest_token(model, sampler):
             assert token == jnp.argmax(logits[row, t])
 
 
-def test_log_probs_equal_teacher_forced_ones(model, sampler):
+def test_temperature_0_takes_the_likeliest_token_whatever_the_filters(sampler):
+    keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 1)
+    plain = sampler(prompts(INPUTS), keys, 0.0)
+    filtered = sampler(prompts(INPUTS), keys, 0.0, Filters(top_k=3, top_p=0.5, min_p=0.1))
+    np.testing.assert_array_equal(filtered.tokens, plain.tokens)
+
+
+def test_log_probs_and_entropies_equal_teacher_forced_ones(model, sampler):
+    """Those of the policy itself, whatever temperature and filters chose the tokens."""
     keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 2)
-    out = sampler(prompts(INPUTS), keys, 1.3)
+    out = sampler(prompts(INPUTS), keys, 1.3, Filters(top_p=0.8))
     for number in range(2):
-        _, forced = teacher_forced(model, INPUTS, out.tokens[:, number])
-        real = np.asarray(out.tokens[:, number]) > 0
+        logits, forced = teacher_forced(model, INPUTS, out.tokens[:, number])
+        real = np.asarray(decoding.real_tokens(out.tokens[:, number]))
         np.testing.assert_allclose(out.log_probs[:, number][real], (forced.q - forced.v)[real], atol=1e-4)
+        log_policy = jax.nn.log_softmax(logits)
+        entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
+        np.testing.assert_allclose(out.entropies[:, number][real], entropy[real], atol=1e-4)
+
+
+def test_the_gauge_finds_the_token_whose_log_prob_is_wrong(model, sampler):
+    keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 2)
+    out = sampler(prompts(INPUTS), keys, 1.0)
+    gaps = jax.jit(functools.partial(decoding.log_prob_gaps, model))
+    assert np.max(gaps(prompts(INPUTS), out)) < 1e-5
+    wrong = dataclasses.replace(out, log_probs=out.log_probs.at[1, 0, 0].add(-0.25))
+    np.testing.assert_allclose(gaps(prompts(INPUTS), wrong), [0, 0.25, 0], atol=1e-5)
+
+
+def test_real_tokens_end_with_the_first_eos():
+    real = decoding.real_tokens(jnp.array([[5, 0, 1, 0, 1], [5, 6, 7, 8, 9], [1, 0, 0, 0, 0]]))
+    np.testing.assert_array_equal(real, [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
 
 
 def test_the_same_answers_in_any_order_and_batch(sampler):
@@ -87,6 +114,9 @@ class Coin:
     def decode(self, cache, tokens):
         return cache, jnp.ones((*tokens.shape, 1))
 
+    def reorder(self, cache, parents):
+        raise AssertionError("sampling has no beams")
+
 
 def test_the_distribution_at_a_temperature_and_the_end_at_eos():
     """At temperature 1/2 the probabilities are squared: 9/10 for token 2."""
@@ -102,3 +132,24 @@ def test_the_distribution_at_a_temperature_and_the_end_at_eos():
             assert (row == 2).all()
     np.testing.assert_allclose(out.log_probs[0][tokens == 2], np.log(0.75), atol=1e-5)
     np.testing.assert_array_equal(out.log_probs[0][tokens == 0], 0.0)
+    np.testing.assert_array_equal(out.entropies[0][tokens == 0], 0.0)
+    np.testing.assert_allclose(out.entropies[0][tokens == 2], 0.562335, atol=1e-5)  # of 1/4 and 3/4
+
+
+@pytest.mark.parametrize(
+    ("temperature", "filters", "share"),
+    [
+        (1.0, Filters(), 0.75),
+        (1.0, Filters(top_k=1), 1.0),
+        (1.0, Filters(top_p=0.75), 1.0),
+        (1.0, Filters(top_p=0.76), 0.75),
+        (2.0, Filters(top_p=0.75), 0.634),  # The temperature comes first: its nucleus of 0.75 needs both.
+        (1.0, Filters(min_p=0.3), 0.75),
+        (0.5, Filters(min_p=0.3), 1.0),  # 1/9 of the likeliest.
+    ],
+)
+def test_what_filters_leave_is_drawn_in_proportion(temperature, filters, share):
+    keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
+    out = decoding.sample(Coin(), prompts(INPUTS[:1]), keys, temperature, filters, max_length=1)
+    np.testing.assert_allclose((out.tokens == 2).mean(), share, atol=0.02)
+    np.testing.assert_allclose(out.log_probs[out.tokens == 2], np.log(0.75), atol=1e-5)

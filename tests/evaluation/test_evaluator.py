@@ -1,5 +1,6 @@
 """Answers and their measures on a stand-in data set and policy, where every number can be counted by hand."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,7 +11,7 @@ from flax import nnx
 
 from lmirl_jax.evaluation import Answers, Evaluator, Generator, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
-from tests.training.fakes import mesh_of
+from tests.training.fakes import TINY, mesh_of
 
 LENGTH = 4
 
@@ -97,6 +98,26 @@ def test_tokens_and_log_probs_end_with_eos():
             np.testing.assert_allclose(log_probs[1:], np.log(0.5), atol=1e-3)  # then a coin
 
 
+def test_entropies_and_the_gap_of_log_probs_come_with_the_answers():
+    config = dataclasses.replace(TINY, dropout_rate=0.0)
+    graph, params = nnx.split(config.build(jax.random.key(0)))
+    generator = Generator(4, num_samples=2, gauge=True)
+    found = list(generator(graph, nnx.to_pure_dict(params), mesh_of(1, 1, 1, 1), Digits(2), 1.0))
+    metrics, _ = measure(Digits(2), found)
+    assert 0 <= metrics["log_prob_gap"] < 1e-4
+    for answer in found:
+        assert [len(e) for e in answer.entropies] == [len(tokens) for tokens in answer.tokens]
+        assert all(0 < e <= np.log(128) for entropies in answer.entropies for e in entropies)
+
+
+def test_filters_leave_the_likeliest():
+    graph, params = policy()
+    generator = Generator(4, num_samples=8, top_k=1)
+    for answer in generator(graph, params, mesh_of(1, 1, 1, 1), Digits(2), 1.0):
+        assert set(answer.tokens) == {(answer.example["number"] + 2, 1)}  # of equals the first: EOS
+        assert answer.entropies[0][1] == pytest.approx(np.log(2), abs=1e-3)  # of the whole policy
+
+
 def answers(*texts_of_prompts):
     return [
         Answers(
@@ -141,5 +162,14 @@ def test_what_does_not_fit():
         Generator(num_samples=0)
     with pytest.raises(UserError, match=r"temperature -0.5 must be 0"):
         next(Generator(4)(graph, params, mesh_of(1, 1, 1, 1), Digits(2), -0.5))
+    with pytest.raises(UserError, match="temperature nan must be 0"):
+        next(Generator(4)(graph, params, mesh_of(1, 1, 1, 1), Digits(2), float("nan")))
+    with pytest.raises(UserError, match="TOP_K=-1 must be"):
+        Generator(top_k=-1)
+    for top_p in (0.0, 1.1, float("nan")):
+        with pytest.raises(UserError, match=f"TOP_P={top_p} must be above 0"):
+            Generator(top_p=top_p)
+    with pytest.raises(UserError, match=r"MIN_P=-0.1 must be"):
+        Generator(min_p=-0.1)
     with pytest.raises(UserError, match="EVAL_BATCH_SIZE=6"):
         Generator(6).check(mesh_of(8, 2, 2, 2))

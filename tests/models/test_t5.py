@@ -142,6 +142,22 @@ def test_cached_decoding_equals_teacher_forcing(remat):
         np.testing.assert_allclose(hidden, forced[:, t], atol=1e-5)
 
 
+def test_a_reordered_cache_goes_on_from_its_parent(model):
+    """Two rows a prompt, fed different tokens; then both go on from the second one, and the prompts stay apart."""
+    batch = batch_of(INPUTS, TARGETS)
+    forced = model.hidden(batch)
+    cache, first = model.start_decoding(batch, 4, num_samples=2)
+    assert cache.cross[0].shape[1] == 2 and cache.own[0].shape[1] == 4  # Prompts are there once.
+    np.testing.assert_array_equal(first, 0)
+    for t in range(2):
+        true = batch.decoder_input_tokens[:, t]
+        cache, _ = model.decode(cache, jnp.stack([true + 7, true], axis=1).reshape(-1))
+    cache = model.reorder(cache, jnp.array([[1, 1], [1, 0]]))
+    _, hidden = model.decode(cache, jnp.repeat(batch.decoder_input_tokens[:, 2], 2))
+    np.testing.assert_allclose(hidden[jnp.array([0, 1, 2])], forced[jnp.array([0, 0, 1]), 2], atol=1e-5)
+    assert np.abs(hidden[3] - forced[1, 2]).max() > 1e-3
+
+
 @pytest.mark.parametrize("remat", ["minimal", "full"])
 def test_remat_changes_no_gradient(model, remat):
     batch = batch_of(INPUTS, TARGETS)

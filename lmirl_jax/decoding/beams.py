@@ -1,0 +1,142 @@
+"""Beam search with a length penalty, over the same caches as sampling; its rules are T5X's."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lmirl_jax import soft_q
+from lmirl_jax.decoding.sampling import EOS, Samples, logits_of, sample, sample_keys
+from lmirl_jax.types import Batch, Model
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Hypotheses:
+    """Partial or whole answers of each prompt, best first; a score of -inf marks an empty place."""
+
+    scores: Float[Array, "batch places"]
+    samples: Samples
+
+    def best(self, count: int) -> "_Hypotheses":
+        scores, places = jax.lax.top_k(self.scores, count)
+        return _Hypotheses(scores, _take(self.samples, places))
+
+
+def length_penalty(
+    length: Int[Array, "*shape"] | int, alpha: Float[Array, ""] | float
+) -> Float[Array, "*shape"]:
+    """What an answer's log-probability is divided by: ((5 + length) / 6) ** alpha, with `length` in tokens, EOS included.
+
+    Source: GNMT, https://arxiv.org/abs/1609.08144, section 7.
+    """
+    return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
+
+
+def search(
+    model: Model,
+    batch: Batch,
+    num_beams: int,
+    alpha: Float[Array, ""] | float = 0.6,
+    *,
+    max_length: int,
+) -> Samples:
+    """Searches for the answers of the highest log pi(y|x) / ((5 + length) / 6) ** alpha.
+
+    In each step a prompt's beams are continued by every token. Of the 2 x num_beams likeliest continuations those that
+    end compete with the answers found before for num_beams places, by score, and the best of the others live on. A prompt
+    is done when its places are filled and no living beam can reach the worst of them. Where too few answers have ended
+    by `max_length`, living beams, cut off, take the places behind them. One beam is greedy decoding.
+
+    Args:
+        model: the policy, read at temperature 1.
+        batch: prompts, [batch, inputs]; its targets are not read; each prompt is read once for all of its beams.
+        num_beams: answers to follow, and to return.
+        alpha: exponent of the length penalty, 0 or more; it may be traced.
+        max_length: tokens of an answer at most.
+
+    Returns:
+        The answers, [batch, num_beams, length], best first, with log-probabilities and entropies as `sample` has them.
+    """
+    prompts = batch.encoder_input_tokens.shape[0]
+    if num_beams == 1:
+        keys = sample_keys(jax.random.key(0), jnp.arange(prompts), 1)
+        return sample(model, batch, keys, 0.0, max_length=max_length)
+    alpha = jnp.asarray(alpha, jnp.float32)
+
+    def unfinished(carry: tuple[Any, ...]):
+        t, _, _, live, done = carry
+        reachable = live.scores[:, 0] / length_penalty(max_length, alpha)
+        return (t < max_length) & jnp.any(reachable > done.scores[:, -1])
+
+    def step(carry: tuple[Any, ...]):
+        t, fed, cache, live, done = carry
+        cache, hidden = model.decode(cache, jnp.reshape(fed, (-1,)))
+        candidates, parents = _continued(logits_of(model, hidden), live, t)
+        tokens = candidates.samples.tokens[:, :, t]
+        ended = tokens == EOS
+        scores = jnp.where(ended, candidates.scores / length_penalty(t + 1, alpha), -jnp.inf)
+        done = _together(done, _Hypotheses(scores, candidates.samples)).best(num_beams)
+        scores, places = jax.lax.top_k(jnp.where(ended, -jnp.inf, candidates.scores), num_beams)
+        live = _Hypotheses(scores, _take(candidates.samples, places))
+        cache = model.reorder(cache, jnp.take_along_axis(parents, places, axis=1))
+        return t + 1, jnp.take_along_axis(tokens, places, axis=1), cache, live, done
+
+    cache, first = model.start_decoding(batch, max_length, num_beams)
+    nothing = _no_hypotheses(prompts, num_beams, max_length)
+    # All beams are the same prompt at first: one of them alone is continued.
+    live = dataclasses.replace(nothing, scores=nothing.scores.at[:, 0].set(0.0))
+    start = (jnp.zeros((), jnp.int32), jnp.reshape(first, (prompts, num_beams)), cache, live, nothing)
+    *_, live, done = jax.lax.while_loop(unfinished, step, start)
+    return _filled_up(done, live)
+
+
+def _continued(
+    logits: Float[Array, "rows vocab"], live: _Hypotheses, t: Int[Array, ""]
+) -> tuple[_Hypotheses, Int[Array, "batch places"]]:
+    """The likeliest continuations of each prompt's beams, twice as many as beams, and the beam that each comes from."""
+    prompts, beams = live.scores.shape
+    vocab = logits.shape[-1]
+    # Of each beam first: that keeps a vocabulary split over devices in its place.
+    best, tokens = jax.lax.top_k(logits, min(2 * beams, vocab))
+    out = soft_q.from_logits(logits, tokens[:, 0], with_entropy=True)
+    log_probs = jnp.reshape(best - out.v[:, None], (prompts, -1))
+    each = log_probs.shape[1] // beams
+    totals = jnp.repeat(live.scores, each, axis=1) + log_probs
+    scores, chosen = jax.lax.top_k(totals, min(2 * beams, totals.shape[1]))
+    parents = chosen // each
+    samples = _take(live.samples, parents)
+    new = (
+        jnp.take_along_axis(jnp.reshape(tokens, (prompts, -1)), chosen, axis=1).astype(jnp.int32),
+        jnp.take_along_axis(log_probs, chosen, axis=1),
+        jnp.take_along_axis(jnp.reshape(out.entropy, (prompts, beams)), parents, axis=1),
+    )
+    old = (samples.tokens, samples.log_probs, samples.entropies)
+    grown = Samples(*(x.at[:, :, t].set(column) for x, column in zip(old, new, strict=True)))
+    return _Hypotheses(scores, grown), parents
+
+
+def _filled_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
+    """The answers that ended; behind them, where there are places left, the best of those that were cut off."""
+    empty = jnp.isneginf(done.scores)
+    behind = jnp.cumsum(empty, axis=1) - 1  # The first empty place takes the best living beam, and so on.
+    return jax.tree.map(
+        lambda mine, theirs: jnp.where(empty[:, :, None], theirs, mine),
+        done.samples,
+        _take(live.samples, jnp.maximum(behind, 0)),
+    )
+
+
+def _no_hypotheses(prompts: int, places: int, length: int) -> _Hypotheses:
+    zeros = jnp.zeros((prompts, places, length))
+    return _Hypotheses(jnp.full((prompts, places), -jnp.inf), Samples(zeros.astype(jnp.int32), zeros, zeros))
+
+
+def _together(first: _Hypotheses, second: _Hypotheses) -> _Hypotheses:
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second)
+
+
+def _take(samples: Samples, places: Int[Array, "batch places"]) -> Samples:
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, places[:, :, None], axis=1), samples)
