@@ -8,6 +8,8 @@ The task writes `[48/2=24]` and ` ; ` instead and undoes both before metrics. Br
 they never look like a calculation without spaces. With the byte vocabulary each of the 8,792 answers comes back whole, with
 T5's all but 140: it has no multiplication, division or minus sign beyond ASCII, no `<`, `{`, `}` or `^`, and runs spaces
 together. No number after `####` is lost.
+
+Metrics are fractions from 0 to 1: `accuracy`, `accuracy_with_calculator`, and of N samples a prompt `pass_at_N` and `maj_at_N`.
 """
 
 import re
@@ -17,6 +19,8 @@ from typing import Any
 
 import seqio
 import tensorflow as tf
+
+from lmirl_jax import evaluation
 
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")
@@ -57,12 +61,30 @@ def postprocess(text: str, **_: Any) -> str:
 
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The fraction (0 to 1) of predictions whose number after `####` is the target's."""
-    right = [
-        final_number(prediction) is not None and final_number(prediction) == final_number(target)
-        for target, prediction in zip(targets, predictions, strict=True)
-    ]
-    return {"accuracy": sum(right) / max(len(right), 1)}
+    """The fraction (0 to 1) of predictions whose number after `####` is the target's, as written and with the calculator.
+
+    `accuracy_with_calculator` reads each prediction as `evaluation.with_calculator` corrects it; targets stay as they are.
+    """
+    wanted = [final_number(target) for target in targets]
+    corrected = [evaluation.with_calculator(prediction) for prediction in predictions]
+    return {
+        "accuracy": _share_right(wanted, predictions),
+        "accuracy_with_calculator": _share_right(wanted, corrected),
+    }
+
+
+def _share_right(wanted: Sequence[Decimal | None], predictions: Sequence[str]) -> float:
+    found = [final_number(prediction) for prediction in predictions]
+    right = [n is not None and n == target for n, target in zip(found, wanted, strict=True)]
+    return sum(right) / max(len(right), 1)
+
+
+def votes(
+    targets: Sequence[str], predictions: Sequence[str], aux_values: Mapping[str, Any]
+) -> dict[str, float]:
+    """`pass_at_N` and `maj_at_N` of the final numbers of N samples a prompt; see `evaluation.votes`."""
+    answers = [[final_number(text) for text in texts] for texts in aux_values["samples"]]
+    return evaluation.votes(answers, [final_number(target) for target in targets])
 
 
 if "gsm8k" not in seqio.TaskRegistry.names():
@@ -75,5 +97,5 @@ if "gsm8k" not in seqio.TaskRegistry.names():
         preprocessors=[question_and_answer, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features={"inputs": _text, "targets": _text},
         postprocess_fn=postprocess,
-        metric_fns=[accuracy],
+        metric_fns=[accuracy, votes],
     )

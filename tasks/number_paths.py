@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 import seqio
 import tensorflow as tf
 
+from lmirl_jax import evaluation
+
 NUMBERS = 4  # in a prompt
 LARGEST = 9  # of the numbers; the smallest is 1
 DERIVATIONS = 8  # with each training prompt
@@ -74,8 +76,12 @@ def check(prompt: str, answer: str) -> Derivation:
                 left = [*rest, result]
                 valid_steps += first + second == result
     valid = valid_steps == len(steps) == needed
-    written = answer.rpartition("=")[2] if "=" in answer else ""
-    return Derivation(valid_steps, max(len(steps), needed), valid, written == str(total))
+    return Derivation(valid_steps, max(len(steps), needed), valid, last_number(answer) == str(total))
+
+
+def last_number(answer: str) -> str | None:
+    """What stands after the last equals sign, or None without one."""
+    return answer.rpartition("=")[2] if "=" in answer else None
 
 
 @functools.cache
@@ -151,6 +157,14 @@ def distinct_answers(
     return {"distinct_valid": sum(counts) / max(len(counts), 1)}
 
 
+def votes(
+    targets: Sequence[Mapping[str, str]], predictions: Sequence[str], aux_values: Mapping[str, Any]
+) -> dict[str, float]:
+    """`pass_at_N` and `maj_at_N` of the last numbers of N samples a prompt; see `evaluation.votes`."""
+    sums = [str(sum(map(int, target["inputs"].split("+")))) for target in targets]
+    return evaluation.votes([list(map(last_number, answers)) for answers in aux_values["samples"]], sums)
+
+
 def with_wrong_sum(answer: str) -> str:
     """The same derivation with its first sum one too large, carried through: wrong in one place, consistent after it."""
     first, *others = answer.split(" ")
@@ -176,5 +190,5 @@ if "number_paths" not in seqio.TaskRegistry.names():
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features={"inputs": _text, "targets": _text},
         postprocess_fn=postprocess,
-        metric_fns=[judgements, distinct_answers],
+        metric_fns=[judgements, distinct_answers, votes],
     )

@@ -18,8 +18,8 @@ FLOORS = {
     "sharding": 2,
     "decoding": 3,
     "data": 3,
-    "tasks": 4,  # Task files stand on data: beside the house, not below any of its rooms.
     "evaluation": 4,
+    "tasks": 5,  # Task files stand on data and on metrics: beside the house, not below any of its rooms.
     "training": 5,
     "rewards": 6,
     "interop": 6,

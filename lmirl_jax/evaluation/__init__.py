@@ -1,21 +1,59 @@
 """Answers and what they are worth: generation, the task's metrics, diversity, quality-diversity fronts."""
 
+from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.evaluation.calculator import calculate, with_calculator
 from lmirl_jax.evaluation.comparison import verdict
-from lmirl_jax.evaluation.diversity import distinct_n, self_bleu
+from lmirl_jax.evaluation.corpus_metrics import (
+    bleu,
+    bleu_interval,
+    bleu_signature,
+    chrf,
+    chrf_interval,
+    chrf_signature,
+)
+from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu, self_bleu_per_prompt
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
 from lmirl_jax.evaluation.pareto import pareto_hull
+from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu
+from lmirl_jax.evaluation.voting import (
+    maj_at_k,
+    maj_at_k_per_prompt,
+    pass_at_k,
+    pass_at_k_per_prompt,
+    votes,
+)
 
 __all__ = [
     "Answers",
     "Cell",
     "Evaluator",
     "Generator",
+    "bleu",
+    "bleu_interval",
+    "bleu_signature",
+    "bootstrap_interval",
+    "by_prompt",
+    "calculate",
+    "chrf",
+    "chrf_interval",
+    "chrf_signature",
     "distinct_n",
+    "distinct_n_per_prompt",
+    "exact_match",
+    "maj_at_k",
+    "maj_at_k_per_prompt",
     "measure",
     "pareto_hull",
+    "pass_at_k",
+    "pass_at_k_per_prompt",
+    "rouge",
     "self_bleu",
+    "self_bleu_per_prompt",
+    "sentence_bleu",
     "table",
     "verdict",
+    "votes",
+    "with_calculator",
 ]

@@ -1,11 +1,11 @@
 """How different several samples of one prompt are: Self-BLEU and distinct n-grams."""
 
-import difflib
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
+from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
 from lmirl_jax.types import UserError
 
 Samples = Sequence[Sequence[str]]
@@ -37,7 +37,7 @@ def self_bleu_per_prompt(samples: Samples, *, tokenize: str = "13a") -> list[flo
     """Self-BLEU of each prompt, 0 to 100; see `self_bleu`, which is its mean."""
     if not samples:
         raise UserError("Self-BLEU: there are no samples; generate some for at least one prompt")
-    bleu = _bleu(tokenize)
+    bleu = sacrebleu_bleu("Self-BLEU", tokenize, effective_order=True)
     for i, texts in enumerate(samples):
         if len(texts) < 2:
             raise UserError(
@@ -50,7 +50,8 @@ def distinct_n(samples: Samples, n: int) -> float:
     """Distinct-n of the whole corpus, 0 to 1: unique n-grams over all n-grams, of all samples of all prompts.
 
     Tokens are split at white space; no n-gram crosses a sample's end. As the ratio falls with the size of the corpus,
-    compare equal numbers of prompts and samples only.
+    compare equal numbers of prompts and samples only. It is no mean over prompts, and has no bootstrap interval: a prompt
+    drawn twice would say all its n-grams again. `distinct_n_per_prompt` is what such an interval can be made of.
 
     Args:
         samples: for each prompt its samples.
@@ -64,31 +65,29 @@ def distinct_n(samples: Samples, n: int) -> float:
 
     Source: Li et al., https://arxiv.org/abs/1510.03055.
     """
+    _check_distinct(samples, n)
+    return _distinct([text for texts in samples for text in texts], n)
+
+
+def distinct_n_per_prompt(samples: Samples, n: int) -> list[float]:
+    """Distinct-n of each prompt's samples, 0 to 1: unique n-grams over all n-grams within the prompt; see `distinct_n`."""
+    _check_distinct(samples, n)
+    return [_distinct(texts, n) for texts in samples]
+
+
+def _check_distinct(samples: Samples, n: int) -> None:
     if n < 1:
         raise UserError(f"distinct-n: n is {n}; give 1 or more")
     if not any(samples):
         raise UserError("distinct-n: there are no samples; generate some for at least one prompt")
-    unique: set[tuple[str, ...]] = set()
-    total = 0
-    for texts in samples:
-        for text in texts:
-            tokens = text.split()
-            grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-            unique.update(grams)
-            total += len(grams)
-    return len(unique) / total if total else 0.0
 
 
-def _bleu(tokenize: str) -> BLEU:
-    if tokenize not in BLEU.TOKENIZERS:
-        near = difflib.get_close_matches(tokenize, BLEU.TOKENIZERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(BLEU.TOKENIZERS)}"
-        raise UserError(f"Self-BLEU: sacrebleu has no tokenizer {tokenize!r}; {hint}")
-    try:
-        return BLEU(tokenize=tokenize, effective_order=True)
-    except (ImportError, RuntimeError) as error:  # ja-mecab and its like need packages of their own.
-        reason = " ".join(str(error).split())
-        raise UserError(f"Self-BLEU: sacrebleu's tokenizer {tokenize!r} does not start: {reason}") from error
+def _distinct(texts: Sequence[str], n: int) -> float:
+    grams: list[tuple[str, ...]] = []
+    for text in texts:
+        tokens = text.split()
+        grams += [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _prompt_self_bleu(bleu: BLEU, texts: Sequence[str]) -> float:

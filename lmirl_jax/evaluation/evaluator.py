@@ -11,8 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import files
-from lmirl_jax.evaluation.diversity import distinct_n, self_bleu_per_prompt
+from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
+from lmirl_jax.types import UserError
 
 
 @runtime_checkable
@@ -35,29 +36,58 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         answers: to each prompt, with the same number of samples each.
 
     Returns:
-        Metrics over the data set: the task's own, averaged over samples, and where there are several samples a prompt
-        `self_bleu` (0 to 100) and `distinct_1`, `distinct_2`; the largest `log_prob_gap` where the generator gauges it;
-        then values by prompt.
+        Metrics over the data set: the task's own, averaged over samples, or (those that see all samples of a prompt at once)
+        over prompts; `answer_tokens`; `entropy`, in nats, the mean over the tokens of a prompt's answers and then over
+        prompts, of the policy at temperature 1; and where there are several samples a prompt `self_bleu` (0 to 100),
+        `distinct_1` and `distinct_2` of the corpus, `prompt_distinct_1` and `prompt_distinct_2` within prompts. Then values
+        by prompt, for bootstrap intervals: of all but corpus metrics, such as BLEU or `distinct_1`, which are no means over
+        prompts.
+        The largest `log_prob_gap` is there where the generator gauges it.
+
+    Raises:
+        UserError: no answers, or prompts with different numbers of samples.
     """
-    per_prompt: dict[str, list[float]] = {}
-    for answer in answers:
-        for name, value in data.prompt_metrics(answer.example, answer.texts).items():
-            per_prompt.setdefault(name, []).append(value)
-    per_prompt = {name: values for name, values in per_prompt.items() if len(values) == len(answers)}
     samples = [list(answer.texts) for answer in answers]
-    count = len(samples[0])
-    by_sample = [data.metrics([texts[k] for texts in samples]) for k in range(count)]
-    metrics = {name: float(np.mean([m[name] for m in by_sample])) for name in by_sample[0]}
-    lengths = [len(tokens) for answer in answers for tokens in answer.tokens]
-    metrics["answer_tokens"] = float(np.mean(lengths))
+    counts = {len(texts) for texts in samples}
+    if not counts or len(counts) > 1 or counts == {0}:
+        numbers = " or ".join(map(str, sorted(counts))) or "no"
+        raise UserError(f"measure: {len(answers)} prompts have {numbers} samples; answer each equally often")
+    by_sample = [data.metrics(predictions) for predictions in zip(*samples, strict=True)]
+    shared = [name for name in by_sample[0] if all(name in found for found in by_sample)]
+    metrics = {name: float(np.mean([found[name] for found in by_sample])) for name in shared}
+    per_prompt = _means_over_prompts(metrics, _by_prompt(data, answers))
+    per_prompt["answer_tokens"] = [float(np.mean(list(map(len, answer.tokens)))) for answer in answers]
+    if all(answer.entropies for answer in answers):
+        per_prompt["entropy"] = [float(np.mean(np.concatenate(answer.entropies))) for answer in answers]
+    if len(by_sample) > 1:
+        per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
+        per_prompt |= {f"prompt_distinct_{n}": distinct_n_per_prompt(samples, n) for n in (1, 2)}
+        metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}
     gaps = [answer.log_prob_gap for answer in answers if answer.log_prob_gap is not None]
     if gaps:
         metrics["log_prob_gap"] = max(gaps)
-    if count > 1:
-        per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
-        metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}
     metrics |= {name: float(np.mean(values)) for name, values in per_prompt.items() if name not in metrics}
     return metrics, per_prompt
+
+
+def _by_prompt(data: Measured, answers: Sequence[Answers]) -> dict[str, list[float]]:
+    """The task's metrics of each prompt alone; those that every prompt has."""
+    found: dict[str, list[float]] = {}
+    for answer in answers:
+        for name, value in data.prompt_metrics(answer.example, answer.texts).items():
+            found.setdefault(name, []).append(value)
+    return {name: values for name, values in found.items() if len(values) == len(answers)}
+
+
+def _means_over_prompts(
+    metrics: Mapping[str, float], values: Mapping[str, list[float]]
+) -> dict[str, list[float]]:
+    """Those whose mean over prompts is the metric; BLEU of one prompt alone, say, has nothing to do with the corpus's."""
+    return {
+        name: own
+        for name, own in values.items()
+        if name not in metrics or np.isclose(np.mean(own), metrics[name], rtol=1e-6, atol=1e-9)
+    }
 
 
 class Evaluator:

@@ -98,6 +98,12 @@ def test_distinct_n():
     assert diversity.distinct_n(samples, 4) == 0.0
 
 
+def test_distinct_n_per_prompt():
+    samples = [["a b a", "a b"], ["a b c"], ["x"]]
+    assert diversity.distinct_n_per_prompt(samples, 1) == pytest.approx([2 / 5, 1.0, 1.0])
+    assert diversity.distinct_n_per_prompt(samples, 2) == pytest.approx([2 / 3, 1.0, 0.0])
+
+
 def test_distinct_n_errors():
     with pytest.raises(UserError, match="n is 0"):
         diversity.distinct_n([["a"]], 0)

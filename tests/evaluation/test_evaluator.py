@@ -141,6 +141,44 @@ def test_measures_by_hand():
     assert metrics["distinct_2"] == 3 / 4
 
 
+def test_entropy_is_a_mean_over_a_prompts_tokens_and_then_over_prompts():
+    given = answers(("2", "2 4"), ("3 6", "3"))
+    assert "entropy" not in measure(Digits(2), given)[0]
+    values = [((0.5, 0.5), (1.0, 2.0, 1.0)), ((0.25,) * 3, (0.25, 0.25))]
+    known = [dataclasses.replace(one, entropies=own) for one, own in zip(given, values, strict=True)]
+    metrics, per_prompt = measure(Digits(2), known)
+    assert per_prompt["entropy"] == [1.0, 0.25] and metrics["entropy"] == 0.625
+
+
+def test_what_is_a_mean_over_prompts_has_its_values():
+    class Odd(Digits):
+        """Its task has BLEU's like, whose value of one prompt says nothing of the corpus, and a metric of all samples."""
+
+        def metrics(self, predictions):
+            return super().metrics(predictions) | {"corpus": 7.0}
+
+        def prompt_metrics(self, example, texts):
+            return super().prompt_metrics(example, texts) | {
+                "corpus": 1.0,
+                "pass_at_2": float("2 4" in texts),
+            }
+
+    metrics, per_prompt = measure(Odd(2), answers(("2 4", "5 5"), ("3 6", "3 6 6 6")))
+    assert metrics["corpus"] == 7.0 and "corpus" not in per_prompt
+    assert metrics["pass_at_2"] == 0.5 and per_prompt["pass_at_2"] == [1.0, 0.0]
+    assert per_prompt["answer_tokens"] == [3.0, 4.0] and metrics["answer_tokens"] == 3.5
+    assert per_prompt["prompt_distinct_1"] == [3 / 4, 2 / 6]  # 2 4 5 of four, 3 6 of six
+    assert metrics["prompt_distinct_1"] == pytest.approx((3 / 4 + 2 / 6) / 2)
+    assert all(metrics[name] == pytest.approx(np.mean(values)) for name, values in per_prompt.items())
+
+
+def test_answers_that_cannot_be_measured():
+    with pytest.raises(UserError, match="0 prompts have no samples"):
+        measure(Digits(0), [])
+    with pytest.raises(UserError, match="2 prompts have 1 or 2 samples; answer each equally often"):
+        measure(Digits(2), answers(("2 4",), ("3 6", "3 6")))
+
+
 def test_one_sample_has_no_diversity():
     metrics, _ = measure(Digits(2), answers(("2 4",), ("3 6",)))
     assert "self_bleu" not in metrics and metrics["accuracy"] == 1.0

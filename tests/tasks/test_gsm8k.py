@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from lmirl_jax import data
+from lmirl_jax import data, evaluation
 from lmirl_jax.tasks import gsm8k
 
 
@@ -47,7 +47,30 @@ def test_the_final_number():
         for text in ("#### 1,234", "x ####-7", "#### $18.50.", "#### 18.0", "18", "####")
     ]
     assert found == [1234, -7, Decimal("18.5"), 18, None, None]
-    assert gsm8k.accuracy(["#### 18", "#### 2"], ["so\n#### 18.0", "no"]) == {"accuracy": 0.5}
+
+
+def test_accuracy_with_and_without_the_calculator():
+    targets = ["#### 24", "#### 2", "#### 3"]
+    slip = "48/2 = <<48/2=25>>25\n#### 25"
+    found = gsm8k.accuracy(targets, [slip, "so\n#### 2.0", "no"])
+    assert found == {"accuracy": pytest.approx(1 / 3), "accuracy_with_calculator": pytest.approx(2 / 3)}
+    # As a model with T5's vocabulary writes it.
+    assert gsm8k.accuracy(targets[:1], [gsm8k.from_plain(gsm8k.to_plain(slip))]) == {
+        "accuracy": 0.0,
+        "accuracy_with_calculator": 1.0,
+    }
+
+
+def test_the_calculator_changes_no_right_answer(answers):
+    assert [a for a in answers if evaluation.with_calculator(a) != a] == []
+
+
+def test_votes_go_by_the_final_number():
+    samples = [["#### 24", "a #### 24.0", "#### 3"], ["#### 1", "#### 2", "none"]]
+    assert gsm8k.votes(["#### 24", "#### 2"], ["", ""], {"samples": samples}) == {
+        "pass_at_3": 1.0,
+        "maj_at_3": 0.75,
+    }
 
 
 @pytest.mark.parametrize("vocabulary", [None, "spiece.model"])
@@ -63,7 +86,7 @@ def test_as_a_seqio_task(shared_data, tmp_path, vocabulary, answers):
         data.set_tfds_data_dir(None)
     assert (train.num_examples, len(test)) == (7473, 1319)
     targets = [test.decode(example["targets"]) for example in test.examples]
-    assert test.metrics(targets) == {"accuracy": 1.0}
+    assert test.metrics(targets) == {"accuracy": 1.0, "accuracy_with_calculator": 1.0}
     whole = set(answers)
     found = sum(test.target(example) in whole for example in test.examples)
     assert found == 1319 if vocabulary is None else found > 1280

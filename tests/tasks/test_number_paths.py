@@ -80,6 +80,8 @@ def test_as_a_seqio_task(tmp_path):
         "valid": 0.5,
         "step_validity": pytest.approx(4 / 6),
         "distinct_valid": 1.5,
+        "pass_at_3": 1.0,
+        "maj_at_3": 1.0,
     }
 
 

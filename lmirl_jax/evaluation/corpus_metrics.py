@@ -1,0 +1,160 @@
+"""BLEU and ChrF through sacrebleu: counts added up over the corpus, with signatures and bootstrap intervals."""
+
+import difflib
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+
+from lmirl_jax.evaluation.bootstrap import percentile_interval, resampling_weights
+from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
+from lmirl_jax.types import UserError
+
+
+def bleu(
+    targets: Targets, predictions: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
+) -> dict[str, float]:
+    """Corpus BLEU, 0 to 100, as sacrebleu computes it (exponential smoothing); see `bleu_signature`.
+
+    Args:
+        targets: for each prompt a reference or several, not all of them empty; prompts may differ in how many they have.
+        predictions: one text a prompt.
+        tokenize: the name of a sacrebleu tokenizer.
+        lowercase: whether to ignore case.
+
+    Returns:
+        `{"bleu": ...}`.
+
+    Raises:
+        UserError: no prompts, lists of different lengths, a prompt without a reference, or an unknown tokenizer.
+
+    Source: Post, https://arxiv.org/abs/1804.08771.
+    """
+    metric = sacrebleu_bleu("BLEU", tokenize, lowercase)
+    references = reference_lists("BLEU", targets, predictions)
+    return {"bleu": metric.corpus_score(list(predictions), _streams(references)).score}
+
+
+def chrf(
+    targets: Targets, predictions: Sequence[str], *, word_order: int = 0, lowercase: bool = False
+) -> dict[str, float]:
+    """Corpus ChrF2, 0 to 100, as sacrebleu computes it: each prompt by its best reference; see `chrf_signature`.
+
+    Args:
+        targets: for each prompt a reference or several, not all of them empty.
+        predictions: one text a prompt.
+        word_order: 0 for ChrF, 2 for ChrF++.
+        lowercase: whether to ignore case.
+
+    Returns:
+        `{"chrf": ...}`.
+
+    Raises:
+        UserError: no prompts, lists of different lengths, a prompt without a reference, or a negative order.
+
+    Source: Popović, https://aclanthology.org/W15-3049.
+    """
+    metric = _chrf(word_order, lowercase)
+    references = reference_lists("ChrF", targets, predictions)
+    return {"chrf": metric.corpus_score(list(predictions), _streams(references)).score}
+
+
+def bleu_interval(
+    targets: Targets,
+    predictions: Sequence[str | Sequence[str]],
+    seed: int = 0,
+    *,
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    coverage: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of corpus BLEU over prompts, from sacrebleu's counts of each.
+
+    Args:
+        targets: as in `bleu`.
+        predictions: one text a prompt; or equally many samples each: then of the mean of their BLEUs.
+        seed: of the resampling; the prompts drawn are those that `bootstrap_interval` draws.
+        tokenize: the name of a sacrebleu tokenizer.
+        lowercase: whether to ignore case.
+        coverage: of the interval, between 0 and 1.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        UserError: as `bleu`, or samples that differ in number.
+
+    Source: Koehn, https://aclanthology.org/W04-3250.
+    """
+    metric = sacrebleu_bleu("BLEU", tokenize, lowercase)
+    return _corpus_interval("BLEU", metric, targets, predictions, seed, coverage)
+
+
+def chrf_interval(
+    targets: Targets,
+    predictions: Sequence[str | Sequence[str]],
+    seed: int = 0,
+    *,
+    word_order: int = 0,
+    lowercase: bool = False,
+    coverage: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of corpus ChrF over prompts; see `bleu_interval`."""
+    return _corpus_interval("ChrF", _chrf(word_order, lowercase), targets, predictions, seed, coverage)
+
+
+def bleu_signature(num_references: int | None = 1, *, tokenize: str = "13a", lowercase: bool = False) -> str:
+    """What to report beside `bleu`'s number: sacrebleu's signature. `num_references` is None where prompts differ in it."""
+    return _signature(sacrebleu_bleu("BLEU", tokenize, lowercase), num_references)
+
+
+def chrf_signature(num_references: int | None = 1, *, word_order: int = 0, lowercase: bool = False) -> str:
+    """What to report beside `chrf`'s number; see `bleu_signature`."""
+    return _signature(_chrf(word_order, lowercase), num_references)
+
+
+@functools.lru_cache(maxsize=16)  # A tokenizer remembers what it has seen.
+def sacrebleu_bleu(name: str, tokenize: str, lowercase: bool = False, effective_order: bool = False) -> BLEU:
+    """sacrebleu's BLEU with a tokenizer that there is; `name` says in errors what asked for it."""
+    if tokenize not in BLEU.TOKENIZERS:
+        near = difflib.get_close_matches(tokenize, BLEU.TOKENIZERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(BLEU.TOKENIZERS)}"
+        raise UserError(f"{name}: sacrebleu has no tokenizer {tokenize!r}; {hint}")
+    try:
+        return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
+    except (ImportError, RuntimeError) as error:  # ja-mecab and its like need packages of their own.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: sacrebleu's tokenizer {tokenize!r} does not start: {reason}") from error
+
+
+def _chrf(word_order: int, lowercase: bool) -> CHRF:
+    if word_order < 0:
+        raise UserError(f"ChrF: word_order is {word_order}; give 0 for ChrF or 2 for ChrF++")
+    return CHRF(word_order=word_order, lowercase=lowercase)
+
+
+def _signature(metric: BLEU | CHRF, num_references: int | None) -> str:
+    metric.num_refs = -1 if num_references is None else num_references
+    return str(metric.get_signature())
+
+
+def _corpus_interval(
+    name: str, metric: BLEU | CHRF, targets: Targets, predictions: Sequence[Any], seed: int, coverage: float
+) -> tuple[float, float]:
+    references = _streams(reference_lists(name, targets, predictions, several=True))
+    samples = sample_lists(predictions)
+    if len({len(texts) for texts in samples}) > 1:
+        raise UserError(f"{name}: prompts have different numbers of samples; draw equally many of each")
+    counts = np.array([metric._extract_corpus_statistics(texts, references) for texts in zip(*samples)])
+    draws = np.rint(resampling_weights(len(samples), seed) * len(samples))
+    totals = np.einsum("dp,spn->dsn", draws, counts, optimize=True).astype(int).tolist()
+    scores = [[metric._compute_score_from_stats(total).score for total in drawn] for drawn in totals]
+    return percentile_interval(np.mean(scores, axis=1), coverage)
+
+
+def _streams(references: list[list[str]]) -> list[list[str | None]]:
+    """As sacrebleu takes them: the first of every prompt, the second of every prompt, ..; None where there is none."""
+    most = max(map(len, references))
+    return [[own[i] if i < len(own) else None for own in references] for i in range(most)]

@@ -1,0 +1,55 @@
+"""References and predictions as users give them, checked: what is wrong with them in one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmirl_jax.types import UserError
+
+Targets = Sequence[str | Sequence[str]]
+
+
+def reference_lists(
+    metric: str, targets: Sequence[Any], predictions: Sequence[Any], *, several: bool = False
+) -> list[list[str]]:
+    """A list of references for each prompt.
+
+    Args:
+        metric: what errors call it.
+        targets: for each prompt a reference or several.
+        predictions: for each prompt a text.
+        several: whether a prompt may also have a list of samples.
+
+    Raises:
+        UserError: no prompts, lists of different lengths, a prompt without samples or without a reference that says
+            something, or what is no text.
+    """
+    check_lengths(metric, targets, predictions)
+    references = [[target] if isinstance(target, str) else list(target) for target in targets]
+    samples = sample_lists(predictions) if several else [[text] for text in predictions]
+    for i, (texts, own) in enumerate(zip(samples, references)):
+        wrong = [text for text in (*texts, *own) if not isinstance(text, str)]
+        if wrong:
+            raise UserError(
+                f"{metric}: prompt {i} has a {type(wrong[0]).__name__} among its texts; give strings"
+            )
+        if not texts:
+            raise UserError(f"{metric}: prompt {i} has no samples; draw at least one")
+        if not any(text.strip() for text in own):
+            raise UserError(
+                f"{metric}: prompt {i} has no reference, or empty ones only; give it one or leave it out"
+            )
+    return references
+
+
+def check_lengths(metric: str, targets: Sequence[Any], predictions: Sequence[Any]) -> None:
+    if len(targets) != len(predictions):
+        raise UserError(
+            f"{metric}: {len(predictions)} predictions for {len(targets)} targets; give one for each"
+        )
+    if len(targets) == 0:
+        raise UserError(f"{metric}: there are no predictions; give one for at least one prompt")
+
+
+def sample_lists(predictions: Sequence[Any]) -> list[list[Any]]:
+    """Each prompt's samples; a prediction of one text is one sample."""
+    return [list(texts) if isinstance(texts, (list, tuple)) else [texts] for texts in predictions]

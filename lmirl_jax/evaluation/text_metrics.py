@@ -1,0 +1,84 @@
+"""Predictions against reference texts, prompt by prompt: ROUGE, sentence BLEU, exact match.
+
+`targets` has for each prompt its reference, or a list of several. The functions of `(targets, predictions)` return numbers by
+name, means over prompts, and can stand in the `metric_fns` of a SeqIO task as they are; so can `bleu` and `chrf`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
+from lmirl_jax.evaluation.references import Targets, check_lengths, reference_lists, sample_lists
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
+
+
+def rouge(targets: Targets, predictions: Sequence[str], *, use_stemmer: bool = False) -> dict[str, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures from 0 to 100, as the rouge-score library computes them.
+
+    Of several references each of the three takes the one on which it is largest (the library's `score_multi`). Sentences, of
+    which ROUGE-Lsum joins the longest common subsequences, end at newlines: without newlines it is ROUGE-L.
+
+    Args:
+        targets: for each prompt a reference or several, not all of them empty.
+        predictions: one text a prompt.
+        use_stemmer: whether words count as equal that Porter's stemmer makes equal.
+
+    Returns:
+        `rouge1`, `rouge2` and `rougeLsum`: means over prompts.
+
+    Raises:
+        UserError: no prompts, lists of different lengths, or a prompt without a reference.
+
+    Source: Lin, https://aclanthology.org/W04-1013.
+    """
+    scorer = _rouge_scorer(use_stemmer)
+    references = reference_lists("ROUGE", targets, predictions)
+    scores = [scorer.score_multi(own, text) for text, own in zip(predictions, references)]
+    return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in ROUGE_TYPES}
+
+
+def sentence_bleu(targets: Targets, predictions: Sequence[str], *, tokenize: str = "13a") -> dict[str, float]:
+    """`sentence_bleu`, 0 to 100: the mean over prompts of sacrebleu's sentence BLEU (effective order). Not BLEU's like."""
+    metric = sacrebleu_bleu("sentence BLEU", tokenize, effective_order=True)
+    references = reference_lists("sentence BLEU", targets, predictions)
+    scores = [metric.sentence_score(text, own).score for text, own in zip(predictions, references)]
+    return {"sentence_bleu": float(np.mean(scores))}
+
+
+def exact_match(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+    """`exact_match`, 0 to 1: the fraction of predictions that equal their reference, or one of a list, to the letter."""
+    check_lengths("exact match", targets, predictions)
+    hits = [
+        prediction in target if isinstance(target, (list, tuple)) else prediction == target
+        for target, prediction in zip(targets, predictions)
+    ]
+    return {"exact_match": sum(hits) / len(hits)}
+
+
+def by_prompt(
+    metric: Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]],
+    targets: Sequence[Any],
+    predictions: Sequence[Any],
+) -> dict[str, list[float]]:
+    """A metric of each prompt alone, for `bootstrap_interval`: of one prediction, or the mean over a list of samples.
+
+    Their mean is the metric where that is a mean over prompts, as all of this file's are. `bleu` and `chrf` are not: their
+    intervals come from `bleu_interval` and `chrf_interval`.
+    """
+    check_lengths("by_prompt", targets, predictions)
+    values: dict[str, list[float]] = {}
+    for target, texts in zip(targets, sample_lists(predictions)):
+        for name, value in metric([target] * len(texts), texts).items():
+            values.setdefault(name, []).append(float(value))
+    return values
+
+
+@functools.cache
+def _rouge_scorer(use_stemmer: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # It loads NLTK, which takes a second.
+
+    return RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer)

@@ -1,0 +1,153 @@
+"""What several samples of a prompt are worth together: pass@k and the majority's answer, maj@k."""
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.types import UserError
+
+
+def pass_at_k(correct: Any, total: Any, k: int) -> float:
+    """pass@k, 0 to 1: the chance that at least one of k samples is right, estimated from counts; the mean over prompts.
+
+    The unbiased estimate: of all ways to choose k of a prompt's n samples, c of them right, the share that holds a right one,
+
+        1 - C(n - c, k) / C(n, k).
+
+    Args:
+        correct: how many of a prompt's samples are right, c; a number, or one for each prompt.
+        total: how many samples it has, n; likewise (a number then holds for every prompt).
+        k: 1 to n.
+
+    Returns:
+        The mean over prompts.
+
+    Raises:
+        UserError: no prompts, counts that are no whole numbers or do not fit each other, or k out of range.
+
+    Source: Chen et al., https://arxiv.org/abs/2107.03374.
+    """
+    values = pass_at_k_per_prompt(correct, total, k)
+    return sum(values) / len(values)
+
+
+def pass_at_k_per_prompt(correct: Any, total: Any, k: int) -> list[float]:
+    """pass@k of each prompt, 0 to 1; see `pass_at_k`, which is its mean."""
+    rights, totals = _counts("correct", correct), _counts("total", total)
+    count = len(rights) if np.ndim(correct) else len(totals)
+    rights = rights * count if np.ndim(correct) == 0 else rights
+    totals = totals * count if np.ndim(total) == 0 else totals
+    if len(rights) != len(totals):
+        raise UserError(
+            f"pass@k: {len(rights)} counts of right samples for {len(totals)} prompts; give one for each"
+        )
+    if not rights:
+        raise UserError("pass@k: there are no prompts; give counts for at least one")
+    for i, (c, n) in enumerate(zip(rights, totals)):
+        if not 0 <= c <= n:
+            raise UserError(f"pass@k: prompt {i} has {c} right of {n} samples; give 0 to {n}")
+        _check_k("pass@k", k, n, i)
+    return [1 - math.comb(n - c, k) / math.comb(n, k) for c, n in zip(rights, totals)]
+
+
+def maj_at_k(
+    answers: Sequence[Sequence[Hashable]], targets: Sequence[Hashable], k: int | None = None
+) -> float:
+    """maj@k, 0 to 1: how often the answer that most of a prompt's first k samples give is right; the mean over prompts.
+
+    None stands for a sample without an answer, which has no vote; a prompt without votes is answered wrongly. Where several
+    answers tie, one of them is drawn in thought: a prompt whose right answer ties with two others counts 1/3.
+
+    Args:
+        answers: for each prompt its samples' answers, such as final numbers.
+        targets: for each prompt the right answer.
+        k: how many of the samples vote; None for all.
+
+    Returns:
+        The mean over prompts.
+
+    Raises:
+        UserError: no prompts, a prompt without samples or with fewer than k, or targets that differ in number.
+
+    Source: Wang et al., https://arxiv.org/abs/2203.11171.
+    """
+    values = maj_at_k_per_prompt(answers, targets, k)
+    return sum(values) / len(values)
+
+
+def maj_at_k_per_prompt(
+    answers: Sequence[Sequence[Hashable]], targets: Sequence[Hashable], k: int | None = None
+) -> list[float]:
+    """maj@k of each prompt, 0 to 1; see `maj_at_k`, which is its mean."""
+    _check_answers("maj@k", answers, targets)
+    if k is not None:
+        for i, given in enumerate(answers):
+            _check_k("maj@k", k, len(given), i)
+    return [_majority(given[:k], target) for given, target in zip(answers, targets)]
+
+
+def votes(answers: Sequence[Sequence[Hashable]], targets: Sequence[Hashable]) -> dict[str, float]:
+    """pass@n and maj@n of n samples a prompt, as a SeqIO metric function of samples returns them.
+
+    Args:
+        answers: for each prompt its samples' answers; None for a sample without one.
+        targets: for each prompt the right answer.
+
+    Returns:
+        `pass_at_N` and `maj_at_N`, 0 to 1, N being the number of samples; nothing for one sample, which is its own majority.
+
+    Raises:
+        UserError: no prompts, or a prompt without samples.
+    """
+    _check_answers("votes", answers, targets)
+    n = min(map(len, answers))
+    if n < 2:
+        return {}
+    rights = [sum(_right(answer, target) for answer in given) for given, target in zip(answers, targets)]
+    return {
+        f"pass_at_{n}": pass_at_k(rights, list(map(len, answers)), n),
+        f"maj_at_{n}": maj_at_k(answers, targets, n),
+    }
+
+
+def _majority(given: Sequence[Hashable], target: Hashable) -> float:
+    counts = Counter(answer for answer in given if answer is not None)
+    top = max(counts.values(), default=0)
+    winners = [answer for answer, count in counts.items() if count == top]
+    return sum(_right(answer, target) for answer in winners) / max(len(winners), 1)
+
+
+def _right(answer: Hashable, target: Hashable) -> bool:
+    return answer is not None and answer == target
+
+
+def _counts(name: str, values: Any) -> list[int]:
+    try:
+        return [operator.index(value) for value in (values if np.ndim(values) else [values])]
+    except TypeError:
+        raise UserError(f"pass@k: {name} is {values!r}; give whole numbers, one for each prompt") from None
+
+
+def _check_k(metric: str, k: int, samples: int, prompt: int) -> None:
+    if k < 1:
+        raise UserError(f"{metric}: k is {k}; give 1 or more")
+    if k > samples:
+        raise UserError(
+            f"{metric}: k is {k}, but prompt {prompt} has {samples} sample(s); draw more or lower k"
+        )
+
+
+def _check_answers(metric: str, answers: Sequence[Sequence[Hashable]], targets: Sequence[Hashable]) -> None:
+    if len(answers) != len(targets):
+        raise UserError(
+            f"{metric}: answers to {len(answers)} prompts for {len(targets)} targets; give one for each"
+        )
+    if not answers:
+        raise UserError(f"{metric}: there are no prompts; give answers to at least one")
+    for i, given in enumerate(answers):
+        if not len(given):
+            raise UserError(f"{metric}: prompt {i} has no samples; draw at least one")
