@@ -1,4 +1,4 @@
-"""`lmirl sweep`: runs of several objectives and seeds over sampling temperatures, in one table and one report."""
+"""`lmirl sweep`: runs of several objectives and seeds over temperatures and top-p, in one table and one report."""
 
 import contextlib
 import dataclasses
@@ -47,7 +47,14 @@ class Sweep:
         from lmirl_jax.evaluation import Cell
 
         return [
-            Cell(policy.run, policy.seed, cell.settings.temperature, cell.metrics, cell.per_prompt)
+            Cell(
+                policy.run,
+                policy.seed,
+                cell.settings.temperature,
+                cell.metrics,
+                cell.per_prompt,
+                cell.settings.top_p,
+            )
             for policy, cell in self.finished
         ]
 
@@ -77,10 +84,10 @@ def run(flags: Flags) -> Sweep | None:
 def finish(
     policies: Sequence[Policy], config: SweepConfig, folder: epath.Path
 ) -> Iterator[tuple[Policy, Any]]:
-    """Every cell, policy by policy and temperature by temperature: read where it is finished, made and kept where not."""
+    """Every cell, policy by policy and point by point: read where it is finished, made and kept where not."""
     from lmirl_jax.evaluation.sweep_cells import read_cell
 
-    wanted = [policy.settings(config.temperatures) for policy in policies]
+    wanted = [policy.settings(config.points) for policy in policies]
     found = [[read_cell(folder, settings) for settings in of_policy] for of_policy in wanted]
     missing = _as_first_process_sees([[cell is None for cell in of_policy] for of_policy in found])
     count = int(missing.sum())
@@ -93,8 +100,7 @@ def finish(
                 cell, made = _make(policy, loaded, settings, folder), made + 1
                 seconds = (time.monotonic() - began) / made
                 _say(
-                    f"{policy}, temperature {settings.temperature:g}: {made} of {count} made, about "
-                    f"{seconds * (count - made):.0f} s left"
+                    f"{policy}, {_place(settings)}: {made} of {count} made, {seconds * (count - made):.0f} s left"
                 )
             if cell is not None:  # It may lie on the first process's disk alone.
                 config.metrics(cell.metrics)  # A wrong name is told after the first cell.
@@ -108,12 +114,17 @@ def _make(policy: Policy, loaded: Any, settings: Any, folder: epath.Path) -> Any
     from lmirl_jax.evaluation.evaluator import answer_row
     from lmirl_jax.evaluation.sweep_cells import FinishedCell
 
-    answers = list(policy.generator(*loaded, policy.mesh, policy.data, settings.temperature))
+    answers = policy.answers(loaded, settings)
     metrics, per_prompt = evaluation.measure(policy.data, answers)
     cell = FinishedCell(settings, metrics, per_prompt, [answer_row(answer) for answer in answers])
     if jax.process_index() == 0:
         cell.write(folder)
     return cell
+
+
+def _place(settings: Any) -> str:
+    top_p = f", top-p {settings.top_p:g}" if settings.top_p < 1 else ""
+    return f"temperature {settings.temperature:g}{top_p}"
 
 
 def _as_first_process_sees(flags: Sequence[Sequence[bool]]) -> Any:

@@ -24,7 +24,7 @@ def write(sweep: Sweep, seconds: float) -> str:
     content = {"settings": _settings(sweep), "quality": quality, "diversity": compared, "cells": rows}
     sweep_tables.write_json(sweep.folder / "sweep.json", content)
     verdicts = sweep_verdicts(sweep)
-    temperature = shown_temperature(sweep)
+    shown = shown_point(sweep)
     report = sweep.folder / "report.html"
     rewards.sweep_report(
         report,
@@ -33,8 +33,8 @@ def write(sweep: Sweep, seconds: float) -> str:
         diversity=diversity,
         baseline=baseline,
         verdict=verdicts,
-        shown=shown_answers(sweep, temperature),
-        shown_temperature=temperature,
+        shown=shown_answers(sweep, shown),
+        shown_at=shown,
         settings=_facts(sweep),
         lead=_lead(sweep),
     )
@@ -48,26 +48,28 @@ def sweep_verdicts(sweep: Sweep) -> list[str]:
 
     quality, diversity = sweep.metrics
     baseline = sweep.config.baseline
-    return [
+    verdicts = [
         evaluation.verdict(sweep.cells, baseline=baseline, quality=quality, diversity=name)
         for name in diversity
     ]
+    return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
 
 
-def shown_temperature(sweep: Sweep) -> float:
-    """The temperature of the answers on the page: the one that was chosen, or the one nearest to 1."""
+def shown_point(sweep: Sweep) -> tuple[float, float]:
+    """Temperature and top-p of the answers on the page: the temperature that was chosen, or those nearest to 1."""
     chosen = sweep.config.shown_temperature
-    return chosen or min(sweep.config.temperatures, key=lambda temperature: abs(temperature - 1))
+    temperature = chosen or min(sweep.config.temperatures, key=lambda temperature: abs(temperature - 1))
+    return float(temperature), float(max(sweep.config.top_ps))
 
 
-def shown_answers(sweep: Sweep, temperature: float) -> list[Any]:
+def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
     """The first prompts with the first samples of each run's first seed."""
     from lmirl_jax.rewards import Shown
 
     of_runs = {
         policy.run: cell.answers
         for policy, cell in sweep.finished
-        if policy.seed == 0 and cell.settings.temperature == temperature
+        if policy.seed == 0 and (cell.settings.temperature, cell.settings.top_p) == point
     }
     first = next(iter(of_runs.values()))
     return [
@@ -83,16 +85,23 @@ def shown_answers(sweep: Sweep, temperature: float) -> list[Any]:
 def _settings(sweep: Sweep) -> dict[str, Any]:
     """What all cells have in common."""
     one = sweep.finished[0][1].settings
-    shared = {name: getattr(one, name) for name in ("task", "split", "num_examples", "num_samples", "seed")}
-    return shared | {"temperatures": list(sweep.config.temperatures)}
+    shared = {
+        name: getattr(one, name)
+        for name in ("task", "split", "num_examples", "num_samples", "seed", "top_k", "min_p")
+    }
+    return shared | {"temperatures": list(sweep.config.temperatures), "top_ps": list(sweep.config.top_ps)}
 
 
 def _facts(sweep: Sweep) -> dict[str, str | Sequence[str]]:
     one = sweep.finished[0][1].settings
     facts: dict[str, str | Sequence[str]] = {
         "Task": f"{one.task}, split {one.split}, {one.num_examples} prompts",
-        "Sampling": f"{one.num_samples} samples a prompt and temperature, seed {one.seed}",
+        "Sampling": f"{one.num_samples} samples a prompt, seed {one.seed}",
+        "Temperature": ", ".join(f"{temperature:g}" for temperature in sweep.config.temperatures),
+        "Top-p": ", ".join(f"{top_p:g}" for top_p in sweep.config.top_ps),
     }
+    if one.top_k or one.min_p:
+        facts["Other filters"] = f"top-k {one.top_k or 'off'}, min-p {one.min_p:g}"
     for run in dict.fromkeys(policy.run for policy in sweep.policies):
         facts[run] = [str(policy.checkpoint) for policy in sweep.policies if policy.run == run]
     return facts

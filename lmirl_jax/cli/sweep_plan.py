@@ -1,6 +1,8 @@
-"""What a sweep is to do: which checkpoints, at which temperatures, compared by which metrics."""
+"""What a sweep is to do: which checkpoints, at which temperatures and top-ps, compared by which metrics."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,36 +16,47 @@ class SweepConfig:
     """What to sweep over, and what to compare; sweep.gin says what each is.
 
     Raises:
-        UserError: no temperatures, or one that gives no diversity.
+        UserError: no temperatures or top-ps, or one that gives no diversity.
     """
 
     temperatures: Any
+    top_ps: Any = (1.0,)
     quality: str = "accuracy"
     diversity: Any = None
     baseline: str | None = None
-    shown_prompts: int = 6
+    shown_prompts: int = 6  # Whose answers are shown side by side.
     shown_temperature: float | int | None = None
 
     def __post_init__(self):
         from lmirl_jax.types import UserError
 
-        if not isinstance(self.temperatures, (list, tuple)) or not self.temperatures:
-            raise UserError(
-                f"TEMPERATURES={self.temperatures!r} must name one or more: --gin.TEMPERATURES='[0.5, 1.0]'"
-            )
+        _check_axis("TEMPERATURES", self.temperatures, "[0.5, 1.0]")
+        _check_axis("TOP_PS", self.top_ps, "[0.9, 1.0]")
         for temperature in self.temperatures:
-            if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or temperature <= 0:
+            if not 0 < temperature < math.inf:
                 raise UserError(
-                    f"TEMPERATURES: {temperature!r} must be positive: at 0 all samples of a prompt are the same, and "
-                    "their diversity says nothing"
+                    f"TEMPERATURES: {temperature!r} must be a positive number: at 0 all samples of a prompt are the same, "
+                    "and their diversity says nothing; lmirl eval takes 0 too"
                 )
-        if len(set(self.temperatures)) < len(self.temperatures):
-            raise UserError(f"TEMPERATURES={list(self.temperatures)} names one twice: name each once")
+        for top_p in self.top_ps:
+            if not 0 < top_p <= 1:
+                raise UserError(f"TOP_PS: {top_p!r} must be above 0 and at most 1 (all tokens)")
+        shown = self.shown_prompts
+        if isinstance(shown, bool) or not isinstance(shown, int) or shown < 0:
+            raise UserError(f"SHOWN_PROMPTS={shown!r} must be a whole number, 0 for none")
         if self.shown_temperature is not None and self.shown_temperature not in self.temperatures:
             raise UserError(
                 f"SHOWN_TEMPERATURE={self.shown_temperature} is not swept over: choose one of TEMPERATURES, "
                 f"{', '.join(f'{t:g}' for t in self.temperatures)}"
             )
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(temperature, top-p) of each cell of a checkpoint."""
+        return [
+            (float(temperature), float(top_p))
+            for top_p, temperature in itertools.product(self.top_ps, self.temperatures)
+        ]
 
     def metrics(self, measured: Mapping[str, Any]) -> tuple[str, list[str]]:
         """The measures of quality and diversity among the metrics that a cell has."""
@@ -94,8 +107,8 @@ class Policy:
 
         return checkpoints.load_policy(self.checkpoint, self.model, self.mesh)
 
-    def settings(self, temperatures: Sequence[float | int]) -> list[Any]:
-        """The settings of its cells, one a temperature."""
+    def settings(self, points: Sequence[tuple[float, float]]) -> list[Any]:
+        """The settings of its cells, one for each (temperature, top-p)."""
         from lmirl_jax.evaluation import sweep_cells
 
         first = sweep_cells.CellSettings(
@@ -108,9 +121,29 @@ class Policy:
             num_samples=self.generator.num_samples,
             max_length=self.generator.max_length or self.data.lengths["targets"],
             seed=self.generator.seed,
-            temperature=temperatures[0],
+            temperature=1.0,
+            top_p=1.0,
+            top_k=self.generator.filters.top_k,
+            min_p=self.generator.filters.min_p,
         )
-        return [dataclasses.replace(first, temperature=temperature) for temperature in temperatures]
+        return [dataclasses.replace(first, temperature=t, top_p=top_p) for t, top_p in points]
+
+    def answers(self, loaded: tuple[Any, Any], settings: Any) -> list[Any]:
+        """The answers of one cell, by the parameters that `load` gave."""
+        generator = self.generator.with_top_p(settings.top_p)
+        return list(generator(*loaded, self.mesh, self.data, settings.temperature))
+
+
+def _check_axis(macro: str, values: Any, example: str) -> None:
+    from lmirl_jax.types import UserError
+
+    if not isinstance(values, (list, tuple)) or not values:
+        raise UserError(f"{macro}={values!r} must name one or more: --gin.{macro}='{example}'")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{macro}: {value!r} is no number; write --gin.{macro}='{example}'")
+    if len(set(values)) < len(values):
+        raise UserError(f"{macro}={list(values)} names one twice: name each once")
 
 
 def checked_runs(runs: Any) -> dict[str, list[str]]:

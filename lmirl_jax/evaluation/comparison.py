@@ -63,37 +63,51 @@ def verdict(
 
 
 def pairs(cells: Sequence[Cell], baseline: str | None = None) -> list[tuple[Curve, Curve]]:
-    """The baseline, the first run if not named, beside each other run.
+    """The baseline, the first run if not named, beside each other run at the same top-p.
 
     Raises:
-        UserError: an unknown baseline.
+        UserError: an unknown baseline, or one that lacks another run's top-p.
     """
     whole = curves(cells)
-    names = [curve.run for curve in whole]
+    names = list(dict.fromkeys(curve.run for curve in whole))
     if baseline is not None and baseline not in names:
         raise UserError(f"front: no run is called {baseline!r}; choose the baseline among {', '.join(names)}")
-    base = whole[names.index(baseline) if baseline else 0]
-    return [(base, curve) for curve in whole if curve is not base]
+    base = baseline or names[0]
+    bases = {curve.top_p: curve for curve in whole if curve.run == base}
+    others = [curve for curve in whole if curve.run != base]
+    for curve in others:
+        if curve.top_p not in bases:
+            raise UserError(
+                f"front: run {base!r} lacks top-p {curve.top_p:g}; evaluate every run at every top-p"
+            )
+    return [(bases[curve.top_p], curve) for curve in others]
 
 
 def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
     for metric in (quality, diversity):
         if metric not in base.values or metric not in run.values:
             return (
-                f"{run.run} and {base.run} are not told apart by {describe(metric).title}: it has no values per prompt, "
+                f"{run.label} and {base.label} are not told apart by {describe(metric).title}: it has no values per prompt, "
                 "so that nothing says how large the noise is."
             )
+    if not base.means[quality].any() and not run.means[quality].any():
+        return (
+            f"Neither {base.label} nor {run.label} has any {quality}: it is 0 at every temperature, and the diversity of "
+            "answers without it says nothing. Train further, or compare at equal levels of another metric."
+        )
     prompts = base.values[quality].shape[-1]
     if prompts < FEWEST_PROMPTS:
-        return f"{prompts} prompts are too few to tell {run.run} and {base.run} apart: evaluate on more."
+        return f"{prompts} prompts are too few to tell {run.label} and {base.label} apart: evaluate on more."
     comparison = compare(base, run, quality=quality, diversity=diversity)
     if comparison is None:
-        spans = [f"{c.run} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)]
+        spans = [
+            f"{c.label} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)
+        ]
         return (
-            f"{run.run} and {base.run} cannot be compared at equal {quality}: the sweeps share no level of it "
+            f"{run.label} and {base.label} cannot be compared at equal {quality}: the sweeps share no level of it "
             f"({' and '.join(spans)}). Sweep more temperatures."
         )
-    return f"{_headline(base.run, run.run, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
+    return f"{_headline(base.label, run.label, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
 
 
 def _headline(base: str, run: str, comparison: Comparison, quality: str, diversity: str) -> str:
@@ -160,7 +174,7 @@ def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> st
     if min(len(base.seeds), len(run.seeds)) == 1:
         over = "over prompts; with one seed a run, training noise is left out"
     return (
-        f"{where}, {run.run} minus {base.run} is {values[0]} in {metric.title} "
+        f"{where}, {run.label} minus {base.label} is {values[0]} in {metric.title} "
         f"(95% interval {values[1]} to {values[2]}; bootstrap {over})."
     )
 

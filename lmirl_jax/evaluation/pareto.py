@@ -78,10 +78,11 @@ def _below(
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
-    """A corner of the hull over all runs: the run, its temperature, and what it scores there."""
+    """A corner of the hull over all runs: the run, its temperature and top-p, and what it scores there."""
 
     run: str
     temperature: float | int
+    top_p: float | int
     quality: float
     diversity: float
 
@@ -98,7 +99,13 @@ def pareto_hull(cells: Sequence[Cell], *, quality: str, diversity: str) -> list[
         The corners, from the best quality to the most diverse; seeds are averaged.
     """
     found = [
-        Corner(curve.run, temperature, float(curve.means[quality][i]), float(curve.means[diversity][i]))
+        Corner(
+            curve.run,
+            temperature,
+            curve.top_p,
+            float(curve.means[quality][i]),
+            float(curve.means[diversity][i]),
+        )
         for curve in curves(cells)
         for i, temperature in enumerate(curve.temperatures)
     ]

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class CellSettings:
-    """All that the numbers of a cell depend on; a further axis of a sweep is a further field.
+    """All that the numbers of a cell depend on.
 
     Neither the run's label nor its place among the seeds is here: renaming a run, or naming more of them, makes no finished
     cell new.
@@ -32,11 +32,16 @@ class CellSettings:
     max_length: int  # Tokens of an answer at most.
     seed: int  # Of the sampling.
     temperature: float | int
+    top_p: float | int
+    top_k: int = 0
+    min_p: float | int = 0.0
 
     def path(self, folder: epath.Path) -> epath.Path:
         """The cell's file: other settings are another name, so that cells of several settings lie side by side."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-{digest(text)}.json"
+        return (
+            folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{digest(text)}.json"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lmirl_jax.evaluation.comparison import compare, pairs
 from lmirl_jax.evaluation.front import Cell
 from lmirl_jax.evaluation.pareto import pareto_hull
 
-COLUMNS = ("run", "seed", "checkpoint", "temperature", "metric", "value", "low", "high")
+COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value", "low", "high")
 
 
 def tidy_rows(cells: Sequence[Cell], checkpoints: Sequence[str]) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def tidy_rows(cells: Sequence[Cell], checkpoints: Sequence[str]) -> list[dict[st
                 value, (low, high) = sum(values) / len(values), bootstrap_interval(values)
             else:
                 value = cell.metrics[metric]
-            place = (cell.run, cell.seed, checkpoint, cell.temperature, metric)
+            place = (cell.run, cell.seed, checkpoint, cell.temperature, cell.top_p, metric)
             rows.append(dict(zip(COLUMNS, (*place, value, low, high), strict=True)))
     return rows
 
@@ -53,15 +53,16 @@ def findings(
         baseline: the run that others are compared with; the first if not named.
 
     Returns:
-        `hull`, the corners over all runs; and `comparisons`, each run against the baseline as `Comparison` has it, where
-        both have values per prompt and share a level of quality.
+        `hull`, the corners over all runs; and `comparisons`, each run against the baseline at each top-p as `Comparison` has
+        it, where both have values per prompt and share a level of quality.
     """
     found = []
     for base, run in pairs(cells, baseline):
         if all(metric in curve.values for curve in (base, run) for metric in (quality, diversity)):
             comparison = compare(base, run, quality=quality, diversity=diversity)
             if comparison is not None:
-                found.append({"run": run.run, "baseline": base.run} | dataclasses.asdict(comparison))
+                place = {"run": run.run, "baseline": base.run, "top_p": run.top_p}
+                found.append(place | dataclasses.asdict(comparison))
     hull = pareto_hull(cells, quality=quality, diversity=diversity)
     return {"hull": [dataclasses.asdict(corner) for corner in hull], "comparisons": found}
 

@@ -28,6 +28,7 @@ AREA = (
     "where the run is ahead{signs}. Mean lead: that area over the width of the range. Reach: {quality} at each run's best "
     "temperature. In brackets: 95% intervals, bootstrap over {over}{noise}."
 )
+NARROWEST = 1e-6  # Range of quality that has an area.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str
     report.table(
         ["T", *(metric.short for _ in runs for metric in described)],
         rows,
-        groups=[("", 1), *((run.run, len(metrics)) for run in runs)],
+        groups=[("", 1), *((run.label, len(metrics)) for run in runs)],
         caption="; ".join(["T: sampling temperature", *names, spread]) + ".",
     )
 
@@ -90,17 +91,19 @@ def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
     for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True):
         report.subheading(f"Temperature {text}")
         rows = [[metric, *(entry(run, metric, temperature) for run in runs)] for metric in metrics]
-        report.table(["metric", *(run.run for run in runs)], rows)
+        report.table(["metric", *(run.label for run in runs)], rows)
     report.text(
         f"±: half the 95% interval, bootstrap over {_over(cells)}; without: a metric of all prompts together."
     )
 
 
-def add_answers(report: Report, shown: Sequence[Shown], temperature: float | int) -> None:
+def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, float]) -> None:
     """Adds the answers of each run to the same prompts, side by side."""
+    temperature, top_p = point
+    at = f"temperature {temperature:g}" + (f" and top-p {top_p:g}" if top_p < 1 else "")
     report.section(
         "Answers side by side",
-        f"The first samples of each run to the first prompts, at temperature {temperature:g}; none is picked.",
+        f"The first samples of each run to the first prompts, at {at}; none is picked.",
     )
     for one in shown:
         report.subheading(f"Prompt: {one.prompt}")
@@ -116,30 +119,40 @@ def _over(cells: Sequence[Cell]) -> str:
 def _add_areas(
     report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str], baseline: str | None
 ) -> None:
-    rows = []
+    rows, without = [], []
     for name in diversity:
         for base, run in pairs(cells, baseline):
             both = (base.values, run.values)
             if not all(metric in values for values in both for metric in (quality, name)):
                 continue
             found = compare(base, run, quality=quality, diversity=name)
-            if found is not None:
-                rows.append(
-                    [f"{run.run} over {base.run}", describe(name).short, *_area_texts(found, quality, name)]
-                )
-    if not rows:
+            over = f"{run.label} over {base.label}"
+            if found is None or found.shared[1] - found.shared[0] < NARROWEST:
+                without.append(f"{over} ({describe(name).title})")
+            else:
+                rows.append([over, describe(name).short, *_area_texts(found, quality, name)])
+    if not rows and not without:
         return
     title = describe(quality).title
+    report.subheading("Area between the curves")
+    if rows:
+        report.table(
+            ["", "diversity", f"{title} from", "to", "area", "mean lead", "reach"],
+            rows,
+            caption=_area_caption(cells, title, diversity),
+        )
+    if without:
+        report.text(
+            f"No area, as the sweeps share no range of {title}: {'; '.join(without)}. Sweep more temperatures."
+        )
+
+
+def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -> str:
     reversed_ones = [describe(name).title for name in diversity if describe(name).sign < 0]
     signs = f" (a lower {', '.join(reversed_ones)} is ahead)" * bool(reversed_ones)
     one_seed = any(len(run.seeds) == 1 for run in curves(cells))
     noise = "; with one seed a run, training noise is left out" * one_seed
-    report.subheading("Area between the curves")
-    report.table(
-        ["", "diversity", f"{title} from", "to", "area", "mean lead", "reach"],
-        rows,
-        caption=AREA.format(quality=title, signs=signs, over=_over(cells), noise=noise),
-    )
+    return AREA.format(quality=title, signs=signs, over=_over(cells), noise=noise)
 
 
 def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
@@ -159,16 +172,17 @@ def _signed(value: Interval, digits: int) -> str:
 
 
 def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:
+    several = len({cell.top_p for cell in cells}) > 1
     report.subheading("The Pareto hull")
     for name in diversity:
-        hull = pareto_hull(cells, quality=quality, diversity=name)
         rows = [
             [
                 corner.run,
                 f"{corner.temperature:g}",
+                *[f"{corner.top_p:g}"] * several,
                 f"{corner.quality:.{describe(quality).digits}f}",
                 f"{corner.diversity:.{describe(name).digits}f}",
             ]
-            for corner in hull
+            for corner in pareto_hull(cells, quality=quality, diversity=name)
         ]
-        report.table(["run", "T", describe(quality).short, describe(name).short], rows)
+        report.table(["run", "T", *["top-p"] * several, describe(quality).short, describe(name).short], rows)

@@ -26,7 +26,7 @@ def front_figure(
     quality: str = "accuracy",
     diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
 ) -> Any:
-    """Quality over diversity, a panel for each measure of diversity and a curve for each run.
+    """Quality over diversity, a panel for each measure of diversity and a curve for each run (and top-p).
 
     Up and to the right is better in every panel: an axis on which less is more diverse is reversed. Points are labelled
     by temperature; bands are `evaluation.pareto`'s, and where there are several runs a dotted line is their common hull.
@@ -47,13 +47,14 @@ def front_figure(
         for metric in (quality, *diversity):
             if metric not in run.means:
                 raise UserError(
-                    f"front figure: run {run.run!r} has no metric {metric!r}; it has {', '.join(run.means)}"
+                    f"front figure: run {run.label!r} has no metric {metric!r}; it has {', '.join(run.means)}"
                 )
+    styles = _styles(runs)
     figure = _figure(5.0 * len(diversity), 4.1)
     for place, metric in enumerate(diversity):
         axis = figure.add_subplot(1, len(diversity), place + 1)
         _style(axis)
-        drawn = [line for i, run in enumerate(runs) for line in _front(axis, run, quality, metric, i)]
+        drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
         if len(runs) > 1:
             _hull(axis, cells, quality, metric)
         less = describe(metric).sign < 0
@@ -64,7 +65,11 @@ def front_figure(
             axis.invert_xaxis()
         _legend(axis, "numbers: temperature; shaded: 95% intervals")
         _plain_text(figure)
-        labels = [label for i, run in enumerate(runs) for label in _temperatures(run, quality, metric, i)]
+        labels = [
+            label
+            for run, style in zip(runs, styles, strict=True)
+            for label in _temperatures(run, quality, metric, style["color"])
+        ]
         write_labels(axis, labels, drawn)
     return figure
 
@@ -141,23 +146,31 @@ def _style(axis: Any) -> None:
         label.set(color=INK, fontsize=10)
 
 
-def _front(axis: Any, run: Curve, quality: str, diversity: str, i: int) -> list[Float[np.ndarray, "_ 2"]]:
-    """Draws one curve with its band; returns the lines that labels should keep clear of."""
-    colour = SERIES[i % len(SERIES)]
+def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Of each curve: a run's colour and marker; and its line, which tells runs apart, or where there are several, top-ps."""
+    names = list(dict.fromkeys(run.run for run in runs))
+    top_ps = list(dict.fromkeys(run.top_p for run in runs))
+    places = [(names.index(run.run), top_ps.index(run.top_p)) for run in runs]
+    return [
+        {
+            "color": SERIES[i % len(SERIES)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[(j if len(top_ps) > 1 else i) % len(LINES)],
+        }
+        for i, j in places
+    ]
+
+
+def _front(
+    axis: Any, run: Curve, quality: str, diversity: str, style: Mapping[str, Any]
+) -> Float[np.ndarray, "_ 2"]:
+    """Draws one curve with its band; returns the line, which labels should keep clear of."""
     points = np.stack([run.means[diversity], run.means[quality]], axis=1)
-    axis.plot(
-        *points.T,
-        color=colour,
-        linewidth=1.6,
-        linestyle=LINES[i % len(LINES)],
-        marker=MARKERS[i % len(MARKERS)],
-        markersize=5,
-        label=run.run,
-    )
+    axis.plot(*points.T, linewidth=1.6, markersize=5, label=run.label, **style)
     band = confidence_band(run, quality=quality, diversity=diversity)
     if band is not None:
-        axis.fill_betweenx(band.levels, band.low, band.high, color=colour, alpha=0.16, linewidth=0)
-    return [points]
+        axis.fill_betweenx(band.levels, band.low, band.high, color=style["color"], alpha=0.16, linewidth=0)
+    return points
 
 
 def _hull(axis: Any, cells: Sequence[Cell], quality: str, diversity: str) -> None:
@@ -172,10 +185,10 @@ def _hull(axis: Any, cells: Sequence[Cell], quality: str, diversity: str) -> Non
     )
 
 
-def _temperatures(run: Curve, quality: str, diversity: str, i: int) -> list[PointLabel]:
+def _temperatures(run: Curve, quality: str, diversity: str, colour: str) -> list[PointLabel]:
     texts = temperature_texts(run.temperatures)
     points = zip(texts, run.means[diversity].tolist(), run.means[quality].tolist(), strict=True)
-    return [PointLabel(text, x, y, SERIES[i % len(SERIES)]) for text, x, y in points]
+    return [PointLabel(text, x, y, colour) for text, x, y in points]
 
 
 def _plain_log_scale(axis: Any) -> None:

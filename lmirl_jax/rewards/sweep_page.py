@@ -1,4 +1,4 @@
-"""The page that a sweep ends with: several runs over the same temperatures."""
+"""The page that a sweep ends with: several runs over the same temperatures and top-ps."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ def sweep_report(
     diversity: Sequence[str],
     verdict: Sequence[str],
     shown: Sequence[Shown],
-    shown_temperature: float | int,
+    shown_at: tuple[float, float],
     settings: Mapping[str, str | Sequence[str]],
     baseline: str | None = None,
     title: str = "Quality and diversity over sampling temperatures",
@@ -31,7 +31,7 @@ def sweep_report(
         diversity: the metrics that are compared.
         verdict: paragraphs, from `evaluation.verdict`.
         shown: answers of all runs to the same prompts.
-        shown_temperature: of these answers.
+        shown_at: temperature and top-p of these answers.
         settings: what was run; several values under one name are lines of code.
         baseline: the run that others are compared with; the first if not named.
         title: of the page.
@@ -44,7 +44,7 @@ def sweep_report(
     report.section("Verdict", *verdict, callout=True)
     add_fronts(report, cells, quality=quality, diversity=diversity, baseline=baseline)
     if shown:
-        add_answers(report, shown, shown_temperature)
+        add_answers(report, shown, shown_at)
     add_temperature_tables(report, cells)
     report.section("What was run").facts(settings)
     report.write(path)

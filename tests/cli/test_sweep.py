@@ -1,5 +1,6 @@
 """The sweep on stand-in policies that count what they are asked, and once for real from command to report."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import pytest
 from etils import epath
 
+from lmirl_jax import decoding
 from lmirl_jax.cli import sweep, sweep_output, sweep_plan
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.types import UserError
@@ -47,6 +49,7 @@ class Wobbly:
     """Right at low temperatures; the hotter, the more samples are wrong, each in its own way. Keeps what it was asked."""
 
     num_samples, max_length, seed = 4, None, 0
+    filters, top_p = decoding.Filters(), 1.0
 
     def __init__(self, hits=0, fail_at=None):
         self.asked, self.hits, self.fail_at = [], hits, fail_at
@@ -54,12 +57,17 @@ class Wobbly:
     def check(self, mesh):
         pass
 
+    def with_top_p(self, top_p):
+        other = copy.copy(self)
+        other.top_p = top_p
+        return other
+
     def __call__(self, graph, params, mesh, data, temperature):
         if temperature == self.fail_at:
             raise KeyboardInterrupt
-        self.asked.append(temperature)
+        self.asked.append(temperature if self.top_p == 1 else (temperature, self.top_p))
         for example in data.examples:
-            wrong = min(4, round(2 * temperature) + (example["n"] % 3 == 0) - self.hits)
+            wrong = min(4, round(2 * temperature * self.top_p) + (example["n"] % 3 == 0) - self.hits)
             texts = tuple(f"w{i} x" if i < wrong else str(2 * example["n"]) for i in range(4))
             yield Answers(example, texts, ((5, 1),) * 4, ((-0.5, -0.5),) * 4)
 
@@ -135,8 +143,27 @@ def test_more_temperatures_more_runs_and_other_labels_make_the_new_cells_alone(t
     make([policy(tmp_path, "a")], config(), tmp_path)
     renamed = dataclasses.replace(policy(tmp_path, "a"), run="MLE", seed=1)
     other = policy(tmp_path, "b")
-    make([other, renamed], config(0.25, 0.5, 1.0), tmp_path)
+    make([other, renamed], config(0.25, 0.5, 1), tmp_path)
     assert (renamed.generator.asked, other.generator.asked) == ([0.25], [0.25, 0.5, 1.0])
+
+
+def test_every_temperature_at_every_top_p(tmp_path):
+    make([policy(tmp_path)], config(), tmp_path)
+    one = policy(tmp_path)
+    found = make([one], config(top_ps=[0.8, 1.0]), tmp_path)
+    assert one.generator.asked == [(0.5, 0.8), (1.0, 0.8)]
+    places = [(cell.settings.temperature, cell.settings.top_p) for _, cell in found]
+    assert places == [(0.5, 0.8), (1.0, 0.8), (0.5, 1.0), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize("other", [{"num_samples": 5}, {"seed": 1}, {"filters": decoding.Filters(min_p=0.1)}])
+def test_other_settings_of_sampling_do_not_mix(tmp_path, other):
+    make([policy(tmp_path)], config(), tmp_path)
+    generator = Wobbly()
+    vars(generator).update(other)
+    [*found] = make([policy(tmp_path, generator=generator)], config(), tmp_path)
+    assert generator.asked == [0.5, 1.0] and len(stamps(tmp_path)) == 4
+    assert all(cell.settings.num_samples == generator.num_samples for _, cell in found)
 
 
 def test_a_run_that_trained_on_or_anew_is_another(tmp_path):
@@ -169,7 +196,7 @@ def test_what_it_writes_and_prints(tmp_path):
     ]
     assert "Self-BLEU" in text and "IQ <b>" in text
     rows = (tmp_path / "sweep.csv").read_text().splitlines()
-    at = f"MLE,0,{tmp_path}/MLE 0/checkpoints/10,1.0,accuracy,"
+    at = f"MLE,0,{tmp_path}/MLE 0/checkpoints/10,1.0,1.0,accuracy,"
     [row] = [row for row in rows if row.startswith(at)]
     # At temperature 1 two of four samples are wrong, three where the prompt's number is divisible by 3.
     assert float(row.removeprefix(at).split(",")[0]) == pytest.approx((8 * 2 + 4 * 1) / (12 * 4))
@@ -190,8 +217,33 @@ def test_the_report_shows_answers_side_by_side_and_reaches_for_nothing(tmp_path)
     assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page) and "https:" not in page
 
 
-def test_answers_are_shown_at_the_temperature_nearest_to_1(tmp_path):
-    assert sweep_output.shown_temperature(whole(tmp_path)) == 1.0
+def test_answers_are_shown_at_the_temperature_and_top_p_nearest_to_1(tmp_path):
+    assert sweep_output.shown_point(whole(tmp_path)) == (1.0, 1.0)
+
+
+def test_curves_of_several_top_ps(tmp_path):
+    """Each run has a curve a top-p, and is compared with the baseline at the same one."""
+    text = sweep_output.write(whole(tmp_path, top_ps=[0.8, 1.0]), 1.0)
+    pairs = re.findall(r"IQ <b>, top-p (\S+) (?:and|minus) MLE, top-p (\S+) ", text.replace("\n", " "))
+    assert pairs and all(one == other for one, other in pairs) and {one for one, _ in pairs} == {"1", "0.8"}
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert [found["top_p"] for found in content["diversity"]["self_bleu"]["comparisons"]] == [1.0, 0.8]
+    assert {corner["top_p"] for corner in content["diversity"]["self_bleu"]["hull"]} <= {0.8, 1.0}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "MLE, top-p 0.8" in page and "<th" in page and ">top-p</th>" in page
+
+
+def test_runs_that_solve_nothing_make_an_honest_page(tmp_path):
+    policies = [policy(tmp_path, generator=Wobbly(-9)), policy(tmp_path, "IQLearn", generator=Wobbly(-9))]
+    settings = config(0.5, 1.0)
+    done = sweep.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
+    text = sweep_output.write(done, 1.0)
+    assert text.count("Neither MLE nor IQLearn has any accuracy") == 1
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Neither MLE nor IQLearn has any accuracy" in page and "nan" not in page.lower().replace(
+        "banan", ""
+    )
+    assert "No area, as the sweeps share no range of accuracy" in page
 
 
 @pytest.mark.parametrize(
@@ -199,9 +251,15 @@ def test_answers_are_shown_at_the_temperature_nearest_to_1(tmp_path):
     [
         ({"temperatures": []}, r"TEMPERATURES=\[\] must name one or more"),
         ({"temperatures": 1.0}, "TEMPERATURES=1.0 must name one or more"),
-        ({"temperatures": [0.5, 0.0]}, "TEMPERATURES: 0.0 must be positive: at 0 all samples"),
-        ({"temperatures": [-1]}, "TEMPERATURES: -1 must be positive"),
-        ({"temperatures": ["1"]}, "TEMPERATURES: '1' must be positive"),
+        ({"temperatures": [0.5, 0.0]}, "TEMPERATURES: 0.0 must be a positive number: at 0 all samples"),
+        ({"temperatures": [-1]}, "TEMPERATURES: -1 must be a positive number"),
+        ({"temperatures": [float("nan")]}, "TEMPERATURES: nan must be a positive number"),
+        ({"temperatures": ["1"]}, "TEMPERATURES: '1' is no number"),
+        ({"temperatures": [1.0], "top_ps": 0.9}, "TOP_PS=0.9 must name one or more"),
+        ({"temperatures": [1.0], "top_ps": [0.0]}, "TOP_PS: 0.0 must be above 0 and at most 1"),
+        ({"temperatures": [1.0], "top_ps": [1.0, 90]}, "TOP_PS: 90 must be above 0 and at most 1"),
+        ({"temperatures": [1.0], "top_ps": [1, 1.0]}, "names one twice"),
+        ({"temperatures": [1.0], "shown_prompts": -1}, "SHOWN_PROMPTS=-1 must be a whole number"),
         ({"temperatures": [1, 1.0]}, "names one twice"),
         ({"temperatures": [1.0], "shown_temperature": 2.0}, "SHOWN_TEMPERATURE=2.0 is not swept over"),
     ],

@@ -8,7 +8,7 @@ from etils import epath
 
 from lmirl_jax.evaluation import sweep_cells
 
-SETTINGS = sweep_cells.CellSettings("c0ffee", 150, "sums", "validation", "beef", 2, 4, 8, 0, 0.5)
+SETTINGS = sweep_cells.CellSettings("c0ffee", 150, "sums", "validation", "beef", 2, 4, 8, 0, 0.5, 0.9)
 CELL = sweep_cells.FinishedCell(SETTINGS, {"accuracy": 0.5}, {"accuracy": [0.0, 1.0]}, [{"inputs": "é"}])
 
 
@@ -18,7 +18,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path):
     CELL.write(folder)
     assert sweep_cells.read_cell(folder, SETTINGS) == CELL
     assert [path.name for path in tmp_path.iterdir()] == [SETTINGS.path(folder).name]
-    assert SETTINGS.path(folder).name.startswith("sums-000150-T0.5-")
+    assert SETTINGS.path(folder).name.startswith("sums-000150-T0.5-P0.9-")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,9 @@ def test_a_cell_is_read_as_it_was_written(tmp_path):
         {"max_length": 9},
         {"seed": 1},
         {"temperature": 0.25},
+        {"top_p": 1.0},
+        {"top_k": 4},
+        {"min_p": 0.1},
     ],
 )
 def test_other_settings_are_another_file(tmp_path, other):

@@ -10,17 +10,17 @@ from lmirl_jax.evaluation.front import Cell
 
 def test_csv_by_hand(tmp_path):
     cells = [
-        Cell("MLE", 0, 0.5, {"accuracy": 0.9, "bleu": 30.5}, {"accuracy": [1.0, 1.0]}),
+        Cell("MLE", 0, 0.5, {"accuracy": 0.9, "bleu": 30.5}, {"accuracy": [1.0, 1.0]}, 0.9),
         Cell("IQ, Learn", 1, 1, {"bleu": 29.0}, {"accuracy": [0.5, 0.5, 0.5]}),
     ]
     rows = sweep_tables.tidy_rows(cells, ["/run/a/10", "/run/b/20"])
     sweep_tables.write_csv(epath.Path(tmp_path / "sweep.csv"), rows)
     assert (tmp_path / "sweep.csv").read_text().splitlines() == [
-        "run,seed,checkpoint,temperature,metric,value,low,high",
-        "MLE,0,/run/a/10,0.5,accuracy,1.0,1.0,1.0",  # Values per prompt stand in for the mean.
-        "MLE,0,/run/a/10,0.5,bleu,30.5,,",
-        '"IQ, Learn",1,/run/b/20,1,bleu,29.0,,',
-        '"IQ, Learn",1,/run/b/20,1,accuracy,0.5,0.5,0.5',
+        "run,seed,checkpoint,temperature,top_p,metric,value,low,high",
+        "MLE,0,/run/a/10,0.5,0.9,accuracy,1.0,1.0,1.0",  # Values per prompt stand in for the mean.
+        "MLE,0,/run/a/10,0.5,0.9,bleu,30.5,,",
+        '"IQ, Learn",1,/run/b/20,1,1.0,bleu,29.0,,',
+        '"IQ, Learn",1,/run/b/20,1,1.0,accuracy,0.5,0.5,0.5',
     ]
 
 
