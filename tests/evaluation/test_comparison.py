@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -135,6 +137,16 @@ def test_policies_that_solve_nothing_are_not_told_apart():
         "Neither MLE nor IQLearn has any accuracy: it is 0 at every temperature, and the diversity"
     )
     assert text.count("Neither") == 1 and "nan" not in text
+
+
+def test_runs_are_compared_at_equal_top_p():
+    cells = sweep("MLE") + sweep("IQLearn")
+    both = cells + [dataclasses.replace(cell, top_p=0.9) for cell in cells]
+    found = [(base.label, run.label) for base, run in comparison.pairs(both)]
+    assert found == [("MLE, top-p 1", "IQLearn, top-p 1"), ("MLE, top-p 0.9", "IQLearn, top-p 0.9")]
+    lacking = [cell for cell in both if cell.run == "IQLearn" or cell.top_p == 1]
+    with pytest.raises(UserError, match=r"run 'MLE' lacks top-p 0\.9; evaluate every run"):
+        comparison.pairs(lacking)
 
 
 def test_one_run_and_cells_without_values():

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
-from lmirl_jax.evaluation import Answers, Evaluator, Generator, measure
+from lmirl_jax.evaluation import Answers, Evaluator, Generator, generation, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
 from tests.training.fakes import TINY, mesh_of
 
@@ -99,6 +99,19 @@ def test_tokens_and_log_probs_end_with_eos():
             assert tokens[-1] == 1 or len(tokens) == LENGTH
             np.testing.assert_allclose(log_probs[0], 0.0, atol=1e-3)  # the first token is sure
             np.testing.assert_allclose(log_probs[1:], np.log(0.5), atol=1e-3)  # then a coin
+
+
+def test_another_top_p_leaves_the_generator_and_its_compilation_alone():
+    graph, params = policy()
+    generator, mesh = Generator(4, num_samples=8, min_p=0.01), mesh_of(1, 1, 1, 1)
+    whole = [answer.texts for answer in generator(graph, params, mesh, Digits(2), 1.0)]
+    before = generation._answer._cache_size()
+    narrow = list(generator.with_top_p(0.4)(graph, params, mesh, Digits(2), 1.0))
+    assert all(tokens == (answer.example["number"] + 2, 1) for answer in narrow for tokens in answer.tokens)
+    assert [answer.texts for answer in generator(graph, params, mesh, Digits(2), 1.0)] == whole
+    assert generation._answer._cache_size() == before
+    with pytest.raises(UserError, match=r"TOP_P=1\.5 must be above 0"):
+        generator.with_top_p(1.5)
 
 
 def test_entropies_and_the_gap_of_log_probs_come_with_the_answers():
