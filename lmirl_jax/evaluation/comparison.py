@@ -16,6 +16,7 @@ AREA_LEVELS = (
     40  # Over which the area between them is summed: the middles of bands, exact for straight lines.
 )
 FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
+ENOUGH_SEEDS = 5  # With fewer a bootstrap over seeds is rather too narrow.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,13 +171,19 @@ def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> st
         for value in (metric.sign * mean.mean, low, high)
     ]
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
-    over = "over prompts and seeds"
-    if min(len(base.seeds), len(run.seeds)) == 1:
-        over = "over prompts; with one seed a run, training noise is left out"
     return (
         f"{where}, {run.label} minus {base.label} is {values[0]} in {metric.title} "
-        f"(95% interval {values[1]} to {values[2]}; bootstrap {over})."
+        f"(95% interval {values[1]} to {values[2]}; bootstrap {resampled([base, run])})."
     )
+
+
+def resampled(runs: Sequence[Curve]) -> str:
+    """What the intervals are a bootstrap over, in words, with what they leave out of the noise of training."""
+    fewest = min(len(run.seeds) for run in runs)
+    if fewest == 1:
+        return "over prompts; with one seed a run, training noise is left out"
+    few = f"; with {fewest} seeds a run, training noise is understated" if fewest < ENOUGH_SEEDS else ""
+    return f"over prompts and seeds{few}"
 
 
 def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity: str) -> Comparison | None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.evaluation.comparison import Comparison, compare, pairs
+from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled
 from lmirl_jax.evaluation.front import Cell, Interval, curves, describe, entry, temperature_texts
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.rewards.figures import front_figure
@@ -20,13 +20,13 @@ READING = (
     "neighbouring temperatures where that reaches further (bootstrap over {over}).{hull}"
 )
 HULL = (
-    " Dotted: the Pareto hull of all runs, the most diversity to be had at each level of {quality}; its corners are the "
-    "settings worth using."
+    " Dotted: the Pareto hull of all runs, the most diversity to be had at each level of {quality}; the settings at its "
+    "corners, ringed, are those worth using."
 )
 AREA = (
     "Area: the integral, over the {quality} that both sweeps cover, of the run's lead in diversity over the baseline; positive "
-    "where the run is ahead{signs}. Mean lead: that area over the width of the range. Reach: {quality} at each run's best "
-    "temperature. In brackets: 95% intervals, bootstrap over {over}{noise}."
+    "where the run is ahead{signs}. Mean lead: over the verdict's levels of equal {quality}. Reach: the lead in {quality}, "
+    "each run at its best temperature. In brackets: 95% intervals; bootstrap {over}."
 )
 NARROWEST = 1e-6  # Range of quality that has an area.
 
@@ -137,7 +137,7 @@ def _add_areas(
     report.subheading("Area between the curves")
     if rows:
         report.table(
-            ["", "diversity", f"{title} from", "to", "area", "mean lead", "reach"],
+            ["", "diversity", "area", "mean lead", "reach", f"{title} shared"],
             rows,
             caption=_area_caption(cells, title, diversity),
         )
@@ -150,18 +150,16 @@ def _add_areas(
 def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -> str:
     reversed_ones = [describe(name).title for name in diversity if describe(name).sign < 0]
     signs = f" (a lower {', '.join(reversed_ones)} is ahead)" * bool(reversed_ones)
-    one_seed = any(len(run.seeds) == 1 for run in curves(cells))
-    noise = "; with one seed a run, training noise is left out" * one_seed
-    return AREA.format(quality=title, signs=signs, over=_over(cells), noise=noise)
+    return AREA.format(quality=title, signs=signs, over=resampled(curves(cells)))
 
 
 def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
     digits, fine = describe(diversity).digits, describe(quality).digits
     return [
-        *(f"{value:.{fine}f}" for value in found.shared),
         _signed(found.area, digits + 1),
         _signed(found.mean_difference, digits),
         _signed(found.reach, fine),
+        " to ".join(f"{value:.{fine}f}" for value in found.shared),
     ]
 
 

@@ -29,7 +29,7 @@ def front_figure(
     """Quality over diversity, a panel for each measure of diversity and a curve for each run (and top-p).
 
     Up and to the right is better in every panel: an axis on which less is more diverse is reversed. Points are labelled
-    by temperature; bands are `evaluation.pareto`'s, and where there are several runs a dotted line is their common hull.
+    by temperature; bands are `evaluation.pareto`'s; a dotted line with rings is the hull of several runs.
 
     Args:
         cells: the sweeps.
@@ -170,6 +170,10 @@ def _front(
     band = confidence_band(run, quality=quality, diversity=diversity)
     if band is not None:
         axis.fill_betweenx(band.levels, band.low, band.high, color=style["color"], alpha=0.16, linewidth=0)
+        if band.levels[0] == band.levels[-1]:  # One level alone: as a line, for a band would have no height.
+            axis.hlines(
+                band.levels[0], band.low[0], band.high[0], color=style["color"], alpha=0.3, linewidth=5
+            )
     return points
 
 
@@ -181,6 +185,10 @@ def _hull(axis: Any, cells: Sequence[Cell], quality: str, diversity: str) -> Non
         color=INK,
         linewidth=1.1,
         linestyle=(0, (1, 2)),
+        marker="o",
+        markersize=10,
+        markerfacecolor="none",
+        markeredgewidth=0.9,
         label="Pareto hull",
     )
 

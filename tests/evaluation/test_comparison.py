@@ -139,6 +139,15 @@ def test_policies_that_solve_nothing_are_not_told_apart():
     assert text.count("Neither") == 1 and "nan" not in text
 
 
+def test_few_seeds_understate_the_noise_of_training():
+    curves = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(5)])
+    assert comparison.resampled(curves) == "over prompts and seeds"
+    pair = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(2)])
+    assert comparison.resampled([*curves, *pair]).endswith(
+        "with 2 seeds a run, training noise is understated"
+    )
+
+
 def test_runs_are_compared_at_equal_top_p():
     cells = sweep("MLE") + sweep("IQLearn")
     both = cells + [dataclasses.replace(cell, top_p=0.9) for cell in cells]
