@@ -133,7 +133,7 @@ def curves(cells: Sequence[Cell]) -> list[Curve]:
 
 
 def _label(run: str, top_p: float | int, top_ps: Sequence[float | int]) -> str:
-    return f"{run}, top-p {top_p:g}" if len(top_ps) > 1 else run
+    return f"{run} (top-p {top_p:g})" if len(top_ps) > 1 else run
 
 
 def _curve(run: str, top_p: float | int, label: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:

@@ -224,13 +224,13 @@ def test_answers_are_shown_at_the_temperature_and_top_p_nearest_to_1(tmp_path):
 def test_curves_of_several_top_ps(tmp_path):
     """Each run has a curve a top-p, and is compared with the baseline at the same one."""
     text = sweep_output.write(whole(tmp_path, top_ps=[0.8, 1.0]), 1.0)
-    pairs = re.findall(r"IQ <b>, top-p (\S+) (?:and|minus) MLE, top-p (\S+) ", text.replace("\n", " "))
+    pairs = re.findall(r"IQ <b> \(top-p (\S+)\) (?:and|minus) MLE \(top-p (\S+)\) ", text.replace("\n", " "))
     assert pairs and all(one == other for one, other in pairs) and {one for one, _ in pairs} == {"1", "0.8"}
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert [found["top_p"] for found in content["diversity"]["self_bleu"]["comparisons"]] == [1.0, 0.8]
     assert {corner["top_p"] for corner in content["diversity"]["self_bleu"]["hull"]} <= {0.8, 1.0}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "MLE, top-p 0.8" in page and "<th" in page and ">top-p</th>" in page
+    assert "MLE (top-p 0.8)" in page and "<th" in page and ">top-p</th>" in page
 
 
 def test_runs_that_solve_nothing_make_an_honest_page(tmp_path):

@@ -152,7 +152,7 @@ def test_runs_are_compared_at_equal_top_p():
     cells = sweep("MLE") + sweep("IQLearn")
     both = cells + [dataclasses.replace(cell, top_p=0.9) for cell in cells]
     found = [(base.label, run.label) for base, run in comparison.pairs(both)]
-    assert found == [("MLE, top-p 1", "IQLearn, top-p 1"), ("MLE, top-p 0.9", "IQLearn, top-p 0.9")]
+    assert found == [("MLE (top-p 1)", "IQLearn (top-p 1)"), ("MLE (top-p 0.9)", "IQLearn (top-p 0.9)")]
     lacking = [cell for cell in both if cell.run == "IQLearn" or cell.top_p == 1]
     with pytest.raises(UserError, match=r"run 'MLE' lacks top-p 0\.9; evaluate every run"):
         comparison.pairs(lacking)
