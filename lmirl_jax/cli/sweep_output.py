@@ -43,15 +43,17 @@ def write(sweep: Sweep, seconds: float) -> str:
 
 
 def sweep_verdicts(sweep: Sweep) -> list[str]:
-    """One paragraph for each measure of diversity."""
+    """One paragraph for each measure of diversity and each top-p."""
     from lmirl_jax import evaluation
 
     quality, diversity = sweep.metrics
     baseline = sweep.config.baseline
-    verdicts = [
-        evaluation.verdict(sweep.cells, baseline=baseline, quality=quality, diversity=name)
-        for name in diversity
-    ]
+    verdicts = []
+    for name in diversity:
+        for top_p in sorted(sweep.config.top_ps, reverse=True):
+            cells = [cell for cell in sweep.cells if cell.top_p == top_p]
+            found = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
+            verdicts.append(f"At top-p {top_p:g}: {found}" if len(sweep.config.top_ps) > 1 else found)
     return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
 
 

@@ -51,14 +51,15 @@ def add_fronts(
     """Adds quality against diversity: a figure for each measure, the areas between the curves, the hull, the table."""
     runs = curves(cells)
     title = describe(quality).title
+    compared = len(runs) > 1 and any(run.means[quality].any() for run in runs)
     report.section("Quality and diversity", FAIRNESS.format(quality=title))
-    words = {"quality": title, "over": _over(cells), "hull": HULL.format(quality=title) * (len(runs) > 1)}
+    words = {"quality": title, "over": _over(cells), "hull": HULL.format(quality=title) * compared}
     report.figures(
         *(front_figure(cells, quality=quality, diversity=[name]) for name in diversity),
         caption=READING.format(**words),
     )
     add_sweep_table(report, cells, [quality, *diversity])
-    if len(runs) > 1:
+    if compared:
         _add_areas(report, cells, quality, diversity, baseline)
         _add_hull(report, cells, quality, diversity)
 
@@ -120,24 +121,25 @@ def _add_areas(
     report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str], baseline: str | None
 ) -> None:
     rows, without = [], []
+    several = len({cell.top_p for cell in cells}) > 1
     for name in diversity:
         for base, run in pairs(cells, baseline):
             both = (base.values, run.values)
             if not all(metric in values for values in both for metric in (quality, name)):
                 continue
             found = compare(base, run, quality=quality, diversity=name)
-            over = f"{run.label} over {base.label}"
             if found is None or found.shared[1] - found.shared[0] < NARROWEST:
-                without.append(f"{over} ({describe(name).title})")
+                without.append(f"{run.label} over {base.label} ({describe(name).title})")
             else:
-                rows.append([over, describe(name).short, *_area_texts(found, quality, name)])
+                place = [f"{run.run} over {base.run}", *[f"{run.top_p:g}"] * several, describe(name).short]
+                rows.append([*place, *_area_texts(found, quality, name)])
     if not rows and not without:
         return
     title = describe(quality).title
     report.subheading("Area between the curves")
     if rows:
         report.table(
-            ["", "diversity", "area", "mean lead", "reach", f"{title} shared"],
+            ["", *["top-p"] * several, "diversity", "area", "mean lead", "reach", f"{title} shared"],
             rows,
             caption=_area_caption(cells, title, diversity),
         )

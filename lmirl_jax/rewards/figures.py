@@ -55,7 +55,9 @@ def front_figure(
         axis = figure.add_subplot(1, len(diversity), place + 1)
         _style(axis)
         drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
-        if len(runs) > 1:
+        if not any(run.means[quality].any() for run in runs):
+            axis.set_ylim(-0.05, 1.0)  # Not symmetric around 0, as for any other constant.
+        elif len(runs) > 1:
             _hull(axis, cells, quality, metric)
         less = describe(metric).sign < 0
         axis.set_xlabel(describe(metric).title + (" (reversed: lower is more diverse)" if less else ""))
@@ -147,7 +149,10 @@ def _style(axis: Any) -> None:
 
 
 def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Of each curve: a run's colour and marker; and its line, which tells runs apart, or where there are several, top-ps."""
+    """Of each curve: a run's colour and marker; its line tells runs apart, or where there are several top-ps those.
+
+    Markers are full at the largest top-p alone.
+    """
     names = list(dict.fromkeys(run.run for run in runs))
     top_ps = list(dict.fromkeys(run.top_p for run in runs))
     places = [(names.index(run.run), top_ps.index(run.top_p)) for run in runs]
@@ -155,6 +160,7 @@ def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
         {
             "color": SERIES[i % len(SERIES)],
             "marker": MARKERS[i % len(MARKERS)],
+            "markerfacecolor": "none" if j else SERIES[i % len(SERIES)],
             "linestyle": LINES[(j if len(top_ps) > 1 else i) % len(LINES)],
         }
         for i, j in places
