@@ -67,14 +67,15 @@ def run(flags: Flags) -> Sweep | None:
     from lmirl_jax.training import checkpoints
 
     config = configuration.configured(SweepConfig)()
-    runs = checked_runs(configuration.macro("RUNS"))
-    folder = checkpoints.prepare_directory(configuration.macro("OUTPUT_DIR"), "OUTPUT_DIR")
+    runs, output_dir = checked_runs(configuration.macro("RUNS")), configuration.macro("OUTPUT_DIR")
     policies = []
     for label, paths in runs.items():
         for seed, path in enumerate(paths):
             checkpoint = add_run(flags, path)
             policies.append(configuration.configured(Policy)(label, seed, checkpoint))
     check_alike(policies, config.baseline)
+    # Last of what can go wrong: an error leaves no folder behind.
+    folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0
     with files.held_alone(folder, "OUTPUT_DIR") if first else contextlib.nullcontext():
         finished = list(finish(policies, config, folder / "cells"))
