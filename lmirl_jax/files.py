@@ -1,9 +1,12 @@
-"""Files on a disk or in a bucket (gs://), which appear whole or not at all."""
+"""Files on a disk or in a bucket (gs://), which appear whole or not at all; or grow under another name until they are."""
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
-from typing import IO
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 from etils import epath
 
@@ -52,3 +55,86 @@ def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
         except OSError:
             pass  # A file system without locks.
         yield
+
+
+@contextlib.contextmanager
+def growing(path: epath.Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[str], int]]:
+    """A text file written line by line that outlives a kill: the next run with the same settings goes on with it.
+
+    It grows as PATH.partial, with PATH.partial.json beside it for the settings, and takes its name when the block ends
+    well. A last line that a kill has torn is dropped. A bucket's files cannot grow: there they appear whole or not at all.
+
+    Args:
+        path: of the complete file.
+        settings: what determines the lines; JSON.
+
+    Yields:
+        The file, at its end, and the number of lines that it has.
+
+    Raises:
+        UserError: the partial file was begun with other settings, or another run is writing it.
+    """
+    if "://" in str(path):
+        with writing(path) as file:
+            yield file, 0
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, beside = (path.parent / f"{path.name}.{end}" for end in ("partial", "partial.json"))
+    with open(partial, "a+b") as raw:
+        _lock(raw, partial)
+        lines = _whole_lines(raw)
+        if lines:
+            _check_settings(partial, beside, settings)
+        else:
+            with writing(beside) as file:
+                json.dump(settings, file, indent=1)
+        with io.TextIOWrapper(raw, encoding="utf-8") as file:
+            try:
+                yield file, lines
+            except BaseException:
+                file.flush()
+                if not os.path.getsize(partial):  # Nothing to go on from.
+                    partial.unlink()
+                    beside.unlink()
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+            beside.unlink()
+
+
+def _lock(file: IO[bytes], path: epath.Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another run is writing {path}: wait for it to end, or choose another OUTPUT_PATH"
+        ) from None
+    except OSError:
+        pass  # A file system without locks.
+
+
+def _whole_lines(file: IO[bytes]) -> int:
+    """Cuts off what follows the last newline; returns the number of lines."""
+    file.seek(0)
+    count = end = 0
+    for line in file:
+        if line.endswith(b"\n"):
+            count, end = count + 1, end + len(line)
+    file.truncate(end)
+    file.seek(0, io.SEEK_END)
+    return count
+
+
+def _check_settings(partial: epath.Path, beside: epath.Path, settings: Mapping[str, Any]) -> None:
+    try:
+        before = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    now = json.loads(json.dumps(settings))
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"{partial} was begun with {name}={before.get(name)!r}, not {now.get(name)!r}: give the same settings "
+                "to go on with it, or delete it to begin anew"
+            )

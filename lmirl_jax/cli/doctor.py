@@ -141,7 +141,7 @@ def _soft_q(flags: Flags) -> tuple[list, list]:
         with sharding.use(configuration.macro("MESH")):
             form = tiles.description(shape, (model.emb_dim, model.vocab_size), block_size)
     except UserError as error:
-        return [("soft Q-values", rule)], [f"a run of these gin files: {error}"]
+        return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]
     return [("soft Q-values", form)], []
 
 

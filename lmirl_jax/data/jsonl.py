@@ -33,11 +33,13 @@ class JsonlSource(seqio.FunctionDataSource):
         return tf.data.Dataset.from_generator(lambda: read_jsonl(file), output_signature=spec)
 
 
-def read_jsonl(file: pathlib.Path) -> Iterator[dict[str, str]]:
-    """The examples of a file, in order.
+def read_jsonl(
+    file: pathlib.Path, required: Sequence[str] = KEYS, optional: Sequence[str] = ()
+) -> Iterator[dict[str, str]]:
+    """The examples of a file, in order: of each its required strings, and those of the optional ones that it has.
 
     Raises:
-        UserError: names the file and the line that is not a JSON object with the strings `inputs` and `targets`.
+        UserError: names the file and the line that is not a JSON object with the required strings.
     """
     number, examples = 0, 0
     try:
@@ -45,13 +47,13 @@ def read_jsonl(file: pathlib.Path) -> Iterator[dict[str, str]]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     examples += 1
-                    yield _parse(line, f"{file}, line {number}")
+                    yield _parse(line, f"{file}, line {number}", required, optional)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file}, after line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
         ) from error
     if not examples:
-        raise UserError(f"{file} is empty: write one JSON object with inputs and targets a line")
+        raise UserError(f"{file} is empty: write one JSON object with {' and '.join(required)} a line")
 
 
 def jsonl_task(data: str, validation_data: str | None, vocabulary: seqio.Vocabulary) -> seqio.Task:
@@ -84,23 +86,24 @@ def _existing(path: str, name: str) -> pathlib.Path:
     return file
 
 
-def _parse(line: str, where: str) -> dict[str, str]:
+def _parse(line: str, where: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, str]:
+    remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     try:
         example: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f'{where}: not JSON ({error.msg}); write {{"inputs": "..", "targets": ".."}}'
-        ) from error
+        raise UserError(f"{where}: not JSON ({error.msg}); {remedy}") from error
     if not isinstance(example, dict):
-        raise UserError(f'{where}: not a JSON object; write {{"inputs": "..", "targets": ".."}}')
-    for key in KEYS:
+        raise UserError(f"{where}: not a JSON object; {remedy}")
+    for key in required:
         if key not in example:
             found = ", ".join(sorted(example)) or "nothing"
-            raise UserError(f"{where}: no key {key!r} (found: {found}); every line needs inputs and targets")
-        if not isinstance(example[key], str):
             raise UserError(
-                f"{where}: {key} is {type(example[key]).__name__}, not a string; put it in quotes"
+                f"{where}: no key {key!r} (found: {found}); every line needs {' and '.join(required)}"
             )
-        if any("\ud800" <= character <= "\udfff" for character in example[key]):
+    kept = {key: example[key] for key in (*required, *optional) if key in example}
+    for key, text in kept.items():
+        if not isinstance(text, str):
+            raise UserError(f"{where}: {key} is {type(text).__name__}, not a string; put it in quotes")
+        if any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(f"{where}: {key} holds half of a surrogate pair; write the character itself")
-    return {key: example[key] for key in KEYS}
+    return kept

@@ -3,12 +3,12 @@
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -45,16 +45,19 @@ class Answers:
 
 
 class Generator:
-    """Samples answers, a batch at a time; compiled once for all temperatures, filters and parameters.
+    """Samples answers, or searches for them, a batch at a time; compiled once for all temperatures, filters and parameters.
 
     Args:
         batch_size: prompts at a time; what the mesh divides.
         num_samples: answers to each prompt.
         max_length: tokens of an answer at most; None for the data set's target length.
-        seed: of the sampling. A prompt's samples depend on it, its place in the data set and the sample's number alone.
+        seed: of the sampling. A prompt's samples depend on it, the prompt's number (its `sampling_id` where it has one,
+            else its place) and the sample's number alone.
         top_k: draw from so many of the likeliest tokens; None or 0 for all.
         top_p: draw from the likeliest tokens that hold this probability; 1 for all.
         min_p: draw from tokens at least so likely, as a share of the likeliest one's probability; 0 for all.
+        num_beams: search for the best answers with so many beams instead of sampling; None to sample.
+        beam_alpha: exponent of the beams' length penalty, ((5 + length) / 6) ** beam_alpha.
         gauge: whether to compare each answer's log-probabilities with those of teacher forcing.
     """
 
@@ -68,10 +71,15 @@ class Generator:
         top_k: int | None = None,
         top_p: float = 1.0,
         min_p: float = 0.0,
+        num_beams: int | None = None,
+        beam_alpha: float = 0.6,
         gauge: bool = False,
     ):
-        if num_samples < 1:
-            raise UserError(f"NUM_SAMPLES={num_samples} must be 1 or more")
+        for name, value in (("NUM_SAMPLES", num_samples), ("EVAL_BATCH_SIZE", batch_size)):
+            if not _is_whole(value, least=1):
+                raise UserError(f"{name}={value!r} must be a positive whole number")
+        if not _is_whole(seed):
+            raise UserError(f"SAMPLING_SEED={seed!r} must be a whole number, 0 or above")
         self.batch_size, self.num_samples, self.max_length, self.seed = (
             batch_size,
             num_samples,
@@ -79,7 +87,22 @@ class Generator:
             seed,
         )
         self.filters = _checked_filters(top_k, top_p, min_p)
-        self.gauge = gauge
+        self.num_beams, self.beam_alpha, self.gauge = num_beams, beam_alpha, gauge
+        if num_beams is not None:
+            _check_beams(num_beams, beam_alpha, num_samples, self.filters)
+
+    def settings(self) -> dict[str, Any]:
+        """What the answers depend on, by the names of the macros; neither the batch's size nor the mesh is among it."""
+        return {
+            "NUM_SAMPLES": self.num_samples,
+            "SAMPLING_SEED": self.seed,
+            "TOP_K": self.filters.top_k,
+            "TOP_P": self.filters.top_p,
+            "MIN_P": self.filters.min_p,
+            "NUM_BEAMS": self.num_beams,
+            "BEAM_ALPHA": self.beam_alpha,
+            "max_length": self.max_length,
+        }
 
     def check(self, mesh: Mesh) -> None:
         sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
@@ -90,57 +113,105 @@ class Generator:
         other.filters = _checked_filters(self.filters.top_k, top_p, self.filters.min_p)
         return other
 
-    def __call__(
-        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Prompts, temperature: float
-    ) -> Iterator[Answers]:
-        """Answers each prompt in order; a temperature of 0 takes the likeliest token each time."""
+    def check_temperature(self, temperature: float) -> None:
         if not _is_number(temperature) or not 0 <= temperature < math.inf:
             raise UserError(
                 f"sampling temperature {temperature!r} must be 0 (the likeliest token) or a positive number"
             )
+        if self.num_beams is not None and temperature != 1:
+            raise UserError(
+                f"temperature {temperature!r} with NUM_BEAMS={self.num_beams}: beams search the policy as it is; leave "
+                "the temperature at 1.0, or set NUM_BEAMS=None to sample"
+            )
+
+    def __call__(
+        self,
+        graph: nnx.GraphDef,
+        params: Any,
+        mesh: Mesh,
+        prompts: Prompts,
+        temperature: float,
+        skip: int = 0,
+    ) -> Iterator[Answers]:
+        """Answers each prompt but the first `skip` in order; a temperature of 0 takes the likeliest token each time."""
+        self.check_temperature(temperature)
         self.check(mesh)
-        search = _Search(self.num_samples, self.max_length or prompts.lengths["targets"], self.gauge)
+        length = self.max_length or prompts.lengths["targets"]
+        shape = _Shape(self.num_samples, length, self.num_beams, self.gauge)
+        numbers = _Numbers(
+            jax.random.key(self.seed), float(temperature), self.filters, float(self.beam_alpha)
+        )
         rows = sharding.local_rows(mesh, self.batch_size)
-        key = jax.random.key(self.seed)
-        start = 0
-        for batch, examples in prompts.batches(self.batch_size):
+        for start, (batch, examples) in zip(
+            itertools.count(0, self.batch_size), prompts.batches(self.batch_size), strict=False
+        ):
+            if start + len(examples) <= skip:
+                continue
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
-            first = jnp.asarray(start)
+            ids = _example_ids(examples, start, self.batch_size)
             with sharding.use(mesh):
-                out, gaps = _answer(
-                    graph, mesh, search, params, placed, key, first, float(temperature), self.filters
-                )
+                out, gaps = _answer(graph, mesh, shape, params, placed, ids, numbers)
             arrays = [np.asarray(x) for x in (out.tokens, out.log_probs, out.entropies)]
             gaps = None if gaps is None else np.asarray(gaps)
-            for row, example in enumerate(examples):
+            for row in range(max(skip - start, 0), len(examples)):
                 gap = None if gaps is None else float(gaps[row])
-                yield _answers(prompts, example, *(x[row] for x in arrays), gap)
-            start += self.batch_size
+                yield _answers(prompts, examples[row], [x[row] for x in arrays], gap)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Search:
-    """What each has a compilation of its own."""
+class _Shape:
+    """What of a generator has a compilation of its own."""
 
     num_samples: int
     max_length: int
+    num_beams: int | None
     gauge: bool
 
 
+class _Numbers(NamedTuple):
+    """What of it has not."""
+
+    key: Any
+    temperature: Any
+    filters: decoding.Filters
+    beam_alpha: Any
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _answer(graph, mesh, search: _Search, params, batch, key, first, temperature, filters):
-    """The samples, and where asked for each prompt's gap to teacher forcing."""
+def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
+    """The answers to a batch of prompts with these numbers, and where asked for each prompt's gap to teacher forcing."""
     model = nnx.merge(graph, params)
-    rows = batch.encoder_input_tokens.shape[0]
-    keys = decoding.sample_keys(key, first + jnp.arange(rows), search.num_samples)
-    out = decoding.sample(model, batch, keys, temperature, filters, max_length=search.max_length)
-    gaps = decoding.log_prob_gaps(model, batch, out) if search.gauge else None
+    if shape.num_beams is None:
+        keys = decoding.sample_keys(numbers.key, ids, shape.num_samples)
+        out = decoding.sample(
+            model, batch, keys, numbers.temperature, numbers.filters, max_length=shape.max_length
+        )
+    else:
+        out = decoding.search(model, batch, shape.num_beams, numbers.beam_alpha, max_length=shape.max_length)
+        out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
+    gaps = decoding.log_prob_gaps(model, batch, out) if shape.gauge else None
     # Every process reads all answers: they are small.
     return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
 
 
+def _check_beams(num_beams: int, alpha: float, num_samples: int, filters: decoding.Filters) -> None:
+    if not _is_whole(num_beams, least=1):
+        raise UserError(f"NUM_BEAMS={num_beams!r} must be a positive whole number, or None to sample")
+    if num_samples > num_beams:
+        raise UserError(
+            f"NUM_SAMPLES={num_samples} of NUM_BEAMS={num_beams}: beams end in as many answers as there are; set "
+            f"NUM_SAMPLES to {num_beams} or less"
+        )
+    if not _is_number(alpha) or not 0 <= alpha < math.inf:
+        raise UserError(f"BEAM_ALPHA={alpha!r} must be 0 (no penalty) or a positive number")
+    if filters != decoding.Filters():
+        raise UserError(
+            f"TOP_K, TOP_P and MIN_P are of sampling: leave them out with NUM_BEAMS={num_beams}, or set NUM_BEAMS=None"
+        )
+
+
 def _checked_filters(top_k: int | None, top_p: float, min_p: float) -> decoding.Filters:
-    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 0):
+    if top_k is not None and not _is_whole(top_k):
         raise UserError(f"TOP_K={top_k!r} must be a whole number, 0 or None for all tokens")
     if not _is_number(top_p) or not 0 < top_p <= 1:
         raise UserError(f"TOP_P={top_p!r} must be above 0 and at most 1 (all tokens)")
@@ -153,18 +224,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: int) -> np.ndarray:
+    """By which its samples are keyed: the number that an example brings (`sampling_id`), or its place."""
+    ids = np.zeros(batch_size, np.int32)
+    ids[: len(examples)] = [example.get("sampling_id", start + row) for row, example in enumerate(examples)]
+    return ids
+
+
 def _answers(
-    prompts: Prompts,
-    example: Mapping[str, Any],
-    tokens: np.ndarray,
-    log_probs: np.ndarray,
-    entropies: np.ndarray,
-    gap: float | None,
+    prompts: Prompts, example: Mapping[str, Any], arrays: Sequence[np.ndarray], gap: float | None
 ) -> Answers:
-    ends = decoding.real_tokens(tokens).sum(axis=-1)
-
-    def real(values: np.ndarray) -> tuple[tuple[Any, ...], ...]:
-        return tuple(tuple(row[:end].tolist()) for row, end in zip(values, ends, strict=True))
-
-    texts = tuple(prompts.decode(list(row)) for row in real(tokens))
-    return Answers(example, texts, real(tokens), real(log_probs), real(entropies), gap)
+    """From the tokens, log-probabilities and entropies of a prompt's samples."""
+    ends = decoding.real_tokens(arrays[0]).sum(axis=-1)
+    tokens, log_probs, entropies = (
+        tuple(tuple(row[:end].tolist()) for row, end in zip(values, ends, strict=True)) for values in arrays
+    )
+    texts = tuple(prompts.decode(list(row)) for row in tokens)
+    return Answers(example, texts, tokens, log_probs, entropies, gap)

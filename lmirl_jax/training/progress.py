@@ -8,8 +8,16 @@ from collections.abc import Mapping
 class Progress:
     """Shows steps, loss and the time left on stderr: one living line on a terminal, else a line every few seconds."""
 
-    def __init__(self, label: str, start: int, total: int, every_seconds: float = 10.0, quiet: bool = False):
-        self._label, self._total, self._quiet = label, total, quiet
+    def __init__(
+        self,
+        label: str,
+        start: int,
+        total: int,
+        every_seconds: float = 10.0,
+        quiet: bool = False,
+        unit: str = "step",
+    ):
+        self._label, self._total, self._quiet, self._unit = label, total, quiet, unit
         self._start = start
         self._timed_from: tuple[int, float] | None = None  # The first step compiles: time runs from its end.
         self._every, self._last = every_seconds, 0.0
@@ -17,7 +25,7 @@ class Progress:
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=start, desc=label, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, dynamic_ncols=True)
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._quiet:
@@ -39,7 +47,7 @@ class Progress:
             else ""
         )
         numbers = " ".join(f"{name}={value}" for name, value in shown.items())
-        self.say(f"step {step}/{self._total} {numbers}{left}")
+        self.say(f"{self._unit} {step}/{self._total} {numbers}".rstrip() + left)
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""

@@ -45,6 +45,14 @@ def test_gin_files_that_make_no_run_are_named(capsys):
     assert "missing: a run of these gin files: " in capsys.readouterr().out
 
 
+def test_a_run_without_its_data_is_one_line(capsys):
+    given = flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=["DATA = 'none.jsonl'"])
+    assert doctor.main(given) == 1
+    *_, missing, end = capsys.readouterr().out.splitlines()
+    assert missing.startswith("missing: a run of these gin files: no file at ")
+    assert end == "training cannot run here"
+
+
 def test_a_missing_library_is_named_with_its_remedy(capsys, monkeypatch):
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "seqio" else real(name))

@@ -142,6 +142,68 @@ def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
     assert [row["samples"] for row in rows[:8]] == answers  # the same seed, another batch, another command
 
 
+def infer(run: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
+    settings = [f"--gin.CHECKPOINT_PATH='{run}'", f"--gin.OUTPUT_PATH='{output}'", "--gin.EVAL_BATCH_SIZE=8"]
+    return ["infer", "--gin_file=gin/runs/infer.gin", *settings, *more]
+
+
+@pytest.mark.slow
+def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
+    """SIGKILL in the midst; other settings are then refused, and the same ones go on: the same file, byte by byte."""
+    (tmp_path / "prompts.txt").write_text("".join(f"{n} {n + 1}\n" for n in range(150)))
+    more = [f"--gin.PROMPTS='{tmp_path / 'prompts.txt'}'", "--gin.NUM_SAMPLES=4"]
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    done = lmirl(*infer(run, whole, *more))
+    assert done.returncode == 0 and "prompt 150/150" in done.stderr, done.stderr
+    command = [sys.executable, "-P", "-m", "lmirl_jax", *infer(run, killed, *more)]
+    process = subprocess.Popen(command, env=environment(1), stderr=subprocess.DEVNULL)
+    partial = tmp_path / "killed.jsonl.partial"
+    deadline = time.monotonic() + 240
+    while not partial.exists() or partial.stat().st_size == 0:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with partial.open("a") as file:
+        file.write('{"inputs": "torn')
+    done = lmirl(*infer(run, killed, *more, "--gin.TOP_P=0.9"))
+    assert done.returncode == 1 and "begun with TOP_P=1.0, not 0.9" in done.stderr.splitlines()[-1]
+    done = lmirl(*infer(run, killed, *more))
+    assert done.returncode == 0 and "goes on after" in done.stderr, done.stderr
+    assert killed.read_bytes() == whole.read_bytes()
+    rows = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert [row["inputs"] for row in rows] == (tmp_path / "prompts.txt").read_text().splitlines()
+    for row in rows:
+        for tokens, total, by_token, entropies in zip(
+            row["tokens"], row["log_probs"], row["token_log_probs"], row["token_entropies"], strict=True
+        ):
+            assert len(tokens) == len(by_token) == len(entropies)
+            np.testing.assert_allclose(sum(by_token), total, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("TEMPERATURE=-1.0", "temperature -1.0 must be 0"),
+        ("TEMPERATURE=0.0", "TEMPERATURE=0 has one answer to a prompt, not NUM_SAMPLES=2"),
+        ("TOP_P=0.0", "TOP_P=0.0 must be above 0"),
+        ("NUM_BEAMS=1", "NUM_SAMPLES=2 of NUM_BEAMS=1"),
+        ("PROMPTS='no.txt'", "no file at no.txt"),
+        ("OUTPUT_PATH='.'", "is a folder: name a file, such as"),
+        ("EVAL_BATCH_SIZE=9", "EVAL_BATCH_SIZE=9"),
+    ],
+)
+def test_each_error_of_infer_is_one_line_and_leaves_nothing(run, setting, expected, tmp_path, capfd):
+    from lmirl_jax.cli import main
+
+    output = tmp_path / "out" / "answers.jsonl"
+    assert main([*infer(run, output, "--gin.NUM_SAMPLES=2"), f"--gin.{setting}"]) == 1
+    written = capfd.readouterr().err.splitlines()
+    assert len(written) == 1 and expected in written[0], written
+    assert not output.parent.exists()
+
+
 @pytest.mark.slow
 def test_no_code_but_a_jsonl_file(tmp_path):
     """DATA alone: no validation split, so evaluation is skipped; one target over length is counted and warned about."""

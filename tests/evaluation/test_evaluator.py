@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from lmirl_jax import sharding
 from lmirl_jax.evaluation import Answers, Evaluator, Generator, generation, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
 from tests.training.fakes import TINY, mesh_of
@@ -21,18 +22,20 @@ class Digits:
 
     name = "digits"
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, order=None):
+        self.count, self.order = count, order
         self.lengths = {"inputs": 2, "targets": LENGTH}
 
     def batches(self, batch_size):
         for start in range(0, self.count, batch_size):
             tokens = np.zeros((batch_size, 2), np.int32)
-            numbers = list(range(start, min(start + batch_size, self.count)))
+            numbers = (self.order or list(range(self.count)))[start : start + batch_size]
             tokens[: len(numbers), 0] = [n + 2 for n in numbers]
             empty = np.zeros((batch_size, LENGTH), np.int32)
             zeros = np.zeros((batch_size, LENGTH), np.float32)
             examples = [{"number": n, "inputs_pretokenized": str(n)} for n in numbers]
+            if self.order:
+                examples = [example | {"sampling_id": example["number"]} for example in examples]
             yield Batch(tokens, empty, empty, zeros, zeros, zeros), examples
 
     def decode(self, tokens):
@@ -134,6 +137,46 @@ def test_filters_leave_the_likeliest():
         assert answer.entropies[0][1] == pytest.approx(np.log(2), abs=1e-3)  # of the whole policy
 
 
+def texts_of(found):
+    return [answer.texts for answer in found]
+
+
+def test_from_any_prompt_on_the_answers_are_the_same():
+    graph, params = policy()
+    generator, mesh = Generator(4, num_samples=3), mesh_of(1, 1, 1, 1)
+    whole = texts_of(generator(graph, params, mesh, Digits(6), 1.0))
+    for skip in (0, 1, 4, 5, 6):
+        assert texts_of(generator(graph, params, mesh, Digits(6), 1.0, skip)) == whole[skip:]
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9, "top_k": 20}, {"num_beams": 3}])
+def test_a_network_answers_the_same_on_any_mesh_in_any_batch_and_order(settings):
+    """Batch over data and fsdp, heads and vocabulary over tensor; the log-probabilities are those of teacher forcing."""
+    graph, state = nnx.split(dataclasses.replace(TINY, dropout_rate=0.0).build(jax.random.key(0)))
+
+    def answers_on(mesh, batch_size, order=None):
+        params = jax.device_put(nnx.to_pure_dict(state), sharding.parameter_shardings(mesh, state))
+        generator = Generator(batch_size, num_samples=2, gauge=True, **settings)
+        found = list(generator(graph, params, mesh, Digits(6, order), 1.0))
+        assert max(answer.log_prob_gap for answer in found) < 1e-4
+        return sorted(found, key=lambda answer: answer.example["number"])
+
+    one = answers_on(mesh_of(1, 1, 1, 1), 2)
+    assert len({tokens for answer in one for tokens in answer.tokens}) == 12
+    shuffled = [4, 0, 5, 2, 1, 3]
+    for other in (
+        answers_on(mesh_of(1, 1, 1, 1), 4, shuffled),
+        answers_on(mesh_of(8, 2, 2, 2), 4, shuffled),
+        answers_on(mesh_of(8, 8, 1, 1), 8),
+        answers_on(mesh_of(8, 1, 2, 4), 2),
+    ):
+        assert [answer.tokens for answer in other] == [answer.tokens for answer in one]
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_allclose(
+                np.concatenate(theirs.log_probs), np.concatenate(mine.log_probs), atol=1e-5
+            )
+
+
 def answers(*texts_of_prompts):
     return [
         Answers(
@@ -225,5 +268,19 @@ def test_what_does_not_fit():
             Generator(top_p=top_p)
     with pytest.raises(UserError, match=r"MIN_P=-0.1 must be"):
         Generator(min_p=-0.1)
+    with pytest.raises(UserError, match="NUM_SAMPLES=True must be a positive whole number"):
+        Generator(num_samples=True)
+    with pytest.raises(UserError, match="SAMPLING_SEED=-1 must be"):
+        Generator(seed=-1)
+    with pytest.raises(UserError, match="NUM_SAMPLES=3 of NUM_BEAMS=2"):
+        Generator(num_beams=2, num_samples=3)
+    with pytest.raises(UserError, match="NUM_BEAMS=0 must be"):
+        Generator(num_beams=0)
+    with pytest.raises(UserError, match="BEAM_ALPHA=-1 must be"):
+        Generator(num_beams=2, beam_alpha=-1)
+    with pytest.raises(UserError, match="leave them out with NUM_BEAMS=2"):
+        Generator(num_beams=2, top_p=0.9)
+    with pytest.raises(UserError, match=r"temperature 0.5 with NUM_BEAMS=2"):
+        Generator(num_beams=2).check_temperature(0.5)
     with pytest.raises(UserError, match="EVAL_BATCH_SIZE=6"):
         Generator(6).check(mesh_of(8, 2, 2, 2))

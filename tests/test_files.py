@@ -1,0 +1,85 @@
+"""Files that grow: what a kill leaves is gone on with, and never by another run or with other settings."""
+
+import json
+
+import pytest
+from etils import epath
+
+from lmirl_jax import files
+from lmirl_jax.types import UserError
+
+SETTINGS = {"TEMPERATURE": 1.0, "TOP_K": None}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return epath.Path(tmp_path) / "out" / "answers.jsonl"
+
+
+def partial(path):
+    return path.parent / "answers.jsonl.partial"
+
+
+def grow(path, *texts, settings=SETTINGS, fail=False) -> int:
+    with files.growing(path, settings) as (file, lines):
+        for text in texts:
+            file.write(text)
+        if fail:
+            raise KeyboardInterrupt
+    return lines
+
+
+def test_a_file_takes_its_name_when_it_is_complete(path):
+    with files.growing(path, SETTINGS) as (file, lines):
+        file.write("é\n")
+        assert lines == 0 and not path.exists()
+    assert path.read_text(encoding="utf-8") == "é\n"
+    assert [p.name for p in path.parent.iterdir()] == ["answers.jsonl"]
+
+
+def test_an_interrupted_one_is_gone_on_with_without_its_torn_line(path):
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, "a\n", "b\n", '{"c": 1', fail=True)
+    assert partial(path).read_text() == 'a\nb\n{"c": 1' and not path.exists()
+    assert grow(path, "c\n") == 2
+    assert path.read_text() == "a\nb\nc\n"
+
+
+def test_the_complete_file_of_before_stays_until_the_new_one_is(path):
+    grow(path, "old\n")
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, "new\n", fail=True)
+    assert path.read_text() == "old\n"
+    assert grow(path) == 1
+    assert path.read_text() == "new\n"
+
+
+def test_other_settings_are_refused_by_name(path):
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, "a\n", fail=True)
+    with pytest.raises(UserError, match=r"begun with TEMPERATURE=1.0, not 0.5: .* delete it") as caught:
+        grow(path, settings=SETTINGS | {"TEMPERATURE": 0.5})
+    assert "\n" not in str(caught.value)
+    (path.parent / "answers.jsonl.partial.json").unlink()
+    with pytest.raises(UserError, match="begun with TEMPERATURE=None"):
+        grow(path)
+    assert partial(path).read_text() == "a\n"
+
+
+def test_nothing_but_a_torn_line_is_no_beginning(path):
+    """Killed before the first line was whole: any settings may follow."""
+    path.parent.mkdir()
+    partial(path).write_text('{"a')
+    assert grow(path, "b\n") == 0
+    assert path.read_text() == "b\n"
+
+
+def test_a_failure_before_the_first_line_leaves_nothing(path):
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, fail=True)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_two_runs_do_not_write_one_file(path):
+    with files.growing(path, SETTINGS), pytest.raises(UserError, match="another run is writing"):
+        grow(path, json.dumps({}))
