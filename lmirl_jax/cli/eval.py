@@ -41,7 +41,7 @@ def evaluate(
         output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
 
     Returns:
-        A table of the metrics, a row a temperature.
+        A table of the metrics, a row a temperature; ±: half the 95% interval, bootstrap over prompts.
     """
     import jax
 
@@ -66,7 +66,14 @@ def evaluate(
         began = time.monotonic()
         answers = list(generator(graph, params, mesh, data, temperature))
         metrics, per_prompt = evaluation.measure(data, answers)
-        cells.append({"temperature": temperature, "metrics": metrics, "per_prompt": per_prompt})
+        cells.append(
+            {
+                "temperature": temperature,
+                "metrics": metrics,
+                "intervals": evaluation.intervals(data, answers, per_prompt),
+                "per_prompt": per_prompt,
+            }
+        )
         if jax.process_index() == 0:
             write_answers(folder / f"{stem}-T{temperature:g}.jsonl", answers)
             seconds = time.monotonic() - began
@@ -82,13 +89,21 @@ def evaluate(
 
 
 def metric_table(cells: Sequence[dict[str, Any]]) -> str:
-    """Aligned columns: the temperature and every metric."""
+    """Aligned columns: the temperature and every metric, with half its 95% interval."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
     rows += [
-        [f"{cell['temperature']:g}", *(f"{cell['metrics'][name]:.3f}" for name in names)] for cell in cells
+        [
+            f"{cell['temperature']:g}",
+            *(_entry(cell["metrics"][name], cell["intervals"].get(name)) for name in names),
+        ]
+        for cell in cells
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "".join(
         "  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) + "\n" for row in rows
     )
+
+
+def _entry(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ±{(interval[1] - interval[0]) / 2:.3f}"

@@ -117,7 +117,10 @@ def _make(policy: Policy, loaded: Any, settings: Any, folder: epath.Path) -> Any
 
     answers = policy.answers(loaded, settings)
     metrics, per_prompt = evaluation.measure(policy.data, answers)
-    cell = FinishedCell(settings, metrics, per_prompt, [answer_row(answer) for answer in answers])
+    intervals = {
+        name: list(ends) for name, ends in evaluation.intervals(policy.data, answers, per_prompt).items()
+    }
+    cell = FinishedCell(settings, metrics, per_prompt, intervals, [answer_row(answer) for answer in answers])
     if jax.process_index() == 0:
         cell.write(folder)
     return cell

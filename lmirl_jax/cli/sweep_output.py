@@ -15,7 +15,11 @@ def write(sweep: Sweep, seconds: float) -> str:
 
     quality, diversity = sweep.metrics
     cells, baseline = sweep.cells, sweep.config.baseline
-    rows = sweep_tables.tidy_rows(cells, [str(policy.checkpoint) for policy, _ in sweep.finished])
+    rows = sweep_tables.tidy_rows(
+        cells,
+        [str(policy.checkpoint) for policy, _ in sweep.finished],
+        [cell.intervals for _, cell in sweep.finished],
+    )
     sweep_tables.write_csv(sweep.folder / "sweep.csv", rows)
     compared = {
         name: sweep_tables.findings(cells, quality=quality, diversity=name, baseline=baseline)

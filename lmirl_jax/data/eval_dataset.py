@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,9 +143,25 @@ class EvalDataset:
             values = _predict_metrics(part, targets, own_outputs) | _aux_metrics(
                 part, targets, own_outputs, own_aux
             )
-            prefix = f"{name}/" if len(self._parts) > 1 else ""
-            results |= {prefix + key: value for key, value in values.items()}
+            results |= {self._prefix(name) + key: value for key, value in values.items()}
         return results
+
+    def corpora(
+        self, samples: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[str, list[Callable], list[Any], list[list[Any]]]]:
+        """Of each task: what its metrics' names begin with, its functions of `(targets, predictions)`, targets, and samples.
+
+        Args:
+            samples: decoded texts for each of `examples`, in their order; they come back postprocessed.
+        """
+        for name, part in self._parts.items():
+            own = [index for index, example in enumerate(self.examples) if example["task_name"] == name]
+            outputs = [[self.postprocess(text, self.examples[i]) for text in samples[i]] for i in own]
+            targets = [self.target(self.examples[i]) for i in own]
+            yield self._prefix(name), list(part.predict_metric_fns), targets, outputs
+
+    def _prefix(self, name: str) -> str:
+        return f"{name}/" if len(self._parts) > 1 else ""
 
     def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> dict[str, float]:
         """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here."""

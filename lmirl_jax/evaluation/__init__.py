@@ -15,6 +15,7 @@ from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, se
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
+from lmirl_jax.evaluation.intervals import intervals
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu
 from lmirl_jax.evaluation.voting import (
@@ -42,6 +43,7 @@ __all__ = [
     "distinct_n",
     "distinct_n_per_prompt",
     "exact_match",
+    "intervals",
     "maj_at_k",
     "maj_at_k_per_prompt",
     "measure",

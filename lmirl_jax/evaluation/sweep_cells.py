@@ -46,11 +46,15 @@ class CellSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FinishedCell:
-    """What a cell's file holds: metrics over the data set and prompt by prompt, and the answers as `answer_row` has them."""
+    """What a cell's file holds: metrics over the data set and prompt by prompt, their intervals, and the answers.
+
+    Intervals are those of `evaluation.intervals`, answers are as `answer_row` has them.
+    """
 
     settings: CellSettings
     metrics: Mapping[str, Any]
     per_prompt: Mapping[str, Any]
+    intervals: Mapping[str, Sequence[float]]
     answers: Sequence[Mapping[str, Any]]
 
     def write(self, folder: epath.Path) -> None:

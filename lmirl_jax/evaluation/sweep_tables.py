@@ -3,13 +3,12 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
 from lmirl_jax.evaluation.comparison import compare, pairs
 from lmirl_jax.evaluation.front import Cell
 from lmirl_jax.evaluation.pareto import pareto_hull
@@ -17,26 +16,28 @@ from lmirl_jax.evaluation.pareto import pareto_hull
 COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value", "low", "high")
 
 
-def tidy_rows(cells: Sequence[Cell], checkpoints: Sequence[str]) -> list[dict[str, Any]]:
+def tidy_rows(
+    cells: Sequence[Cell], checkpoints: Sequence[str], intervals: Sequence[Mapping[str, Sequence[float]]]
+) -> list[dict[str, Any]]:
     """A row a cell and metric, by the names of COLUMNS: the value and its 95% interval.
 
     Args:
         cells: of a sweep.
         checkpoints: of each cell.
+        intervals: of each cell, by metric, as `evaluation.intervals` has them.
 
     Returns:
-        Rows; `low` and `high`, bootstrap over prompts, are None for metrics without values per prompt.
+        Rows; `low` and `high`, bootstrap over prompts, are None for metrics without an interval.
     """
     rows = []
-    for cell, checkpoint in zip(cells, checkpoints, strict=True):
+    for cell, checkpoint, ends in zip(cells, checkpoints, intervals, strict=True):
         for metric in dict.fromkeys([*cell.metrics, *cell.per_prompt]):
-            low = high = None
             if metric in cell.per_prompt:  # Which stands in for the mean, as in the table and the figures.
-                values = cell.per_prompt[metric]
-                value, (low, high) = sum(values) / len(values), bootstrap_interval(values)
+                value = sum(cell.per_prompt[metric]) / len(cell.per_prompt[metric])
             else:
                 value = cell.metrics[metric]
             place = (cell.run, cell.seed, checkpoint, cell.temperature, cell.top_p, metric)
+            low, high = ends.get(metric, (None, None))
             rows.append(dict(zip(COLUMNS, (*place, value, low, high), strict=True)))
     return rows
 

@@ -37,6 +37,9 @@ class Sums:
     def decode(self, tokens):
         raise AssertionError("the stand-in policies have texts")
 
+    def corpora(self, samples):
+        return iter(())  # No BLEU, no ChrF.
+
     def prompt_metrics(self, example, texts):
         right = [text == str(2 * example["n"]) for text in texts]
         return {"accuracy": sum(right) / len(right)}

@@ -131,6 +131,8 @@ def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
     cells = json.loads((run / "eval/number_paths-000004.json").read_text())
     assert [cell["temperature"] for cell in cells] == [0.5, 1.0]
     assert len(cells[0]["per_prompt"]["accuracy"]) == 8
+    low, high = cells[0]["intervals"]["self_bleu"]
+    assert low <= cells[0]["metrics"]["self_bleu"] <= high and f" ±{(high - low) / 2:.3f}" in done.stdout
     done = lmirl(
         "infer", "--gin_file=gin/runs/infer.gin", path, *few, "--gin.INFER_NUM_EXAMPLES=9", folder=tmp_path
     )

@@ -86,3 +86,16 @@ def test_a_missing_split_and_a_bad_number(build):
         build(split="test")
     with pytest.raises(UserError, match="num_examples is 0"):
         build(num_examples=0)
+
+
+def test_corpora_are_what_metrics_see_of_each_task(build, make_task, single):
+    def length(targets, predictions):
+        return {"length": float(np.mean([len(text) for text in predictions]))}
+
+    def postprocess(text, example, is_target):
+        return text if is_target else f"<{text}>"
+
+    task = make_task(TEXTS, postprocess_fn=postprocess, metric_fns=[length])
+    samples = [["x", "y"], ["1"], ["2"]]
+    (found,) = build(single(task)).corpora(samples)
+    assert found == ("", [length], ["1", "22", "333"], [["<x>", "<y>"], ["<1>"], ["<2>"]])

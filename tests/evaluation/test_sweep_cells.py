@@ -9,7 +9,9 @@ from etils import epath
 from lmirl_jax.evaluation import sweep_cells
 
 SETTINGS = sweep_cells.CellSettings("c0ffee", 150, "sums", "validation", "beef", 2, 4, 8, 0, 0.5, 0.9)
-CELL = sweep_cells.FinishedCell(SETTINGS, {"accuracy": 0.5}, {"accuracy": [0.0, 1.0]}, [{"inputs": "é"}])
+CELL = sweep_cells.FinishedCell(
+    SETTINGS, {"accuracy": 0.5}, {"accuracy": [0.0, 1.0]}, {"accuracy": [0.0, 1.0]}, [{"inputs": "é"}]
+)
 
 
 def test_a_cell_is_read_as_it_was_written(tmp_path):

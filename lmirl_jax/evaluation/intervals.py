@@ -1,0 +1,53 @@
+"""Bootstrap intervals of what `measure` finds: means over prompts, and BLEU and ChrF of a corpus."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.evaluation.corpus_metrics import bleu, bleu_interval, chrf, chrf_interval
+from lmirl_jax.evaluation.generation import Answers
+
+Corpus = tuple[str, list[Callable], list[Any], list[list[Any]]]
+OF_CORPUS: dict[Any, tuple[str, Callable[..., tuple[float, float]]]] = {
+    bleu: ("bleu", bleu_interval),
+    chrf: ("chrf", chrf_interval),
+}
+
+
+@runtime_checkable
+class Corpora(Protocol):
+    """A data set that shows its tasks' metric functions and what they see, as `data.EvalDataset` does."""
+
+    def corpora(self, samples: Sequence[Sequence[str]]) -> Iterator[Corpus]: ...
+
+
+def intervals(
+    data: Corpora, answers: Sequence[Answers], per_prompt: Mapping[str, Sequence[float]]
+) -> dict[str, tuple[float, float]]:
+    """The 95% bootstrap intervals over prompts of metrics that have one.
+
+    Args:
+        data: the data set that was answered.
+        answers: to each prompt.
+        per_prompt: values by prompt, as `measure` returns them.
+
+    Returns:
+        The lower and the upper end, by the metric's name: of all means over prompts, and of `evaluation.bleu` and
+        `evaluation.chrf` among the task's metric functions, with their options (`functools.partial`) if need be. Other
+        metrics of a whole corpus, such as `distinct_1`, have none.
+    """
+    found = {name: bootstrap_interval(values) for name, values in per_prompt.items()}
+    for prefix, functions, targets, samples in data.corpora([list(answer.texts) for answer in answers]):
+        for function in functions:
+            plain, options = _without_options(function)
+            if plain in OF_CORPUS:
+                name, interval = OF_CORPUS[plain]
+                found[prefix + name] = interval(targets, samples, **options)
+    return found
+
+
+def _without_options(function: Callable) -> tuple[Callable, dict[str, Any]]:
+    if isinstance(function, functools.partial):
+        return function.func, dict(function.keywords)
+    return function, {}
