@@ -30,6 +30,8 @@ _EXAMPLES = {
     "INFER_OUTPUT_DIR": "'/tmp/run/infer'",
     "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 256}",
     "DROPOUT_RATE": "0.1",
+    "RUNS": "{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}",
+    "OUTPUT_DIR": "'/tmp/front'",
 }
 _CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 

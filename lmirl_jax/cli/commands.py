@@ -6,6 +6,7 @@ import textwrap
 from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
+RUNS = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
 CHECKPOINT = "--gin.CHECKPOINT_PATH=\"'/tmp/run'\""
 
 
@@ -34,6 +35,12 @@ COMMANDS = {
         "measure a run's checkpoint: the task's metrics and diversity over sampling temperatures",
         CONFIGURATION | PROCESSES,
         (f"lmirl eval --gin_file=gin/runs/eval.gin {CHECKPOINT} --gin.TEMPERATURES='[0.0, 1.0]'",),
+    ),
+    "sweep": Command(
+        "lmirl_jax.cli.sweep",
+        "compare runs of several objectives and seeds over sampling temperatures, in one report; resumes",
+        CONFIGURATION | PROCESSES,
+        (f"lmirl sweep --gin_file=gin/runs/sweep.gin {RUNS} --gin.OUTPUT_DIR=\"'/tmp/front'\"",),
     ),
     "infer": Command(
         "lmirl_jax.cli.infer",

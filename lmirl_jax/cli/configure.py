@@ -28,13 +28,27 @@ def configure_from_run(flags: Flags, run_file: str) -> epath.Path:
     Returns:
         The checkpoint's folder, found from CHECKPOINT_PATH.
     """
+    configure_without_run(flags, run_file, "CHECKPOINT_PATH")
+    return add_run(flags, configuration.macro("CHECKPOINT_PATH"))
+
+
+def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
+    """Reads the given files alone, in which these macros must be set: what `add_run` puts a run's own below."""
     _start(flags, run_file)
     configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
-    configuration.require("CHECKPOINT_PATH")
+    configuration.require(*required)
+
+
+def add_run(flags: Flags, path: str) -> epath.Path:
+    """Replaces the configuration by a run's config.gin with the given files over it.
+
+    Returns:
+        The checkpoint's folder: the path itself, or the newest in it.
+    """
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
-    checkpoint = checkpoints.find_checkpoint(configuration.macro("CHECKPOINT_PATH"))
+    checkpoint = checkpoints.find_checkpoint(path)
     config = checkpoint.parent.parent / "config.gin"
     if not config.is_file():
         raise UserError(

@@ -8,22 +8,30 @@ from jaxtyping import Float
 
 from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
 from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe
+from lmirl_jax.evaluation.pareto import front_at
 from lmirl_jax.types import UserError
 
 LEVELS = 5  # Of equal quality, at which two fronts are compared.
+AREA_LEVELS = (
+    40  # Over which the area between them is summed: the middles of bands, exact for straight lines.
+)
 FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
+ENOUGH_SEEDS = 5  # With fewer a bootstrap over seeds is rather too narrow.
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """A run against a baseline at equal quality; differences are run minus baseline, positive where the run is ahead.
 
-    The intervals of `differences` and `reach` hold together at 95% (Bonferroni); that of `mean_difference` holds alone.
+    The intervals of `differences` and `reach` hold together at 95% (Bonferroni); those of `mean_difference` and `area` hold
+    alone.
     """
 
     levels: tuple[float, ...]  # Of quality.
     differences: tuple[Interval, ...]  # In diversity, at each level; signed so that more diverse is positive.
     mean_difference: Interval  # Over the levels.
+    area: Interval  # Between the curves: the integral of the difference over the quality that both sweeps cover.
+    shared: tuple[float, float]  # That quality, from and to.
     reach: Interval  # In quality, each run at its best temperature.
     best: tuple[float, float]  # That quality, of the baseline and of the run.
 
@@ -38,7 +46,7 @@ def verdict(
     """Says which front lies where, in two sentences a run: each against the baseline, the first run if not named.
 
     Args:
-        cells: the sweeps, with values per prompt for both metrics.
+        cells: the sweeps, with values per prompt for both metrics; without there is no verdict.
         baseline: the label of the run to compare with.
         quality: the metric at whose equal levels the runs are compared; larger is better.
         diversity: the metric that is compared.
@@ -47,37 +55,60 @@ def verdict(
         Plain text. A lead counts only where its interval excludes 0.
 
     Raises:
-        UserError: an unknown baseline, or cells without values per prompt.
+        UserError: an unknown baseline.
+    """
+    compared = pairs(cells, baseline)
+    if not compared:
+        return f"There is one run only ({cells[0].run}): nothing to compare it with."
+    return " ".join(_sentences(base, run, quality, diversity) for base, run in compared)
+
+
+def pairs(cells: Sequence[Cell], baseline: str | None = None) -> list[tuple[Curve, Curve]]:
+    """The baseline, the first run if not named, beside each other run at the same top-p.
+
+    Raises:
+        UserError: an unknown baseline, or one that lacks another run's top-p.
     """
     whole = curves(cells)
-    names = [curve.run for curve in whole]
+    names = list(dict.fromkeys(curve.run for curve in whole))
     if baseline is not None and baseline not in names:
         raise UserError(f"front: no run is called {baseline!r}; choose the baseline among {', '.join(names)}")
-    base = whole[names.index(baseline) if baseline else 0]
-    others = [curve for curve in whole if curve is not base]
-    if not others:
-        return f"There is one run only ({base.run}): nothing to compare it with."
-    return " ".join(_sentences(base, run, quality, diversity) for run in others)
+    base = baseline or names[0]
+    bases = {curve.top_p: curve for curve in whole if curve.run == base}
+    others = [curve for curve in whole if curve.run != base]
+    for curve in others:
+        if curve.top_p not in bases:
+            raise UserError(
+                f"front: run {base!r} lacks top-p {curve.top_p:g}; evaluate every run at every top-p"
+            )
+    return [(bases[curve.top_p], curve) for curve in others]
 
 
 def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
-    for curve in (base, run):
-        for metric in (quality, diversity):
-            if metric not in curve.values:
-                raise UserError(
-                    f"front: run {curve.run!r} has no {metric!r} per prompt; keep them when evaluating"
-                )
+    for metric in (quality, diversity):
+        if metric not in base.values or metric not in run.values:
+            return (
+                f"{run.label} and {base.label} are not told apart by {describe(metric).title}: it has no values per prompt, "
+                "so that nothing says how large the noise is."
+            )
+    if not base.means[quality].any() and not run.means[quality].any():
+        return (
+            f"Neither {base.label} nor {run.label} has any {quality}: it is 0 at every temperature, and the diversity of "
+            "answers without it says nothing. Train further, or compare at equal levels of another metric."
+        )
     prompts = base.values[quality].shape[-1]
     if prompts < FEWEST_PROMPTS:
-        return f"{prompts} prompts are too few to tell {run.run} and {base.run} apart: evaluate on more."
+        return f"{prompts} prompts are too few to tell {run.label} and {base.label} apart: evaluate on more."
     comparison = compare(base, run, quality=quality, diversity=diversity)
     if comparison is None:
-        spans = [f"{c.run} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)]
+        spans = [
+            f"{c.label} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)
+        ]
         return (
-            f"{run.run} and {base.run} cannot be compared at equal {quality}: the sweeps share no level of it "
+            f"{run.label} and {base.label} cannot be compared at equal {quality}: the sweeps share no level of it "
             f"({' and '.join(spans)}). Sweep more temperatures."
         )
-    return f"{_headline(base.run, run.run, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
+    return f"{_headline(base.label, run.label, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
 
 
 def _headline(base: str, run: str, comparison: Comparison, quality: str, diversity: str) -> str:
@@ -140,13 +171,19 @@ def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> st
         for value in (metric.sign * mean.mean, low, high)
     ]
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
-    over = "over prompts and seeds"
-    if min(len(base.seeds), len(run.seeds)) == 1:
-        over = "over prompts; with one seed a run, training noise is left out"
     return (
-        f"{where}, {run.run} minus {base.run} is {values[0]} in {metric.title} "
-        f"(95% interval {values[1]} to {values[2]}; bootstrap {over})."
+        f"{where}, {run.label} minus {base.label} is {values[0]} in {metric.title} "
+        f"(95% interval {values[1]} to {values[2]}; bootstrap {resampled([base, run])})."
     )
+
+
+def resampled(runs: Sequence[Curve]) -> str:
+    """What the intervals are a bootstrap over, in words, with what they leave out of the noise of training."""
+    fewest = min(len(run.seeds) for run in runs)
+    if fewest == 1:
+        return "over prompts; with one seed a run, training noise is left out"
+    few = f"; with {fewest} seeds a run, training noise is understated" if fewest < ENOUGH_SEEDS else ""
+    return f"over prompts and seeds{few}"
 
 
 def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity: str) -> Comparison | None:
@@ -156,76 +193,68 @@ def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity
     nothing of qualities below the one it has there; one whose diversity peaked before does. Prompts are resampled for
     both runs alike, seeds for each run on its own.
     """
-    sign = describe(diversity).sign
-    pair = (baseline, run)
-    levels = _shared_levels(pair, quality, diversity)
-    if levels is None:
+    shared = _shared_quality((baseline, run), quality, diversity)
+    if shared is None:
         return None
-    prompts = resampling_weights(baseline.values[quality].shape[-1], 0)
-    fronts, drawn_fronts, drawn_best = [], [], []
-    for i, curve in enumerate(pair):
-        seeds = resampling_weights(len(curve.seeds), 1 + i)
-        drawn_q = resampled_means(curve.values[quality], prompts, seeds)
-        drawn_d = sign * resampled_means(curve.values[diversity], prompts, seeds)
-        fronts.append(front_at(curve.means[quality], sign * curve.means[diversity], levels))
-        drawn_fronts.append(front_at(drawn_q, drawn_d, levels))
-        drawn_best.append(drawn_q.max(axis=1))
+    levels, finer = _middles(shared, LEVELS), _middles(shared, AREA_LEVELS)
+    fronts, drawn_fronts, bests, drawn_bests = zip(
+        *(
+            _front(curve, quality, diversity, np.concatenate([levels, finer]), seed=1 + i)
+            for i, curve in enumerate((baseline, run))
+        ),
+        strict=True,
+    )
+    count, width = len(levels), shared[1] - shared[0]
     difference, drawn = fronts[1] - fronts[0], drawn_fronts[1] - drawn_fronts[0]
-    best = tuple(float(curve.means[quality].max()) for curve in pair)
-    jointly = 1 - 0.05 / (len(levels) + 1)  # The levels, and the reach.
+    reach, drawn_reach = bests[1] - bests[0], drawn_bests[1] - drawn_bests[0]
+    area, drawn_area = width * difference[count:].mean(), width * drawn[:, count:].mean(axis=1)
+    jointly = 1 - 0.05 / (count + 1)  # The levels, and the reach.
     return Comparison(
         tuple(levels.tolist()),
         tuple(
             Interval(float(mean), *percentile_interval(sample, jointly))
-            for mean, sample in zip(difference, drawn.T, strict=True)
+            for mean, sample in zip(difference[:count], drawn.T[:count], strict=True)
         ),
-        Interval(float(difference.mean()), *percentile_interval(drawn.mean(axis=1), 0.95)),
-        Interval(best[1] - best[0], *percentile_interval(drawn_best[1] - drawn_best[0], jointly)),
-        (best[0], best[1]),
+        Interval(float(difference[:count].mean()), *percentile_interval(drawn[:, :count].mean(axis=1), 0.95)),
+        Interval(float(area), *percentile_interval(drawn_area, 0.95)),
+        shared,
+        Interval(reach, *percentile_interval(drawn_reach, jointly)),
+        bests,
     )
 
 
-def _shared_levels(
-    pair: tuple[Curve, Curve], quality: str, diversity: str
-) -> Float[np.ndarray, " levels"] | None:
-    """The middles of equal bands of the quality that both sweeps cover; None where there is no such quality."""
+def _front(
+    curve: Curve, quality: str, diversity: str, levels: Float[np.ndarray, " levels"], seed: int
+) -> tuple[
+    Float[np.ndarray, " levels"], Float[np.ndarray, "draws levels"], float, Float[np.ndarray, " draws"]
+]:
+    """The front of a run at levels of quality and its best quality, each as it is and as resampled."""
+    sign = describe(diversity).sign
+    prompts = resampling_weights(curve.values[quality].shape[-1], 0)
+    seeds = resampling_weights(len(curve.seeds), seed)
+    drawn_q = resampled_means(curve.values[quality], prompts, seeds)
+    drawn_d = sign * resampled_means(curve.values[diversity], prompts, seeds)
+    front = front_at(curve.means[quality], sign * curve.means[diversity], levels)
+    best = float(curve.means[quality].max())
+    return front, front_at(drawn_q, drawn_d, levels), best, drawn_q.max(axis=1)
+
+
+def _shared_quality(pair: tuple[Curve, Curve], quality: str, diversity: str) -> tuple[float, float] | None:
+    """The quality that both sweeps cover, from and to; None where there is no such quality."""
     floors, unfinished = [], []
     for curve in pair:
         widest = int(np.argmax(describe(diversity).sign * curve.means[diversity]))
-        floors.append(curve.means[quality][widest])
+        floors.append(float(curve.means[quality][widest]))
         if widest == len(curve.temperatures) - 1:
             unfinished.append(floors[-1])
     low = max(unfinished) if unfinished else min(floors)
-    high = min(curve.means[quality].max() for curve in pair)
-    if low > high:
-        return None
+    high = min(float(curve.means[quality].max()) for curve in pair)
+    return None if low > high else (low, high)
+
+
+def _middles(span: tuple[float, float], count: int) -> Float[np.ndarray, " levels"]:
+    """The middles of equal bands of a span; its one value where it has no width."""
+    low, high = span
     if high - low < 1e-6:
         return np.array([low])
-    return low + (high - low) * (np.arange(LEVELS) + 0.5) / LEVELS
-
-
-def front_at(
-    quality: Float[np.ndarray, "*draws temperatures"],
-    diversity: Float[np.ndarray, "*draws temperatures"],
-    levels: Float[np.ndarray, " levels"],
-) -> Float[np.ndarray, "*draws levels"]:
-    """The greatest diversity that a sweep reaches at each level of quality or above it.
-
-    It is the upper concave hull of the sweep's points. All of it can be had: draw, for each prompt, one of two
-    temperatures, and the means over prompts mix linearly.
-
-    Args:
-        quality: a mean over prompts at each temperature.
-        diversity: likewise; larger is more diverse.
-        levels: of quality; above the best point they get its diversity.
-
-    Returns:
-        The diversity at each level.
-    """
-    level = np.minimum(levels, quality.max(axis=-1, keepdims=True))[..., None, None]
-    low, high = quality[..., None, :, None], quality[..., None, None, :]
-    needed = level - low  # Of quality, from mixing the higher point in; none where the lower one suffices.
-    possible = (needed <= 0) | (high >= level)
-    share = np.where((needed > 0) & possible, needed / np.where(high > low, high - low, 1.0), 0.0)
-    mixed = diversity[..., None, :, None] * (1 - share) + diversity[..., None, None, :] * share
-    return np.where(possible, mixed, -np.inf).max(axis=(-2, -1))
+    return low + (high - low) * (np.arange(count) + 0.5) / count

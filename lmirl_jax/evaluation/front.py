@@ -1,4 +1,4 @@
-"""Quality-diversity fronts: what a sweep over sampling temperatures says of one run against another."""
+"""Quality-diversity fronts: what a sweep over sampling temperatures, at one top-p or several, says of runs."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from lmirl_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one policy scored at one sampling temperature: `metrics` are means over prompts or over the corpus.
+    """What one policy scored at one sampling temperature and top-p: `metrics` are means over prompts or over the corpus.
 
     `per_prompt` has the value of each prompt, for metrics that are means over prompts; it stands in for the mean. The
     prompts are the same, in the same order, in every cell: comparisons are paired.
@@ -25,6 +25,7 @@ class Cell:
     temperature: float | int
     metrics: Mapping[str, Any]
     per_prompt: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    top_p: float | int = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +76,15 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One run over its temperatures, ascending: the mean over seeds of each metric, and the values beneath.
+    """One run over its temperatures, ascending, at one top-p: the mean over seeds of each metric, and the values beneath.
 
-    `values` has the shape `[temperatures, seeds, prompts]`, for metrics with values per prompt only.
+    `values` has the shape `[temperatures, seeds, prompts]`, for metrics with values per prompt only. `label` is the run's
+    name, with the top-p where a sweep has several.
     """
 
     run: str
+    top_p: float | int
+    label: str
     seeds: tuple[int, ...]
     temperatures: tuple[float | int, ...]
     means: Mapping[str, Float[np.ndarray, " temperatures"]]
@@ -95,36 +99,49 @@ class Curve:
 
 
 def curves(cells: Sequence[Cell]) -> list[Curve]:
-    """Groups cells into one curve a run, in the order in which the runs appear.
+    """Groups cells into one curve a run and top-p, in the order in which the runs appear, from the largest top-p down.
 
     Raises:
         UserError: no cells, a cell twice, a seed missing at a temperature, or prompts that differ in number.
     """
     if not cells:
         raise UserError("front: there are no cells; evaluate at one temperature or more first")
-    grid: dict[str, dict[tuple[float | int, int], Cell]] = {}
+    runs = dict.fromkeys(cell.run for cell in cells)
+    top_ps = sorted({cell.top_p for cell in cells}, reverse=True)
+    grid: dict[tuple[str, float | int], dict[tuple[float | int, int], Cell]] = {
+        (run, top_p): {} for run in runs for top_p in top_ps
+    }
     for cell in cells:
-        of_run = grid.setdefault(cell.run, {})
-        if (cell.temperature, cell.seed) in of_run:
+        of_curve = grid[cell.run, cell.top_p]
+        if (cell.temperature, cell.seed) in of_curve:
+            place = _label(cell.run, cell.top_p, top_ps)
             raise UserError(
-                f"front: run {cell.run!r} has temperature {cell.temperature:g}, seed {cell.seed} twice; keep one"
+                f"front: run {place!r} has temperature {cell.temperature:g}, seed {cell.seed} twice; keep one"
             )
-        of_run[cell.temperature, cell.seed] = cell
+        of_curve[cell.temperature, cell.seed] = cell
     prompts = sorted({len(values) for cell in cells for values in cell.per_prompt.values()})
     if len(prompts) > 1 or prompts == [0]:
         counts = ", ".join(map(str, prompts))
         raise UserError(
             f"front: cells have values for {counts} prompts; evaluate every run on the same prompts"
         )
-    return [_curve(run, of_run) for run, of_run in grid.items()]
+    return [
+        _curve(run, top_p, _label(run, top_p, top_ps), of_curve)
+        for (run, top_p), of_curve in grid.items()
+        if of_curve
+    ]
 
 
-def _curve(run: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:
+def _label(run: str, top_p: float | int, top_ps: Sequence[float | int]) -> str:
+    return f"{run} (top-p {top_p:g})" if len(top_ps) > 1 else run
+
+
+def _curve(run: str, top_p: float | int, label: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:
     temperatures = tuple(sorted({temperature for temperature, _ in of_run}))
     seeds = tuple(sorted({seed for _, seed in of_run}))
     for temperature, seed in itertools.product(temperatures, seeds):
         if (temperature, seed) not in of_run:
-            place = f"run {run!r} lacks seed {seed} at temperature {temperature:g}"
+            place = f"run {label!r} lacks seed {seed} at temperature {temperature:g}"
             raise UserError(f"front: {place}; evaluate every seed at every temperature")
     rows = [[of_run[temperature, seed] for seed in seeds] for temperature in temperatures]
     values = {
@@ -136,7 +153,7 @@ def _curve(run: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:
         for name in _in_all(of_run.values(), "metrics")
     }
     means |= {name: table.mean(axis=(1, 2)) for name, table in values.items()}
-    return Curve(run, seeds, temperatures, means, values)
+    return Curve(run, top_p, label, seeds, temperatures, means, values)
 
 
 def _in_all(cells: Iterable[Cell], field: str) -> list[str]:
@@ -151,7 +168,7 @@ def table(
     *,
     width: int = 100,
 ) -> str:
-    """The sweep as plain text: a row a temperature, the runs side by side, as many as fit into `width` columns."""
+    """The sweep as plain text: a row a temperature, the curves side by side, as many as fit into `width` columns."""
     whole = curves(cells)
     per_block = len(whole)
     while per_block > 1 and max(map(len, _block(whole[:per_block], metrics))) > width:
@@ -177,8 +194,8 @@ def _block(runs: Sequence[Curve], metrics: Sequence[str]) -> list[str]:
             size = max(map(len, texts))
             columns.append([text.rjust(size) for text in texts])
         rows = ["  ".join(row) for row in zip(*columns, strict=True)]
-        size = max(len(rows[0]), len(curve.run))
-        groups.append([curve.run.center(size), *(row.rjust(size) for row in rows)])
+        size = max(len(rows[0]), len(curve.label))
+        groups.append([curve.label.center(size), *(row.rjust(size) for row in rows)])
     texts = temperature_texts(temperatures)
     size = max(map(len, texts))
     groups.insert(0, [" " * size, "T".rjust(size), *(text.rjust(size) for text in texts)])

@@ -1,5 +1,6 @@
 """Answers of a policy to every prompt of a data set, the same on any mesh and for any batch size."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -105,6 +106,12 @@ class Generator:
 
     def check(self, mesh: Mesh) -> None:
         sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
+
+    def with_top_p(self, top_p: float) -> "Generator":
+        """The same generator with another top-p; both share one compilation."""
+        other = copy.copy(self)
+        other.filters = _checked_filters(self.filters.top_k, top_p, self.filters.min_p)
+        return other
 
     def check_temperature(self, temperature: float) -> None:
         if not _is_number(temperature) or not 0 <= temperature < math.inf:

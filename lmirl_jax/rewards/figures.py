@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, temperature_texts
+from lmirl_jax.evaluation.pareto import confidence_band, pareto_hull
 from lmirl_jax.rewards.point_labels import PointLabel, write_labels
 from lmirl_jax.types import UserError
 
@@ -25,10 +26,10 @@ def front_figure(
     quality: str = "accuracy",
     diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
 ) -> Any:
-    """Quality over diversity, a panel for each measure of diversity and a curve for each run.
+    """Quality over diversity, a panel for each measure of diversity and a curve for each run (and top-p).
 
     Up and to the right is better in every panel: an axis on which less is more diverse is reversed. Points are labelled
-    by temperature; bars are the 95% intervals of `evaluation.front`.
+    by temperature; bands are `evaluation.pareto`'s; a dotted line with rings is the hull of several runs.
 
     Args:
         cells: the sweeps.
@@ -46,22 +47,31 @@ def front_figure(
         for metric in (quality, *diversity):
             if metric not in run.means:
                 raise UserError(
-                    f"front figure: run {run.run!r} has no metric {metric!r}; it has {', '.join(run.means)}"
+                    f"front figure: run {run.label!r} has no metric {metric!r}; it has {', '.join(run.means)}"
                 )
+    styles = _styles(runs)
     figure = _figure(5.0 * len(diversity), 4.1)
     for place, metric in enumerate(diversity):
         axis = figure.add_subplot(1, len(diversity), place + 1)
         _style(axis)
-        drawn = [line for i, run in enumerate(runs) for line in _front(axis, run, quality, metric, i)]
+        drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
+        if not any(run.means[quality].any() for run in runs):
+            axis.set_ylim(-0.05, 1.0)  # Not symmetric around 0, as for any other constant.
+        elif len(runs) > 1:
+            _hull(axis, cells, quality, metric)
         less = describe(metric).sign < 0
         axis.set_xlabel(describe(metric).title + (" (reversed: lower is more diverse)" if less else ""))
         axis.set_ylabel(describe(quality).title)
         axis.margins(0.08, 0.1)
         if less:
             axis.invert_xaxis()
-        _legend(axis, "numbers at the points: temperature; bars: 95% intervals")
+        _legend(axis, "numbers: temperature; shaded: 95% intervals")
         _plain_text(figure)
-        labels = [label for i, run in enumerate(runs) for label in _temperatures(run, quality, metric, i)]
+        labels = [
+            label
+            for run, style in zip(runs, styles, strict=True)
+            for label in _temperatures(run, quality, metric, style["color"])
+        ]
         write_labels(axis, labels, drawn)
     return figure
 
@@ -138,36 +148,61 @@ def _style(axis: Any) -> None:
         label.set(color=INK, fontsize=10)
 
 
-def _front(axis: Any, run: Curve, quality: str, diversity: str, i: int) -> list[Float[np.ndarray, "_ 2"]]:
-    """Draws one curve with its bars; returns the lines that labels should keep clear of."""
-    colour = SERIES[i % len(SERIES)]
+def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Of each curve: a run's colour and marker; its line tells runs apart, or where there are several top-ps those.
+
+    Markers are full at the largest top-p alone.
+    """
+    names = list(dict.fromkeys(run.run for run in runs))
+    top_ps = list(dict.fromkeys(run.top_p for run in runs))
+    places = [(names.index(run.run), top_ps.index(run.top_p)) for run in runs]
+    return [
+        {
+            "color": SERIES[i % len(SERIES)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markerfacecolor": "none" if j else SERIES[i % len(SERIES)],
+            "linestyle": LINES[(j if len(top_ps) > 1 else i) % len(LINES)],
+        }
+        for i, j in places
+    ]
+
+
+def _front(
+    axis: Any, run: Curve, quality: str, diversity: str, style: Mapping[str, Any]
+) -> Float[np.ndarray, "_ 2"]:
+    """Draws one curve with its band; returns the line, which labels should keep clear of."""
     points = np.stack([run.means[diversity], run.means[quality]], axis=1)
+    axis.plot(*points.T, linewidth=1.6, markersize=5, label=run.label, **style)
+    band = confidence_band(run, quality=quality, diversity=diversity)
+    if band is not None:
+        axis.fill_betweenx(band.levels, band.low, band.high, color=style["color"], alpha=0.16, linewidth=0)
+        if band.levels[0] == band.levels[-1]:  # One level alone: as a line, for a band would have no height.
+            axis.hlines(
+                band.levels[0], band.low[0], band.high[0], color=style["color"], alpha=0.3, linewidth=5
+            )
+    return points
+
+
+def _hull(axis: Any, cells: Sequence[Cell], quality: str, diversity: str) -> None:
+    corners = pareto_hull(cells, quality=quality, diversity=diversity)
     axis.plot(
-        *points.T,
-        color=colour,
-        linewidth=1.6,
-        linestyle=LINES[i % len(LINES)],
-        marker=MARKERS[i % len(MARKERS)],
-        markersize=5,
-        label=run.run,
+        [corner.diversity for corner in corners],
+        [corner.quality for corner in corners],
+        color=INK,
+        linewidth=1.1,
+        linestyle=(0, (1, 2)),
+        marker="o",
+        markersize=10,
+        markerfacecolor="none",
+        markeredgewidth=0.9,
+        label="Pareto hull",
     )
-    drawn = [points]
-    for side, metric in enumerate((diversity, quality)):
-        if metric not in run.values:
-            continue
-        for j, point in enumerate(points):
-            interval = run.interval(metric, j)
-            ends = np.stack([point, point])
-            ends[:, side] = interval.low, interval.high
-            axis.plot(*ends.T, color=colour, linewidth=0.9, alpha=0.5)
-            drawn.append(ends)
-    return drawn
 
 
-def _temperatures(run: Curve, quality: str, diversity: str, i: int) -> list[PointLabel]:
+def _temperatures(run: Curve, quality: str, diversity: str, colour: str) -> list[PointLabel]:
     texts = temperature_texts(run.temperatures)
     points = zip(texts, run.means[diversity].tolist(), run.means[quality].tolist(), strict=True)
-    return [PointLabel(text, x, y, SERIES[i % len(SERIES)]) for text, x, y in points]
+    return [PointLabel(text, x, y, colour) for text, x, y in points]
 
 
 def _plain_log_scale(axis: Any) -> None:

@@ -36,6 +36,13 @@ figure svg text { fill: var(--ink); }
 figcaption, .caption { margin-top: .5rem; color: var(--muted); font-size: .875rem; max-width: 46rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem 1.75rem; }
 .figures figure { margin: 0; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .75rem 1.5rem;
+  margin: 0 0 .7rem; }
+.columns > div { min-width: 0; }
+h4 { margin: 0 0 .2rem; color: var(--muted); font-size: .85rem; font-weight: 500; }
+ol { margin: 0; padding-left: 1.4rem; }
+li { margin: 0 0 .15rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .925rem; line-height: 1.4; }
+li::marker { color: var(--muted); font-size: .8em; }
 .scroll { overflow-x: auto; margin-bottom: .5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .925rem; line-height: 1.35; }
 th { font-weight: 600; vertical-align: bottom; }
@@ -46,6 +53,7 @@ thead tr:not(.group) th { color: var(--muted); font-weight: 500; font-size: .85r
 .number { text-align: right; }
 .edge { border-left: 1px solid var(--hairline); }
 td small { margin-left: .35em; color: var(--muted); font-size: .82em; }
+td small.range { display: block; margin: 0; }
 .dense th, .dense td { padding: .35rem .6rem; }
 .dense td small { display: block; margin: 0; }
 footer { margin-top: 1.5rem; color: var(--muted); font-size: .8rem; }

@@ -4,20 +4,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.evaluation.front import Cell, curves, describe, entry, temperature_texts
-from lmirl_jax.rewards.figures import front_figure, loss_figure
+from lmirl_jax.evaluation.front import Cell, curves
+from lmirl_jax.rewards.comparison_sections import add_fronts
+from lmirl_jax.rewards.figures import loss_figure
 from lmirl_jax.rewards.heatmap import Row
 from lmirl_jax.rewards.report import Report
 
-FAIRNESS = (
-    "The TD term of IQLearn (lambda above 0) flattens the policy over the expert's answers, much as a higher temperature "
-    "does. At one sampling temperature it would look more diverse and less accurate for that reason alone. So every run "
-    "gets the same sweep of temperatures, and whole curves are compared: how diverse are the samples at equal accuracy?"
-)
-READING = (
-    "Up and to the right is better. A curve that lies above another is more accurate at equal diversity and more diverse "
-    "at equal accuracy."
-)
 REWARDS = (
     "The logits are soft Q-values. A token's reward is what they imply: `r_t = q_t - discount_t * v_{t+1}`, in nats, with "
     "`q_t` the logit of the token, `v_{t+1}` the log-sum-exp of the logits after it, and a discount of 0 at the last "
@@ -68,9 +60,7 @@ def quickstart_report(
     ]
     report = Report(title, lead)
     report.section("Verdict", *([verdict] if isinstance(verdict, str) else verdict), callout=True)
-    report.section("Quality and diversity", FAIRNESS)
-    report.figures(*(front_figure(cells, diversity=[name]) for name in measures), caption=READING)
-    add_sweep_table(report, cells, ["accuracy", *measures])
+    add_fronts(report, cells, diversity=measures)
     report.section("Training loss").figures(loss_figure(losses), caption=loss_note)
     if heatmaps:
         report.section("Token rewards", REWARDS)
@@ -80,24 +70,3 @@ def quickstart_report(
             report.heat_map(shown.rows)
     report.section("What was run").facts(settings)
     report.write(path)
-
-
-def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str]) -> None:
-    """Adds the table of `evaluation.front.table` to a report: a row a temperature, the runs side by side."""
-    runs = curves(cells)
-    temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
-    rows = [
-        [text, *(entry(run, metric, temperature) for run in runs for metric in metrics)]
-        for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True)
-    ]
-    described = [describe(metric) for metric in metrics]
-    names = "; ".join(
-        f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title
-    )
-    over = "prompts and seeds" if any(len(run.seeds) > 1 for run in runs) else "prompts"
-    report.table(
-        ["T", *(metric.short for _ in runs for metric in described)],
-        rows,
-        groups=[("", 1), *((run.run, len(metrics)) for run in runs)],
-        caption=f"T: sampling temperature; {names}; ±: half the 95% interval, bootstrap over {over}.",
-    )

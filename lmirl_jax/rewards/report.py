@@ -13,6 +13,11 @@ from lmirl_jax.rewards.heatmap import Row, heat_map
 from lmirl_jax.rewards.page_style import STYLE
 from lmirl_jax.types import UserError
 
+# As tables have them: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, or `-` where there is none.
+NUMBER = re.compile(
+    r"-|(?P<main>[-+−]?[\d.,]+%?)(?: (?P<spread>±[\d.]+)| (?P<range>\[[-+−]?[\d.]+, [-+−]?[\d.]+\]))?"
+)
+LONGEST_TEXT = 1200  # Letters of a text in columns.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -81,7 +86,7 @@ class Report:
         groups: Sequence[tuple[str, int]] = (),
         caption: str = "",
     ) -> "Report":
-        """Adds a table; columns of numbers are aligned to the right, and what follows ` ±` is set smaller.
+        """Adds a table; columns of numbers are aligned to the right, and their `±` or `[from, to]` is set smaller.
 
         Args:
             header: of each column.
@@ -98,6 +103,14 @@ class Report:
                 f"report: a table with {len(header)} columns has rows or groups of {sorted(widths)}"
             )
         return self._add(_table(header, rows, groups), *_caption(caption))
+
+    def columns(self, texts: Mapping[str, Sequence[str]]) -> "Report":
+        """Adds lists of texts beside one another, each under its name; on a narrow screen below one another."""
+        parts = [
+            f"<div><h4>{html.escape(name)}</h4><ol>{''.join(_item(text) for text in own)}</ol></div>"
+            for name, own in texts.items()
+        ]
+        return self._add(f'<div class="columns">{"".join(parts)}</div>')
 
     def heat_map(self, rows: Sequence[Row], *, caption: str = "", unit: str = "nats") -> "Report":
         """Adds the tokens of one or more answers, coloured by their rewards on one scale."""
@@ -157,6 +170,11 @@ def _fact(value: str | Sequence[str]) -> str:
     return _inline(value) if isinstance(value, str) else "<pre>" + html.escape("\n".join(value)) + "</pre>"
 
 
+def _item(text: str) -> str:
+    shown = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return f"<li>{html.escape(shown)}</li>"
+
+
 def _caption(text: str) -> list[str]:
     return [f'<p class="caption">{_inline(text)}</p>'] if text else []
 
@@ -189,13 +207,20 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequenc
 
 
 def _column_class(column: Sequence[str], edge: bool) -> str:
-    number = all(re.fullmatch(r"-|[-+−]?[\d.,]+%?( ±[\d.]+)?", text) for text in column)
+    number = all(NUMBER.fullmatch(text) for text in column)
     return " ".join(["number"] * number + ["edge"] * edge)
 
 
 def _entry(text: str) -> str:
-    main, mark, error = text.partition(" ±")
-    return _inline(main) + (f"<small>±{html.escape(error)}</small>" if mark else "")
+    number = NUMBER.fullmatch(text)
+    if number is None or not (number["spread"] or number["range"]):
+        return _inline(text)
+    small = (
+        f"<small>{number['spread']}</small>"
+        if number["spread"]
+        else f'<small class="range">{number["range"]}</small>'
+    )
+    return html.escape(number["main"]) + small
 
 
 def _umask() -> int:

@@ -52,8 +52,10 @@ class CheckpointConfig:
                 raise UserError(f"{name}={value!r} must be a positive whole number")
 
 
-def prepare_directory(directory: str, name: str = "MODEL_DIR") -> epath.Path:
+def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
     """Makes a folder, and proves that it can be written to before anything is computed."""
+    if not isinstance(directory, str) or not directory:
+        raise UserError(f"{name}={directory!r} is no path: name a folder that you may write to")
     path = files.absolute(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -131,33 +133,72 @@ def test_one_seed_is_confessed_and_few_prompts_are_refused():
 def test_policies_that_solve_nothing_are_not_told_apart():
     nothing = {0.5: (0.0, 0.0), 1.0: (0.0, 0.0)}
     text = comparison.verdict(sweep("MLE", nothing, spread=0) + sweep("IQLearn", nothing, spread=0))
-    assert "within noise at the only level of accuracy that both reach (0.000). At that level, " in text
+    assert text.startswith(
+        "Neither MLE nor IQLearn has any accuracy: it is 0 at every temperature, and the diversity"
+    )
+    assert text.count("Neither") == 1 and "nan" not in text
+
+
+def test_few_seeds_understate_the_noise_of_training():
+    curves = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(5)])
+    assert comparison.resampled(curves) == "over prompts and seeds"
+    pair = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(2)])
+    assert comparison.resampled([*curves, *pair]).endswith(
+        "with 2 seeds a run, training noise is understated"
+    )
+
+
+def test_runs_are_compared_at_equal_top_p():
+    cells = sweep("MLE") + sweep("IQLearn")
+    both = cells + [dataclasses.replace(cell, top_p=0.9) for cell in cells]
+    found = [(base.label, run.label) for base, run in comparison.pairs(both)]
+    assert found == [("MLE (top-p 1)", "IQLearn (top-p 1)"), ("MLE (top-p 0.9)", "IQLearn (top-p 0.9)")]
+    lacking = [cell for cell in both if cell.run == "IQLearn" or cell.top_p == 1]
+    with pytest.raises(UserError, match=r"run 'MLE' lacks top-p 0\.9; evaluate every run"):
+        comparison.pairs(lacking)
 
 
 def test_one_run_and_cells_without_values():
     assert comparison.verdict(sweep("MLE")) == "There is one run only (MLE): nothing to compare it with."
     bare = [front.Cell(run, 0, 1.0, {"accuracy": 0.5, "distinct_valid": 1.0}) for run in ("MLE", "IQLearn")]
-    with pytest.raises(UserError, match="'MLE' has no 'accuracy' per prompt"):
-        comparison.verdict(bare)
-
-
-def test_front_by_hand():
-    quality = np.array([0.9, 0.8, 0.5, 0.2])
-    diversity = np.array([1.0, 2.0, 4.0, 3.0])
-    levels = np.array([0.1, 0.5, 0.65, 0.8, 0.85, 0.9, 0.95])
-    # Below 0.5 the point at 0.5 serves, which is better and more diverse; beyond the best point its own diversity.
-    np.testing.assert_allclose(comparison.front_at(quality, diversity, levels), [4, 4, 3, 2, 1.5, 1, 1])
-
-
-def test_front_mixes_two_temperatures_over_a_dent():
-    quality = np.array([0.9, 0.7, 0.5])
-    diversity = np.array([1.0, 1.2, 5.0])
-    np.testing.assert_allclose(comparison.front_at(quality, diversity, np.array([0.7])), [3.0])
-
-
-def test_front_of_equal_qualities_takes_the_more_diverse():
-    quality = np.array([0.5, 0.5, 0.9, 0.9])
-    diversity = np.array([1.0, 3.0, 1.0, 2.0])
-    np.testing.assert_allclose(
-        comparison.front_at(quality, diversity, np.array([0.5, 0.7, 0.9])), [3, 2.5, 2]
+    assert comparison.verdict(bare).startswith(
+        "IQLearn and MLE are not told apart by accuracy: it has no values"
     )
+
+
+def straight(run, shift, *, temperatures=5, prompts=12):
+    """A sweep without noise on the line diversity = 1 + shift + 10 * (0.9 - quality), quality from 0.9 down to 0.5."""
+    return [
+        front.Cell(run, 0, 1.0 + i, {}, {"accuracy": [q] * prompts, "distinct_valid": [d] * prompts})
+        for i in range(temperatures)
+        for q in [0.9 - 0.4 * i / (temperatures - 1)]
+        for d in [1 + shift + 10 * (0.9 - q)]
+    ]
+
+
+def test_area_between_two_straight_lines_by_hand():
+    """Parallel lines 0.5 apart over a quality of 0.5 to 0.9: an area of 0.5 * 0.4."""
+    base, run = front.curves(straight("MLE", 0.0) + straight("IQLearn", 0.5))
+    found = comparison.compare(base, run, diversity="distinct_valid")
+    assert found.shared == pytest.approx((0.5, 0.9))
+    assert (found.area.mean, found.area.low, found.area.high) == pytest.approx((0.2, 0.2, 0.2))
+    assert found.mean_difference.mean == pytest.approx(0.5)
+
+
+def test_area_of_a_triangle_and_of_lines_that_cross():
+    """One line is flat at 3; the other rises from 1 at 0.9 to 5 at 0.5: what is won is lost again."""
+    flat = [
+        front.Cell("flat", 0, 1.0, {}, {"accuracy": [0.9] * 12, "distinct_valid": [3.0] * 12}),
+        front.Cell("flat", 0, 2.0, {}, {"accuracy": [0.5] * 12, "distinct_valid": [3.0 + 1e-9] * 12}),
+    ]
+    base, run = front.curves(flat + straight("IQLearn", 0.0))
+    assert comparison.compare(base, run, diversity="distinct_valid").area.mean == pytest.approx(0.0, abs=1e-6)
+    base, run = front.curves(flat + straight("IQLearn", 2.0))  # From equal at 0.9 to 4 more at 0.5.
+    assert comparison.compare(base, run, diversity="distinct_valid").area.mean == pytest.approx(0.5 * 0.4 * 4)
+
+
+def test_area_counts_for_the_run_with_the_lower_self_bleu():
+    cells = sweep("MLE") + sweep("IQLearn", more=2.0, salt=1)
+    base, run = front.curves(cells)
+    found = comparison.compare(base, run, diversity="self_bleu")
+    assert found.area.low > 0 and found.area.mean == pytest.approx(20 * 0.2, rel=0.02)

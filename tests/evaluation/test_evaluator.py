@@ -10,7 +10,7 @@ from etils import epath
 from flax import nnx
 
 from lmirl_jax import sharding
-from lmirl_jax.evaluation import Answers, Evaluator, Generator, measure
+from lmirl_jax.evaluation import Answers, Evaluator, Generator, generation, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
 from tests.training.fakes import TINY, mesh_of
 
@@ -104,6 +104,19 @@ def test_tokens_and_log_probs_end_with_eos():
             np.testing.assert_allclose(log_probs[1:], np.log(0.5), atol=1e-3)  # then a coin
 
 
+def test_another_top_p_leaves_the_generator_and_its_compilation_alone():
+    graph, params = policy()
+    generator, mesh = Generator(4, num_samples=8, min_p=0.01), mesh_of(1, 1, 1, 1)
+    whole = [answer.texts for answer in generator(graph, params, mesh, Digits(2), 1.0)]
+    before = generation._answer._cache_size()
+    narrow = list(generator.with_top_p(0.4)(graph, params, mesh, Digits(2), 1.0))
+    assert all(tokens == (answer.example["number"] + 2, 1) for answer in narrow for tokens in answer.tokens)
+    assert [answer.texts for answer in generator(graph, params, mesh, Digits(2), 1.0)] == whole
+    assert generation._answer._cache_size() == before
+    with pytest.raises(UserError, match=r"TOP_P=1\.5 must be above 0"):
+        generator.with_top_p(1.5)
+
+
 def test_entropies_and_the_gap_of_log_probs_come_with_the_answers():
     config = dataclasses.replace(TINY, dropout_rate=0.0)
     graph, params = nnx.split(config.build(jax.random.key(0)))
@@ -185,6 +198,15 @@ def test_measures_by_hand():
     assert metrics["answer_tokens"] == 3.0
     assert metrics["distinct_1"] == 5 / 8  # 2 4 5 3 6 of eight
     assert metrics["distinct_2"] == 3 / 4
+
+
+def test_entropy_is_a_mean_over_a_prompts_tokens_and_then_over_prompts():
+    given = answers(("2", "2 4"), ("3 6", "3"))
+    assert "entropy" not in measure(Digits(2), given)[0]
+    values = [((0.5, 0.5), (1.0, 2.0, 1.0)), ((0.25,) * 3, (0.25, 0.25))]
+    known = [dataclasses.replace(one, entropies=own) for one, own in zip(given, values, strict=True)]
+    metrics, per_prompt = measure(Digits(2), known)
+    assert per_prompt["entropy"] == [1.0, 0.25] and metrics["entropy"] == 0.625
 
 
 def test_what_is_a_mean_over_prompts_has_its_values():

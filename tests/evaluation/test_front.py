@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,18 @@ def test_curves_average_over_seeds_and_sort_temperatures():
     np.testing.assert_allclose(mle.means["distinct_2"], [0.1, 0.3])
     assert mle.values["accuracy"].shape == (2, 2, 2) and "distinct_2" not in mle.values
     np.testing.assert_allclose(iqlearn.means["distinct_valid"], [2.5])
+
+
+def test_each_top_p_is_a_curve_of_its_own_named_only_where_there_are_several():
+    cells = [dataclasses.replace(cell(run), top_p=p) for p in (0.9, 1.0) for run in ("MLE", "IQLearn")]
+    found = [(curve.run, curve.top_p, curve.label) for curve in front.curves(cells)]
+    assert found == [
+        ("MLE", 1.0, "MLE (top-p 1)"),
+        ("MLE", 0.9, "MLE (top-p 0.9)"),
+        ("IQLearn", 1.0, "IQLearn (top-p 1)"),
+        ("IQLearn", 0.9, "IQLearn (top-p 0.9)"),
+    ]
+    assert [curve.label for curve in front.curves(cells[:2])] == ["MLE", "IQLearn"]
 
 
 def test_interval_needs_values_per_prompt():

@@ -37,7 +37,11 @@ def test_front_has_a_panel_a_measure_and_a_label_a_point():
     assert not left.xaxis_inverted() and right.xaxis_inverted()  # To the right is more diverse in both.
     for axis in figure.axes:
         assert [text.get_text() for text in axis.texts] == ["0.5", "1.0", "1.5"] * 2
-        assert [text.get_text() for text in axis.get_legend().get_texts()] == ["MLE", "IQLearn"]
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+            "MLE",
+            "IQLearn",
+            "Pareto hull",
+        ]
 
 
 def test_labels_of_points_do_not_overlap_each_other():

@@ -228,6 +228,9 @@ def test_settings_that_do_not_fit(tmp_path, changes, message):
 def test_a_folder_that_cannot_be_written():
     with pytest.raises(UserError, match="cannot write to MODEL_DIR /proc/run"):
         train("/proc/run")
+    for nothing in (None, ""):
+        with pytest.raises(UserError, match="is no path: name a folder that you may write to"):
+            checkpoints.prepare_directory(nothing, "OUTPUT_DIR")
 
 
 def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):

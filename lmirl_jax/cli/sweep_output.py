@@ -1,0 +1,122 @@
+"""What a sweep leaves in its folder and on the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmirl_jax.cli.sweep import Sweep
+
+MOST_SAMPLES = 4  # Of a prompt and run, side by side on the page.
+
+
+def write(sweep: Sweep, seconds: float) -> str:
+    """Writes sweep.csv, sweep.json and report.html; returns the table, the verdicts and the report's path."""
+    from lmirl_jax import evaluation, rewards
+    from lmirl_jax.evaluation import sweep_tables
+
+    quality, diversity = sweep.metrics
+    cells, baseline = sweep.cells, sweep.config.baseline
+    rows = sweep_tables.tidy_rows(
+        cells,
+        [str(policy.checkpoint) for policy, _ in sweep.finished],
+        [cell.intervals for _, cell in sweep.finished],
+    )
+    sweep_tables.write_csv(sweep.folder / "sweep.csv", rows)
+    compared = {
+        name: sweep_tables.findings(cells, quality=quality, diversity=name, baseline=baseline)
+        for name in diversity
+    }
+    content = {"settings": _settings(sweep), "quality": quality, "diversity": compared, "cells": rows}
+    sweep_tables.write_json(sweep.folder / "sweep.json", content)
+    verdicts = sweep_verdicts(sweep)
+    shown = shown_point(sweep)
+    report = sweep.folder / "report.html"
+    rewards.sweep_report(
+        report,
+        cells=cells,
+        quality=quality,
+        diversity=diversity,
+        baseline=baseline,
+        verdict=verdicts,
+        shown=shown_answers(sweep, shown),
+        shown_at=shown,
+        settings=_facts(sweep),
+        lead=_lead(sweep),
+    )
+    table = evaluation.table(cells, [quality, *diversity])
+    return "\n".join([table, "", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"])
+
+
+def sweep_verdicts(sweep: Sweep) -> list[str]:
+    """One paragraph for each measure of diversity and each top-p."""
+    from lmirl_jax import evaluation
+
+    quality, diversity = sweep.metrics
+    baseline = sweep.config.baseline
+    verdicts = []
+    for name in diversity:
+        for top_p in sorted(sweep.config.top_ps, reverse=True):
+            cells = [cell for cell in sweep.cells if cell.top_p == top_p]
+            found = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
+            verdicts.append(f"At top-p {top_p:g}: {found}" if len(sweep.config.top_ps) > 1 else found)
+    return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
+
+
+def shown_point(sweep: Sweep) -> tuple[float, float]:
+    """Temperature and top-p of the answers on the page: the temperature that was chosen, or those nearest to 1."""
+    chosen = sweep.config.shown_temperature
+    temperature = chosen or min(sweep.config.temperatures, key=lambda temperature: abs(temperature - 1))
+    return float(temperature), float(max(sweep.config.top_ps))
+
+
+def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
+    """The first prompts with the first samples of each run's first seed."""
+    from lmirl_jax.rewards import Shown
+
+    of_runs = {
+        policy.run: cell.answers
+        for policy, cell in sweep.finished
+        if policy.seed == 0 and (cell.settings.temperature, cell.settings.top_p) == point
+    }
+    first = next(iter(of_runs.values()))
+    return [
+        Shown(
+            row["inputs"],
+            row["targets"],
+            {run: answers[i]["samples"][:MOST_SAMPLES] for run, answers in of_runs.items()},
+        )
+        for i, row in enumerate(first[: sweep.config.shown_prompts])
+    ]
+
+
+def _settings(sweep: Sweep) -> dict[str, Any]:
+    """What all cells have in common."""
+    one = sweep.finished[0][1].settings
+    shared = {
+        name: getattr(one, name)
+        for name in ("task", "split", "num_examples", "num_samples", "seed", "top_k", "min_p")
+    }
+    return shared | {"temperatures": list(sweep.config.temperatures), "top_ps": list(sweep.config.top_ps)}
+
+
+def _facts(sweep: Sweep) -> dict[str, str | Sequence[str]]:
+    one = sweep.finished[0][1].settings
+    facts: dict[str, str | Sequence[str]] = {
+        "Task": f"{one.task}, split {one.split}, {one.num_examples} prompts",
+        "Sampling": f"{one.num_samples} samples a prompt, seed {one.seed}",
+        "Temperature": ", ".join(f"{temperature:g}" for temperature in sweep.config.temperatures),
+        "Top-p": ", ".join(f"{top_p:g}" for top_p in sweep.config.top_ps),
+    }
+    if one.top_k or one.min_p:
+        facts["Other filters"] = f"top-k {one.top_k or 'off'}, min-p {one.min_p:g}"
+    for run in dict.fromkeys(policy.run for policy in sweep.policies):
+        facts[run] = [str(policy.checkpoint) for policy in sweep.policies if policy.run == run]
+    return facts
+
+
+def _lead(sweep: Sweep) -> str:
+    counts: dict[str, int] = {}
+    for policy in sweep.policies:
+        counts[policy.run] = counts.get(policy.run, 0) + 1
+    runs = ", ".join(f"{run} ({n} seeds)" if n > 1 else run for run, n in counts.items())
+    one = sweep.finished[0][1].settings
+    return f"{runs} on {one.task}: {one.num_examples} prompts, {one.num_samples} samples each."

@@ -1,0 +1,44 @@
+"""The tidy table and the findings, counted by hand."""
+
+import json
+
+from etils import epath
+
+from lmirl_jax.evaluation import sweep_tables
+from lmirl_jax.evaluation.front import Cell
+
+
+def test_csv_by_hand(tmp_path):
+    cells = [
+        Cell("MLE", 0, 0.5, {"accuracy": 0.9, "bleu": 30.5}, {"accuracy": [1.0, 1.0]}, 0.9),
+        Cell("IQ, Learn", 1, 1, {"bleu": 29.0}, {"accuracy": [0.5, 0.5, 0.5]}),
+    ]
+    intervals = [{"accuracy": [1.0, 1.0]}, {"accuracy": [0.5, 0.5], "bleu": [27.5, 30.25]}]
+    rows = sweep_tables.tidy_rows(cells, ["/run/a/10", "/run/b/20"], intervals)
+    sweep_tables.write_csv(epath.Path(tmp_path / "sweep.csv"), rows)
+    assert (tmp_path / "sweep.csv").read_text().splitlines() == [
+        "run,seed,checkpoint,temperature,top_p,metric,value,low,high",
+        "MLE,0,/run/a/10,0.5,0.9,accuracy,1.0,1.0,1.0",  # Values per prompt stand in for the mean.
+        "MLE,0,/run/a/10,0.5,0.9,bleu,30.5,,",
+        '"IQ, Learn",1,/run/b/20,1,1.0,bleu,29.0,27.5,30.25',
+        '"IQ, Learn",1,/run/b/20,1,1.0,accuracy,0.5,0.5,0.5',
+    ]
+
+
+def test_findings_are_json_and_leave_out_what_has_no_noise(tmp_path):
+    """Two parallel lines 2 apart over accuracies of 0.4 to 0.8."""
+    cells = [
+        Cell(run, 0, t, {"bleu": d}, {"accuracy": [q] * 12, "distinct_valid": [d + more] * 12})
+        for run, more in (("MLE", 0.0), ("IQLearn", 2.0))
+        for t, q, d in ((0.5, 0.8, 1.0), (1.0, 0.4, 5.0))
+    ]
+    found = sweep_tables.findings(cells, quality="accuracy", diversity="distinct_valid")
+    [comparison] = json.loads(json.dumps(found))["comparisons"]
+    assert (comparison["run"], comparison["baseline"]) == ("IQLearn", "MLE")
+    assert [round(comparison["area"][end], 9) for end in ("mean", "low", "high")] == [0.8] * 3
+    assert [(c["run"], c["temperature"]) for c in found["hull"]] == [("IQLearn", 0.5), ("IQLearn", 1.0)]
+    assert sweep_tables.findings(cells, quality="accuracy", diversity="bleu")["comparisons"] == []
+    swapped = sweep_tables.findings(
+        cells, quality="accuracy", diversity="distinct_valid", baseline="IQLearn"
+    )["comparisons"]
+    assert swapped[0]["area"]["mean"] < 0
