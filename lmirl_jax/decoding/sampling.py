@@ -65,11 +65,10 @@ def sample(
     keys = jnp.reshape(keys, (rows,))
     temperature = jnp.asarray(temperature, jnp.float32)
 
-    def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
+    def drawn(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        warmed = filters(logits / jnp.where(temperature > 0, temperature, 1.0))
-        drawn = jax.vmap(jax.random.categorical)(step_keys, warmed)
-        return jnp.where(temperature > 0, drawn, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
+        return _likeliest(filters(logits / temperature) + noise)
 
     def unfinished(carry: tuple[Any, ...]):
         t, done = carry[0], carry[1]
@@ -79,7 +78,9 @@ def sample(
         t, done, token, cache, samples = carry
         cache, hidden = model.decode(cache, token)
         logits = logits_of(model, hidden)
-        token = jnp.where(done, 0, draw(logits, t))
+        token = jnp.where(
+            done, 0, jax.lax.cond(temperature > 0, drawn, lambda x, _: _likeliest(x), logits, t)
+        )
         out = soft_q.from_logits(logits, token, with_entropy=True)
         log_probs, entropies = (jnp.where(done, 0.0, x) for x in (out.q - out.v, out.entropy))
         new = (token, log_probs, entropies)
@@ -92,6 +93,14 @@ def sample(
     start = (jnp.zeros((), jnp.int32), jnp.zeros((rows,), bool), first, cache, samples)
     *_, samples = jax.lax.while_loop(unfinished, step, start)
     return Samples(*(jnp.reshape(x, (prompts, num_samples, max_length)) for x in samples))
+
+
+def _likeliest(logits: Float[Array, "rows vocab"]) -> Int[Array, " rows"]:
+    """argmax, the first of equals, in two plain reductions: on a CPU these are vectorised, and argmax is not."""
+    vocab = logits.shape[-1]
+    best = jnp.max(logits, axis=-1, keepdims=True)
+    places = jnp.where(logits == best, jnp.arange(vocab, dtype=jnp.int32), vocab - 1)
+    return jnp.min(places, axis=-1)
 
 
 def logits_of(model: Model, hidden: Float[Array, "rows embed"]) -> Float[Array, "rows vocab"]:

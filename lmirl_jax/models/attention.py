@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax.models.layers import constrain, dropout, parameter
 
-KeysValues = tuple[Float[Array, "batch keys heads head_dim"], Float[Array, "batch keys heads head_dim"]]
+# Heads before positions: that is how the products of attention read them, so that a cache is never transposed.
+KeysValues = tuple[Float[Array, "batch heads keys head_dim"], Float[Array, "batch heads keys head_dim"]]
 
 MASKED = -1e10  # Finite, so that a row with nothing to attend to has no NaN.
 
@@ -28,9 +29,10 @@ class Projection(nnx.Module):
     def __init__(self, init, emb_dim: int, heads: int, head_dim: int, *, key: Key[Array, ""]):
         self.kernel = parameter(key, init, (emb_dim, heads, head_dim), ("embed", "heads", "kv"))
 
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length heads head_dim"]:
-        y = jnp.einsum("bld,dhk->blhk", x, self.kernel[...].astype(x.dtype))
-        return constrain(y, "batch", None, "heads", None)
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length head_dim"]:
+        # Not an einsum, which would transpose the kernel, at every token of a decoding.
+        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1)
+        return constrain(jnp.swapaxes(y, 1, 2), "batch", "heads", None, None)
 
 
 class OutputProjection(nnx.Module):
@@ -39,8 +41,8 @@ class OutputProjection(nnx.Module):
     def __init__(self, emb_dim: int, heads: int, head_dim: int, *, key: Key[Array, ""]):
         self.kernel = parameter(key, _project_out, (heads, head_dim, emb_dim), ("heads", "kv", "embed"))
 
-    def __call__(self, x: Float[Array, "batch length heads head_dim"]) -> Float[Array, "batch length embed"]:
-        return jnp.einsum("blhk,hkd->bld", x, self.kernel[...].astype(x.dtype))
+    def __call__(self, x: Float[Array, "batch heads length head_dim"]) -> Float[Array, "batch length embed"]:
+        return jnp.tensordot(jnp.swapaxes(x, 1, 2), self.kernel[...].astype(x.dtype), 2)
 
 
 class Attention(nnx.Module):
@@ -66,10 +68,10 @@ class Attention(nnx.Module):
     ) -> Float[Array, "batch queries embed"]:
         """Attends from `x`; `bias` is added to the scores, in nats. The softmax is taken in float32."""
         keys, values = keys_values
-        scores = jnp.einsum("bqhk,bshk->bhqs", self.query(x), keys, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bhqk,bhsk->bhqs", self.query(x), keys, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
         weights = dropout(weights, self.dropout_rate, dropout_keys, place=0)
-        return self.out(jnp.einsum("bhqs,bshk->bqhk", weights, values))
+        return self.out(jnp.einsum("bhqs,bhsk->bhqk", weights, values))
 
 
 def mask_to_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -6,6 +6,7 @@ Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 EncodedKeysValues = tuple[
-    Float[Array, "prompts inputs heads head_dim"], Float[Array, "prompts inputs heads head_dim"]
+    Float[Array, "prompts heads inputs head_dim"], Float[Array, "prompts heads inputs head_dim"]
 ]
 
 
@@ -162,7 +163,7 @@ class DecoderLayer(nnx.Module):
         keys_values = self.self_attention.keys_values(y)
         if cache is not None:
             keys_values = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1),
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=2),
                 cache,
                 keys_values,
             )
@@ -215,6 +216,16 @@ class Stack(nnx.Module):
             step = jax.checkpoint(step, policy=REMAT[self.config.remat])
         inputs = (parameters, jnp.arange(self.count), per_layer)
         return jax.lax.scan(step, x, inputs, unroll=min(self.config.scan_unroll, self.count))
+
+    def unstacked(self) -> tuple[nnx.State, ...]:
+        """The parameters of each layer by itself, for decoding: sliced once, where a scan would slice at every token."""
+        parameters = nnx.state(self.layers)
+        return tuple(
+            jax.tree.map(lambda x, number=number: x[number], parameters) for number in range(self.count)
+        )
+
+    def merged(self, parameters: nnx.State) -> Any:
+        return nnx.merge(nnx.graphdef(self.layers), parameters)
 
     def finish(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
         return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)
@@ -286,58 +297,53 @@ class T5(nnx.Module):
         """Encodes each prompt once for all of its samples; the first token to feed is pad."""
         encoded = self.encode(batch)
         rows = encoded.shape[0] * num_samples
-        shape = (self.decoder.count, rows, max_length, self.config.num_heads, self.config.head_dim)
-        empty = constrain(jnp.zeros(shape, encoded.dtype), None, "batch", None, "heads", None)
-
-        def cross_keys_values(layer, x, keys, _):
-            return x, layer.encoder_decoder_attention.keys_values(encoded)
-
-        _, cross = self.decoder.scan(cross_keys_values, encoded, None)
+        shape = (rows, self.config.num_heads, max_length, self.config.head_dim)
+        empty = constrain(jnp.zeros(shape, encoded.dtype), "batch", "heads", None, None)
+        layers = self.decoder.unstacked()
+        cross = tuple(
+            self.decoder.merged(layer).encoder_decoder_attention.keys_values(encoded) for layer in layers
+        )
         cross_bias = mask_to_bias((batch.encoder_input_tokens > 0)[:, None, None, :])
-        cache = T5Cache((empty, empty), cross, cross_bias, jnp.zeros((), jnp.int32))
+        own = ((empty, empty),) * len(layers)
+        cache = T5Cache(layers, own, cross, cross_bias, jnp.zeros((), jnp.int32))
         return cache, jnp.zeros((rows,), jnp.int32)
 
     def decode(
         self, cache: "T5Cache", tokens: Int[Array, " rows"]
     ) -> tuple["T5Cache", Float[Array, "rows embed"]]:
         """One step of the decoder, over the keys and values of the steps before."""
-        positions = jnp.arange(cache.own[0].shape[2])
+        positions = jnp.arange(cache.own[0][0].shape[2])
         seen = (positions <= cache.index)[None, None, None, :]
         self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
-
-        def body(layer, x, keys, per_layer):
-            own, cross = per_layer
-            return layer(x, self_bias, cross, cache.cross_bias, keys, own, cache.index)
-
-        x = self._embed(tokens[:, None])
-        x, own = self.decoder.scan(body, x, None, (cache.own, cache.cross))
-        cache = dataclasses.replace(cache, own=own, index=cache.index + 1)
+        x, own = self._embed(tokens[:, None]), []
+        for layer, mine, cross in zip(cache.layers, cache.own, cache.cross, strict=True):
+            x, mine = self.decoder.merged(layer)(
+                x, self_bias, cross, cache.cross_bias, None, mine, cache.index
+            )
+            x = constrain(x, "batch", None, None)
+            own.append(mine)
+        cache = dataclasses.replace(cache, own=tuple(own), index=cache.index + 1)
         return cache, self.decoder.finish(x, None)[:, 0]
 
     def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
         """The decoder's own keys and values move; those of the prompts, which their rows share, stay."""
 
-        def move(x: Stacked) -> Stacked:
-            by_prompt = jnp.reshape(x, (x.shape[0], *parents.shape, *x.shape[2:]))
-            moved = jax.vmap(lambda y, rows: jnp.take(y, rows, axis=1), (1, 0), 1)(by_prompt, parents)
+        def move(x: Float[Array, "rows *rest"]) -> Float[Array, "rows *rest"]:
+            by_prompt = jnp.reshape(x, (*parents.shape, *x.shape[1:]))
+            moved = jax.vmap(lambda y, rows: jnp.take(y, rows, axis=0))(by_prompt, parents)
             return jnp.reshape(moved, x.shape)
 
         return dataclasses.replace(cache, own=jax.tree.map(move, cache.own))
 
 
-Stacked = Float[Array, "layers rows keys heads head_dim"]
-StackedKeysValues = tuple[Stacked, Stacked]
-Encoded = Float[Array, "layers prompts inputs heads head_dim"]
-StackedEncoded = tuple[Encoded, Encoded]
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class T5Cache:
-    """Keys and values of every decoder layer: its own, filled up to `index`, and those of the prompts, which rows share."""
+    """Of every decoder layer the parameters, and keys and values: its own, filled up to `index`, and those of the prompts."""
 
-    own: StackedKeysValues
-    cross: StackedEncoded
+    layers: tuple[nnx.State, ...]
+    own: tuple[KeysValues, ...]
+    cross: tuple[EncodedKeysValues, ...]
     cross_bias: Float[Array, "prompts 1 1 inputs"]
     index: Int[Array, ""]
 

@@ -147,7 +147,7 @@ def test_a_reordered_cache_goes_on_from_its_parent(model):
     batch = batch_of(INPUTS, TARGETS)
     forced = model.hidden(batch)
     cache, first = model.start_decoding(batch, 4, num_samples=2)
-    assert cache.cross[0].shape[1] == 2 and cache.own[0].shape[1] == 4  # Prompts are there once.
+    assert cache.cross[0][0].shape[0] == 2 and cache.own[0][0].shape[0] == 4  # Prompts are there once.
     np.testing.assert_array_equal(first, 0)
     for t in range(2):
         true = batch.decoder_input_tokens[:, t]
