@@ -12,7 +12,7 @@ from etils import epath
 from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_alike, checked_runs
+from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep, checked_runs
 
 RUN_FILE = "gin/runs/sweep.gin"
 
@@ -73,7 +73,7 @@ def run(flags: Flags) -> Sweep | None:
         for seed, path in enumerate(paths):
             checkpoint = add_run(flags, path)
             policies.append(configuration.configured(Policy)(label, seed, checkpoint))
-    check_alike(policies, config.baseline)
+    check_sweep(policies, config)
     # Last of what can go wrong: an error leaves no folder behind.
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0
@@ -104,7 +104,6 @@ def finish(
                     f"{policy}, {_place(settings)}: {made} of {count} made, {seconds * (count - made):.0f} s left"
                 )
             if cell is not None:  # It may lie on the first process's disk alone.
-                config.metrics(cell.metrics)  # A wrong name is told after the first cell.
                 yield policy, cell
 
 

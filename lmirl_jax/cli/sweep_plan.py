@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from etils import epath
@@ -58,8 +58,8 @@ class SweepConfig:
             for top_p, temperature in itertools.product(self.top_ps, self.temperatures)
         ]
 
-    def metrics(self, measured: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """The measures of quality and diversity among the metrics that a cell has."""
+    def metrics(self, measured: Collection[str]) -> tuple[str, list[str]]:
+        """The measures of quality and diversity among the names of metrics that a cell has."""
         from lmirl_jax.types import UserError
 
         wanted = [self.diversity] if isinstance(self.diversity, str) else self.diversity
@@ -165,15 +165,19 @@ def checked_runs(runs: Any) -> dict[str, list[str]]:
     return {label: list(paths) for label, paths in listed.items()}
 
 
-def check_alike(policies: Sequence[Policy], baseline: str | None = None) -> None:
-    """Raises a UserError for a checkpoint named twice, policies with other prompts, and a baseline that is none of them."""
+def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:
+    """Raises a UserError, before the first cell, for what would make it or the comparison fail.
+
+    That is a baseline that is no run, a metric that the task lacks, a checkpoint named twice, policies with other prompts.
+    """
+    from lmirl_jax.evaluation.evaluator import metric_names
     from lmirl_jax.evaluation.sweep_cells import prompts_of
     from lmirl_jax.types import UserError
 
     labels = list(dict.fromkeys(policy.run for policy in policies))
-    if baseline is not None and baseline not in labels:
+    if config.baseline is not None and config.baseline not in labels:
         raise UserError(
-            f"BASELINE: no run is called {baseline!r}; choose among {', '.join(labels)}, or None for the first"
+            f"BASELINE: no run is called {config.baseline!r}; choose among {', '.join(labels)}, or None for the first"
         )
     base = policies[0]
     prompts = prompts_of(base.data.examples)
@@ -192,3 +196,4 @@ def check_alike(policies: Sequence[Policy], baseline: str | None = None) -> None
                 f"RUNS: {policy.checkpoint} and {base.checkpoint} have other prompts in {base.data.name}'s split "
                 f"{base.data.split}: train both on the same data"
             )
+    config.metrics(metric_names(base.data, base.generator.num_samples))

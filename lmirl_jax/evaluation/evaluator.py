@@ -70,6 +70,19 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
     return metrics, per_prompt
 
 
+def metric_names(data: Measured, num_samples: int, gauge: bool = False) -> list[str]:
+    """What `measure` finds of answers that equal the targets: as many metrics as any answers could have are defined."""
+    each = ((0.0,),) * num_samples
+    texts = [
+        (example, (data.decode(example.get("targets", ())),) * num_samples)
+        for _, examples in data.batches(32)
+        for example in examples
+    ]
+    gap = 0.0 if gauge else None
+    answers = [Answers(example, own, ((),) * num_samples, each, each, gap) for example, own in texts]
+    return list(measure(data, answers)[0])
+
+
 def _by_prompt(data: Measured, answers: Sequence[Answers]) -> dict[str, list[float]]:
     """The task's metrics of each prompt alone; those that every prompt has."""
     found: dict[str, list[float]] = {}
@@ -118,20 +131,11 @@ class Evaluator:
             self.generator.check_temperature(self.temperature)
 
     def metric_names(self) -> list[str]:
-        """Those of answers that equal the targets: as many metrics as any answers could have are defined."""
+        """Those that a call gives, known before any answer is."""
         if self.data is None:
             return []
-        count = self.generator.num_samples
-        gap = 0.0 if self.generator.gauge else None
-        one = ((0.0,),) * count
-        answers = [
-            Answers(
-                example, (self.data.decode(example.get("targets", ())),) * count, ((),) * count, one, one, gap
-            )
-            for _, examples in self.data.batches(self.generator.batch_size)
-            for example in examples
-        ]
-        return [self._metric(self.data.name, name) for name in measure(self.data, answers)[0]]
+        names = metric_names(self.data, self.generator.num_samples, self.generator.gauge)
+        return [self._metric(self.data.name, name) for name in names]
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
