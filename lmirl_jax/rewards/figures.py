@@ -65,7 +65,7 @@ def front_figure(
         axis.margins(0.08, 0.1)
         if less:
             axis.invert_xaxis()
-        _legend(axis, "numbers: temperature; shaded: 95% intervals")
+        _legend(axis, "numbers: temperature; shaded: 95% interval of each run's hull")
         _plain_text(figure)
         labels = [
             label
