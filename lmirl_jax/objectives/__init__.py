@@ -9,11 +9,12 @@ from lmirl_jax.objectives.divergences import (
     total_variation,
 )
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
-from lmirl_jax.objectives.inverse_q import implied_rewards, iqlearn
+from lmirl_jax.objectives.inverse_q import OnlineWeights, implied_rewards, iqlearn, online_weights
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.objectives.reweighted import dft, focal
 
 __all__ = [
+    "OnlineWeights",
     "chi_squared",
     "dft",
     "entropy_regularised_mle",
@@ -25,6 +26,7 @@ __all__ = [
     "iqlearn",
     "jensen_shannon",
     "mle",
+    "online_weights",
     "reverse_kl",
     "total_variation",
 ]

@@ -6,13 +6,14 @@ reward small, and so matches not only each next token but the distribution of wh
 
 import inspect
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
-from lmirl_jax.types import SoftQ
+from lmirl_jax.types import SoftQ, UserError
 
 
 def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> Float[Array, "*batch length"]:
@@ -40,23 +41,27 @@ def iqlearn(
     *,
     td_weight: Float[Array, "..."] | float,
     mle_weight: Float[Array, "..."] | float = 1.0,
+    penalty_weight: Float[Array, "..."] | float = 1.0,
     rewards: Float[Array, "..."] | float = 0.0,
     phi: Callable[[Array], Array] = chi_squared,
 ) -> Float[Array, "*batch length"]:
     """Per-token IQLearn: maximum likelihood, and a penalty on the implied reward that the divergence gives.
 
-        loss_t = mle_weight * -log pi(a_t|s_t) + (x_t - phi(x_t)) / (4 td_weight)
+        loss_t = mle_weight * -log pi(a_t|s_t) + penalty_weight * (x_t - phi(x_t)) / (4 td_weight)
         x_t = 4 td_weight * (r_t - rewards),   r_t = q_t - discount_t * v_{t+1}
 
     For chi-squared the penalty is `td_weight * (r_t - rewards) ** 2`. It is 0 where td_weight is 0. The gradient flows
-    through v_{t+1} too: without it the optimum matches local ratios only, not the occupancy.
+    through v_{t+1} too: without it the optimum matches local ratios only, not the occupancy. Online IQLearn is this same
+    loss on expert tokens and on the policy's own samples, weighted as `online_weights` says.
 
     Args:
-        soft_q: `q` and `v` of the demonstrated tokens, [batch, length], in nats.
+        soft_q: `q` and `v` of the demonstrated, or sampled, tokens, [batch, length], in nats.
         discounts: gamma inside a sequence and 0 at its last token, [batch, length].
         td_weight: lambda times the TD mask (0 on padding and at the last token of a truncated target), broadcast to
             [batch, length]; 0 gives maximum likelihood. At soft temperature tau, lambda is tau / (4 alpha) of IQ-Learn.
         mle_weight: the weight of the likelihood, broadcast to [batch, length]; 0 on sampled tokens.
+        penalty_weight: the weight of the penalty, outside the divergence, broadcast to [batch, length]; with chi-squared
+            a factor on td_weight does the same.
         rewards: a given reward, in nats, broadcast to [batch, length]; 0 imitates. The larger lambda, the nearer the
             policy is to the soft-optimal one of these rewards.
         phi: the divergence, one of `objectives.divergences`.
@@ -70,7 +75,57 @@ def iqlearn(
     shape = likelihood.shape
     residual = implied_rewards(soft_q, discounts) - jnp.broadcast_to(rewards, shape)
     penalty = _penalty(residual, jnp.broadcast_to(td_weight, shape), phi)
-    return jnp.broadcast_to(mle_weight, shape) * likelihood + penalty
+    return (
+        jnp.broadcast_to(mle_weight, shape) * likelihood + jnp.broadcast_to(penalty_weight, shape) * penalty
+    )
+
+
+class OnlineWeights(NamedTuple):
+    """What `iqlearn` takes online, see `online_weights`; the first two have the shape of the mask of samples."""
+
+    mle_weight: Float[Array, "*shape"]
+    penalty_weight: Float[Array, "*shape"]
+    td_factor: float
+
+
+def online_weights(
+    from_samples: Float[Array, "*shape"], *, alpha: float, rescale: bool = True
+) -> OnlineWeights:
+    """The weights of online IQLearn: likelihood of the expert alone, the penalty on a mixture of expert and samples.
+
+        loss = E_expert[-log pi] + (1 - alpha) E_expert[penalty] + alpha E_samples[penalty]
+        td_weight = td_factor * lambda * mask,   td_factor = 1 / (1 - alpha) ** 2
+
+    Each expectation is a mean of its own: sum `iqlearn`'s losses of expert and of sampled tokens apart, and divide each by
+    its own count. At alpha 0 samples count for nothing; samples that are the expert's own tokens give the offline loss at
+    td_factor * lambda.
+
+    Args:
+        from_samples: 1 on what the policy sampled, 0 on what the expert did; tokens or rows, any shape.
+        alpha: the share of samples in the mixture, from 0 to below 1; the paper tries 0.1 to 0.5.
+        rescale: False makes the factor 1. It follows from the mixture, but the paper does not say whether it was used.
+
+    Returns:
+        `mle_weight` (1 on expert, 0 on samples), `penalty_weight` (1 - alpha on expert, alpha on samples), and the
+        number `td_factor`.
+
+    Raises:
+        UserError: alpha out of range.
+
+    Source: https://arxiv.org/abs/2409.01369, equations 15 to 17, for chi-squared. With another divergence they would give
+    td_weight lambda / (1 - alpha) and penalty weights 1 and alpha / (1 - alpha), which for chi-squared is the same; these
+    weights keep the equality with offline, for every divergence.
+    """
+    if not 0 <= alpha < 1:
+        raise UserError(
+            f"objectives.online_weights: alpha = {alpha} is not in [0, 1); 0.1 is usual, 0 learns from the expert alone"
+        )
+    from_expert = 1 - from_samples
+    return OnlineWeights(
+        mle_weight=from_expert,
+        penalty_weight=(1 - alpha) * from_expert + alpha * from_samples,
+        td_factor=1 / (1 - alpha) ** 2 if rescale else 1.0,
+    )
 
 
 def _penalty(

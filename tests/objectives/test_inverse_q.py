@@ -420,51 +420,6 @@ def test_fact_5_packed_neighbours_are_severed(phi):
     )
 
 
-def online(expert, sampled, discounts, td_weight, alpha):
-    """Online IQLearn, put together as a trainer would: expert and sampled tokens each by their own count."""
-    effective = td_weight / (1 - alpha) ** 2
-    on_expert = objectives.iqlearn(expert, discounts, td_weight=effective * (1 - alpha))
-    on_sampled = objectives.iqlearn(sampled, discounts, td_weight=effective * alpha, mle_weight=0.0)
-    return jnp.mean(on_expert) + jnp.mean(on_sampled)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
-def test_fact_6_online(alpha):
-    """alpha 0 is offline, whatever was sampled; samples that are the expert's own are offline at lambda_eff."""
-    with jax.enable_x64(True):
-        logits, targets = random_case(8)
-        samples = random_case(9)[1]
-        discounts, td_weight = ended(5, 1.0), 0.4
-
-        def offline(x, td_weight):
-            out = soft_q.from_logits(x, targets)
-            return jnp.mean(objectives.iqlearn(out, discounts, td_weight=td_weight))
-
-        def ours(x, sampled):
-            return online(
-                soft_q.from_logits(x, targets), soft_q.from_logits(x, sampled), discounts, td_weight, alpha
-            )
-
-        loss, slope = jax.value_and_grad(ours)(logits, targets)
-        same, same_slope = jax.value_and_grad(offline)(logits, td_weight / (1 - alpha) ** 2)
-        np.testing.assert_allclose(loss, same, rtol=1e-12)
-        np.testing.assert_allclose(slope, same_slope, atol=1e-12)
-        loss, slope = jax.value_and_grad(ours)(logits, samples)
-        if alpha == 0.0:
-            np.testing.assert_allclose(loss, same, rtol=1e-12)
-            np.testing.assert_allclose(slope, same_slope, atol=1e-12)
-        else:  # r_t ** 2 on each, by hand
-            expert, sampled = (soft_q.from_logits(logits, y) for y in (targets, samples))
-            squares = [jnp.mean(objectives.implied_rewards(out, discounts) ** 2) for out in (expert, sampled)]
-            effective = td_weight / (1 - alpha) ** 2
-            np.testing.assert_allclose(
-                loss,
-                jnp.mean(objectives.mle(expert))
-                + effective * ((1 - alpha) * squares[0] + alpha * squares[1]),
-                rtol=1e-12,
-            )
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**16), position=st.integers(0, 4), constant=st.floats(-20, 20))
 def test_fact_7_a_constant_on_one_position_moves_only_rewards(seed, position, constant):
