@@ -1,5 +1,16 @@
-"""Objectives: pure per-token functions of `SoftQ`, unreduced. The caller weights and reduces."""
+"""Objectives: pure per-token functions, unreduced. The caller weights and reduces.
 
+Those on demonstrations take `SoftQ`; those on the policy's own samples take log-probabilities, advantages and scores.
+"""
+
+from lmirl_jax.objectives.advantages import gae, group_relative, leave_one_out, whiten
+from lmirl_jax.objectives.adversarial import (
+    discriminator_loss,
+    log_sigmoid_reward,
+    logit_reward,
+    relativistic_loss,
+    softplus_reward,
+)
 from lmirl_jax.objectives.divergences import (
     chi_squared,
     forward_kl,
@@ -11,22 +22,43 @@ from lmirl_jax.objectives.divergences import (
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
 from lmirl_jax.objectives.inverse_q import OnlineWeights, implied_rewards, iqlearn, online_weights
 from lmirl_jax.objectives.likelihood import mle
+from lmirl_jax.objectives.policy_gradient import (
+    clip_share,
+    clipped_policy_gradient,
+    kl_estimate,
+    kl_to_reference,
+    value_loss,
+)
 from lmirl_jax.objectives.reweighted import dft, focal
 
 __all__ = [
     "OnlineWeights",
     "chi_squared",
+    "clip_share",
+    "clipped_policy_gradient",
     "dft",
+    "discriminator_loss",
     "entropy_regularised_mle",
     "focal",
     "forward_kl",
+    "gae",
     "gem",
+    "group_relative",
     "hellinger",
     "implied_rewards",
     "iqlearn",
     "jensen_shannon",
+    "kl_estimate",
+    "kl_to_reference",
+    "leave_one_out",
+    "log_sigmoid_reward",
+    "logit_reward",
     "mle",
     "online_weights",
+    "relativistic_loss",
     "reverse_kl",
+    "softplus_reward",
     "total_variation",
+    "value_loss",
+    "whiten",
 ]

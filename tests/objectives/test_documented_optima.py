@@ -57,7 +57,8 @@ def check(cell: str, policy: np.ndarray) -> None:
 
 
 def test_the_page_speaks_of_what_there_is(page, repository):
-    named = {row[0].strip("`") for row in rows(page, "phi(x)") + rows(page, "option")}
+    tables = rows(page, "phi(x)") + rows(page, "option") + rows(page, "function")
+    named = {row[0].strip("`") for row in tables}
     assert len(named) > 10 and named <= set(objectives.__all__)
     files = {path.name for path in (repository / "gin" / "objectives").glob("*.gin")}
     mentioned = set(re.findall(r"`(\w+\.gin)`", page))
