@@ -21,10 +21,11 @@ FLOORS = {
     "evaluation": 4,
     "tasks": 5,  # Task files stand on data and on metrics: beside the house, not below any of its rooms.
     "training": 5,
-    "rewards": 6,
-    "interop": 6,
-    "configuration": 7,
-    "cli": 8,
+    "online": 6,
+    "rewards": 7,
+    "interop": 7,
+    "configuration": 8,
+    "cli": 9,
 }
 # Files that are part of another's room.
 ROOMS = {

@@ -142,7 +142,8 @@ def test_training_runs_build_every_argument(name):
     """All that `lmirl train` would hand to the trainer is made; gin resolves references when bindings are read."""
     configuration.load([name], [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"])
     arguments = gin.get_bindings(training.train)
-    assert {"model", "objective", "optimizer", "data", "mesh", "td_weight", "evaluations"} <= set(arguments)
+    assert {"model", "learner", "optimizer", "data", "mesh", "evaluations"} <= set(arguments)
+    assert arguments["learner"].td_weight == 0.1
     assert arguments["train_steps"] == 7 and arguments["best"].metric is None
     _, greedy, sampled = arguments["evaluations"]
     assert (greedy.temperature, greedy.generator.num_samples, greedy.label) == (0.0, 1, "")

@@ -2,6 +2,7 @@
 
 from lmirl_jax.training.best import BestConfig
 from lmirl_jax.training.checkpoints import CheckpointConfig
+from lmirl_jax.training.learner import Learner, Offline, Setting, Updates
 from lmirl_jax.training.optimizers import adafactor, adamw
 from lmirl_jax.training.schedules import (
     annealed,
@@ -19,8 +20,12 @@ from lmirl_jax.training.validation import Validation
 __all__ = [
     "BestConfig",
     "CheckpointConfig",
+    "Learner",
+    "Offline",
+    "Setting",
     "SoftQConfig",
     "TrainState",
+    "Updates",
     "Validation",
     "adafactor",
     "adamw",

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax import files, sharding
-from lmirl_jax.training.checkpoint_shapes import check_shapes
+from lmirl_jax.training.checkpoint_shapes import check_extra, check_shapes
 from lmirl_jax.training.state import TrainState, build, init_params
 from lmirl_jax.types import ModelConfig, UserError
 
@@ -138,7 +138,9 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, Any], dict[str, Any] | None]:
         """Loads a checkpoint onto the mesh at hand, whatever the mesh it was saved from: what `save` was given."""
         where = self.path(step)
-        check_shapes(self._manager.item_metadata(step)["state"], shapes.params, str(where))
+        metadata = self._manager.item_metadata(step)["state"]
+        check_shapes(metadata, shapes.params, str(where))
+        check_extra(metadata, shapes.extra, str(where))
         targets = _as_dict(_placed(shapes, shardings))
         items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
         if (where / "best").is_dir():
@@ -245,7 +247,8 @@ def _placed(shapes: Any, shardings: Any) -> Any:
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _first_line(error: Exception) -> str:

@@ -2,18 +2,17 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
-from flax import nnx
-from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.training.best import Best
 from lmirl_jax.training.checkpoints import Checkpoints
 from lmirl_jax.training.evaluations import Evaluation, evaluate
+from lmirl_jax.training.learner import Setting, Updates
 from lmirl_jax.training.metric_writers import MetricWriter
 from lmirl_jax.training.pending_metrics import PendingMetrics
 from lmirl_jax.training.progress import Progress
@@ -27,17 +26,25 @@ class Run:
     """What stays the same from the first step to the last."""
 
     model_dir: epath.Path
-    mesh: Mesh
-    graph: nnx.GraphDef
-    update: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-    soft_q_form: Callable[[tuple[int, int]], str]
+    setting: Setting
+    updates: Updates
     batches: BatchIterator
-    batch_size: int
     train_steps: int
     evaluations: Sequence[Evaluation]
     best: Best
     eval_period: int
     log_period: int
+
+    def position(self) -> dict[str, Any]:
+        """Where the run is in its data, for a checkpoint."""
+        prompts = self.updates.prompts
+        drawn = {} if prompts is None else {"prompts": prompts.get_state()}
+        return {"batches": self.batches.get_state(), **drawn}
+
+    def set_position(self, position: Mapping[str, Any]) -> None:
+        self.batches.set_state(position["batches"])
+        if self.updates.prompts is not None:
+            self.updates.prompts.set_state(position["prompts"])
 
 
 def run_steps(
@@ -49,13 +56,13 @@ def run_steps(
     if start >= run.train_steps or run.best.exhausted:
         _say_best(run, saved, progress)
         return state
-    pending = PendingMetrics(writers, progress, run.train_steps, run.log_period)
+    pending = PendingMetrics(writers, progress, run.train_steps, run.log_period, run.updates.alarm)
     with contextlib.closing(progress), stop_on_signal() as stop:
         for step in range(start + 1, run.train_steps + 1):
-            batch = sharding.to_global(run.mesh, next(run.batches), run.batch_size)
+            batch = sharding.to_global(run.setting.mesh, next(run.batches), run.setting.batch_size)
             if step == start + 1:
-                progress.say(f"soft Q-values: {run.soft_q_form(batch.weights.shape)}")
-            state, metrics = run.update(state, batch)
+                progress.say(run.updates.describe(batch.weights.shape))
+            state, metrics = run.updates.update(step, state, batch)
             pending.push(step, metrics)
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
             # Before saving: what a checkpoint follows is written, and it holds which evaluation is the best.
@@ -63,7 +70,7 @@ def run_steps(
             last = step == run.train_steps or run.best.exhausted
             if saved.is_due(step) or is_best or last or stopping:
                 pending.flush()  # A loss that is not finite stops here, before its parameters are kept.
-                saved.save(step, state, run.batches.get_state(), run.best.state())
+                saved.save(step, state, run.position(), run.best.state())
             if last:
                 break
             if stopping:
@@ -85,7 +92,8 @@ def _evaluate_if_due(
     if step != run.train_steps and step % run.eval_period != 0:
         return False
     pending.read()
-    metrics = evaluate(run.evaluations, run.graph, state.params, run.mesh, run.model_dir, step)
+    setting = run.setting
+    metrics = evaluate(run.evaluations, setting.graph, state.params, setting.mesh, run.model_dir, step)
     if metrics:
         numbers = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         progress.say(f"evaluated at step {step}: {numbers}")

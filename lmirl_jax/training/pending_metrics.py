@@ -1,7 +1,7 @@
 """The metrics of the step that is running: read one step late, so that the devices never wait."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -14,7 +14,15 @@ from lmirl_jax.types import UserError
 class PendingMetrics:
     """The metrics of the last step: on their way from the devices, then read and checked, then written as one line."""
 
-    def __init__(self, writers: MetricWriter, progress: Progress, last_step: int, period: int):
+    def __init__(
+        self,
+        writers: MetricWriter,
+        progress: Progress,
+        last_step: int,
+        period: int,
+        alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
+    ):
+        self._alarm = alarm
         self._writers, self._progress = writers, progress
         self._last_step, self._period = last_step, period
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
@@ -43,6 +51,9 @@ class PendingMetrics:
                 f"the loss at step {step} is {metrics['loss']}: nothing of it was saved; lower LEARNING_RATE or TD_WEIGHT, "
                 "or clip gradients (training.adamw.clip_norm), and run again from the last checkpoint"
             )
+        warning = self._alarm(metrics)
+        if warning is not None:
+            self._progress.say(f"warning: at step {step} {warning}")
         tokens = metrics.pop("target_tokens")
         self._read = step, {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,14 +19,16 @@ from lmirl_jax.types import ModelConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The number of updates made (int32), the parameters (a nested dict of float32 arrays) and the optimizer's state.
+    """The number of updates made (int32), the policy's parameters (a nested dict of float32 arrays), its optimizer's state.
 
-    Its shapes and its shardings are held in the same form, hence no types.
+    `extra` is what a learner keeps beside them: a replay buffer, other networks. Shapes and shardings are held in the same
+    form, hence no types.
     """
 
     step: Any
     params: Any
     opt_state: Any
+    extra: Any = None
 
 
 def build(model: ModelConfig, key: Key[Array, ""]) -> tuple[nnx.GraphDef, nnx.State]:
@@ -41,7 +44,7 @@ def init_params(model: ModelConfig, key: Key[Array, ""]) -> dict[str, Any]:
 def state_shardings(
     mesh: Mesh, model: ModelConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> tuple[TrainState, TrainState]:
-    """Shapes and shardings of the whole state: what follows a parameter is sharded as the parameter is.
+    """Shapes and shardings of the state without `extra`.
 
     Returns:
         A `TrainState` of `jax.ShapeDtypeStruct` and one of `NamedSharding`.
@@ -49,6 +52,22 @@ def state_shardings(
     _, variables = build(model, key)
     params = jax.eval_shape(functools.partial(init_params, model), key)
     shardings = sharding.parameter_shardings(mesh, variables)
+    opt_state, opt_shardings = optimizer_shardings(mesh, optimizer, params, shardings)
+    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+    return shapes, TrainState(sharding.replicated(mesh), shardings, opt_shardings)
+
+
+def optimizer_shardings(
+    mesh: Mesh, optimizer: optax.GradientTransformation, params: Any, shardings: Any
+) -> tuple[Any, Any]:
+    """Shapes and shardings of the optimizer's state: what follows a parameter is sharded as the parameter is.
+
+    Args:
+        mesh: the device mesh.
+        optimizer: the optimizer.
+        params: shapes of the parameters.
+        shardings: where each lies.
+    """
     opt_state = jax.eval_shape(optimizer.init, params)
     whole = sharding.replicated(mesh)
 
@@ -59,17 +78,34 @@ def state_shardings(
     opt_shardings = optax.tree_utils.tree_map_params(
         optimizer, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
     )
-    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
-    return shapes, TrainState(whole, shardings, opt_shardings)
+    return opt_state, opt_shardings
 
 
 def init_state(
-    shardings: TrainState, model: ModelConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    shardings: TrainState,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    key: Key[Array, ""],
+    params: Any = None,
+    extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None,
 ) -> TrainState:
-    """A fresh state, each part made on the devices that hold it; the same for any mesh."""
+    """A fresh state, each part made on the devices that hold it; the same for any mesh.
 
-    def make(key: Key[Array, ""]) -> TrainState:
-        params = init_params(model, key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    Args:
+        shardings: where each part lies.
+        model: the recipe of the network.
+        optimizer: the policy's.
+        key: of the initial parameters, and of what `extra` draws.
+        params: given parameters instead of initial ones; their memory is reused.
+        extra: what a learner keeps beside the policy, made from the policy's parameters.
 
-    return jax.jit(make, out_shardings=shardings)(key)
+    Returns:
+        The state before the first update.
+    """
+
+    def make(given: Any, key: Key[Array, ""]) -> TrainState:
+        params = init_params(model, key) if given is None else given
+        kept = extra(params, jax.random.fold_in(key, 2))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), kept)
+
+    return jax.jit(make, out_shardings=shardings, donate_argnums=0)(params, key)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from lmirl_jax import soft_q, tiles
 from lmirl_jax.objectives import implied_rewards, mle
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.types import Batch, Objective, Schedule, UserError
+from lmirl_jax.types import Batch, Objective, Schedule, SoftQ, UserError
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as a sum and the weight to divide it by; they travel apart until the whole batch is in."""
@@ -71,11 +71,8 @@ def train_step(
     Returns:
         The next state, and the metrics of this batch before the update.
     """
-    rows = batch.weights.shape[0]
-    dropout_keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(key, state.step), jnp.arange(rows)
-    )
-    now = td_weight(state.step) if callable(td_weight) else jnp.asarray(td_weight, jnp.float32)
+    dropout_keys = row_keys(key, state.step, batch.weights.shape[0])
+    now = scheduled(td_weight, state.step)
     tokens = jnp.sum(batch.weights)
 
     def loss_of_part(params: Any, part: Batch, keys: Key[Array, " rows"]) -> tuple[Float[Array, ""], Sums]:
@@ -84,17 +81,39 @@ def train_step(
 
     gradient = jax.grad(loss_of_part, has_aux=True)
     gradients, sums = summed_over_parts(gradient, state.params, batch, dropout_keys, microbatches)
+    state, watched = updated(state, gradients, optimizer)
+    return state, means(sums) | watched | {"td_weight": now, "target_tokens": tokens}
+
+
+def scheduled(value: float | Schedule, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The value of this step, of a number or a schedule of the updates made."""
+    return jnp.asarray(value(step) if callable(value) else value, jnp.float32)
+
+
+def row_keys(key: Key[Array, ""], step: Int[Array, ""], rows: int) -> Key[Array, " rows"]:
+    """A key for each row of the global batch of a step, whatever the mesh."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), jnp.arange(rows))
+
+
+def updated(
+    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """The state after one update of the policy, and the gradient's norm and the learning rate."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {name: total / weight for name, (total, weight) in sums.items()}
-    metrics |= {"gradient_norm": optax.tree.norm(gradients), "td_weight": now, "target_tokens": tokens}
+    metrics = {"gradient_norm": optax.tree.norm(gradients)}
     # Injected schedules keep a state under the same name: the number is the array.
     learning_rate = optax.tree_utils.tree_get(
         opt_state, "learning_rate", filtering=lambda path, value: isinstance(value, jax.Array)
     )
     if learning_rate is not None:
         metrics["learning_rate"] = learning_rate
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def means(sums: Sums) -> dict[str, Float[Array, ""]]:
+    """Sums over their weights: undefined, hence NaN, where there was nothing to weigh."""
+    return {name: total / weight for name, (total, weight) in sums.items()}
 
 
 def loss_sums(
@@ -119,8 +138,7 @@ def loss_sums(
         loss, loss_mle, loss_td (what an objective with a TD weight adds to loss_mle), reward, entropy (nats) and accuracy
         (a share).
     """
-    read = {"with_entropy": True, "with_sum": True, "with_max": True, **dataclasses.asdict(soft_q_config)}
-    out = soft_q.of_model(model, batch, dropout_keys, **read)
+    out = read_soft_q(model, batch, dropout_keys, soft_q_config)
     offered = {
         "discounts": batch.discounts,
         "td_weight": td_weight * batch.td_weights,
@@ -129,21 +147,37 @@ def loss_sums(
     named = inspect.signature(objective).parameters
     per_token = objective(out, **{name: value for name, value in offered.items() if name in named})
     likelihood = mle(out)
-    reward = implied_rewards(out, batch.discounts)
     added = per_token - likelihood if "td_weight" in named else jnp.zeros_like(likelihood)
-
-    def total(values: Float[Array, "batch length"], weights: Float[Array, "batch length"]):
-        return jnp.sum(weights * values), jnp.sum(weights)
-
-    weights, td_mask = batch.weights, batch.weights * batch.td_weights
     sums = {
-        "loss_mle": total(likelihood, weights),
-        "loss_td": total(added, weights),
-        "reward": total(reward, td_mask),
-        "entropy": total(out.entropy, weights),
-        "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), weights),
+        "loss_mle": total(likelihood, batch.weights),
+        "loss_td": total(added, batch.weights),
+        **policy_sums(out, batch),
+        "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), batch.weights),
     }
-    return {"loss": total(per_token, weights), **jax.lax.stop_gradient(sums)}
+    return {"loss": total(per_token, batch.weights), **jax.lax.stop_gradient(sums)}
+
+
+def read_soft_q(
+    model: Any, batch: Batch, dropout_keys: Key[Array, " batch"] | None, config: SoftQConfig
+) -> SoftQ:
+    """Soft Q-values with all that objectives and metrics may ask for."""
+    read = {"with_entropy": True, "with_sum": True, "with_max": True, **dataclasses.asdict(config)}
+    return soft_q.of_model(model, batch, dropout_keys, **read)
+
+
+def policy_sums(out: SoftQ, batch: Batch) -> Sums:
+    """What is watched of any tokens, whoever wrote them: the reward that the policy implies, and its entropy."""
+    reward = implied_rewards(out, batch.discounts)
+    return {
+        "reward": total(reward, batch.weights * batch.td_weights),
+        "entropy": total(out.entropy, batch.weights),
+    }
+
+
+def total(
+    values: Float[Array, "*batch length"], weights: Float[Array, "*batch length"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    return jnp.sum(weights * values), jnp.sum(weights)
 
 
 def summed_over_parts(

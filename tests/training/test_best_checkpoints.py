@@ -40,7 +40,7 @@ class Scored:
 def train(model_dir, train_steps=8, scored=None, best=None, **changes):
     settings = {
         "model": TINY,
-        "objective": objectives.mle,
+        "learner": training.Offline(objectives.mle),
         "optimizer": training.adamw(1e-2),
         "data": FakeData(2),
         "mesh": mesh_of(1, 1, 1, 1),

@@ -17,11 +17,10 @@ from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_
 def train(model_dir, train_steps=4, **changes):
     settings = {
         "model": TINY,
-        "objective": objectives.iqlearn,
+        "learner": training.Offline(objectives.iqlearn, 0.5),
         "optimizer": training.adamw(1e-2),
         "data": FakeData(),
         "mesh": mesh_of(2, 2, 1, 1),
-        "td_weight": 0.5,
         "checkpoint": training.CheckpointConfig(period=2),
         "tensorboard": False,
     }
@@ -76,7 +75,10 @@ def test_what_a_run_leaves(uninterrupted):
     [
         ({}, "dense (48 tokens x 128 words a device)"),
         (
-            {"soft_q_config": training.SoftQConfig(block_size=5), "microbatches": 2},
+            {
+                "learner": training.Offline(objectives.mle, soft_q_config=training.SoftQConfig(block_size=5)),
+                "microbatches": 2,
+            },
             "blocked, 5 x 128 at a time (24 tokens x 128 words a device)",
         ),
     ],

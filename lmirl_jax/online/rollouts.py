@@ -1,0 +1,184 @@
+"""The policy answers prompts in the midst of training: on the same mesh, from the same parameters."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Int, Key
+
+from lmirl_jax import decoding, sharding
+from lmirl_jax.online import replay
+from lmirl_jax.online.experience import Experience
+from lmirl_jax.training import Setting, TrainState
+from lmirl_jax.types import Batch, TrainData, UserError
+
+
+@runtime_checkable
+class PromptData(TrainData, Protocol):
+    """A training set of which the prompts are answered, as `data.TrainDataset` is; `batch_size` prompts at a time."""
+
+    lengths: Mapping[str, int]
+
+
+def num_prompts(sample_batch_size: int, samples_per_prompt: int = 1) -> int:
+    """Prompts for that many sampled answers."""
+    numbers = {"SAMPLE_BATCH_SIZE": sample_batch_size, "SAMPLES_PER_PROMPT": samples_per_prompt}
+    for name, value in numbers.items():
+        _check_count(name, value)
+    if sample_batch_size % samples_per_prompt:
+        raise UserError(
+            f"SAMPLE_BATCH_SIZE={sample_batch_size} is no multiple of SAMPLES_PER_PROMPT={samples_per_prompt}: each prompt "
+            "is answered equally often"
+        )
+    return sample_batch_size // samples_per_prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """When and how the policy answers, and how long its answers are kept.
+
+    Args:
+        prompts: a training set; its targets are no part of what is sampled.
+        samples_per_prompt: answers to each prompt.
+        sample_every: updates from one draw of answers to the next.
+        replay_size: answers that are kept, of which each update takes as many as a draw has; None: the last draw alone.
+        max_age: updates after which answers are not used any more; None: never, while they are kept.
+        temperature: of the sampling.
+        discount: gamma, between the tokens of an answer.
+    """
+
+    prompts: PromptData
+    samples_per_prompt: int = 1
+    sample_every: int = 1
+    replay_size: int | None = None
+    max_age: int | None = None
+    temperature: float = 1.0
+    discount: float = 1.0
+
+    def __post_init__(self):
+        _check_count("SAMPLES_PER_PROMPT", self.samples_per_prompt)
+        _check_count("SAMPLE_EVERY", self.sample_every)
+        if not isinstance(self.temperature, (int, float)) or not self.temperature > 0:
+            raise UserError(f"SAMPLE_TEMPERATURE={self.temperature!r} must be above 0")
+        size = self.rows if self.replay_size is None else self.replay_size
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % self.rows:
+            raise UserError(
+                f"REPLAY_SIZE={size!r} must be a multiple of the {self.rows} answers of a draw (SAMPLE_BATCH_SIZE), or None"
+            )
+        if self.max_age is not None and not self.max_age >= self.sample_every - 1:
+            raise UserError(
+                f"REPLAY_MAX_AGE={self.max_age!r} leaves no answers to learn from before the next draw: it must be at least "
+                f"SAMPLE_EVERY - 1 = {self.sample_every - 1}, or None"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Answers of a draw."""
+        return self.prompts.batch_size * self.samples_per_prompt
+
+    @property
+    def draws(self) -> int:
+        """Draws that are kept."""
+        return 1 if self.replay_size is None else self.replay_size // self.rows
+
+    def shapes(self) -> Experience:
+        """Of a draw."""
+        inputs, length = self.prompts.lengths["inputs"], self.prompts.lengths["targets"]
+        tokens = jax.ShapeDtypeStruct((self.rows, length), jnp.int32)
+        return Experience(
+            jax.ShapeDtypeStruct((self.rows, inputs), jnp.int32),
+            tokens,
+            jax.ShapeDtypeStruct(tokens.shape, jnp.float32),
+        )
+
+    def describe(self) -> str:
+        every = "every update" if self.sample_every == 1 else f"every {self.sample_every} updates"
+        return f"samples: {self.rows} answers {every}, the last {self.rows * self.draws} kept"
+
+    def check(self, setting: Setting) -> None:
+        """Raises a UserError where the mesh or the microbatches do not divide a draw."""
+        name = (
+            "SAMPLE_BATCH_SIZE / SAMPLES_PER_PROMPT" if self.samples_per_prompt > 1 else "SAMPLE_BATCH_SIZE"
+        )
+        sharding.check_batch_size(setting.mesh, self.prompts.batch_size, name=name)
+        sharding.check_batch_size(setting.mesh, self.rows, setting.microbatches, name="SAMPLE_BATCH_SIZE")
+
+
+class Sampler:
+    """Rollouts at work: fills `TrainState.extra["replay"]`.
+
+    Args:
+        rollouts: when and how.
+        setting: of the run.
+        finish: adds to a fresh draw what a learner wants of it: (draw, prompts' batch) -> draw; runs on the host.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        setting: Setting,
+        finish: Callable[[Experience, Batch], Experience] = lambda drawn, prompts: drawn,
+    ):
+        rollouts.check(setting)
+        self._rollouts, self._mesh, self._finish = rollouts, setting.mesh, finish
+        self.prompts = rollouts.prompts.iterator(
+            sharding.local_rows(setting.mesh, rollouts.prompts.batch_size)
+        )
+        draw = functools.partial(
+            draw_answers,
+            graph=setting.graph,
+            key=jax.random.fold_in(setting.key, 3),
+            samples_per_prompt=rollouts.samples_per_prompt,
+            temperature=rollouts.temperature,
+        )
+        self._draw = jax.jit(draw, out_shardings=sharding.batch_sharding(setting.mesh))
+        self._put = jax.jit(replay.put, donate_argnums=0)
+
+    def refresh(self, step: int, state: TrainState) -> TrainState:
+        """Before update number `step`: draws answers where it is time to; the state's old buffer is used up."""
+        if (step - 1) % self._rollouts.sample_every:
+            return state
+        prompts = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
+        drawn = self._finish(self._draw(state.params, prompts, state.step), prompts)
+        kept = self._put(state.extra["replay"], drawn, state.step)
+        return dataclasses.replace(state, extra={**state.extra, "replay": kept})
+
+
+def draw_answers(
+    params: Any,
+    prompts: Batch,
+    step: Int[Array, ""],
+    *,
+    graph: nnx.GraphDef,
+    key: Key[Array, ""],
+    samples_per_prompt: int,
+    temperature: float,
+) -> Experience:
+    """The policy's answers to a batch of prompts.
+
+    Args:
+        params: the policy's.
+        prompts: [prompts, ...]; answers are as long as its targets, at most.
+        step: updates made; with the prompt's row and the number of the answer it keys the sampling.
+        graph: the policy's network without its arrays.
+        key: of the run's sampling.
+        samples_per_prompt: answers to each.
+        temperature: of the sampling.
+
+    Returns:
+        The draw, [prompts * samples_per_prompt, ...].
+    """
+    count, length = prompts.decoder_target_tokens.shape
+    keys = decoding.sample_keys(jax.random.fold_in(key, step), jnp.arange(count), samples_per_prompt)
+    out = decoding.sample(nnx.merge(graph, params), prompts, keys, temperature, max_length=length)
+    tokens, log_probs = (jnp.reshape(x, (-1, length)) for x in (out.tokens, out.log_probs))
+    return Experience(jnp.repeat(prompts.encoder_input_tokens, samples_per_prompt, axis=0), tokens, log_probs)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name}={value!r} must be a positive whole number")

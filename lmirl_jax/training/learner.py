@@ -1,0 +1,145 @@
+"""What an update is: a learner's part in training. The trainer knows the protocol, and `Offline` is the plain case."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from lmirl_jax import sharding, tiles
+from lmirl_jax.training.state import TrainState, build, state_shardings
+from lmirl_jax.training.step import SoftQConfig, train_step
+from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, Schedule, UserError
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a learner works in: the policy's recipe and optimizer, the mesh, the run's key, the batch and its parts."""
+
+    model: ModelConfig
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    key: Key[Array, ""]
+    batch_size: int
+    microbatches: int = 1
+
+    @functools.cached_property
+    def graph(self) -> nnx.GraphDef:
+        """The policy's network without its arrays."""
+        return build(self.model, self.key)[0]
+
+    @functools.cached_property
+    def policy_state(self) -> tuple[TrainState, TrainState]:
+        """Shapes and shardings of the state as far as the policy goes."""
+        return state_shardings(self.mesh, self.model, self.optimizer, self.key)
+
+    def soft_q_form(self, shape: tuple[int, int], config: SoftQConfig) -> str:
+        """How soft Q-values of a batch of that shape are computed, in words."""
+        params = self.policy_state[0].params
+        kernel = jax.eval_shape(lambda params: nnx.merge(self.graph, params).unembedding().kernel, params)
+        return tiles.description((shape[0] // self.microbatches, *shape[1:]), kernel.shape, config.block_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Updates:
+    """A learner at work.
+
+    Args:
+        shapes, shardings: of the state, `extra` included.
+        update: from the number of this update (1 for the first), the state and a batch of demonstrations to the next state
+            and this step's metrics, among them `loss` and `target_tokens`. It may use up the state that it is given.
+        describe: one line about how a batch of that shape is worked on.
+        extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
+        prompts: where it takes prompts from, if it does; its position is part of a checkpoint.
+        alarm: from a step's metrics, read from the devices, to a line about what goes wrong, or None.
+    """
+
+    shapes: TrainState
+    shardings: TrainState
+    update: Callable[[int, TrainState, Batch], tuple[TrainState, Metrics]]
+    describe: Callable[[tuple[int, int]], str]
+    extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None
+    prompts: BatchIterator | None = None
+    alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A recipe of updates."""
+
+    def start(self, setting: Setting) -> Updates:
+        """Raises a UserError for settings that do not fit, before anything is computed."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Offline:
+    """Learns from demonstrations alone: `train_step`.
+
+    Args:
+        objective: the per-token loss.
+        td_weight: lambda, a number or a schedule of the updates made.
+        soft_q_config: how soft Q-values are read off the hidden states.
+    """
+
+    objective: Objective
+    td_weight: float | Schedule = 0.0
+    soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
+
+    def __post_init__(self):
+        check_td_weight(self.td_weight)
+
+    def start(self, setting: Setting) -> Updates:
+        shapes, shardings = setting.policy_state
+        step = functools.partial(
+            train_step,
+            graph=setting.graph,
+            objective=self.objective,
+            optimizer=setting.optimizer,
+            td_weight=self.td_weight,
+            soft_q_config=self.soft_q_config,
+            key=jax.random.fold_in(setting.key, 1),
+            microbatches=setting.microbatches,
+        )
+        jitted = jit_update(step, setting.mesh, shardings)
+        return Updates(
+            shapes,
+            shardings,
+            update=lambda _, state, batch: jitted(state, batch),
+            describe=lambda shape: f"soft Q-values: {setting.soft_q_form(shape, self.soft_q_config)}",
+        )
+
+
+def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
+    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the state's memory is used again."""
+    return jax.jit(
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def check_td_weight(td_weight: Any) -> None:
+    if not callable(td_weight) and not (isinstance(td_weight, (int, float)) and td_weight >= 0):
+        raise UserError(
+            f"TD_WEIGHT={td_weight!r} must be a number of 0 or more, or a schedule such as @training.constant()"
+        )
+
+
+def check_objective_takes(objective: Objective, *names: str) -> None:
+    missing = [name for name in names if name not in inspect.signature(objective).parameters]
+    if missing:
+        name = getattr(objective, "__name__", repr(objective))
+        raise UserError(
+            f"OBJECTIVE={name} does not take {' or '.join(missing)}, which this learner gives: use @objectives.iqlearn "
+            "(gin/objectives/iqlearn*.gin)"
+        )
