@@ -27,6 +27,7 @@ LOGICAL_AXIS_RULES: Mapping[str, Any] = {
     "kv": None,
     "layers": None,
     "relpos_buckets": None,
+    "scalar": None,
 }
 
 

@@ -71,14 +71,26 @@ class Unembedding:
 
 
 @runtime_checkable
-class Model(Protocol):
-    """A network: hidden states in training, a cache in decoding. It never sees an objective."""
+class Trunk(Protocol):
+    """A network without its output: hidden states alone."""
 
     def hidden(
-        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+        self,
+        batch: Batch,
+        dropout_keys: Key[Array, " batch"] | None = None,
+        decoder_offset: Float[Array, "batch length embed"] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        """The hidden state of each target position; without keys there is no dropout."""
+        """The hidden state of each target position; without keys there is no dropout.
+
+        `decoder_offset` is added to the embeddings of the tokens that the decoder is fed, so that one can differentiate
+        by them.
+        """
         ...
+
+
+@runtime_checkable
+class Model(Trunk, Protocol):
+    """A network: hidden states in training, a cache in decoding. It never sees an objective."""
 
     def unembedding(self) -> Unembedding: ...
 
@@ -101,13 +113,29 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class ModelConfig(Protocol):
+class NetworkConfig(Protocol):
     """A recipe of a network: sizes and types, no arrays."""
+
+    def build(self, key: Key[Array, ""]) -> Any: ...
+
+
+@runtime_checkable
+class ModelConfig(NetworkConfig, Protocol):
+    """A recipe of a language model."""
 
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def emb_dim(self) -> int:
+        """The width of the hidden states."""
+        ...
+
     def build(self, key: Key[Array, ""]) -> Model: ...
+
+    def build_trunk(self, key: Key[Array, ""]) -> Trunk:
+        """The same network without its unembedding."""
+        ...
 
 
 @runtime_checkable

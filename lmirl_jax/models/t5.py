@@ -73,6 +73,9 @@ class T5Config:
     def build(self, key: Key[Array, ""]) -> "T5":
         return T5(self, key=key)
 
+    def build_trunk(self, key: Key[Array, ""]) -> "T5Trunk":
+        return T5Trunk(self, key=key)
+
 
 def attention(config: T5Config, key: Key[Array, ""]) -> Attention:
     return Attention(config.emb_dim, config.num_heads, config.head_dim, config.dropout_rate, key=key)
@@ -231,8 +234,8 @@ class Stack(nnx.Module):
         return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)
 
 
-class T5(nnx.Module):
-    """T5 1.1 as the protocols of `types.Model` ask for it."""
+class T5Trunk(nnx.Module):
+    """Encoder and decoder without an output, as `types.Trunk` asks for it."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
@@ -242,10 +245,6 @@ class T5(nnx.Module):
         )
         self.encoder = Stack(config, EncoderLayer, config.num_encoder_layers, key=keys[1])
         self.decoder = Stack(config, DecoderLayer, config.num_decoder_layers, key=keys[2])
-        self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=keys[3])
-
-    def unembedding(self) -> Unembedding:
-        return Unembedding(self.logits_dense.kernel[...])
 
     def _embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         return jnp.take(self.token_embedder[...], tokens, axis=0).astype(self.config.dtype)
@@ -264,7 +263,10 @@ class T5(nnx.Module):
         return self.encoder.finish(x, keys)
 
     def hidden(
-        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+        self,
+        batch: Batch,
+        dropout_keys: Key[Array, " batch"] | None = None,
+        decoder_offset: Float[Array, "batch targets embed"] | None = None,
     ) -> Float[Array, "batch targets embed"]:
         """The hidden state from which each target token is predicted, given the true tokens before it."""
         encoded = self.encode(batch, dropout_keys)
@@ -287,9 +289,23 @@ class T5(nnx.Module):
             cross = layer.encoder_decoder_attention.keys_values(encoded)
             return layer(x, self_bias, cross, cross_bias, layer_keys)
 
-        x = self.decoder.embed_dropout(self._embed(tokens), keys)
-        x, _ = self.decoder.scan(body, x, keys)
+        x = self._embed(tokens)
+        if decoder_offset is not None:
+            x = x + decoder_offset.astype(x.dtype)
+        x, _ = self.decoder.scan(body, self.decoder.embed_dropout(x, keys), keys)
         return self.decoder.finish(x, keys)
+
+
+class T5(T5Trunk):
+    """T5 1.1 as `types.Model` asks for it: the trunk, an output embedding of its own, and decoding from a cache."""
+
+    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
+        super().__init__(config, key=key)
+        last = jax.random.split(key, 4)[3]  # The trunk takes the first three.
+        self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=last)
+
+    def unembedding(self) -> Unembedding:
+        return Unembedding(self.logits_dense.kernel[...])
 
     def start_decoding(
         self, batch: Batch, max_length: int, num_samples: int = 1

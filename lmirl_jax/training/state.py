@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from lmirl_jax import sharding
-from lmirl_jax.types import ModelConfig
+from lmirl_jax.types import NetworkConfig
 
 
 @jax.tree_util.register_dataclass
@@ -31,18 +31,18 @@ class TrainState:
     extra: Any = None
 
 
-def build(model: ModelConfig, key: Key[Array, ""]) -> tuple[nnx.GraphDef, nnx.State]:
+def build(model: NetworkConfig, key: Key[Array, ""]) -> tuple[nnx.GraphDef, nnx.State]:
     """Builds a network without arrays: its graph, and its state with shapes and logical axes."""
     return nnx.split(nnx.eval_shape(lambda: model.build(key)))
 
 
-def init_params(model: ModelConfig, key: Key[Array, ""]) -> dict[str, Any]:
+def init_params(model: NetworkConfig, key: Key[Array, ""]) -> dict[str, Any]:
     """Initial parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(model.build(key)))
 
 
 def state_shardings(
-    mesh: Mesh, model: ModelConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    mesh: Mesh, model: NetworkConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
 ) -> tuple[TrainState, TrainState]:
     """Shapes and shardings of the state without `extra`.
 
@@ -83,7 +83,7 @@ def optimizer_shardings(
 
 def init_state(
     shardings: TrainState,
-    model: ModelConfig,
+    model: NetworkConfig,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
     params: Any = None,
