@@ -147,9 +147,15 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
 
 def to_global(mesh: Mesh, batch: Batch, batch_size: int) -> Batch:
     """Puts this process's rows (numpy) on its devices, as its part of the global batch."""
-    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda rows: rows_to_global(mesh, rows, batch_size), batch)
 
-    def place(rows: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
 
-    return jax.tree.map(place, batch)
+def rows_to_global(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
+    """`to_global` of one array."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, (batch_size, *rows.shape[1:]))
+
+
+def local_part(array: jax.Array) -> np.ndarray:
+    """The rows of a batch's array that this process's devices hold: the inverse of `rows_to_global`."""
+    parts = {shard.index[0].indices(array.shape[0])[0]: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

@@ -79,6 +79,12 @@ def check(prompt: str, answer: str) -> Derivation:
     return Derivation(valid_steps, max(len(steps), needed), valid, last_number(answer) == str(total))
 
 
+def reward(prompt: str, answer: str) -> float:
+    """1 for a right derivation, else 0: a reward function for policy gradients."""
+    found = check(prompt, answer)
+    return float(found.valid and found.correct)
+
+
 def last_number(answer: str) -> str | None:
     """What stands after the last equals sign, or None without one."""
     return answer.rpartition("=")[2] if "=" in answer else None

@@ -8,10 +8,11 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
+import numpy as np
 
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
@@ -96,6 +97,14 @@ class TrainDataset:
         return TrainIterator(
             self._rows, self.batch_size, start // size, self.batch_size // size, self.fingerprint
         )
+
+    def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of a prompt's tokens, padding dropped."""
+        return self.task.decode_inputs(tokens)
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of target tokens, up to the first EOS, padding dropped."""
+        return self.task.decode(tokens)
 
     def _row(self, record: bytes) -> Row:
         inputs, targets = decode_record(record)

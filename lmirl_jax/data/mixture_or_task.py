@@ -40,7 +40,15 @@ class Task:
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of target tokens, up to the first EOS; padding is dropped."""
-        return self.output_vocabulary.decode([token for token in np.asarray(tokens).tolist() if token != 0])
+        return _text(self.output_vocabulary, tokens)
+
+    def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of a prompt's tokens, in the same way."""
+        return _text(self.input_vocabulary, tokens)
+
+
+def _text(vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray) -> str:
+    return vocabulary.decode([token for token in np.asarray(tokens).tolist() if token != 0])
 
 
 def get_task(

@@ -1,14 +1,24 @@
 """Learning from the policy's own answers: the learners, the sampler that feeds them and the buffer between."""
 
+from lmirl_jax.online.adversary import Adversary, PairwiseAdversary
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.iqlearn import OnlineIQLearn, online_step
+from lmirl_jax.online.policy_gradient import PolicyGradient
+from lmirl_jax.online.policy_gradient_step import Loss, policy_gradient_step
+from lmirl_jax.online.reward_sources import RewardFunction
 from lmirl_jax.online.rollouts import Rollouts, Sampler, num_prompts
 
 __all__ = [
+    "Adversary",
     "Experience",
+    "Loss",
     "OnlineIQLearn",
+    "PairwiseAdversary",
+    "PolicyGradient",
+    "RewardFunction",
     "Rollouts",
     "Sampler",
     "num_prompts",
     "online_step",
+    "policy_gradient_step",
 ]

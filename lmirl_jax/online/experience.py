@@ -68,3 +68,13 @@ def joined(first: Batch, second: Batch) -> Batch:
         return jnp.concatenate([jnp.pad(x, ((0, 0), (0, length - x.shape[1]))) for x in (a, b)])
 
     return jax.tree.map(put_together, first, second)
+
+
+def grouped(tree: Any, samples: int) -> Any:
+    """[prompts * samples, ...] to [prompts, samples, ...]: a prompt's answers stay in one part of the batch."""
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, samples, *x.shape[1:])), tree)
+
+
+def flat(tree: Any) -> Any:
+    """The inverse of `grouped`."""
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), tree)

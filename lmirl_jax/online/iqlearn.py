@@ -99,6 +99,7 @@ class OnlineIQLearn:
             describe=describe,
             extra=extra,
             prompts=sampler.prompts,
+            from_scratch="its own answers are noise at first; a run of gin/objectives/mle.gin or iqlearn.gin is a better start",
         )
 
 

@@ -85,14 +85,17 @@ class Rollouts:
         """Draws that are kept."""
         return 1 if self.replay_size is None else self.replay_size // self.rows
 
-    def shapes(self) -> Experience:
-        """Of a draw."""
+    def shapes(self, *, demonstrations: bool = False, rewards: bool = False) -> Experience:
+        """Of a draw, with the prompts' own targets and with rewards where they are asked for."""
         inputs, length = self.prompts.lengths["inputs"], self.prompts.lengths["targets"]
         tokens = jax.ShapeDtypeStruct((self.rows, length), jnp.int32)
+        numbers = jax.ShapeDtypeStruct(tokens.shape, jnp.float32)
         return Experience(
             jax.ShapeDtypeStruct((self.rows, inputs), jnp.int32),
             tokens,
-            jax.ShapeDtypeStruct(tokens.shape, jnp.float32),
+            numbers,
+            tokens if demonstrations else None,
+            numbers if rewards else None,
         )
 
     def describe(self) -> str:
@@ -114,14 +117,16 @@ class Sampler:
     Args:
         rollouts: when and how.
         setting: of the run.
-        finish: adds to a fresh draw what a learner wants of it: (draw, prompts' batch) -> draw; runs on the host.
+        demonstrations: whether a draw has the prompts' own targets too.
+        finish: adds to a fresh draw what a learner wants of it, on the host.
     """
 
     def __init__(
         self,
         rollouts: Rollouts,
         setting: Setting,
-        finish: Callable[[Experience, Batch], Experience] = lambda drawn, prompts: drawn,
+        demonstrations: bool = False,
+        finish: Callable[[Experience], Experience] = lambda drawn: drawn,
     ):
         rollouts.check(setting)
         self._rollouts, self._mesh, self._finish = rollouts, setting.mesh, finish
@@ -134,6 +139,7 @@ class Sampler:
             key=jax.random.fold_in(setting.key, 3),
             samples_per_prompt=rollouts.samples_per_prompt,
             temperature=rollouts.temperature,
+            demonstrations=demonstrations,
         )
         self._draw = jax.jit(draw, out_shardings=sharding.batch_sharding(setting.mesh))
         self._put = jax.jit(replay.put, donate_argnums=0)
@@ -143,7 +149,7 @@ class Sampler:
         if (step - 1) % self._rollouts.sample_every:
             return state
         prompts = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
-        drawn = self._finish(self._draw(state.params, prompts, state.step), prompts)
+        drawn = self._finish(self._draw(state.params, prompts, state.step))
         kept = self._put(state.extra["replay"], drawn, state.step)
         return dataclasses.replace(state, extra={**state.extra, "replay": kept})
 
@@ -157,6 +163,7 @@ def draw_answers(
     key: Key[Array, ""],
     samples_per_prompt: int,
     temperature: float,
+    demonstrations: bool = False,
 ) -> Experience:
     """The policy's answers to a batch of prompts.
 
@@ -168,6 +175,7 @@ def draw_answers(
         key: of the run's sampling.
         samples_per_prompt: answers to each.
         temperature: of the sampling.
+        demonstrations: whether the prompts' own targets are wanted.
 
     Returns:
         The draw, [prompts * samples_per_prompt, ...].
@@ -176,7 +184,9 @@ def draw_answers(
     keys = decoding.sample_keys(jax.random.fold_in(key, step), jnp.arange(count), samples_per_prompt)
     out = decoding.sample(nnx.merge(graph, params), prompts, keys, temperature, max_length=length)
     tokens, log_probs = (jnp.reshape(x, (-1, length)) for x in (out.tokens, out.log_probs))
-    return Experience(jnp.repeat(prompts.encoder_input_tokens, samples_per_prompt, axis=0), tokens, log_probs)
+    repeated = functools.partial(jnp.repeat, repeats=samples_per_prompt, axis=0)
+    targets = repeated(prompts.decoder_target_tokens) if demonstrations else None
+    return Experience(repeated(prompts.encoder_input_tokens), tokens, log_probs, targets)
 
 
 def _check_count(name: str, value: Any) -> None:

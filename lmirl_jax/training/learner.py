@@ -59,6 +59,7 @@ class Updates:
         describe: one line about how a batch of that shape is worked on.
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
         prompts: where it takes prompts from, if it does; its position is part of a checkpoint.
+        from_scratch: why it should not start from random parameters, if it should not.
         alarm: from a step's metrics, read from the devices, to a line about what goes wrong, or None.
     """
 
@@ -68,6 +69,7 @@ class Updates:
     describe: Callable[[tuple[int, int]], str]
     extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None
     prompts: BatchIterator | None = None
+    from_scratch: str | None = None
     alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
 
 

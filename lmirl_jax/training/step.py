@@ -180,21 +180,31 @@ def total(
     return jnp.sum(weights * values), jnp.sum(weights)
 
 
-def summed_over_parts(
-    gradient: Callable, params: Any, batch: Batch, keys: Key[Array, " batch"], parts: int
-) -> tuple[Any, Sums]:
-    """Gradients and sums of the batch, taken in `parts` pieces one after the other."""
+def summed_over_parts(gradient: Callable, params: Any, batch: Any, keys: Any, parts: int) -> tuple[Any, Sums]:
+    """Gradients and sums of the batch, taken in `parts` pieces one after the other.
+
+    `batch` and `keys` are trees of arrays, each with a leading axis that `parts` divides.
+    """
     if parts == 1:
         return gradient(params, batch, keys)
-
-    def split(x: Array) -> Array:
-        # Every parts-th row goes to the same piece, so that each device cuts up its own rows and none move.
-        return jnp.swapaxes(jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])), 0, 1)
 
     def add(sums, piece):
         return jax.tree.map(jnp.add, sums, gradient(params, *piece)), None
 
-    pieces = jax.tree.map(split, (batch, keys))
+    pieces = jax.tree.map(lambda x: _split(x, parts), (batch, keys))
     shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], pieces))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.scan(add, zeros, pieces)[0]
+
+
+def mapped_over_parts(function: Callable, batch: Any, parts: int) -> Any:
+    """A function of rows to rows, applied to `parts` pieces one after the other."""
+    if parts == 1:
+        return function(batch)
+    found = jax.lax.map(function, jax.tree.map(lambda x: _split(x, parts), batch))
+    return jax.tree.map(lambda x: jnp.reshape(jnp.swapaxes(x, 0, 1), (-1, *x.shape[2:])), found)
+
+
+def _split(x: Array, parts: int) -> Array:
+    # Every parts-th row goes to the same piece, so that each device cuts up its own rows and none move.
+    return jnp.swapaxes(jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])), 0, 1)

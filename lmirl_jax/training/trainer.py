@@ -1,6 +1,7 @@
 """The trainer: it wires model, learner, optimizer and data together, and knows only their protocols."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from lmirl_jax.training.metric_writers import open_writers
 from lmirl_jax.training.model_info import write_model_info
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -117,6 +120,8 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         # A wrong path is found before anything is computed.
         initial = find_checkpoint(initial_checkpoint_path)
         params = load_params(initial, updates.shapes.params, updates.shardings.params)
+    elif updates.from_scratch is not None and jax.process_index() == 0:
+        _log.warning("no INITIAL_CHECKPOINT_PATH, so from scratch: %s", updates.from_scratch)
     state = init_state(
         updates.shardings, setting.model, setting.optimizer, setting.key, params, updates.extra
     )

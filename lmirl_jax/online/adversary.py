@@ -1,0 +1,143 @@
+"""Rewards from a discriminator that learns to tell the expert's answers from the policy's: token by token, or in pairs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmirl_jax.models import Critic
+from lmirl_jax.models.critic import gradient_penalty
+from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
+from lmirl_jax.training.step import Sums, total
+from lmirl_jax.types import Batch, UserError
+
+HEAD = "discriminator"
+BINS = 10  # of the calibration
+Scores = Float[Array, "rows states"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """GAIL's discriminator: every token is the expert's or the policy's.
+
+    Args:
+        reward: of a token, from the discriminator's logit: `objectives.softplus_reward`, `log_sigmoid_reward` or
+            `logit_reward`.
+        updates: of the discriminator, after each update of the policy.
+        label_smoothing: of its labels, from 0 to below 1/2.
+        gradient_penalty: weight of the squared gradient by the embeddings of the expert's tokens.
+
+    Source: https://arxiv.org/abs/2409.01369, section 3.1; GAIL, https://arxiv.org/abs/1606.03476.
+    """
+
+    reward: Callable[[Array], Array] = softplus_reward
+    updates: int = 1
+    label_smoothing: float = 0.0
+    gradient_penalty: float = 0.0
+
+    in_pairs = False
+
+    def __post_init__(self):
+        _check(self.updates, self.gradient_penalty)
+        discriminator_loss(jnp.zeros((1, 1)), jnp.ones((1, 1), bool), label_smoothing=self.label_smoothing)
+
+    def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:
+        """Of each token, from the logit after it went in; in nats."""
+        return answers.weights * self.reward(scores[:, 1:])
+
+    def sums(self, expert: Scores, shown: Batch, sampled: Scores, answers: Batch) -> Sums:
+        """`loss_expert` and `loss_samples`, of which the loss is the mean, and what is watched.
+
+        Args:
+            expert: the discriminator's logits of demonstrations, [rows, length + 1].
+            shown: the demonstrations.
+            sampled: its logits of sampled answers.
+            answers: these answers.
+        """
+        scores = jnp.concatenate([expert[:, 1:].reshape(-1), sampled[:, 1:].reshape(-1)])
+        weights = jnp.concatenate([shown.weights.reshape(-1), answers.weights.reshape(-1)])
+        is_expert = jnp.arange(scores.shape[0]) < shown.weights.size
+        losses = discriminator_loss(scores, is_expert, label_smoothing=self.label_smoothing)
+        right = (scores > 0) == is_expert
+        found = {"loss": losses, "accuracy": right.astype(jnp.float32)}
+        sums = {}
+        for name, values in found.items():
+            sums[f"{name}_expert"] = total(values, weights * is_expert)
+            sums[f"{name}_samples"] = total(values, weights * ~is_expert)
+        probability = jax.nn.sigmoid(scores)
+        error = weights * (probability - is_expert)
+        bins = jnp.clip(jnp.floor(BINS * probability).astype(jnp.int32), 0, BINS - 1)
+        return sums | {"calibration": (jax.ops.segment_sum(error, bins, BINS), jnp.sum(weights))}
+
+    def penalty(self, critic: Critic, shown: Batch) -> Float[Array, ""]:
+        """The summed gradient penalty of the demonstrations."""
+        return jnp.sum(gradient_penalty(critic, shown, HEAD))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairwiseAdversary:
+    """GAD's discriminator: of two answers to a prompt, which is the expert's? It scores whole answers, after their last token.
+
+    Args:
+        updates: of the discriminator, after each update of the policy.
+        gradient_penalty: weight of the squared gradient of an expert's score by the embeddings of its tokens.
+
+    Source: https://arxiv.org/abs/2511.10643.
+    """
+
+    updates: int = 1
+    gradient_penalty: float = 0.0
+
+    in_pairs = True
+    reward = staticmethod(logit_reward)
+
+    def __post_init__(self):
+        _check(self.updates, self.gradient_penalty)
+
+    def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:
+        """The score of each answer, at its last token."""
+        return last_tokens(answers) * scores[:, 1:]
+
+    def sums(self, expert: Scores, shown: Batch, sampled: Scores, answers: Batch) -> Sums:
+        """As `Adversary.sums`; a prompt's demonstration comes with its sampled answers, in order. The loss is of pairs."""
+        own = jnp.sum(last_tokens(answers) * sampled[:, 1:], axis=-1).reshape(shown.weights.shape[0], -1)
+        other = jnp.sum(last_tokens(shown) * expert[:, 1:], axis=-1)[:, None]
+        losses, right = relativistic_loss(other, own), (other > own).astype(jnp.float32)
+        pairs = jnp.ones_like(own)
+        return {
+            "loss_expert": total(losses, pairs),
+            "loss_samples": total(losses, pairs),
+            "accuracy_expert": total(right, pairs),
+            "accuracy_samples": total(right, pairs),
+        }
+
+    def penalty(self, critic: Critic, shown: Batch) -> Float[Array, ""]:
+        return jnp.sum(gradient_penalty(critic, shown, HEAD, weights=last_tokens(shown)))
+
+
+def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
+    """1 at the last token of each row, else 0."""
+    return batch.weights * (1 - jnp.pad(batch.weights[:, 1:], ((0, 0), (0, 1))))
+
+
+def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:
+    """From the sums over the whole batch: loss, accuracy (a share) and the expected calibration error (a share)."""
+    mean = {name: value / weight for name, (value, weight) in sums.items() if name != "calibration"}
+    metrics = {
+        f"discriminator/{name}": (mean[f"{name}_expert"] + mean[f"{name}_samples"]) / 2
+        for name in ("loss", "accuracy")
+    }
+    if "calibration" in sums:
+        error, weight = sums["calibration"]
+        metrics["discriminator/calibration_error"] = jnp.sum(jnp.abs(error)) / weight
+    return metrics
+
+
+def _check(updates: Any, penalty: Any) -> None:
+    if not isinstance(updates, int) or isinstance(updates, bool) or updates < 1:
+        raise UserError(f"DISCRIMINATOR_UPDATES={updates!r} must be a positive whole number")
+    if not isinstance(penalty, (int, float)) or not penalty >= 0:
+        raise UserError(f"GRADIENT_PENALTY={penalty!r} must be a number of 0 or more")

@@ -1,0 +1,155 @@
+"""Policy gradients: one learner for every reward and every estimator of advantages.
+
+PPO is `gae` with a reward function, REINFORCE with a leave-one-out baseline `leave_one_out` without clipping, GRPO
+`group_relative`; GAIL is `gae` with an `Adversary`, GAD `group_relative` with a `PairwiseAdversary`.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from lmirl_jax import sharding
+from lmirl_jax.objectives import clipped_policy_gradient
+from lmirl_jax.online import replay
+from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
+from lmirl_jax.online.alarm import Collapse
+from lmirl_jax.online.networks import make_networks
+from lmirl_jax.online.policy_gradient_step import Loss, policy_gradient_step
+from lmirl_jax.online.reward_sources import RewardFunction
+from lmirl_jax.online.rollouts import Rollouts, Sampler
+from lmirl_jax.training import Setting, TrainState, Updates
+from lmirl_jax.training.learner import jit_update
+from lmirl_jax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradient:
+    """A learner that raises what its own answers are rewarded for.
+
+    Each draw of answers is used whole, in `sample_every` updates.
+
+    Args:
+        rollouts: the policy's own answers.
+        reward: a `RewardFunction` of texts, or what learns to tell them from the expert's: `Adversary`, `PairwiseAdversary`.
+        loss: of the policy.
+        optimizer: of the networks beside the policy: the value that `objectives.gae` asks for, and the discriminator.
+        share_trunk: let these two be heads of one network.
+    """
+
+    rollouts: Rollouts
+    reward: RewardFunction | Adversary | PairwiseAdversary
+    loss: Loss
+    optimizer: optax.GradientTransformation | None = None
+    share_trunk: bool = False
+
+    def __post_init__(self):
+        clipped_policy_gradient(*[jnp.zeros((1, 1))] * 3, clip=self.loss.clip, clip_high=self.loss.clip_high)
+        rollouts, loss = self.rollouts, self.loss
+        if rollouts.draws > 1:
+            raise UserError(
+                f"REPLAY_SIZE={rollouts.replay_size}: a policy gradient learns from its last draw alone; set REPLAY_SIZE to "
+                "None, and SAMPLE_EVERY to the updates that are made from a draw"
+            )
+        if rollouts.temperature != 1:
+            raise UserError(
+                f"SAMPLE_TEMPERATURE={rollouts.temperature}: a policy gradient is of the policy as it is; set it to 1.0"
+            )
+        if not loss.needs_values and rollouts.samples_per_prompt < 2:
+            name = getattr(loss.advantages, "__name__", repr(loss.advantages))
+            raise UserError(
+                f"SAMPLES_PER_PROMPT={rollouts.samples_per_prompt}: ADVANTAGES=@objectives.{name} compares the answers to a "
+                "prompt with one another; set it to 2 or more, or ADVANTAGES=@objectives.gae"
+            )
+        if self.heads and self.optimizer is None:
+            raise UserError(
+                f"PolicyGradient.optimizer is None: the {' and the '.join(self.heads)} learn with one"
+            )
+
+    @property
+    def adversary(self) -> Adversary | PairwiseAdversary | None:
+        return None if isinstance(self.reward, RewardFunction) else self.reward
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What is learnt beside the policy."""
+        asked = {"value": self.loss.needs_values, HEAD: self.adversary is not None}
+        return tuple(name for name, is_asked in asked.items() if is_asked)
+
+    def start(self, setting: Setting) -> Updates:
+        sharding.check_batch_size(
+            setting.mesh,
+            self.rollouts.prompts.batch_size,
+            setting.microbatches,
+            name="SAMPLE_BATCH_SIZE / SAMPLES_PER_PROMPT",
+        )
+        networks = make_networks(setting, self.optimizer, self.heads, self.share_trunk)
+        answers = self.rollouts.shapes(
+            demonstrations=self._with_demonstrations, rewards=self.adversary is None
+        )
+
+        def extra(params: Any, key: Key[Array, ""]) -> dict[str, Any]:
+            kept: dict[str, Any] = {"replay": replay.empty(1, answers)}
+            if self.loss.needs_reference:
+                kept["reference"] = jax.tree.map(jnp.copy, params)
+            for number, (name, network) in enumerate(networks.items()):
+                kept[name] = network.first_state(params, jax.random.fold_in(key, number))
+            return kept
+
+        shapes, shardings = setting.policy_state
+        kept = jax.eval_shape(extra, shapes.params, setting.key)
+        places: dict[str, Any] = {"replay": replay.shardings(setting.mesh, kept["replay"])}
+        if self.loss.needs_reference:
+            places["reference"] = shardings.params
+        places |= {name: network.shardings()[1] for name, network in networks.items()}
+        shapes = dataclasses.replace(shapes, extra=kept)
+        shardings = dataclasses.replace(shardings, extra=places)
+        return self._updates(setting, networks, shapes, shardings, extra)
+
+    @property
+    def _with_demonstrations(self) -> bool:
+        if isinstance(self.reward, RewardFunction):
+            return self.reward.takes_target
+        return self.reward.in_pairs
+
+    def _updates(
+        self, setting: Setting, networks: Any, shapes: TrainState, shardings: TrainState, extra: Any
+    ) -> Updates:
+        score = {}
+        if isinstance(self.reward, RewardFunction):
+            score["finish"] = functools.partial(
+                self.reward.score, prompts=self.rollouts.prompts, mesh=setting.mesh
+            )
+        sampler = Sampler(self.rollouts, setting, demonstrations=self._with_demonstrations, **score)
+        step = functools.partial(
+            policy_gradient_step,
+            setting=setting,
+            loss=self.loss,
+            adversary=self.adversary,
+            networks=networks,
+            samples_per_prompt=self.rollouts.samples_per_prompt,
+            discount=self.rollouts.discount,
+            key=jax.random.fold_in(setting.key, 1),
+        )
+        jitted = jit_update(step, setting.mesh, shardings)
+
+        def describe(shape: tuple[int, int]) -> str:
+            rows = self.rollouts.rows + (shape[0] if self.loss.mle_weight else 0)
+            beside = f"; beside the policy: {', '.join(networks)}" if networks else ""
+            form = setting.soft_q_form((rows, shape[1]), self.loss.soft_q_config)
+            return f"{self.rollouts.describe()}{beside}; soft Q-values: {form}"
+
+        return Updates(
+            shapes,
+            shardings,
+            update=lambda step, state, batch: jitted(sampler.refresh(step, state), batch),
+            describe=describe,
+            extra=extra,
+            prompts=sampler.prompts,
+            alarm=Collapse(),
+            from_scratch="answers of random parameters teach nothing: train with gin/objectives/mle.gin first, and name that run",
+        )
