@@ -1,6 +1,7 @@
 """Scalar heads on a trunk: what each output may depend on, how they start, the same numbers on any mesh."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,22 @@ def batch_of(inputs, targets) -> Batch:
 BATCH = batch_of([[5, 6, 7, 8, 1, 0], [9, 3, 1, 0, 0, 0]], [[11, 12, 13, 1], [21, 22, 1, 0]])
 
 
+def built(config):
+    return nnx.jit(lambda: config.build(KEY))()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(graph, state, *args):
+    return nnx.merge(graph, state)(*args)
+
+
+def outputs_of(critic, *args):
+    return compiled(*nnx.split(critic), *args)
+
+
 def with_heads(config: CriticConfig):
     """A critic whose heads are no longer zero."""
-    critic = nnx.jit(lambda: config.build(KEY))()
+    critic = built(config)
     for number, name in enumerate(config.heads):
         head, key = critic.heads[name], jax.random.fold_in(KEY, number)
         head.kernel[...] = 0.5 * jax.random.normal(key, head.kernel.shape)
@@ -48,7 +62,7 @@ def critic():
 
 
 def test_values_and_logits_are_exactly_0_at_the_start():
-    outputs = CONFIG.build(KEY)(BATCH, jax.random.split(KEY, 2))
+    outputs = outputs_of(built(CONFIG), BATCH, jax.random.split(KEY, 2))
     assert set(outputs) == {"value", "discriminator"}
     for output in outputs.values():
         assert output.dtype == jnp.float32
@@ -58,7 +72,7 @@ def test_values_and_logits_are_exactly_0_at_the_start():
 def test_at_the_start_no_length_pays():
     """EOS at once, and an answer cut at the maximal length: no reward and no advantage, whatever the network reads."""
     batch = batch_of([[5, 6, 1], [5, 6, 1]], [[1, 0, 0, 0], [11, 12, 13, 14]])
-    outputs = CONFIG.build(KEY)(batch)
+    outputs = outputs_of(built(CONFIG), batch)
     rewards = objectives.softplus_reward(outputs["discriminator"][:, 1:])
     values = outputs["value"]
     continues = jnp.array([[False] * 4, [True, True, True, False]])
@@ -71,12 +85,12 @@ def test_at_the_start_no_length_pays():
 
 def test_outputs_are_affine_in_the_models_hidden_states(critic):
     """Of the policy with the same trunk: output t is read off the hidden state that predicts token t + 1."""
-    policy = TINY.build(KEY)
+    policy = built(TINY)
     fresh = nnx.to_pure_dict(nnx.state(critic))
     params = critic_params(nnx.to_pure_dict(nnx.state(policy)), fresh)
     graph, state = nnx.split(critic)
     nnx.replace_by_pure_dict(state, params)
-    found = nnx.merge(graph, state)(BATCH)
+    found = outputs_of(nnx.merge(graph, state), BATCH)
     hidden = policy.hidden(BATCH)
     for name, output in found.items():
         head = critic.heads[name]
@@ -87,10 +101,9 @@ def test_outputs_are_affine_in_the_models_hidden_states(critic):
 def test_causality_by_gradient(critic):
     """Output t depends on y_1 .. y_t: the logit of token 2 on it and those before, its value on those before alone."""
 
-    def output(offset, name, position):
-        return critic(BATCH, None, offset)[name][0, position]
+    def slope(start, name, position):
+        return jax.grad(lambda offset: outputs_of(critic, BATCH, None, offset)[name][0, position])(start)
 
-    slope = jax.grad(output)
     start = jnp.zeros((2, 4, 8))
     logit_of_2 = slope(start, "discriminator", 1 + 1)  # Of y_2: after it went in.
     assert np.all(np.any(logit_of_2[0, :2] != 0, axis=-1))
@@ -108,7 +121,9 @@ def test_padding_changes_nothing(critic):
         np.pad(BATCH.encoder_input_tokens, ((0, 0), (0, 3))),
         np.pad(BATCH.decoder_target_tokens, ((0, 0), (0, 2))),
     )
-    for short, long in zip(critic(BATCH).values(), critic(longer).values(), strict=True):
+    for short, long in zip(
+        outputs_of(critic, BATCH).values(), outputs_of(critic, longer).values(), strict=True
+    ):
         np.testing.assert_allclose(long[:, :5], short, atol=1e-5)
 
 
@@ -126,7 +141,7 @@ def test_the_trunk_is_copied_and_the_heads_are_fresh():
 
 
 def test_a_trunk_is_the_model_without_its_unembedding():
-    trunk, model = TINY.build_trunk(KEY), TINY.build(KEY)
+    trunk, model = nnx.jit(lambda: TINY.build_trunk(KEY))(), built(TINY)
     assert not hasattr(trunk, "unembedding")
     np.testing.assert_array_equal(trunk.hidden(BATCH), model.hidden(BATCH))
     assert isinstance(CONFIG, NetworkConfig) and not isinstance(CONFIG, ModelConfig)
@@ -180,7 +195,7 @@ def test_offset_gradients_against_finite_differences(critic):
     step = 2e-3
 
     def summed(size):
-        logits = critic(BATCH, None, size * directions)["discriminator"][:, 1:]
+        logits = outputs_of(critic, BATCH, None, size * directions)["discriminator"][:, 1:]
         return jnp.sum(BATCH.weights * logits, axis=1)
 
     by_differences = (summed(step) - summed(-step)) / (2 * step)
@@ -221,7 +236,7 @@ def test_the_penalty_of_an_affine_score_by_hand(critic):
     gradients = offset_gradients(critic, BATCH, "value", weights=last)
 
     def score(offset, row, position):
-        return critic(BATCH, None, offset)["value"][row, position]
+        return outputs_of(critic, BATCH, None, offset)["value"][row, position]
 
     zero = jnp.zeros((2, 4, 8))
     by_hand = jax.grad(score)(zero, 0, 4) + jax.grad(score)(zero, 1, 3)
@@ -232,9 +247,9 @@ def test_the_penalty_of_an_affine_score_by_hand(critic):
 
 def test_a_bfloat16_trunk_has_float32_outputs():
     config = dataclasses.replace(CONFIG, trunk=dataclasses.replace(TINY, dtype="bfloat16"))
-    outputs = with_heads(config)(BATCH)
+    outputs = outputs_of(with_heads(config), BATCH)
     assert {output.dtype for output in outputs.values()} == {jnp.dtype("float32")}
-    for rough, exact in zip(outputs.values(), with_heads(CONFIG)(BATCH).values(), strict=True):
+    for rough, exact in zip(outputs.values(), outputs_of(with_heads(CONFIG), BATCH).values(), strict=True):
         np.testing.assert_allclose(rough, exact, atol=0.2)
 
 
