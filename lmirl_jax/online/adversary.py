@@ -17,6 +17,7 @@ from lmirl_jax.types import Batch, UserError
 HEAD = "discriminator"
 BINS = 10  # of the calibration
 Scores = Float[Array, "rows states"]
+SampledScores = Float[Array, "answers states"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Adversary:
         """Of each token, from the logit after it went in; in nats."""
         return answers.weights * self.reward(scores[:, 1:])
 
-    def sums(self, expert: Scores, shown: Batch, sampled: Scores, answers: Batch) -> Sums:
-        """`loss_expert` and `loss_samples`, of which the loss is the mean, and what is watched.
+    def sums(self, expert: Scores, shown: Batch, sampled: SampledScores, answers: Batch) -> Sums:
+        """`loss_expert` and `loss_samples`, of whose means the loss is the mean, and what is watched.
 
         Args:
             expert: the discriminator's logits of demonstrations, [rows, length + 1].
@@ -101,18 +102,13 @@ class PairwiseAdversary:
         """The score of each answer, at its last token."""
         return last_tokens(answers) * scores[:, 1:]
 
-    def sums(self, expert: Scores, shown: Batch, sampled: Scores, answers: Batch) -> Sums:
-        """As `Adversary.sums`; a prompt's demonstration comes with its sampled answers, in order. The loss is of pairs."""
+    def sums(self, expert: Scores, shown: Batch, sampled: SampledScores, answers: Batch) -> Sums:
+        """As `Adversary.sums`, of pairs: each prompt has a demonstration and, in the same order, its sampled answers."""
         own = jnp.sum(last_tokens(answers) * sampled[:, 1:], axis=-1).reshape(shown.weights.shape[0], -1)
         other = jnp.sum(last_tokens(shown) * expert[:, 1:], axis=-1)[:, None]
         losses, right = relativistic_loss(other, own), (other > own).astype(jnp.float32)
         pairs = jnp.ones_like(own)
-        return {
-            "loss_expert": total(losses, pairs),
-            "loss_samples": total(losses, pairs),
-            "accuracy_expert": total(right, pairs),
-            "accuracy_samples": total(right, pairs),
-        }
+        return {"loss": total(losses, pairs), "accuracy": total(right, pairs)}
 
     def penalty(self, critic: Critic, shown: Batch) -> Float[Array, ""]:
         return jnp.sum(gradient_penalty(critic, shown, HEAD, weights=last_tokens(shown)))
@@ -126,10 +122,11 @@ def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
 def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:
     """From the sums over the whole batch: loss, accuracy (a share) and the expected calibration error (a share)."""
     mean = {name: value / weight for name, (value, weight) in sums.items() if name != "calibration"}
-    metrics = {
-        f"discriminator/{name}": (mean[f"{name}_expert"] + mean[f"{name}_samples"]) / 2
-        for name in ("loss", "accuracy")
-    }
+    metrics = {}
+    for name in ("loss", "accuracy"):
+        # Of tokens the two kinds count alike, however many there are of each.
+        kinds = [mean[kind] for kind in (name, f"{name}_expert", f"{name}_samples") if kind in mean]
+        metrics[f"discriminator/{name}"] = jnp.mean(jnp.stack(kinds))
     if "calibration" in sums:
         error, weight = sums["calibration"]
         metrics["discriminator/calibration_error"] = jnp.sum(jnp.abs(error)) / weight

@@ -133,8 +133,10 @@ def _network_loss(
         scores = heads[HEAD]
         expert = scores[:-rows, : shown.weights.shape[1] + 1]
         found = adversary.sums(expert, shown, scores[-rows:, : length + 1], answers)
-        by = (answers_in_all, answers_in_all) if adversary.in_pairs else (counts[1], counts[0])
-        value += (found["loss_expert"][0] / by[0] + found["loss_samples"][0] / by[1]) / 2
+        if adversary.in_pairs:
+            value += found["loss"][0] / answers_in_all
+        else:
+            value += (found["loss_expert"][0] / counts[1] + found["loss_samples"][0] / counts[0]) / 2
         if adversary.gradient_penalty:
             share = answers_in_all / rows * shown.weights.shape[0]  # Demonstrations in all.
             value += adversary.gradient_penalty * adversary.penalty(critic, shown) / share

@@ -36,7 +36,7 @@ from lmirl_jax.training.step import (
     total,
     updated,
 )
-from lmirl_jax.types import Batch, Schedule
+from lmirl_jax.types import Batch, Schedule, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,14 @@ class Loss:
     entropy_weight: float = 0.0
     mle_weight: float = 0.0
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
+
+    def __post_init__(self):
+        for name in ("kl_weight", "entropy_weight", "mle_weight"):
+            value, may_be = getattr(self, name), ", or a schedule" if name == "kl_weight" else ""
+            if may_be and callable(value):
+                continue
+            if not isinstance(value, (int, float)) or not value >= 0:
+                raise UserError(f"{name.upper()}={value!r} must be a number of 0 or more{may_be}")
 
     @property
     def needs_values(self) -> bool:

@@ -61,18 +61,17 @@ class RewardFunction:
         return dataclasses.replace(experience, rewards=placed)
 
     def _write(self, row: np.ndarray, reward: Any, texts: tuple[str, str]) -> None:
-        values = np.asarray(reward, np.float32)
         name = getattr(self.function, "__name__", repr(self.function))
-        if values.ndim == 0:
-            row[-1] = values
-        elif values.shape == row.shape:
-            row[:] = values
-        else:
+        gave = f"REWARD_FUNCTION={name} gave {reward!r} for the answer {texts[1]!r} to {texts[0]!r}"
+        try:
+            values = np.asarray(reward).astype(np.float32, casting="same_kind")
+        except (TypeError, ValueError):
+            raise UserError(f"{gave}: return a number, or one for each token") from None
+        if values.ndim and values.shape != row.shape:
             raise UserError(
                 f"REWARD_FUNCTION={name} gave {values.shape} for the {len(row)} tokens of {texts[1]!r}: return one number, "
                 "or one for each token"
             )
         if not np.isfinite(values).all():
-            raise UserError(
-                f"REWARD_FUNCTION={name} gave {reward!r} for the answer {texts[1]!r} to {texts[0]!r}: return finite numbers"
-            )
+            raise UserError(f"{gave}: return finite numbers")
+        row[-1 if values.ndim == 0 else slice(None)] = values

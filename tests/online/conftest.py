@@ -16,7 +16,9 @@ MODEL = dataclasses.replace(TINY, dropout_rate=0.0)
 class Prompts(FakeData):
     """The fake training set, as prompts that can be read: a text is its tokens as numbers."""
 
-    lengths = {"inputs": 7, "targets": 6}
+    def __init__(self, batch_size: int = 16):
+        super().__init__(batch_size)
+        self.lengths = {"inputs": 7, "targets": 6}
 
     def decode_inputs(self, tokens) -> str:
         return " ".join(str(int(token)) for token in tokens if token)
@@ -38,9 +40,7 @@ def updates_of():
         setting = Setting(model, training.adamw(1e-2), mesh, jax.random.key(0), rows, microbatches)
         with sharding.use(mesh):
             updates = learner.start(setting)
-            state = init_state(
-                updates.shardings, model, setting.optimizer, setting.key, extra=updates.extra
-            )
+            state = init_state(updates.shardings, model, setting.optimizer, setting.key, extra=updates.extra)
             state, history = prepare(state), []
             for step in range(1, steps + 1):
                 state, metrics = updates.update(step, state, global_batch(mesh, step, rows))

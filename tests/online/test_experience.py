@@ -15,7 +15,9 @@ from lmirl_jax.online.experience import (
 from tests.training.fakes import make_batch
 
 INPUTS = jnp.array([[7, 1, 0]] * 3)
-TOKENS = jnp.array([[5, 6, 1, 0], [5, 0, 6, 7], [1, 0, 0, 0]])  # whole; cut off, with a pad drawn; EOS at once
+TOKENS = jnp.array(
+    [[5, 6, 1, 0], [5, 0, 6, 7], [1, 0, 0, 0]]
+)  # whole; cut off, with a pad drawn; EOS at once
 
 
 def test_literals():

@@ -1,0 +1,198 @@
+"""The policy-gradient learner: every recipe on any mesh and in parts, at chance, resumed, and whether it learns at all."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lmirl_jax import objectives, online, training
+from lmirl_jax.online.policy_gradient_step import Loss
+from lmirl_jax.types import UserError
+from tests.online.conftest import MODEL, Prompts
+from tests.training.fakes import FakeData, mesh_of
+
+
+def favourite(prompt: str, answer: str) -> float:
+    """How many of an answer's tokens are even."""
+    return float(sum(int(token) % 2 == 0 for token in answer.split()))
+
+
+def learner(reward=None, advantages=objectives.gae, rollouts=None, share_trunk=False, rows=16, **loss):
+    return online.PolicyGradient(
+        online.Rollouts(Prompts(rows), **(rollouts or {})),
+        online.Adversary() if reward is None else reward,
+        Loss(advantages, **loss),
+        training.adamw(1e-2),
+        share_trunk,
+    )
+
+
+def gail(**changes):
+    settings = {"kl_weight": 0.1, "entropy_weight": 0.01, "mle_weight": 1.0}
+    return learner(online.Adversary(label_smoothing=0.1), **settings | changes)
+
+
+def gad(**changes):
+    groups = {"samples_per_prompt": 2}
+    return learner(
+        online.PairwiseAdversary(updates=2, gradient_penalty=0.01),
+        objectives.group_relative,
+        groups,
+        rows=8,
+        whiten=False,
+        **changes,
+    )
+
+
+RECIPES = {
+    "gail": gail,
+    "shared": lambda: gail(share_trunk=True),
+    "gad": gad,
+    "grpo": lambda: learner(
+        online.RewardFunction(favourite),
+        objectives.leave_one_out,
+        {"samples_per_prompt": 4, "sample_every": 2},
+        rows=4,
+        kl_weight=0.1,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=list(RECIPES))
+def recipe(request, updates_of):
+    """A recipe, and three updates with it on one device."""
+    make = RECIPES[request.param]
+    return make, updates_of(make(), steps=3)
+
+
+def test_any_mesh_and_parts_equal_one_device(recipe, updates_of):
+    """Policy, values, discriminator and reference, on a mesh of all axes and in two parts at once."""
+    make, (state, history) = recipe
+    rows = make().rollouts.prompts.batch_size
+    spread, metrics = updates_of(make(), mesh_of(min(8, rows), rows // 4, 2, 1 if rows < 8 else 2), steps=3)
+    parts, _ = updates_of(make(), microbatches=2, steps=3)
+    for ours, theirs in zip(metrics, history, strict=True):
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    for other in (spread, parts):
+        tokens = [x.extra["replay"].experience.tokens for x in (other, state)]
+        np.testing.assert_array_equal(*tokens)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-3), other.params, state.params)
+
+
+def test_what_is_watched(recipe):
+    make, (state, history) = recipe
+    metrics = history[-1]
+    asked = {"loss", "loss_policy", "clip_share", "samples/return", "samples/advantage_std", "target_tokens"}
+    asked |= {"kl", "kl_weight"} if make().loss.needs_reference else set()
+    asked |= {"value/loss"} if make().loss.needs_values else set()
+    if make().adversary is not None:
+        asked |= {"discriminator/loss", "discriminator/accuracy"}
+        np.testing.assert_allclose(history[0]["samples/return"], 0, atol=1e-6)  # At chance.
+    assert asked <= set(metrics)
+    assert history[0]["samples/log_prob_gap"] < 1e-5
+    names = set(state.extra) - {"replay", "reference"}
+    assert names == ({"_and_".join(make().heads)} if make().share_trunk else set(make().heads))
+
+
+@pytest.mark.parametrize("share_trunk", [False, True])
+def test_at_chance_the_policy_does_not_move(updates_of, share_trunk):
+    """Heads begin at 0: no reward, no advantage, and no gradient, however long the answers are."""
+    still = learner(share_trunk=share_trunk, whiten=share_trunk)
+    _, history = updates_of(still, steps=1)
+    assert history[0]["gradient_norm"] == 0
+    assert history[0]["samples/advantage_std"] == 0
+    assert (
+        history[0][
+            "discriminator/gradient_norm" if not share_trunk else "value_and_discriminator/gradient_norm"
+        ]
+        > 0
+    )
+
+
+def test_a_reward_function_is_learnt(updates_of):
+    """The share of even tokens rises from a half: by PPO with a learned value and several updates a draw."""
+    ppo = learner(
+        online.RewardFunction(lambda prompt, answer: [int(t) % 2 == 0 for t in answer.split()] or [0.0]),
+        rollouts={"sample_every": 2},
+        rows=64,
+    )
+    _, history = updates_of(ppo, steps=24)
+    shares = [float(m["samples/return"] / m["samples/length"]) for m in history]
+    assert np.mean(shares[-4:]) > np.mean(shares[:2]) + 0.15
+    assert max(m["clip_share"] for m in history) > 0 and history[0]["clip_share"] == 0
+    assert history[-1]["value/loss"] < history[0]["value/loss"]
+
+
+def train(model_dir, train_steps=4, **changes):
+    settings = {
+        "model": MODEL,
+        "learner": gail(rollouts={"sample_every": 2}),
+        "optimizer": training.adamw(1e-2),
+        "data": FakeData(),
+        "mesh": mesh_of(2, 2, 1, 1),
+        "checkpoint": training.CheckpointConfig(period=1),
+        "tensorboard": False,
+    }
+    return training.train(model_dir=str(model_dir), train_steps=train_steps, **settings | changes)
+
+
+def lines(model_dir):
+    found = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in found]
+
+
+def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
+    """Three networks, the first policy and the answers in use are part of the checkpoint."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    state = train(whole)
+    assert "from scratch: answers of random parameters teach nothing" in caplog.text
+    train(parts, train_steps=3)
+    again = train(parts)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
+    assert lines(parts) == lines(whole)
+    with pytest.raises(UserError, match=r"made by another learner: value\S* is missing there"):
+        train(parts, train_steps=5, learner=gail(rollouts={"sample_every": 2}, share_trunk=True))
+
+
+def test_a_run_begins_as_its_checkpoint(tmp_path):
+    """Policy, first policy and trunks: at the first update the divergence is 0 and only heads differ from a fresh one."""
+    train(tmp_path / "mle", learner=training.Offline(objectives.mle), train_steps=2)
+    frozen = training.adamw(0.0)
+    still = online.PolicyGradient(
+        online.Rollouts(Prompts(16)), online.Adversary(), Loss(objectives.gae, kl_weight=1.0), frozen
+    )
+    state = train(
+        tmp_path / "gail",
+        learner=still,
+        optimizer=frozen,
+        train_steps=1,
+        initial_checkpoint_path=str(tmp_path / "mle"),
+    )
+    params = jax.device_get(state.params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.extra["reference"]), params)
+    for name in ("value", "discriminator"):
+        trunk = jax.device_get(state.extra[name].params["trunk"])
+        jax.tree.map(np.testing.assert_array_equal, trunk, {k: params[k] for k in trunk})
+    assert lines(tmp_path / "gail")[0]["train/kl"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: learner(rollouts={"replay_size": 32}), r"REPLAY_SIZE=32: a policy gradient learns from its"),
+        (lambda: learner(rollouts={"temperature": 0.5}), r"SAMPLE_TEMPERATURE=0.5: a policy gradient is of"),
+        (
+            lambda: learner(advantages=objectives.group_relative),
+            r"SAMPLES_PER_PROMPT=1: ADVANTAGES=@objectives.group_relative compares .* @objectives.gae",
+        ),
+        (lambda: learner(clip=-0.1), r"clip = -0.1 must be 0 or more"),
+        (lambda: learner(kl_weight=-1), r"KL_WEIGHT=-1 must be a number of 0 or more, or a schedule"),
+        (lambda: learner(mle_weight=-1), r"MLE_WEIGHT=-1 must be a number of 0 or more"),
+        (lambda: online.RewardFunction("accuracy"), r"REWARD_FUNCTION='accuracy' is no function"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(make, line):
+    with pytest.raises(UserError, match=line):
+        make()
