@@ -30,6 +30,20 @@ def strict_promotion(request):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(request):
+    """The learners' tests compile whole training steps on many meshes and run each twice: LLVM's optimisations do not pay."""
+    compiles = "/online/" in str(request.path) or "/training/" in str(request.path)
+    if not compiles:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:  # Of commands under test, which are to round as we do.
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def repository() -> pathlib.Path:
     return pathlib.Path(__file__).resolve().parents[1]

@@ -86,7 +86,6 @@ class OnlineIQLearn:
             max_age=self.rollouts.max_age,
             soft_q_config=self.soft_q_config,
         )
-        jitted = jit_update(step, setting.mesh, shardings)
 
         def describe(shape: tuple[int, int]) -> str:
             form = setting.soft_q_form((shape[0] + self.rollouts.rows, shape[1]), self.soft_q_config)
@@ -95,8 +94,10 @@ class OnlineIQLearn:
         return Updates(
             shapes,
             shardings,
-            update=lambda step, state, batch: jitted(sampler.refresh(step, state), batch),
+            step=jit_update(step, setting.mesh, shardings),
             describe=describe,
+            draws_before=sampler.draws_before,
+            draw=sampler.draw,
             extra=extra,
             prompts=sampler.prompts,
             from_scratch="its own answers are noise at first; a run of gin/objectives/mle.gin or iqlearn.gin is a better start",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from lmirl_jax.models import Critic, CriticConfig, critic_params
 from lmirl_jax.objectives import value_loss
-from lmirl_jax.online.adversary import HEAD, discriminator_metrics
+from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary, discriminator_metrics
 from lmirl_jax.online.experience import flat, joined
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.training.learner import Metrics
@@ -20,7 +20,6 @@ from lmirl_jax.training.state import build, init_params, state_shardings
 from lmirl_jax.training.step import (
     Sums,
     mapped_over_parts,
-    means,
     row_keys,
     summed_over_parts,
     total,
@@ -75,70 +74,99 @@ def make_networks(
     }
 
 
+class Counts(NamedTuple):
+    """Of the whole batch: what the sums over a part of it are divided by."""
+
+    sampled_tokens: Any
+    answers: int
+    expert_tokens: Any = 1.0
+    demonstrations: int = 1
+
+
 def update_network(
-    network: Network, adversary: Any, state: TrainState, part: Any, key: Key[Array, ""]
+    network: Network,
+    adversary: Adversary | PairwiseAdversary | None,
+    state: TrainState,
+    shown: Batch | None,
+    answers: Batch,
+    targets: Float[Array, "prompts samples length"],
+    key: Key[Array, ""],
 ) -> tuple[TrainState, Metrics]:
-    """Its updates: one, or where it has the discriminator's head as many as the adversary asks for."""
-    shown, answers, _ = part
-    counts = jnp.sum(answers.weights), 1.0 if shown is None else jnp.sum(shown.weights)
-    parts, shape = network.setting.microbatches, answers.weights.shape[:2]
+    """The updates that follow one of the policy: one, or with the discriminator's head as many as the adversary asks for.
+
+    Args:
+        network: the one.
+        adversary: where the network has the discriminator's head.
+        state: its own.
+        shown: demonstrations, [rows, ...], for the discriminator.
+        answers: sampled ones, [prompts, samples, ...].
+        targets: of the value of the state before each of their tokens.
+        key: of dropout, for the discriminator.
+
+    Returns:
+        The next state, and the metrics before the first of the updates.
+    """
+    prompts, samples = answers.weights.shape[:2]
+    counts = Counts(jnp.sum(answers.weights), prompts * samples)
+    if shown is not None:
+        counts = Counts(*counts[:2], jnp.sum(shown.weights), shown.weights.shape[0])
+    parts = network.setting.microbatches
 
     def loss_of_part(params: Any, part: Any, keys: Any) -> tuple[Float[Array, ""], Sums]:
-        return _network_loss(network.model(params), adversary, counts, shape[0] * shape[1], *part, keys)
+        return _loss_of_part(network.model(params), adversary, counts, part, keys)
 
-    def update(state: TrainState, key: Key[Array, ""] | None) -> tuple[TrainState, Any]:
+    def update(state: TrainState, key: Key[Array, ""]) -> tuple[TrainState, Any]:
         keys = None
-        if key is not None:
-            first = shown.weights.shape[0]
-            every = row_keys(key, state.step, first + shape[0] * shape[1])
-            keys = every[:first], jnp.reshape(every[first:], shape)
+        if shown is not None:
+            every = row_keys(key, state.step, counts.demonstrations + counts.answers)
+            keys = (
+                every[: counts.demonstrations],
+                jnp.reshape(every[counts.demonstrations :], (prompts, samples)),
+            )
         gradient = jax.grad(loss_of_part, has_aux=True)
+        part = shown, answers, targets
         gradients, sums = summed_over_parts(gradient, state.params, part, keys, parts)
         state, watched = updated(state, gradients, network.optimizer)
         return state, (sums, watched["gradient_norm"])
 
-    if adversary is None:
-        state, (sums, norm) = update(state, None)
-    else:
-        state, (sums, norm) = jax.lax.scan(update, state, jax.random.split(key, adversary.updates))
-        sums, norm = jax.tree.map(lambda x: x[0], (sums, norm))
-    name = "_and_".join(network.config.heads)
-    metrics = {f"{name}/gradient_norm": norm}
+    times = 1 if adversary is None else adversary.updates
+    state, found = jax.lax.scan(update, state, jax.random.split(key, times))
+    sums, norm = jax.tree.map(lambda x: x[0], found)
+    metrics = {f"{'_and_'.join(network.config.heads)}/gradient_norm": norm}
     if "value" in sums:
-        metrics["value/loss"] = means({"loss": sums.pop("value")})["loss"]
-    return state, metrics | (discriminator_metrics(sums) if adversary is not None else {})
+        total_loss, tokens = sums.pop("value")
+        metrics["value/loss"] = total_loss / tokens
+    return state, metrics | (discriminator_metrics(sums) if sums else {})
 
 
-def _network_loss(
-    critic: Any,
-    adversary: Any,
-    counts: tuple[Any, Any],
-    answers_in_all: int,
-    shown: Batch | None,
-    answers: Batch,
-    targets: Float[Array, "prompts samples length"],
+def _loss_of_part(
+    critic: Critic,
+    adversary: Adversary | PairwiseAdversary | None,
+    counts: Counts,
+    part: tuple[Batch | None, Batch, Float[Array, "prompts samples length"]],
     keys: Any,
 ) -> tuple[Float[Array, ""], Sums]:
-    answers, targets = flat((answers, targets))
+    """What a part of the batch adds to the loss: of the values, and of the discriminator."""
+    shown, (answers, targets) = part[0], flat(part[1:])
     rows, length = targets.shape
     batch = answers if shown is None else joined(shown, answers)
     keys = None if keys is None else jnp.concatenate([keys[0], jnp.reshape(keys[1], (-1,))])
     heads = critic(batch, keys)
-    value, sums = jnp.zeros(()), {}
+    loss, sums = jnp.zeros(()), {}
     if "value" in heads:
         losses = value_loss(heads["value"][-rows:, :length], targets)
         sums["value"] = total(losses, answers.weights)
-        value += sums["value"][0] / counts[0]
-    if adversary is not None:
-        scores = heads[HEAD]
-        expert = scores[:-rows, : shown.weights.shape[1] + 1]
-        found = adversary.sums(expert, shown, scores[-rows:, : length + 1], answers)
+        loss += sums["value"][0] / counts.sampled_tokens
+    if adversary is not None and shown is not None:
+        expert = heads[HEAD][:-rows, : shown.weights.shape[1] + 1]
+        found = adversary.sums(expert, shown, heads[HEAD][-rows:, : length + 1], answers)
         if adversary.in_pairs:
-            value += found["loss"][0] / answers_in_all
+            loss += found["loss"][0] / counts.answers
         else:
-            value += (found["loss_expert"][0] / counts[1] + found["loss_samples"][0] / counts[0]) / 2
+            loss += found["loss_expert"][0] / counts.expert_tokens / 2
+            loss += found["loss_samples"][0] / counts.sampled_tokens / 2
         if adversary.gradient_penalty:
-            share = answers_in_all / rows * shown.weights.shape[0]  # Demonstrations in all.
-            value += adversary.gradient_penalty * adversary.penalty(critic, shown) / share
+            penalty = adversary.penalty(critic, shown) / counts.demonstrations
+            loss += adversary.gradient_penalty * penalty
         sums |= found
-    return value, jax.lax.stop_gradient(sums)
+    return loss, jax.lax.stop_gradient(sums)

@@ -135,7 +135,6 @@ class PolicyGradient:
             discount=self.rollouts.discount,
             key=jax.random.fold_in(setting.key, 1),
         )
-        jitted = jit_update(step, setting.mesh, shardings)
 
         def describe(shape: tuple[int, int]) -> str:
             rows = self.rollouts.rows + (shape[0] if self.loss.mle_weight else 0)
@@ -146,8 +145,10 @@ class PolicyGradient:
         return Updates(
             shapes,
             shardings,
-            update=lambda step, state, batch: jitted(sampler.refresh(step, state), batch),
+            step=jit_update(step, setting.mesh, shardings),
             describe=describe,
+            draws_before=sampler.draws_before,
+            draw=sampler.draw,
             extra=extra,
             prompts=sampler.prompts,
             alarm=Collapse(),

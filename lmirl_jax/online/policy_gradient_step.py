@@ -19,7 +19,7 @@ from lmirl_jax.objectives import (
     mle,
     whiten,
 )
-from lmirl_jax.online.adversary import HEAD
+from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.experience import as_batch, demonstrations_batch, flat, grouped, joined
 from lmirl_jax.online.gauges import sample_sums
 from lmirl_jax.online.networks import Network, update_network
@@ -86,7 +86,7 @@ def policy_gradient_step(
     *,
     setting: Setting,
     loss: Loss,
-    adversary: Any,
+    adversary: Adversary | PairwiseAdversary | None,
     networks: Mapping[str, Network],
     samples_per_prompt: int,
     discount: float,
@@ -133,10 +133,15 @@ def policy_gradient_step(
         shown = jax.tree.map(lambda x: x[::samples_per_prompt], shown)
     critics = {}
     for name, network in networks.items():
-        judge = adversary if HEAD in network.config.heads else None
-        part = (None if judge is None else shown, by_prompt(answers), by_prompt(targets))
+        judges = HEAD in network.config.heads
         critics[name], found = update_network(
-            network, judge, state.extra[name], part, jax.random.fold_in(key, state.step)
+            network,
+            adversary if judges else None,
+            state.extra[name],
+            shown if judges else None,
+            by_prompt(answers),
+            by_prompt(targets),
+            jax.random.fold_in(key, state.step),
         )
         metrics |= found
     state, found = _update_policy(

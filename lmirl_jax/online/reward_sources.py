@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,11 +30,11 @@ class RewardFunction:
 
     Args:
         function: `(prompt, answer) -> reward`, of texts; a number is the reward of the answer's last token, an array has a
-            number for each of its tokens (EOS included). It is given the prompt's own target too if it has an argument
-            `target`.
+            number for each of its tokens (EOS included). What else it names among its arguments it is given: `target`, the
+            prompt's own, and `tokens`, those of the answer.
     """
 
-    function: Callable[..., Any]
+    function: Any
 
     def __post_init__(self):
         if not callable(self.function):
@@ -45,7 +45,10 @@ class RewardFunction:
 
     @property
     def takes_target(self) -> bool:
-        return "target" in inspect.signature(self.function).parameters
+        return self._takes("target")
+
+    def _takes(self, name: str) -> bool:
+        return name in inspect.signature(self.function).parameters
 
     def score(self, experience: Experience, prompts: TextData, mesh: Mesh) -> Experience:
         """The draw with the reward of each token; every process scores the rows that its devices hold."""
@@ -56,6 +59,7 @@ class RewardFunction:
         for row, end in enumerate(ends):
             texts = prompts.decode_inputs(inputs[row]), prompts.decode(tokens[row, :end])
             more = {"target": prompts.decode(targets[row])} if self.takes_target else {}
+            more |= {"tokens": tokens[row, :end].tolist()} if self._takes("tokens") else {}
             self._write(rewards[row, :end], self.function(*texts, **more), texts)
         placed = sharding.rows_to_global(mesh, rewards, experience.tokens.shape[0])
         return dataclasses.replace(experience, rewards=placed)

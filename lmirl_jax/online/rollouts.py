@@ -133,7 +133,7 @@ class Sampler:
         self.prompts = rollouts.prompts.iterator(
             sharding.local_rows(setting.mesh, rollouts.prompts.batch_size)
         )
-        draw = functools.partial(
+        answer = functools.partial(
             draw_answers,
             graph=setting.graph,
             key=jax.random.fold_in(setting.key, 3),
@@ -141,15 +141,17 @@ class Sampler:
             temperature=rollouts.temperature,
             demonstrations=demonstrations,
         )
-        self._draw = jax.jit(draw, out_shardings=sharding.batch_sharding(setting.mesh))
+        self._answer = jax.jit(answer, out_shardings=sharding.batch_sharding(setting.mesh))
         self._put = jax.jit(replay.put, donate_argnums=0)
 
-    def refresh(self, step: int, state: TrainState) -> TrainState:
-        """Before update number `step`: draws answers where it is time to; the state's old buffer is used up."""
-        if (step - 1) % self._rollouts.sample_every:
-            return state
+    def draws_before(self, number: int) -> bool:
+        """Whether answers are drawn before that update, 1 being the first."""
+        return (number - 1) % self._rollouts.sample_every == 0
+
+    def draw(self, state: TrainState) -> TrainState:
+        """The state with fresh answers in its buffer; the old buffer is used up."""
         prompts = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
-        drawn = self._finish(self._draw(state.params, prompts, state.step))
+        drawn = self._finish(self._answer(state.params, prompts, state.step))
         kept = self._put(state.extra["replay"], drawn, state.step)
         return dataclasses.replace(state, extra={**state.extra, "replay": kept})
 

@@ -54,8 +54,10 @@ class Updates:
 
     Args:
         shapes, shardings: of the state, `extra` included.
-        update: from the number of this update (1 for the first), the state and a batch of demonstrations to the next state
-            and this step's metrics, among them `loss` and `target_tokens`. It may use up the state that it is given.
+        step: compiled for the mesh, from the state and a batch of demonstrations to the next state and this update's
+            metrics, among them `loss` and `target_tokens`. It uses up the state that it is given.
+        draws_before: whether an update, given its number (1 for the first), comes after fresh samples are drawn.
+        draw: from the state to the same with fresh samples; it uses up those that it replaces.
         describe: one line about how a batch of that shape is worked on.
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
         prompts: where it takes prompts from, if it does; its position is part of a checkpoint.
@@ -65,8 +67,10 @@ class Updates:
 
     shapes: TrainState
     shardings: TrainState
-    update: Callable[[int, TrainState, Batch], tuple[TrainState, Metrics]]
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     describe: Callable[[tuple[int, int]], str]
+    draws_before: Callable[[int], bool] = lambda number: False
+    draw: Callable[[TrainState], TrainState] = lambda state: state
     extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None
     prompts: BatchIterator | None = None
     from_scratch: str | None = None
@@ -111,11 +115,10 @@ class Offline:
             key=jax.random.fold_in(setting.key, 1),
             microbatches=setting.microbatches,
         )
-        jitted = jit_update(step, setting.mesh, shardings)
         return Updates(
             shapes,
             shardings,
-            update=lambda _, state, batch: jitted(state, batch),
+            step=jit_update(step, setting.mesh, shardings),
             describe=lambda shape: f"soft Q-values: {setting.soft_q_form(shape, self.soft_q_config)}",
         )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,9 @@ def run_steps(
             batch = sharding.to_global(run.setting.mesh, next(run.batches), run.setting.batch_size)
             if step == start + 1:
                 progress.say(run.updates.describe(batch.weights.shape))
-            state, metrics = run.updates.update(step, state, batch)
-            pending.push(step, metrics)
+            state, timing = _draw_if_due(run, state, step, pending)
+            state, metrics = run.updates.step(state, batch)
+            pending.push(step, metrics, timing)
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
             # Before saving: what a checkpoint follows is written, and it holds which evaluation is the best.
             is_best = _evaluate_if_due(run, state, step, pending, progress)
@@ -83,6 +85,18 @@ def run_steps(
             progress.say(f"stopped early at step {step} of {run.train_steps}: {run.best.describe_patience()}")
         _say_best(run, saved, progress)
     return state
+
+
+def _draw_if_due(
+    run: Run, state: TrainState, step: int, pending: PendingMetrics
+) -> tuple[TrainState, dict[str, float]]:
+    """The learner's samples where they are due, and the seconds that they took: both ends are waited for, to tell."""
+    if not run.updates.draws_before(step):
+        return state, {}
+    pending.read()
+    began = time.monotonic()
+    state = jax.block_until_ready(run.updates.draw(state))
+    return state, {"timing/sampling_seconds": time.monotonic() - began}
 
 
 def _evaluate_if_due(

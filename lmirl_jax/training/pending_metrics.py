@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -25,15 +26,17 @@ class PendingMetrics:
         self._alarm = alarm
         self._writers, self._progress = writers, progress
         self._last_step, self._period = last_step, period
-        self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self._waiting: tuple[int, dict[str, jax.Array], Mapping[str, float]] | None = None
         self._read: tuple[int, dict[str, float]] | None = None
         self._first: int | None = None
         self._clock: float | None = None
 
-    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that was just dispatched; those of the step before are written."""
+    def push(
+        self, step: int, metrics: dict[str, jax.Array], timing: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Takes the metrics of a step that was just dispatched, and known times; those of the step before are written."""
         self.flush()
-        self._waiting = (step, metrics)
+        self._waiting = (step, metrics, timing)
 
     def restart_clock(self) -> None:
         """Forgets the time that something other than training took."""
@@ -43,7 +46,7 @@ class PendingMetrics:
         """Waits for the step to end, and raises a UserError where its loss is not finite."""
         if self._waiting is None:
             return
-        step, on_device = self._waiting
+        step, on_device, timing = self._waiting
         self._waiting = None
         metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
         if not np.isfinite(metrics["loss"]):
@@ -55,7 +58,8 @@ class PendingMetrics:
         if warning is not None:
             self._progress.say(f"warning: at step {step} {warning}")
         tokens = metrics.pop("target_tokens")
-        self._read = step, {f"train/{name}": value for name, value in metrics.items()} | self._timing(tokens)
+        named = {f"train/{name}": value for name, value in metrics.items()}
+        self._read = step, named | self._timing(tokens) | dict(timing)
 
     def flush(self, more: Mapping[str, float] | None = None) -> None:
         """Writes what is waiting, with more metrics of the same step."""

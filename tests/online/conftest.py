@@ -3,9 +3,10 @@
 import dataclasses
 
 import jax
+import optax
 import pytest
 
-from lmirl_jax import sharding, training
+from lmirl_jax import sharding
 from lmirl_jax.training.learner import Setting
 from lmirl_jax.training.state import init_state
 from tests.training.fakes import TINY, FakeData, global_batch, mesh_of
@@ -35,15 +36,18 @@ def prompts():
 def updates_of():
     """Makes some updates with a learner: the last state, and the metrics of each."""
 
-    def run(learner, mesh=None, steps=2, microbatches=1, rows=16, model=MODEL, prepare=lambda state: state):
+    def run(learner, mesh=None, steps=2, microbatches=1, rows=16, model=MODEL):
         mesh = mesh or mesh_of(1, 1, 1, 1)
-        setting = Setting(model, training.adamw(1e-2), mesh, jax.random.key(0), rows, microbatches)
+        # Adam divides rounding by rounding where a gradient is all but 0: equalities are compared without it.
+        setting = Setting(model, optax.sgd(0.1), mesh, jax.random.key(0), rows, microbatches)
         with sharding.use(mesh):
             updates = learner.start(setting)
             state = init_state(updates.shardings, model, setting.optimizer, setting.key, extra=updates.extra)
-            state, history = prepare(state), []
+            history = []
             for step in range(1, steps + 1):
-                state, metrics = updates.update(step, state, global_batch(mesh, step, rows))
+                if updates.draws_before(step):
+                    state = updates.draw(state)
+                state, metrics = updates.step(state, global_batch(mesh, step, rows))
                 history.append(jax.device_get(metrics))
         return jax.device_get(state), history
 

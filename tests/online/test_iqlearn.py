@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lmirl_jax import objectives, online, training
@@ -70,7 +71,7 @@ def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(diverg
     whole = np.arange(24) % 3 > 0  # The fake's other rows are cut off.
     batch = jax.tree.map(lambda x: jnp.asarray(x[whole]), every)
     graph, _ = build(MODEL, KEY)
-    params, optimizer = init_params(MODEL, KEY), training.adamw(1e-2)
+    params, optimizer = init_params(MODEL, KEY), optax.sgd(0.1)  # Its step is the gradient, to be compared.
     common = {"graph": graph, "optimizer": optimizer, "key": KEY, "microbatches": 1}
     common |= {"objective": iqlearn_of(divergence), "soft_q_config": training.SoftQConfig()}
     state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
@@ -87,20 +88,13 @@ def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(diverg
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours.params, theirs.params)
 
 
-@pytest.mark.parametrize(
-    ("devices", "shape", "microbatches"), [(8, (2, 2, 2), 1), (8, (8, 1, 1), 1), (4, (1, 2, 2), 2)]
-)
+@pytest.mark.parametrize(("devices", "shape", "microbatches"), [(8, (2, 2, 2), 1), (4, (1, 2, 2), 2)])
 def test_any_mesh_and_parts_equal_one_device(alone, updates_of, devices, shape, microbatches):
     """The same answers are drawn, and each kind of token counts by its own number over the whole batch."""
     spread = updates_of(learner(), mesh_of(devices, *shape), microbatches=microbatches)
     assert_same(spread, alone)
     one, other = (run[0].extra["replay"].experience.tokens for run in (spread, alone))
     np.testing.assert_array_equal(one, other)
-
-
-def test_fewer_answers_than_demonstrations_in_parts(updates_of):
-    few = learner(rows=8)
-    assert_same(updates_of(few, microbatches=4), updates_of(few))
 
 
 def test_answers_are_drawn_when_due_and_grow_old(updates_of):
@@ -156,7 +150,7 @@ def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
             r"OBJECTIVE=mle does not take .* use @objectives.iqlearn",
         ),
         (lambda: learner(sample_every=0), "SAMPLE_EVERY=0 must be a positive whole number"),
-        (lambda: learner(samples_per_prompt=0.5), "SAMPLES_PER_PROMPT=0.5 must be a positive whole number"),
+        (lambda: learner(samples_per_prompt=0), "SAMPLES_PER_PROMPT=0 must be a positive whole number"),
         (lambda: learner(replay_size=24), r"REPLAY_SIZE=24 must be a multiple of the 16 answers of a draw"),
         (lambda: learner(sample_every=4, max_age=2), r"REPLAY_MAX_AGE=2 .* at least SAMPLE_EVERY - 1 = 3"),
         (lambda: learner(temperature=0), "SAMPLE_TEMPERATURE=0 must be above 0"),

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from lmirl_jax import objectives, online, training
@@ -23,7 +24,7 @@ def learner(reward=None, advantages=objectives.gae, rollouts=None, share_trunk=F
         online.Rollouts(Prompts(rows), **(rollouts or {})),
         online.Adversary() if reward is None else reward,
         Loss(advantages, **loss),
-        training.adamw(1e-2),
+        optax.sgd(0.1),
         share_trunk,
     )
 
@@ -61,24 +62,24 @@ RECIPES = {
 
 @pytest.fixture(scope="module", params=list(RECIPES))
 def recipe(request, updates_of):
-    """A recipe, and three updates with it on one device."""
+    """A recipe, and two updates with it on one device."""
     make = RECIPES[request.param]
-    return make, updates_of(make(), steps=3)
+    return make, updates_of(make())
 
 
 def test_any_mesh_and_parts_equal_one_device(recipe, updates_of):
-    """Policy, values, discriminator and reference, on a mesh of all axes and in two parts at once."""
+    """Policy, values, discriminator and first policy on a mesh of all axes; with groups of answers in two parts at once."""
     make, (state, history) = recipe
-    rows = make().rollouts.prompts.batch_size
-    spread, metrics = updates_of(make(), mesh_of(min(8, rows), rows // 4, 2, 1 if rows < 8 else 2), steps=3)
-    parts, _ = updates_of(make(), microbatches=2, steps=3)
+    grouped = make().rollouts.samples_per_prompt > 1
+    mesh, parts = (mesh_of(4, 1, 2, 2), 2) if grouped else (mesh_of(8, 2, 2, 2), 1)
+    spread, metrics = updates_of(make(), mesh, microbatches=parts)
     for ours, theirs in zip(metrics, history, strict=True):
+        assert ours.keys() == theirs.keys()
         for name in theirs:
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
-    for other in (spread, parts):
-        tokens = [x.extra["replay"].experience.tokens for x in (other, state)]
-        np.testing.assert_array_equal(*tokens)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-3), other.params, state.params)
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    one, other = (x.extra["replay"].experience.tokens for x in (spread, state))
+    np.testing.assert_array_equal(one, other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), spread.params, state.params)
 
 
 def test_what_is_watched(recipe):
@@ -96,32 +97,25 @@ def test_what_is_watched(recipe):
     assert names == ({"_and_".join(make().heads)} if make().share_trunk else set(make().heads))
 
 
-@pytest.mark.parametrize("share_trunk", [False, True])
-def test_at_chance_the_policy_does_not_move(updates_of, share_trunk):
+def test_at_chance_the_policy_does_not_move(updates_of):
     """Heads begin at 0: no reward, no advantage, and no gradient, however long the answers are."""
-    still = learner(share_trunk=share_trunk, whiten=share_trunk)
-    _, history = updates_of(still, steps=1)
+    _, history = updates_of(learner(), steps=1)
     assert history[0]["gradient_norm"] == 0
     assert history[0]["samples/advantage_std"] == 0
-    assert (
-        history[0][
-            "discriminator/gradient_norm" if not share_trunk else "value_and_discriminator/gradient_norm"
-        ]
-        > 0
-    )
+    assert history[0]["discriminator/gradient_norm"] > 0
+
+
+def even(prompt, answer, tokens):
+    return [token % 2 == 0 for token in tokens]
 
 
 def test_a_reward_function_is_learnt(updates_of):
     """The share of even tokens rises from a half: by PPO with a learned value and several updates a draw."""
-    ppo = learner(
-        online.RewardFunction(lambda prompt, answer: [int(t) % 2 == 0 for t in answer.split()] or [0.0]),
-        rollouts={"sample_every": 2},
-        rows=64,
-    )
+    ppo = learner(online.RewardFunction(even), rollouts={"sample_every": 2}, rows=64)
     _, history = updates_of(ppo, steps=24)
     shares = [float(m["samples/return"] / m["samples/length"]) for m in history]
     assert np.mean(shares[-4:]) > np.mean(shares[:2]) + 0.15
-    assert max(m["clip_share"] for m in history) > 0 and history[0]["clip_share"] == 0
+    assert history[0]["clip_share"] == 0
     assert history[-1]["value/loss"] < history[0]["value/loss"]
 
 
@@ -152,7 +146,7 @@ def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
     again = train(parts)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))
     assert lines(parts) == lines(whole)
-    with pytest.raises(UserError, match=r"made by another learner: value\S* is missing there"):
+    with pytest.raises(UserError, match=r"made by another learner: discriminator/\S+ is .* missing here"):
         train(parts, train_steps=5, learner=gail(rollouts={"sample_every": 2}, share_trunk=True))
 
 
@@ -185,7 +179,7 @@ def test_a_run_begins_as_its_checkpoint(tmp_path):
         (lambda: learner(rollouts={"temperature": 0.5}), r"SAMPLE_TEMPERATURE=0.5: a policy gradient is of"),
         (
             lambda: learner(advantages=objectives.group_relative),
-            r"SAMPLES_PER_PROMPT=1: ADVANTAGES=@objectives.group_relative compares .* @objectives.gae",
+            r"SAMPLES_PER_PROMPT=1: ADVANTAGES=@objectives.group_relative compares .*@objectives.gae",
         ),
         (lambda: learner(clip=-0.1), r"clip = -0.1 must be 0 or more"),
         (lambda: learner(kl_weight=-1), r"KL_WEIGHT=-1 must be a number of 0 or more, or a schedule"),

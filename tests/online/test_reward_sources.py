@@ -33,8 +33,8 @@ def test_one_number_is_the_last_tokens():
 
 
 def test_an_array_has_one_for_each_token():
-    rewards = score(lambda prompt, answer: np.arange(1, 1 + len(answer.split())))
-    np.testing.assert_array_equal(rewards, [[1, 2, 0, 0], [1, 2, 3, 4]])
+    rewards = score(lambda prompt, answer, tokens: [token / 2 for token in tokens])
+    np.testing.assert_array_equal(rewards, [[2.5, 0.5, 0, 0], [2.5, 3, 3.5, 4]])
 
 
 def test_the_target_is_given_where_it_is_asked_for():

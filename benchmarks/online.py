@@ -1,0 +1,170 @@
+"""Seconds of online updates against MLE's, sampling apart; and the compiler's memory of three networks against one.
+
+    launch/local.sh python benchmarks/online.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=7]
+        [--remat=none] [--memory_only]
+
+T5 1.1 with random parameters in float32, as many own answers as demonstrations, all of full length: such a policy draws EOS
+once in 32,000 tokens. Forms take turns; medians, and ratios to MLE's update turn by turn. `online` is the update on both
+kinds of rows and `sampling` the drawing of the answers, so that a run that draws every k updates pays
+`online + sampling / k`. GAIL's update is that of policy, value and discriminator, with the first policy for its KL.
+Memory is the compiler's: what a compiled update takes in and gives back, and what it needs in between.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+
+import jax
+import numpy as np
+
+from lmirl_jax import configuration, objectives, online, sharding, training
+from lmirl_jax.training.state import init_state
+from lmirl_jax.types import Batch
+
+NEVER = 10**9  # Updates between draws: what is timed is one or the other.
+
+
+def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
+    generator = np.random.default_rng(0)
+    encoder = generator.integers(3, 32000, (rows, inputs)).astype(np.int32)
+    decoder = generator.integers(3, 32000, (rows, targets)).astype(np.int32)
+    decoder[:, -1] = 1
+    ones = np.ones((rows, targets), np.float32)
+    discounts = ones.copy()
+    discounts[:, -1] = 0
+    return Batch(encoder, np.pad(decoder, ((0, 0), (1, 0)))[:, :-1], decoder, ones, discounts, ones)
+
+
+class Prompts:
+    """The fixed batch again and again, as a training set."""
+
+    vocab_size = 32000
+
+    def __init__(self, options):
+        self.batch_size = options.batch
+        self.lengths = {"inputs": options.inputs, "targets": options.targets}
+
+    def iterator(self, rows: slice):
+        return iter(lambda: fixed_batch(self.batch_size, *self.lengths.values()), None)
+
+
+def learners(options) -> dict:
+    def rollouts():
+        return online.Rollouts(Prompts(options), sample_every=NEVER)
+
+    def gail(share_trunk: bool):
+        loss = online.Loss(objectives.gae, kl_weight=0.1, mle_weight=1.0)
+        return online.PolicyGradient(
+            rollouts(), online.Adversary(), loss, training.adafactor(1e-3), share_trunk
+        )
+
+    return {
+        "mle": training.Offline(objectives.mle),
+        "iqlearn": training.Offline(objectives.iqlearn, 0.1),
+        "online": online.OnlineIQLearn(objectives.iqlearn, rollouts()),
+        "gail": gail(False),
+        "gail, shared trunk": gail(True),
+    }
+
+
+class Timed:
+    """A learner at work on the fixed batch."""
+
+    def __init__(self, learner, setting, batch):
+        self.updates, self.batch = learner.start(setting), batch
+        self.state = init_state(
+            self.updates.shardings, setting.model, setting.optimizer, setting.key, extra=self.updates.extra
+        )
+        if self.updates.draws_before(1):
+            self.state = self.updates.draw(self.state)
+
+    def update(self) -> float:
+        began = time.perf_counter()
+        self.state, metrics = self.updates.step(self.state, self.batch)
+        assert np.isfinite(float(metrics["loss"]))
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - began
+
+    def sample(self) -> float:
+        began = time.perf_counter()
+        self.state = jax.block_until_ready(self.updates.draw(self.state))
+        return time.perf_counter() - began
+
+
+def memory(learner, setting, batch) -> dict[str, float]:
+    """Of a compiled update, in MB."""
+    updates = learner.start(setting)
+    found = updates.step.lower(updates.shapes, batch).compile().memory_analysis()
+    kept, between = found.argument_size_in_bytes, found.temp_size_in_bytes
+    return {"state and batch": round(kept / 1e6), "in between": round(between / 1e6)}
+
+
+def timed(options, setting, batch) -> dict:
+    made = learners(options)
+    chosen = [name for name in options.forms.split(",") if name != "sampling"]
+    forms = {name: Timed(made[name], setting, batch) for name in chosen}
+    calls = {name: form.update for name, form in forms.items()}
+    if "sampling" in options.forms.split(","):
+        calls["sampling"] = forms["online"].sample
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(options.runs + 1):
+        for name, call in calls.items():
+            taken = call()
+            if turn:
+                seconds[name].append(taken)
+    ratios = {
+        name: round(statistics.median(a / b for a, b in zip(values, seconds["mle"], strict=True)), 3)
+        for name, values in seconds.items()
+    }
+    every = {
+        str(k): round(ratios["online"] + ratios["sampling"] / k, 2)
+        for k in (1, 2, 4, 8)
+        if "sampling" in ratios and "online" in ratios
+    }
+    return {
+        "median_seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
+        "over_mle": ratios,
+        "online_iqlearn_over_mle_by_sample_every": every,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--remat", default="none")
+    parser.add_argument("--forms", default="mle,iqlearn,online,sampling,gail")
+    parser.add_argument("--memory_only", action="store_true")
+    for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 7}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'float32'", f"REMAT = {options.remat!r}"]
+    configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
+    model, mesh = configuration.macro("MODEL"), sharding.make_mesh()
+    setting = training.Setting(model, training.adafactor(1e-3), mesh, jax.random.key(0), options.batch)
+    batch = sharding.to_global(
+        mesh, fixed_batch(options.batch, options.inputs, options.targets), options.batch
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    result = {
+        "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
+        "commit": commit.stdout.strip(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
+    }
+    with sharding.use(mesh):
+        if options.memory_only:
+            result["memory_mb"] = {
+                name: memory(learner, setting, batch) for name, learner in learners(options).items()
+            }
+        else:
+            result |= timed(options, setting, batch)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

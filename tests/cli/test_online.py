@@ -1,0 +1,102 @@
+"""Online runs as a user types them: on eight devices, in two processes, killed while they sample, from another run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SMALL = [
+    "--gin.EVALUATIONS=[]",
+    "--gin.CHECKPOINT_PERIOD=1",
+    "--gin.BATCH_SIZE=8",
+    "--gin.models.T5Config.emb_dim=16",
+    "--gin.models.T5Config.mlp_dim=32",
+    "--gin_file=gin/meshes/fsdp.gin",
+]
+REWARDS = '''
+import os, pathlib, signal
+
+calls = 0
+
+def length(prompt, answer):
+    """Kills its own process at the first answer of the third draw, unless it has done so before."""
+    global calls
+    calls += 1
+    marker = pathlib.Path(os.environ["KILLED"])
+    if calls == 17 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(answer) / 10
+'''
+
+
+def lmirl(*arguments: str, processes: int = 1, **more: str) -> subprocess.CompletedProcess:
+    """On eight devices in all; compiled without LLVM's optimisations, for every command compiles anew."""
+    launcher = pathlib.Path(__file__).parents[2] / "launch/processes.py"
+    start = [str(launcher), str(processes)] if processes > 1 else ["-m", "lmirl_jax"]
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **more}
+    return subprocess.run(
+        [sys.executable, "-P", *start, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def train(run: pathlib.Path, name: str, steps: int, *more: str, **environment) -> subprocess.CompletedProcess:
+    settings = [f"--gin.MODEL_DIR='{run}'", f"--gin.TRAIN_STEPS={steps}"]
+    return lmirl("train", f"--gin_file=gin/runs/{name}.gin", *SMALL, *settings, *more, **environment)
+
+
+def lines(run: pathlib.Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["online_iqlearn", "gail"])
+def test_two_processes_give_what_one_does_and_resume(tmp_path, name):
+    """2 processes of 4 devices, stopped and started again, against 1 process of 8: each answer is drawn by one process."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = train(whole, name, 3)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: no INITIAL_CHECKPOINT_PATH, so from scratch" in done.stderr
+    assert "timing/sampling_seconds" in (whole / "metrics.jsonl").read_text()
+    for steps in (2, 3):
+        done = train(parts, name, steps, processes=2)
+        assert done.returncode == 0, done.stderr
+    assert "from its checkpoint at step 2" in done.stderr
+    for ours, theirs in zip(lines(parts), lines(whole), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.slow
+def test_killed_while_it_samples_and_resumed_equals_uninterrupted(tmp_path):
+    """The reward function of the user's own, in a module of theirs, ends the process between a draw and its update."""
+    (tmp_path / "my_rewards.py").write_text(REWARDS)
+    (tmp_path / "mine.gin").write_text(
+        "from __gin__ import dynamic_registration\nimport my_rewards\nREWARD_FUNCTION = @my_rewards.length\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "KILLED": str(tmp_path / "killed")}
+    more = [
+        f"--gin_file={tmp_path / 'mine.gin'}",
+        "--gin.SAMPLES_PER_PROMPT=1",
+        "--gin.ADVANTAGES=@objectives.gae",
+    ]
+    first = train(tmp_path / "killed run", "grpo", 4, *more, **environment)
+    assert first.returncode == -9 and (tmp_path / "killed").exists()
+    again = train(tmp_path / "killed run", "grpo", 4, *more, **environment)
+    assert again.returncode == 0, again.stderr
+    assert "from its checkpoint at step 2" in again.stderr
+    whole = train(tmp_path / "whole", "grpo", 4, *more, **environment)
+    assert whole.returncode == 0, whole.stderr
+    assert lines(tmp_path / "killed run") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "whole")[0]["train/samples/return"] > 0
