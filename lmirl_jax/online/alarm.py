@@ -27,7 +27,8 @@ class Collapse:
             return self._once(
                 "accuracy",
                 f"the discriminator has been right on over {self._accuracy:.0%} for {self._patience} updates: its reward no "
-                "longer tells answers apart; lower its learning rate, or raise LABEL_SMOOTHING, GRADIENT_PENALTY or MLE_WEIGHT",
+                "longer tells answers apart; lower CRITIC_LEARNING_RATE, or raise DISCRIMINATOR_LABEL_SMOOTHING, "
+                "GRADIENT_PENALTY or MLE_WEIGHT",
             )
         if metrics.get("samples/entropy", self._entropy) < self._entropy:
             return self._once(
