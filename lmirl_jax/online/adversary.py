@@ -43,6 +43,11 @@ class Adversary:
 
     def __post_init__(self):
         _check(self.updates, self.gradient_penalty)
+        if not callable(self.reward):
+            raise UserError(
+                f"DISCRIMINATOR_REWARD={self.reward!r} is no function of a logit: use @objectives.softplus_reward, "
+                "@objectives.log_sigmoid_reward or @objectives.logit_reward"
+            )
         discriminator_loss(jnp.zeros((1, 1)), jnp.ones((1, 1), bool), label_smoothing=self.label_smoothing)
 
     def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:

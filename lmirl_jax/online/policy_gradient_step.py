@@ -64,11 +64,15 @@ class Loss:
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
     def __post_init__(self):
-        for name in ("kl_weight", "entropy_weight", "mle_weight"):
-            value, may_be = getattr(self, name), ", or a schedule" if name == "kl_weight" else ""
-            if may_be and callable(value):
-                continue
-            if not isinstance(value, (int, float)) or not value >= 0:
+        if not callable(self.advantages):
+            raise UserError(
+                f"ADVANTAGES={self.advantages!r} is no estimator: use @objectives.gae or @objectives.group_relative"
+            )
+        for name in ("clip", "clip_high", "kl_weight", "entropy_weight", "mle_weight"):
+            value = getattr(self, name)
+            special = value is None if name == "clip_high" else name == "kl_weight" and callable(value)
+            if not special and not (isinstance(value, (int, float)) and value >= 0):
+                may_be = ", or a schedule" if name == "kl_weight" else ""
                 raise UserError(f"{name.upper()}={value!r} must be a number of 0 or more{may_be}")
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,40 +43,64 @@ class RewardFunction:
                 f"REWARD_FUNCTION={self.function!r} is no function of a prompt and an answer: name one, such as "
                 "@number_paths.reward"
             )
+        try:
+            inspect.signature(self.function).bind("", "", **self._asked(target="", tokens=[]))
+        except TypeError as error:
+            raise UserError(
+                f"REWARD_FUNCTION={self.name} cannot be called with a prompt and an answer ({error}): give it these two "
+                "arguments, and if it wants them `target` and `tokens`"
+            ) from None
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
 
     @property
     def takes_target(self) -> bool:
-        return self._takes("target")
-
-    def _takes(self, name: str) -> bool:
-        return name in inspect.signature(self.function).parameters
+        return bool(self._asked(target=""))
 
     def score(self, experience: Experience, prompts: TextData, mesh: Mesh) -> Experience:
         """The draw with the reward of each token; every process scores the rows that its devices hold."""
         inputs, tokens = sharding.local_part(experience.inputs), sharding.local_part(experience.tokens)
         targets = sharding.local_part(experience.demonstrations) if self.takes_target else tokens
-        ends = real_tokens(tokens).sum(axis=-1)
         rewards = np.zeros(tokens.shape, np.float32)
-        for row, end in enumerate(ends):
-            texts = prompts.decode_inputs(inputs[row]), prompts.decode(tokens[row, :end])
-            more = {"target": prompts.decode(targets[row])} if self.takes_target else {}
-            more |= {"tokens": tokens[row, :end].tolist()} if self._takes("tokens") else {}
-            self._write(rewards[row, :end], self.function(*texts, **more), texts)
+        for row, end in enumerate(real_tokens(tokens).sum(axis=-1)):
+            answer = tokens[row, :end]
+            texts = prompts.decode_inputs(inputs[row]), prompts.decode(answer)
+            asked = self._asked(target=prompts.decode(targets[row]), tokens=answer.tolist())
+            rewards[row, :end] = self._checked(self._call(texts, asked), len(answer), texts)
         placed = sharding.rows_to_global(mesh, rewards, experience.tokens.shape[0])
         return dataclasses.replace(experience, rewards=placed)
 
-    def _write(self, row: np.ndarray, reward: Any, texts: tuple[str, str]) -> None:
-        name = getattr(self.function, "__name__", repr(self.function))
-        gave = f"REWARD_FUNCTION={name} gave {reward!r} for the answer {texts[1]!r} to {texts[0]!r}"
+    def _asked(self, **offered: Any) -> dict[str, Any]:
+        named = inspect.signature(self.function).parameters
+        return {name: value for name, value in offered.items() if name in named}
+
+    def _call(self, texts: tuple[str, str], asked: dict[str, Any]) -> Any:
+        try:
+            return self.function(*texts, **asked)
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise UserError(
+                f"REWARD_FUNCTION={self.name} raised {what} ({frame.filename}, line {frame.lineno}) for the answer "
+                f"{texts[1]!r} to {texts[0]!r}: give a number for every text"
+            ) from error
+
+    def _checked(self, reward: Any, length: int, texts: tuple[str, str]) -> np.ndarray:
+        """A number for each token."""
+        gave = f"REWARD_FUNCTION={self.name} gave {reward!r} for the answer {texts[1]!r} to {texts[0]!r}"
         try:
             values = np.asarray(reward).astype(np.float32, casting="same_kind")
         except (TypeError, ValueError):
             raise UserError(f"{gave}: return a number, or one for each token") from None
-        if values.ndim and values.shape != row.shape:
-            raise UserError(
-                f"REWARD_FUNCTION={name} gave {values.shape} for the {len(row)} tokens of {texts[1]!r}: return one number, "
-                "or one for each token"
-            )
         if not np.isfinite(values).all():
             raise UserError(f"{gave}: return finite numbers")
-        row[-1 if values.ndim == 0 else slice(None)] = values
+        if values.ndim == 0:
+            return np.concatenate([np.zeros(length - 1, np.float32), values[None]])
+        if values.shape != (length,):
+            raise UserError(
+                f"REWARD_FUNCTION={self.name} gave {values.shape} for the {length} tokens of {texts[1]!r}: return one "
+                "number, or one for each token"
+            )
+        return values
