@@ -1,0 +1,106 @@
+"""What each recipe that learns from the policy's own answers does to one MLE run, beside going on with MLE or IQLearn.
+
+    launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=all] [--seeds=0] [--start_steps=1000]
+        [--updates=500] [--setting=NAME=VALUE ...]
+
+Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
+sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
+made again. Prints a JSON object: the evaluation of each run after its last update (all 240 validation prompts, the likeliest
+answer and 4 sampled ones), the gauges of its own answers as means over the last 50 updates, and seconds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}  # The policy gradients' own.
+RECIPES = {
+    "mle": (["runs/quickstart", "objectives/mle"], {}),
+    "mle_slowly": (["runs/quickstart", "objectives/mle"], SLOWLY),
+    "iqlearn": (["runs/quickstart", "objectives/iqlearn"], {}),
+    "online_iqlearn": (["runs/online_iqlearn"], {}),
+    "gail": (["runs/gail"], {}),
+    "gad": (["runs/gad"], {}),
+    "grpo": (["runs/grpo"], {}),
+}
+EVALUATED = ("accuracy", "valid", "distinct_valid", "entropy", "answer_tokens", "self_bleu", "pass_at_4")
+LAST = 50
+
+
+def train(folder: Path, recipe: str, settings: dict) -> dict:
+    """Runs the recipe, unless it is finished, and reads what it wrote."""
+    files, own = RECIPES[recipe]
+    settings = {**own, **settings, "EVAL_PERIOD": settings["TRAIN_STEPS"], "EVALUATOR_NUM_EXAMPLES": None}
+    given = [f"--gin_file=gin/{name}.gin" for name in files]
+    given += [f"--gin.{name}={value!r}" for name, value in ({"MODEL_DIR": str(folder)} | settings).items()]
+    began = time.monotonic()
+    with open(folder.parent / f"{folder.name}.log", "a") as log:
+        subprocess.run([sys.executable, "-m", "lmirl_jax", "train", *given], stderr=log, check=True)
+    seconds = time.monotonic() - began
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    print(f"{folder.name}: {seconds:.0f} s", file=sys.stderr)
+    return {"settings": settings} | read(lines)
+
+
+def read(lines: list[dict]) -> dict:
+    last = lines[-1]
+    task = "eval/number_paths/"
+    found = {"greedy": {}, "sampled": {}}
+    for name in EVALUATED:
+        for kind, prefix in (("greedy", task), ("sampled", f"{task}sampled/")):
+            if prefix + name in last:
+                found[kind][name] = round(last[prefix + name], 4)
+    names = sorted(name for name in last if name.startswith("train/"))
+    means = {name: statistics.fmean(line[name] for line in lines[-LAST:] if name in line) for name in names}
+    first = {name: value for name, value in lines[0].items() if name in names}
+    return found | {
+        "validation_loss_mle": round(last["eval/loss_mle"], 4),
+        "first_update": {name: round(value, 5) for name, value in first.items()},
+        f"last_{LAST}_updates": {name: round(value, 5) for name, value in means.items()},
+        "seconds_per_update": round(
+            statistics.median(line["timing/seconds_per_step"] for line in lines[1:]), 3
+        ),
+    }
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--start_steps", type=int, default=1000)
+    parser.add_argument("--updates", type=int, default=500)
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    start = asked.folder / "start"
+    runs = {"start": train(start, "mle", {"TRAIN_STEPS": asked.start_steps})}
+    for seed in map(int, asked.seeds.split(",")):
+        for recipe in asked.recipes.split(","):
+            settings = {"TRAIN_STEPS": asked.updates, "RANDOM_SEED": seed}
+            if recipe in ("online_iqlearn", "gail", "gad", "grpo"):
+                settings["PROMPT_SEED"] = 1000 + seed
+            settings["INITIAL_CHECKPOINT_PATH"] = str(start)
+            name = f"{recipe}-{seed}"
+            runs[name] = train(asked.folder / name, recipe, settings)
+            runs[name]["settings"]["INITIAL_CHECKPOINT_PATH"] = "the run called start"
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}"
+    print(json.dumps({"commit": commit.stdout.strip(), "machine": machine, "runs": runs}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
