@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import configuration, objectives, soft_q, training
+from lmirl_jax import configuration, objectives, online, soft_q, training
 from lmirl_jax.training.state import init_params
 
 SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
@@ -150,6 +150,36 @@ def test_training_runs_build_every_argument(name):
     assert (sampled.temperature, sampled.generator.num_samples, sampled.label) == (1.0, 4, "sampled")
     assert greedy.generator.batch_size == sampled.generator.batch_size > 1 and len(sampled.data) == 100
     assert arguments["data"].num_examples > 1000
+
+
+ONLINE = {
+    "online_iqlearn": (online.OnlineIQLearn, None, ()),
+    "gail": (online.PolicyGradient, online.Adversary, ("value", "discriminator")),
+    "gad": (online.PolicyGradient, online.PairwiseAdversary, ("discriminator",)),
+    "grpo": (online.PolicyGradient, online.RewardFunction, ()),
+}
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_online_runs_build_their_learner(name):
+    """On the embedded task by default, with as many own answers as demonstrations, whatever a prompt's share of them."""
+    configuration.load([f"gin/runs/{name}.gin"], ["MODEL_DIR = '/unused'", "BATCH_SIZE = 32"])
+    learner = gin.get_bindings(training.train)["learner"]
+    kind, reward, heads = ONLINE[name]
+    assert isinstance(learner, kind) and learner.rollouts.rows == 32
+    assert learner.rollouts.prompts.task.name == "number_paths"
+    if reward is not None:
+        assert isinstance(learner.reward, reward) and learner.heads == heads
+
+
+def test_ppo_and_leave_one_out_are_settings_of_grpo():
+    settings = ["MODEL_DIR = '/unused'", "SAMPLES_PER_PROMPT = 1", "ADVANTAGES = @objectives.gae"]
+    configuration.load(["gin/runs/grpo.gin"], settings)
+    assert gin.get_bindings(training.train)["learner"].heads == ("value",)
+    configuration.load(
+        ["gin/runs/grpo.gin"], ["MODEL_DIR = '/unused'", "ADVANTAGES = @objectives.leave_one_out"]
+    )
+    assert gin.get_bindings(training.train)["learner"].rollouts.samples_per_prompt == 4
 
 
 @pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin", "gin/runs/quickstart_eval.gin"])
