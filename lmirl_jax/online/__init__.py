@@ -4,7 +4,8 @@ from lmirl_jax.online.adversary import Adversary, PairwiseAdversary
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.iqlearn import OnlineIQLearn, online_step
 from lmirl_jax.online.policy_gradient import PolicyGradient
-from lmirl_jax.online.policy_gradient_step import Loss, policy_gradient_step
+from lmirl_jax.online.policy_gradient_step import policy_gradient_step
+from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.online.reward_sources import RewardFunction
 from lmirl_jax.online.rollouts import Rollouts, Sampler, num_prompts
 

@@ -19,7 +19,8 @@ from lmirl_jax.online import replay
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
-from lmirl_jax.online.policy_gradient_step import Loss, policy_gradient_step
+from lmirl_jax.online.policy_gradient_step import policy_gradient_step
+from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.online.reward_sources import RewardFunction
 from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.training import Setting, TrainState, Updates

@@ -36,10 +36,10 @@ def prompts():
 def updates_of():
     """Makes some updates with a learner: the last state, and the metrics of each."""
 
-    def run(learner, mesh=None, steps=2, microbatches=1, rows=16, model=MODEL):
+    # Adam divides rounding by rounding where a gradient is all but 0: equalities are compared without it.
+    def run(learner, mesh=None, steps=2, microbatches=1, rows=16, model=MODEL, optimizer=optax.sgd(0.1)):
         mesh = mesh or mesh_of(1, 1, 1, 1)
-        # Adam divides rounding by rounding where a gradient is all but 0: equalities are compared without it.
-        setting = Setting(model, optax.sgd(0.1), mesh, jax.random.key(0), rows, microbatches)
+        setting = Setting(model, optimizer, mesh, jax.random.key(0), rows, microbatches)
         with sharding.use(mesh):
             updates = learner.start(setting)
             state = init_state(updates.shardings, model, setting.optimizer, setting.key, extra=updates.extra)

@@ -1,0 +1,118 @@
+"""What a policy gradient minimises: on own answers, and on demonstrations beside them."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
+from lmirl_jax.online.experience import flat, joined
+from lmirl_jax.online.gauges import sample_sums
+from lmirl_jax.training import SoftQConfig
+from lmirl_jax.training.step import Sums, policy_sums, read_soft_q, total
+from lmirl_jax.types import Batch, Schedule, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The policy's loss, on each token of its own answers and of demonstrations.
+
+    Args:
+        advantages: an estimator: `objectives.gae` (asks for `values`), `leave_one_out` or `group_relative`.
+        clip: how far below 1 the ratio of a token's probabilities may fall before it is pushed no further.
+        clip_high: how far above 1; None: as `clip`.
+        whiten: shift and scale the advantages of a batch to mean 0 and standard deviation 1.
+        kl_weight: of the divergence to the policy that the run began with, a number or a schedule of the updates made.
+        entropy_weight: of the policy's entropy on its own answers.
+        mle_weight: of the likelihood of demonstrations; 0 leaves them out.
+        soft_q_config: how soft Q-values are read off the hidden states.
+    """
+
+    advantages: Callable[..., Array]
+    clip: float = 0.2
+    clip_high: float | None = None
+    whiten: bool = True
+    kl_weight: float | Schedule = 0.0
+    entropy_weight: float = 0.0
+    mle_weight: float = 0.0
+    soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
+
+    def __post_init__(self):
+        if not callable(self.advantages):
+            raise UserError(
+                f"ADVANTAGES={self.advantages!r} is no estimator: use @objectives.gae or @objectives.group_relative"
+            )
+        for name in ("clip", "clip_high", "kl_weight", "entropy_weight", "mle_weight"):
+            value = getattr(self, name)
+            special = value is None if name == "clip_high" else name == "kl_weight" and callable(value)
+            if not special and not (isinstance(value, (int, float)) and value >= 0):
+                may_be = ", or a schedule" if name == "kl_weight" else ""
+                raise UserError(f"{name.upper()}={value!r} must be a number of 0 or more{may_be}")
+
+    @property
+    def needs_values(self) -> bool:
+        return "values" in inspect.signature(self.advantages).parameters
+
+    @property
+    def needs_reference(self) -> bool:
+        return callable(self.kl_weight) or self.kl_weight > 0
+
+
+def policy_loss(
+    model: Any,
+    loss: Loss,
+    kl_weight: Float[Array, ""],
+    counts: tuple[Float[Array, ""], Float[Array, ""]],
+    parts: int,
+    expert: Batch | None,
+    answers: Batch,
+    written: Float[Array, "prompts samples length"],
+    advantages: Float[Array, "prompts samples length"],
+    reference: Float[Array, "prompts samples length"] | None,
+) -> tuple[Float[Array, ""], Sums]:
+    """What a part of the batch adds to the loss, and the sums that are watched.
+
+    Args:
+        model: the policy.
+        loss: its settings.
+        kl_weight: of this update.
+        counts: sampled and expert tokens of the whole batch.
+        parts: of the batch.
+        expert: demonstrations, [rows, ...]; None where they are left out.
+        answers: sampled ones, [prompts, samples, ...].
+        written: log-probabilities of their tokens under the policy that wrote them, in nats.
+        advantages: of their tokens.
+        reference: log-probabilities of their tokens under the first policy, in nats; None without the KL.
+
+    Returns:
+        The loss, and sums with the weights to divide them by.
+    """
+    answers, written, advantages, reference = flat((answers, written, advantages, reference))
+    rows, length = written.shape
+    batch = answers if expert is None else joined(expert, answers)
+    everything = read_soft_q(model, batch, None, loss.soft_q_config)
+    out = jax.tree.map(lambda x: x[-rows:, :length], everything)
+    log_probs, weights = out.q - out.v, answers.weights
+    clips = {"clip": loss.clip, "clip_high": loss.clip_high}
+    gradient = clipped_policy_gradient(log_probs, written, advantages, **clips)
+    per_token = gradient - loss.entropy_weight * out.entropy
+    sums = {
+        "loss_policy": total(gradient, weights),
+        "clip_share": total(clip_share(log_probs, written, advantages, **clips), weights),
+        **sample_sums(out, answers, written, jnp.ones(rows)),
+    }
+    if reference is not None:
+        per_token += kl_weight * kl_to_reference(log_probs, reference)
+        sums["kl"] = total(kl_estimate(log_probs, reference), weights)
+    value = jnp.sum(weights * per_token) / counts[0]
+    if expert is not None:
+        shown = jax.tree.map(lambda x: x[:-rows, : expert.weights.shape[1]], everything)
+        sums["loss_mle"] = total(mle(shown), expert.weights)
+        sums |= policy_sums(shown, expert)
+        value += loss.mle_weight * sums["loss_mle"][0] / counts[1]
+    # The parts' losses add up to the loss.
+    return value, jax.lax.stop_gradient(sums | {"loss": (value, jnp.asarray(1.0 / parts))})
