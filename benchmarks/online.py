@@ -1,13 +1,14 @@
 """Seconds of online updates against MLE's, sampling apart; and the compiler's memory of three networks against one.
 
     launch/local.sh python benchmarks/online.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=7]
-        [--remat=none] [--memory_only]
+        [--remat=none] [--memory_only [--compile_for=v5e:2x2 --mesh=1,4,1]]
 
 T5 1.1 with random parameters in float32, as many own answers as demonstrations, all of full length: such a policy draws EOS
 once in 32,000 tokens. Forms take turns; medians, and ratios to MLE's update turn by turn. `online` is the update on both
 kinds of rows and `sampling` the drawing of the answers, so that a run that draws every k updates pays
 `online + sampling / k`. GAIL's update is that of policy, value and discriminator, with the first policy for its KL.
-Memory is the compiler's: what a compiled update takes in and gives back, and what it needs in between.
+Memory is the compiler's: what a compiled update takes in and gives back, and what it needs in between; of each chip where
+--compile_for asks the TPU compiler, with no TPU at hand (`pip install libtpu`).
 """
 
 import argparse
@@ -95,16 +96,29 @@ class Timed:
         return time.perf_counter() - began
 
 
+def topology_mesh(options) -> jax.sharding.Mesh:
+    """Chips that are not there."""
+    from jax.experimental import topologies
+
+    sizes = tuple(map(int, options.mesh.split(",")))
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=options.compile_for).devices
+    return jax.sharding.Mesh(
+        np.asarray(chips[: np.prod(sizes)]).reshape(sizes),
+        ("data", "fsdp", "tensor"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+    )
+
+
 def memory(learner, setting, batch) -> dict[str, float]:
     """Of a compiled update, in MB."""
     updates = learner.start(setting)
-    found = updates.step.lower(updates.shapes, batch).compile().memory_analysis()
+    with sharding.use(setting.mesh):
+        found = updates.step.lower(updates.shapes, batch).compile().memory_analysis()
     kept, between = found.argument_size_in_bytes, found.temp_size_in_bytes
     return {"state and batch": round(kept / 1e6), "in between": round(between / 1e6)}
 
 
-def timed(options, setting, batch) -> dict:
-    made = learners(options)
+def timed(options, made, setting, batch) -> dict:
     chosen = [name for name in options.forms.split(",") if name != "sampling"]
     forms = {name: Timed(made[name], setting, batch) for name in chosen}
     calls = {name: form.update for name, form in forms.items()}
@@ -137,17 +151,22 @@ def main() -> None:
     parser.add_argument("--size", default="small")
     parser.add_argument("--remat", default="none")
     parser.add_argument("--forms", default="mle,iqlearn,online,sampling,gail")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--memory_only", action="store_true")
+    parser.add_argument("--compile_for")
+    parser.add_argument("--mesh", default="1,4,1")
     for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 7}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'float32'", f"REMAT = {options.remat!r}"]
+    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1"]
+    settings += [f"DTYPE = {options.dtype!r}", f"REMAT = {options.remat!r}"]
     configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
-    model, mesh = configuration.macro("MODEL"), sharding.make_mesh()
+    model = configuration.macro("MODEL")
+    mesh = topology_mesh(options) if options.compile_for else sharding.make_mesh()
     setting = training.Setting(model, training.adafactor(1e-3), mesh, jax.random.key(0), options.batch)
-    batch = sharding.to_global(
-        mesh, fixed_batch(options.batch, options.inputs, options.targets), options.batch
-    )
+    batch = fixed_batch(options.batch, options.inputs, options.targets)
+    if not options.memory_only:
+        batch = sharding.to_global(mesh, batch, options.batch)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -156,13 +175,12 @@ def main() -> None:
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
     }
-    with sharding.use(mesh):
-        if options.memory_only:
-            result["memory_mb"] = {
-                name: memory(learner, setting, batch) for name, learner in learners(options).items()
-            }
-        else:
-            result |= timed(options, setting, batch)
+    made = learners(options)
+    if options.memory_only:
+        result["memory_mb"] = {name: memory(learner, setting, batch) for name, learner in made.items()}
+    else:
+        with sharding.use(mesh):
+            result |= timed(options, made, setting, batch)
     print(json.dumps(result, indent=2))
 
 
