@@ -1,7 +1,7 @@
 """What each recipe that learns from the policy's own answers does to one MLE run, beside going on with MLE or IQLearn.
 
     launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=all] [--seeds=0] [--start_steps=1000]
-        [--updates=500] [--setting=NAME=VALUE ...]
+        [--updates=300] [--setting=NAME=VALUE ...]
 
 Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
 sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
@@ -22,10 +22,15 @@ from pathlib import Path
 import jax
 
 SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}  # The policy gradients' own.
+RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}  # Of lambda, as online.
 RECIPES = {
     "mle": (["runs/quickstart", "objectives/mle"], {}),
     "mle_slowly": (["runs/quickstart", "objectives/mle"], SLOWLY),
-    "iqlearn": (["runs/quickstart", "objectives/iqlearn"], {}),
+    "iqlearn": (
+        ["runs/quickstart", "objectives/iqlearn"],
+        {"TD_WEIGHT": "@training.delayed_constant()"}
+        | {f"training.delayed_constant.{name}": value for name, value in RAMP.items()},
+    ),
     "online_iqlearn": (["runs/online_iqlearn"], {}),
     "gail": (["runs/gail"], {}),
     "gad": (["runs/gad"], {}),
@@ -40,7 +45,8 @@ def train(folder: Path, recipe: str, settings: dict) -> dict:
     files, own = RECIPES[recipe]
     settings = {**own, **settings, "EVAL_PERIOD": settings["TRAIN_STEPS"], "EVALUATOR_NUM_EXAMPLES": None}
     given = [f"--gin_file=gin/{name}.gin" for name in files]
-    given += [f"--gin.{name}={value!r}" for name, value in ({"MODEL_DIR": str(folder)} | settings).items()]
+    for name, value in ({"MODEL_DIR": str(folder)} | settings).items():
+        given.append(f"--gin.{name}={value if str(value).startswith('@') else repr(value)}")
     began = time.monotonic()
     with open(folder.parent / f"{folder.name}.log", "a") as log:
         subprocess.run([sys.executable, "-m", "lmirl_jax", "train", *given], stderr=log, check=True)
@@ -77,7 +83,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--start_steps", type=int, default=1000)
-    parser.add_argument("--updates", type=int, default=500)
+    parser.add_argument("--updates", type=int, default=300)
     return parser.parse_args()
 
 
