@@ -1,5 +1,6 @@
 """The trainer as a whole: resumed equals uninterrupted, what a run's folder holds, and what stops it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -106,6 +107,16 @@ def test_resumed_on_another_mesh(uninterrupted, tmp_path):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), jax.device_get(state.params), params
     )
+
+
+def test_what_a_learner_sees_go_wrong_is_said(tmp_path, capfd):
+    class Alarmed(training.Offline):
+        def start(self, setting):
+            updates = super().start(setting)
+            return dataclasses.replace(updates, alarm=lambda metrics: f"the loss is {metrics['loss'] > 0}")
+
+    train(tmp_path, train_steps=1, learner=Alarmed(objectives.mle))
+    assert "train: warning: at step 1 the loss is True\n" in capfd.readouterr().err
 
 
 def test_a_finished_run_is_left_alone(uninterrupted, capfd):
