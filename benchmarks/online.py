@@ -21,23 +21,12 @@ import time
 
 import jax
 import numpy as np
+from train_step import fixed_batch
 
 from lmirl_jax import configuration, objectives, online, sharding, training
 from lmirl_jax.training.state import init_state
-from lmirl_jax.types import Batch
 
 NEVER = 10**9  # Updates between draws: what is timed is one or the other.
-
-
-def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
-    generator = np.random.default_rng(0)
-    encoder = generator.integers(3, 32000, (rows, inputs)).astype(np.int32)
-    decoder = generator.integers(3, 32000, (rows, targets)).astype(np.int32)
-    decoder[:, -1] = 1
-    ones = np.ones((rows, targets), np.float32)
-    discounts = ones.copy()
-    discounts[:, -1] = 0
-    return Batch(encoder, np.pad(decoder, ((0, 0), (1, 0)))[:, :-1], decoder, ones, discounts, ones)
 
 
 class Prompts:

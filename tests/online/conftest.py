@@ -1,6 +1,4 @@
-"""What the learners' tests share: a tiny model without dropout, prompts in memory, and some updates on a mesh."""
-
-import dataclasses
+"""What the learners' tests share: some updates on a mesh."""
 
 import jax
 import optax
@@ -9,27 +7,8 @@ import pytest
 from lmirl_jax import sharding
 from lmirl_jax.training.learner import Setting
 from lmirl_jax.training.state import init_state
-from tests.training.fakes import TINY, FakeData, global_batch, mesh_of
-
-MODEL = dataclasses.replace(TINY, dropout_rate=0.0)
-
-
-class Prompts(FakeData):
-    """The fake training set, as prompts that can be read: a text is its tokens as numbers."""
-
-    def __init__(self, batch_size: int = 16):
-        super().__init__(batch_size)
-        self.lengths = {"inputs": 7, "targets": 6}
-
-    def decode_inputs(self, tokens) -> str:
-        return " ".join(str(int(token)) for token in tokens if token)
-
-    decode = decode_inputs
-
-
-@pytest.fixture(scope="session")
-def prompts():
-    return Prompts
+from tests.online.fakes import MODEL
+from tests.training.fakes import global_batch, mesh_of
 
 
 @pytest.fixture(scope="session")

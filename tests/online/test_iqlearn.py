@@ -1,7 +1,6 @@
 """Online IQLearn: what it is at the ends of its scale, on any mesh and in parts, and resumed."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,9 @@ from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.replay import Replay
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import UserError
-from tests.online.conftest import MODEL, Prompts
-from tests.training.fakes import TINY, FakeData, make_batch, mesh_of
+from tests.online import fakes
+from tests.online.fakes import MODEL, Prompts, lines
+from tests.training.fakes import TINY, make_batch, mesh_of
 
 KEY = jax.random.key(0)
 
@@ -106,21 +106,8 @@ def test_answers_are_drawn_when_due_and_grow_old(updates_of):
 
 
 def train(model_dir, train_steps=5, **changes):
-    settings = {
-        "model": TINY,
-        "learner": learner(sample_every=2, replay_size=32),
-        "optimizer": training.adamw(1e-2),
-        "data": FakeData(),
-        "mesh": mesh_of(2, 2, 1, 1),
-        "checkpoint": training.CheckpointConfig(period=1),
-        "tensorboard": False,
-    }
-    return training.train(model_dir=str(model_dir), train_steps=train_steps, **settings | changes)
-
-
-def lines(model_dir):
-    found = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in found]
+    settings = {"model": TINY, "learner": learner(sample_every=2, replay_size=32)}
+    return fakes.train(model_dir, train_steps, **settings | changes)
 
 
 def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):

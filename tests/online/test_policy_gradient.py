@@ -1,7 +1,5 @@
 """The policy-gradient learner: every recipe on any mesh and in parts, at chance, resumed, and whether it learns at all."""
 
-import json
-
 import jax
 import numpy as np
 import optax
@@ -10,8 +8,9 @@ import pytest
 from lmirl_jax import objectives, online, training
 from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.types import UserError
-from tests.online.conftest import MODEL, Prompts
-from tests.training.fakes import FakeData, mesh_of
+from tests.online import fakes
+from tests.online.fakes import MODEL, Prompts, lines
+from tests.training.fakes import mesh_of
 
 
 def favourite(prompt: str, answer: str) -> float:
@@ -128,21 +127,8 @@ def test_a_reward_function_is_learnt(updates_of):
 
 
 def train(model_dir, train_steps=4, **changes):
-    settings = {
-        "model": MODEL,
-        "learner": gail(rollouts={"sample_every": 2}),
-        "optimizer": training.adamw(1e-2),
-        "data": FakeData(),
-        "mesh": mesh_of(2, 2, 1, 1),
-        "checkpoint": training.CheckpointConfig(period=1),
-        "tensorboard": False,
-    }
-    return training.train(model_dir=str(model_dir), train_steps=train_steps, **settings | changes)
-
-
-def lines(model_dir):
-    found = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("timing/")} for line in found]
+    settings = {"model": MODEL, "learner": gail(rollouts={"sample_every": 2})}
+    return fakes.train(model_dir, train_steps, **settings | changes)
 
 
 def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):

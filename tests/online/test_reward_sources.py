@@ -8,7 +8,7 @@ from lmirl_jax import sharding
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.reward_sources import RewardFunction
 from lmirl_jax.types import UserError
-from tests.online.conftest import Prompts
+from tests.online.fakes import Prompts
 from tests.training.fakes import mesh_of
 
 INPUTS = jnp.array([[7, 8, 0], [9, 0, 0]])
