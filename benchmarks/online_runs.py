@@ -47,13 +47,19 @@ def train(folder: Path, recipe: str, settings: dict) -> dict:
     given = [f"--gin_file=gin/{name}.gin" for name in files]
     for name, value in ({"MODEL_DIR": str(folder)} | settings).items():
         given.append(f"--gin.{name}={value if str(value).startswith('@') else repr(value)}")
-    began = time.monotonic()
-    with open(folder.parent / f"{folder.name}.log", "a") as log:
-        subprocess.run([sys.executable, "-m", "lmirl_jax", "train", *given], stderr=log, check=True)
-    seconds = time.monotonic() - began
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    print(f"{folder.name}: {seconds:.0f} s", file=sys.stderr)
+    lines = metrics(folder)
+    if not lines or lines[-1]["step"] < settings["TRAIN_STEPS"]:
+        began = time.monotonic()
+        with open(folder.parent / f"{folder.name}.log", "a") as log:
+            subprocess.run([sys.executable, "-m", "lmirl_jax", "train", *given], stderr=log, check=True)
+        print(f"{folder.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+        lines = metrics(folder)
     return {"settings": settings} | read(lines)
+
+
+def metrics(folder: Path) -> list[dict]:
+    file = folder / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def read(lines: list[dict]) -> dict:
