@@ -1,7 +1,7 @@
 """What each recipe that learns from the policy's own answers does to one MLE run, beside going on with MLE or IQLearn.
 
-    launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=all] [--seeds=0] [--start_steps=1000]
-        [--updates=300] [--setting=NAME=VALUE ...]
+    launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=mle,gail,...] [--seeds=0] [--start_steps=1000]
+        [--updates=300]
 
 Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
 sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
@@ -111,7 +111,9 @@ def main() -> None:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
     machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}"
-    print(json.dumps({"commit": commit.stdout.strip(), "machine": machine, "runs": runs}, indent=1))
+    command = f"--recipes={asked.recipes} --seeds={asked.seeds} --start_steps={asked.start_steps} --updates={asked.updates}"
+    result = {"command": command, "commit": commit.stdout.strip(), "machine": machine, "runs": runs}
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
