@@ -69,10 +69,11 @@ class Rollouts:
             raise UserError(
                 f"REPLAY_SIZE={size!r} must be a multiple of the {self.rows} answers of a draw (SAMPLE_BATCH_SIZE), or None"
             )
-        if self.max_age is not None and not self.max_age >= self.sample_every - 1:
+        age = self.max_age
+        if age is not None and not (isinstance(age, int) and age >= self.sample_every - 1):
             raise UserError(
-                f"REPLAY_MAX_AGE={self.max_age!r} leaves no answers to learn from before the next draw: it must be at least "
-                f"SAMPLE_EVERY - 1 = {self.sample_every - 1}, or None"
+                f"REPLAY_MAX_AGE={age!r} leaves no answers to learn from before the next draw: it must be a whole number of at "
+                f"least SAMPLE_EVERY - 1 = {self.sample_every - 1}, or None"
             )
 
     @property
