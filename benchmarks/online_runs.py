@@ -1,7 +1,7 @@
 """What each recipe that learns from the policy's own answers does to one MLE run, beside going on with MLE or IQLearn.
 
-    launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=mle,gail,...] [--seeds=0] [--start_steps=1000]
-        [--updates=300]
+    launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=mle,gail,...] [--seeds=0]
+        [--start_steps=1000] [--updates=300]
 
 Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
 sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
