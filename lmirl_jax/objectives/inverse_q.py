@@ -116,9 +116,9 @@ def online_weights(
     td_weight lambda / (1 - alpha) and penalty weights 1 and alpha / (1 - alpha), which for chi-squared is the same; these
     weights keep the equality with offline, for every divergence.
     """
-    if not 0 <= alpha < 1:
+    if not (isinstance(alpha, (int, float)) and 0 <= alpha < 1):
         raise UserError(
-            f"objectives.online_weights: alpha = {alpha} is not in [0, 1); 0.1 is usual, 0 learns from the expert alone"
+            f"objectives.online_weights: alpha = {alpha!r} is not in [0, 1); 0.1 is usual, 0 learns from the expert alone"
         )
     from_expert = 1 - from_samples
     return OnlineWeights(

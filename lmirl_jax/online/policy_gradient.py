@@ -49,6 +49,11 @@ class PolicyGradient:
     share_trunk: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.reward, (RewardFunction, Adversary, PairwiseAdversary)):
+            raise UserError(
+                f"REWARD={self.reward!r} is no reward: use @online.RewardFunction(), @online.Adversary() or "
+                "@online.PairwiseAdversary()"
+            )
         clipped_policy_gradient(*[jnp.zeros((1, 1))] * 3, clip=self.loss.clip, clip_high=self.loss.clip_high)
         rollouts, loss = self.rollouts, self.loss
         if rollouts.draws > 1:
