@@ -147,8 +147,8 @@ class TrainIterator:
         """
         if state["dataset"] != self._fingerprint:
             raise UserError(
-                "the checkpoint was trained on other data, or in another order (task, vocabulary, RANDOM_SEED): use a "
-                "new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
+                "the checkpoint was trained on other data, or in another order (task, vocabulary, RANDOM_SEED, PROMPT_SEED): use "
+                "a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
             )
         self.close()
         self._next_index = int(state["next_index"])
