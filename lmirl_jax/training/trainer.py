@@ -88,6 +88,8 @@ def train(
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
+    if initial_checkpoint_path is not None and not _has_checkpoints(model_dir):
+        find_checkpoint(initial_checkpoint_path)
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
         directory, setting, updates, batches, train_steps, evaluations, Best(best), eval_period, log_period
@@ -117,7 +119,6 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         return state, newest
     params = None
     if initial_checkpoint_path is not None:
-        # A wrong path is found before anything is computed.
         initial = find_checkpoint(initial_checkpoint_path)
         params = load_params(initial, updates.shapes.params, updates.shardings.params)
     elif updates.from_scratch is not None and jax.process_index() == 0:
@@ -126,6 +127,11 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         updates.shardings, setting.model, setting.optimizer, setting.key, params, updates.extra
     )
     return state, 0
+
+
+def _has_checkpoints(model_dir: Any) -> bool:
+    """Whether the run goes on from one of its own, and needs no other."""
+    return isinstance(model_dir, str) and (files.absolute(model_dir) / "checkpoints").is_dir()
 
 
 def _check(whole_numbers: Mapping[str, Any], model: ModelConfig, data: TrainData) -> None:

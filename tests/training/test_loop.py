@@ -234,8 +234,10 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
     ],
 )
 def test_settings_that_do_not_fit(tmp_path, changes, message):
+    """No folder is left behind."""
     with pytest.raises(UserError, match=message):
-        train(tmp_path, **changes)
+        train(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written():
@@ -247,8 +249,6 @@ def test_a_folder_that_cannot_be_written():
 
 
 def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
-    import dataclasses
-
     folder, _ = uninterrupted
     wider = dataclasses.replace(TINY, vocab_size=256)
     with pytest.raises(UserError, match=r"logits_dense/kernel is 16x128 there and 16x256 here; .*vocabulary"):
