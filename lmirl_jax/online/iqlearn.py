@@ -14,8 +14,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+import lmirl_jax.online.replay as replay
 from lmirl_jax.objectives import mle, online_weights
-from lmirl_jax.online import replay
 from lmirl_jax.online.experience import as_batch, joined
 from lmirl_jax.online.gauges import sample_sums
 from lmirl_jax.online.rollouts import Rollouts, Sampler

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
+import lmirl_jax.online.replay as replay
 from lmirl_jax import sharding
 from lmirl_jax.objectives import clipped_policy_gradient
-from lmirl_jax.online import replay
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int, Key
 
+import lmirl_jax.online.replay as replay
 from lmirl_jax import decoding, sharding
-from lmirl_jax.online import replay
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.types import Batch, TrainData, UserError
