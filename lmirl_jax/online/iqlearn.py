@@ -32,7 +32,7 @@ from lmirl_jax.training.step import (
     total,
     updated,
 )
-from lmirl_jax.types import Batch, Objective, Schedule
+from lmirl_jax.types import Batch, Objective, Schedule, SoftQ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +153,7 @@ def online_step(
 
     def loss_of_part(params: Any, part: Any, keys: Key[Array, " rows"]) -> tuple[Float[Array, ""], Sums]:
         batch, written, from_samples = part
-        model = nnx.merge(graph, params)
-        out = read_soft_q(model, batch, keys, soft_q_config)
+        out = read_soft_q(nnx.merge(graph, params), batch, keys, soft_q_config)
         of_samples = jnp.broadcast_to(from_samples[:, None], batch.weights.shape)
         weights = online_weights(of_samples, alpha=alpha, rescale=rescale)
         per_token = objective(
@@ -164,20 +163,9 @@ def online_step(
             mle_weight=weights.mle_weight,
             penalty_weight=weights.penalty_weight,
         )
-        own = dataclasses.replace(batch, weights=batch.weights * of_samples)
-        shown = dataclasses.replace(batch, weights=batch.weights * (1 - of_samples))
-        losses = {
-            "loss_expert": total(per_token, shown.weights),
-            "loss_samples": total(per_token, own.weights),
-        }
-        watched = {
-            "loss_mle": total(mle(out), shown.weights),
-            **policy_sums(out, shown),
-            "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), shown.weights),
-            **sample_sums(out, own, written, from_samples),
-        }
-        loss = losses["loss_expert"][0] / expert_tokens + losses["loss_samples"][0] / sampled_tokens
-        return loss, losses | jax.lax.stop_gradient(watched)
+        sums = _sums(out, per_token, batch, of_samples, written)
+        loss = sums["loss_expert"][0] / expert_tokens + sums["loss_samples"][0] / sampled_tokens
+        return loss, jax.lax.stop_gradient(sums)
 
     gradient = jax.grad(loss_of_part, has_aux=True)
     keys = row_keys(key, state.step, rows)
@@ -189,3 +177,23 @@ def online_step(
     metrics |= {"loss": loss, "loss_td": loss - metrics["loss_mle"]}
     metrics |= {"samples/age": jnp.mean(ages.astype(jnp.float32)), "td_weight": now}
     return state, metrics | {"target_tokens": expert_tokens}
+
+
+def _sums(
+    out: SoftQ,
+    per_token: Float[Array, "rows length"],
+    batch: Batch,
+    of_samples: Float[Array, "rows length"],
+    written: Float[Array, "rows length"],
+) -> Sums:
+    """The two losses and all gauges, the expert's tokens and the sampled ones apart."""
+    own = dataclasses.replace(batch, weights=batch.weights * of_samples)
+    shown = dataclasses.replace(batch, weights=batch.weights * (1 - of_samples))
+    return {
+        "loss_expert": total(per_token, shown.weights),
+        "loss_samples": total(per_token, own.weights),
+        "loss_mle": total(mle(out), shown.weights),
+        **policy_sums(out, shown),
+        "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), shown.weights),
+        **sample_sums(out, own, written, of_samples[:, 0]),
+    }
