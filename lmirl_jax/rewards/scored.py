@@ -1,0 +1,87 @@
+"""What a checkpoint makes of one answer: a line of `lmirl score`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lmirl_jax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """An answer to a prompt with its rewards, token by token and as a whole; in nats.
+
+    Token t of `tokens` (EOS included) has the text `pieces[t]`, which is `targets[slice(*offsets[t])]`; EOS has none.
+
+    Args:
+        example: the number of the prompt where it came from, 0 for the first; all answers to it share that number.
+        candidate: the number of the answer among them.
+        inputs: the prompt.
+        targets: the answer that was scored.
+        reference: the answer that the prompt's author gave, where the scored one is another.
+        id: what the source called the example, if it did.
+        truncated: whether the answer lacks its EOS: then the last token has no reward.
+        tokens: of the answer.
+        pieces: their texts.
+        offsets: where each begins and ends in `targets`, in characters.
+        q: soft Q-value of each token, q_t.
+        v: soft value of the state before it, v_t.
+        reward: r_t = q_t - gamma * v_{t+1}, after correction and shaping where these were asked for; None where the
+            token has none.
+        log_prob: log pi_t = q_t - v_t.
+        entropy: of the policy before the token.
+        reference_log_prob: of the token under the reference policy, where there was one.
+        total: the return, sum_t gamma^t r_t over tokens that have a reward; `return` in files.
+        normalised_return: the return over the number of these tokens.
+        centred_return: the return less the mean return of the prompt's answers; None where there is one alone.
+        v_0: the value of the prompt.
+        log_likelihood: sum_t log pi_t.
+        metrics: of the answer, as the task measures it against the reference.
+    """
+
+    example: int
+    candidate: int
+    inputs: str
+    targets: str
+    reference: str | None
+    id: str | None
+    truncated: bool
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    q: tuple[float, ...]
+    v: tuple[float, ...]
+    reward: tuple[float | None, ...]
+    log_prob: tuple[float, ...]
+    entropy: tuple[float, ...]
+    reference_log_prob: tuple[float, ...] | None
+    total: float
+    normalised_return: float
+    centred_return: float | None
+    v_0: float
+    log_likelihood: float
+    metrics: Mapping[str, float]
+
+    def to_row(self) -> dict[str, Any]:
+        """JSON, with `return` for `total`."""
+        row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        named = {"return" if name == "total" else name: value for name, value in row.items()}
+        return named | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], where: str) -> "Scored":
+        """The inverse of `to_row`.
+
+        Raises:
+            UserError: the row is no line of `lmirl score`; it says `where`.
+        """
+        names = {"return" if field.name == "total" else field.name for field in dataclasses.fields(cls)}
+        missing = sorted(names - set(row))
+        if missing:
+            raise UserError(
+                f"{where}: no {', '.join(missing)}, so this is no line of lmirl score: name a file that it wrote"
+            )
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        values["offsets"] = tuple((begin, end) for begin, end in row["offsets"])
+        values["total"] = values.pop("return")
+        return cls(**{name: values[name] for name in names - {"return"} | {"total"}})
