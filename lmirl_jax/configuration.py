@@ -111,6 +111,21 @@ def resolved() -> str:
 
 
 @contextlib.contextmanager
+def put_aside() -> Iterator[None]:
+    """Within it another configuration may be loaded and used, even while this one is being resolved; then this one is back."""
+    kept = gin.config._CONFIG, gin.config._SINGLETONS, gin.config._OPERATIVE_CONFIG, gin.config._IMPORTS
+    before, locked = [copy.copy(part) for part in kept], gin.config_is_locked()
+    try:
+        with gin.config_scope(None):
+            yield
+    finally:
+        for part, own in zip(kept, before, strict=True):
+            part.clear()
+            part.update(own)
+        gin.config._set_config_is_locked(locked)
+
+
+@contextlib.contextmanager
 def _looking_in(paths: list[str]) -> Iterator[None]:
     """Gin looks for files in these folders only.
 

@@ -25,7 +25,8 @@ FLOORS = {
     "rewards": 7,
     "interop": 7,
     "configuration": 8,
-    "cli": 9,
+    "runs": 9,
+    "cli": 10,
 }
 # Files that are part of another's room.
 ROOMS = {

@@ -45,16 +45,11 @@ def add_run(flags: Flags, path: str) -> epath.Path:
     Returns:
         The checkpoint's folder: the path itself, or the newest in it.
     """
+    from lmirl_jax import runs
     from lmirl_jax.training import checkpoints
-    from lmirl_jax.types import UserError
 
     checkpoint = checkpoints.find_checkpoint(path)
-    config = checkpoint.parent.parent / "config.gin"
-    if not config.is_file():
-        raise UserError(
-            f"no {config}: a run writes it beside its checkpoints/; give the run's settings with --gin_file and "
-            f"copy them there"
-        )
+    config = runs.config_file(checkpoint)
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
     _set_data_folders(flags)
     return checkpoint

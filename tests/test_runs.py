@@ -1,0 +1,83 @@
+"""A run is loaded as its own config.gin says, in the midst of another configuration, and leaves that as it was."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import seqio
+from flax import nnx
+
+from lmirl_jax import configuration, data, runs, sharding, soft_q
+from lmirl_jax.types import UserError
+from tests.fakes import make_run
+from tests.training.fakes import global_batch, mesh_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "one", "DISCOUNT = 0.9")
+
+
+def test_it_has_what_its_own_configuration_says(run):
+    mesh = mesh_of(4, 2, 2, 1)
+    loaded = runs.load(str(run), mesh)
+    assert str(loaded) == str(run / "checkpoints" / "3")
+    assert loaded.lengths == {"inputs": 8, "targets": 23} and loaded.discount == 0.9
+    assert loaded.task.name == "number_paths" and loaded.mesh is mesh
+    assert {leaf.sharding.mesh for leaf in jax.tree.leaves(loaded.params)} == {mesh}
+    with sharding.use(mesh):
+        read = jax.jit(lambda params, batch: soft_q.of_model(nnx.merge(loaded.graph, params), batch).v)
+        assert np.isfinite(np.asarray(read(loaded.params, global_batch(mesh, rows=4)))).all()
+
+
+def test_it_may_be_loaded_while_another_configuration_is_resolved(run, tmp_path):
+    other = tmp_path / "other.gin"
+    other.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from lmirl_jax import data\nfrom lmirl_jax import online\nfrom lmirl_jax import runs\n"
+        "from lmirl_jax import sharding\n"
+        f"PATH = '{run}'\nBATCH_SIZE = 3\nTASK_FEATURE_LENGTHS = {{'inputs': 5, 'targets': 4}}\n"
+        "TASK = @reward/data.get_task()\nreward/data.get_task.mixture_or_task_name = 'number_paths'\n"
+        "reward/runs.load.path = %PATH\nreward/runs.load.task = %TASK\nreward/runs.load.mesh = %MESH\n"
+        "MESH = @sharding.make_mesh()\n"
+        "REWARD = @reward/runs.load()\nBOTH = [%BATCH_SIZE, @reward/runs.load(), %TASK_FEATURE_LENGTHS]\n"
+    )
+    configuration.load([str(other)])
+    before = configuration.resolved()
+    batch_size, loaded, lengths = configuration.macro("BOTH")
+    assert (batch_size, lengths["targets"], loaded.lengths["targets"]) == (3, 4, 23)
+    assert configuration.resolved() == before
+    assert configuration.macro("REWARD").checkpoint == loaded.checkpoint
+
+
+def test_an_error_leaves_the_other_configuration_too(run, tmp_path):
+    configuration.load(["gin/meshes/data.gin"], complete=False)
+    before = configuration.resolved()
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "config.gin").write_text("BATCH_SIZE = = 3\n")
+    with pytest.raises(UserError, match=r"config\.gin:1: "):
+        runs.load(str(broken))
+    assert configuration.resolved() == before
+
+
+def test_errors_are_one_line(run, tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint at .*nowhere.* \(the folder does not exist\)"):
+        runs.load(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="None is no path: name a run's MODEL_DIR"):
+        runs.load(None)
+    bare = tmp_path / "bare"
+    shutil.copytree(run, bare)
+    (bare / "config.gin").unlink()
+    with pytest.raises(UserError, match=r"no .*config\.gin: a run writes it beside its checkpoints/"):
+        runs.load(str(bare))
+
+
+def test_vocabularies_must_be_the_same(run):
+    task = data.get_task("number_paths")
+    assert runs.load(str(run), task=task).task.name == "number_paths"
+    feature = seqio.Feature(seqio.ByteVocabulary(extra_ids=7))
+    other = task.tasks[0].replace(name="others", output_features={"inputs": feature, "targets": feature})
+    with pytest.raises(UserError, match="trained on task number_paths with another vocabulary than others"):
+        runs.load(str(run), task=data.Task("others", (other,), (1.0,)))
