@@ -9,7 +9,7 @@ import copy
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -90,8 +90,14 @@ def make_absolute(names: Iterable[str]) -> None:
     for name in names:
         value = macro(name, None)
         if isinstance(value, str) and "://" not in value:
-            with gin.unlock_config():
-                gin.bind_parameter(f"{name}/gin.macro.value", str(files.absolute(value)))
+            set_macros({name: str(files.absolute(value))})
+
+
+def set_macros(values: Mapping[str, Any]) -> None:
+    """Gives macros other values."""
+    with gin.unlock_config():
+        for name, value in values.items():
+            gin.bind_parameter(f"{name}/gin.macro.value", value)
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,8 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from etils import epath
@@ -58,7 +59,11 @@ def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def growing(path: epath.Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[str], int]]:
+def growing(
+    path: epath.Path,
+    settings: Mapping[str, Any],
+    finish: Callable[[epath.Path, epath.Path], None] | None = None,
+) -> Iterator[tuple[IO[str], int]]:
     """A text file written line by line that outlives a kill: the next run with the same settings goes on with it.
 
     It grows as PATH.partial, with PATH.partial.json beside it for the settings, and takes its name when the block ends
@@ -67,6 +72,7 @@ def growing(path: epath.Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[
     Args:
         path: of the complete file.
         settings: what determines the lines; JSON.
+        finish: makes the complete file, under its second argument, of the lines, under its first; None: they are it.
 
     Yields:
         The file, at its end, and the number of lines that it has.
@@ -75,7 +81,10 @@ def growing(path: epath.Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[
         UserError: the partial file was begun with other settings, or another run is writing it.
     """
     if "://" in str(path):
-        with writing(path) as file:
+        with (
+            contextlib.nullcontext(path) if finish is None else _local_copy(path, finish) as place,
+            writing(place) as file,
+        ):
             yield file, 0
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +108,32 @@ def growing(path: epath.Path, settings: Mapping[str, Any]) -> Iterator[tuple[IO[
                 raise
             file.flush()
             os.fsync(file.fileno())
-            partial.replace(path)
+            if finish is None:
+                partial.replace(path)
+            else:
+                _finish(finish, partial, path)
+                partial.unlink()
             beside.unlink()
+
+
+def _finish(finish: Callable[[epath.Path, epath.Path], None], lines: epath.Path, path: epath.Path) -> None:
+    temporary = path.parent / f".{path.name}.tmp"
+    try:
+        finish(lines, temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], None]) -> Iterator[epath.Path]:
+    """Lines on a disk, which become a bucket's file when the block ends well."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines, made = epath.Path(folder) / "lines", epath.Path(folder) / path.name
+        yield lines
+        finish(lines, made)
+        made.copy(path, overwrite=True)
 
 
 def _lock(file: IO[bytes], path: epath.Path) -> None:

@@ -48,6 +48,12 @@ COMMANDS = {
         CONFIGURATION | PROCESSES,
         (f"lmirl infer --gin_file=gin/runs/infer.gin {CHECKPOINT} --gin.NUM_SAMPLES=4",),
     ),
+    "score": Command(
+        "lmirl_jax.cli.score",
+        "write the reward that a run gives to every token of answers as JSONL or Parquet",
+        CONFIGURATION | PROCESSES,
+        (f"lmirl score --gin_file=gin/runs/score.gin {CHECKPOINT} --gin.DATA=\"'pairs.jsonl'\"",),
+    ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
         "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read",

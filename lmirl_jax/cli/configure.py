@@ -3,6 +3,7 @@
 import importlib
 import logging
 import threading
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -22,14 +23,19 @@ def configure(flags: Flags) -> None:
     _set_data_folders(flags)
 
 
-def configure_from_run(flags: Flags, run_file: str) -> epath.Path:
+def configure_from_run(flags: Flags, run_file: str, own: Sequence[str] = ()) -> epath.Path:
     """The same for a command over a checkpoint: the run's own config.gin comes first, the given files over it.
+
+    Args:
+        flags: of the command line.
+        run_file: a gin file to name to who gave none.
+        own: as `add_run` takes it.
 
     Returns:
         The checkpoint's folder, found from CHECKPOINT_PATH.
     """
     configure_without_run(flags, run_file, "CHECKPOINT_PATH")
-    return add_run(flags, configuration.macro("CHECKPOINT_PATH"))
+    return add_run(flags, configuration.macro("CHECKPOINT_PATH"), own)
 
 
 def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
@@ -39,8 +45,13 @@ def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
     configuration.require(*required)
 
 
-def add_run(flags: Flags, path: str) -> epath.Path:
+def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
     """Replaces the configuration by a run's config.gin with the given files over it.
+
+    Args:
+        flags: of the command line.
+        path: of the run or its checkpoint.
+        own: macros that the command gives another meaning: the run keeps its values of them.
 
     Returns:
         The checkpoint's folder: the path itself, or the newest in it.
@@ -50,7 +61,10 @@ def add_run(flags: Flags, path: str) -> epath.Path:
 
     checkpoint = checkpoints.find_checkpoint(path)
     config = runs.config_file(checkpoint)
+    configuration.load([str(config)])
+    kept = {name: configuration.macro(name, None) for name in own}
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
+    configuration.set_macros(kept)
     _set_data_folders(flags)
     return checkpoint
 

@@ -10,6 +10,7 @@ from etils import epath
 from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import from_first_process
 
 
 def main(flags: Flags) -> int:
@@ -67,7 +68,7 @@ def infer(
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
 
     def answers(skip: int) -> Iterator[Any]:
-        return generator(graph, params, mesh, data, temperature, _from_first_process(skip))
+        return generator(graph, params, mesh, data, temperature, from_first_process(skip))
 
     if jax.process_index() != 0:
         for _ in answers(0):  # Its devices have their share of the work.
@@ -111,14 +112,3 @@ def _write(file: IO[str], answers: Iterator[Any], written: int, total: int, batc
     progress.close()
     if gap:
         progress.say(f"log-probabilities are within {gap:.1e} nats of teacher forcing")
-
-
-def _from_first_process(number: int) -> int:
-    """What the first of the processes says, which alone reads and writes the file."""
-    import jax
-
-    if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(number))

@@ -54,3 +54,14 @@ def _checked(flags: Flags) -> bool:
     if address != "auto" and not address.rpartition(":")[2].isdecimal():
         raise UsageError(f"--coordinator_address={address} has no port: write HOST:PORT")
     return True
+
+
+def from_first_process(number: int) -> int:
+    """What the first of the processes says, which alone reads and writes the file."""
+    import jax
+
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(number))

@@ -42,50 +42,9 @@ def encoder_decoder_row(
     Returns:
         The row. A truncated answer is not terminal: its last token keeps weight 1 and has TD weight 0.
     """
-    row = _empty_row(lengths)
-    _put(row, inputs, targets, 0, 0, lengths=lengths, discount=discount, eos_id=eos_id)
+    row = empty_row(lengths)
+    put(row, inputs, targets, 0, 0, lengths=lengths, discount=discount, eos_id=eos_id)
     return row
-
-
-def pack_rows(
-    examples: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    lengths: Mapping[str, int],
-    discount: float,
-    eos_id: int,
-) -> Batch:
-    """Packs examples into as few rows as first fit finds: each goes to the first with room for both its parts.
-
-    Args:
-        examples: pairs of inputs and targets, as `encoder_decoder_row` takes them.
-        lengths: as there.
-        discount: as there.
-        eos_id: as there.
-
-    Returns:
-        A batch with segment ids 1, 2, .. in each row, in order of arrival. The discount of 0 at the end of each answer
-        severs it from its neighbour; the decoder's input starts anew, from 0, at each segment.
-    """
-    rows: list[Row] = []
-    used: list[list[int]] = []  # Tokens taken in each row: inputs, targets, and the number of segments.
-    for inputs, targets in examples:
-        need = (min(len(inputs), lengths["inputs"]), min(len(targets), lengths["targets"]))
-        fits = (
-            index
-            for index, (i, t, _) in enumerate(used)
-            if i + need[0] <= lengths["inputs"] and t + need[1] <= lengths["targets"]
-        )
-        index = next(fits, None)
-        if index is None:
-            index = len(rows)
-            rows.append(_empty_row(lengths, packed=True))
-            used.append([0, 0, 0])
-        i, t, segments = used[index]
-        _put(rows[index], inputs, targets, i, t, lengths=lengths, discount=discount, eos_id=eos_id)
-        rows[index].encoder_segment_ids[i : i + need[0]] = segments + 1
-        rows[index].decoder_segment_ids[t : t + need[1]] = segments + 1
-        used[index] = [i + need[0], t + need[1], segments + 1]
-    return stack_rows(rows)
 
 
 def stack_rows(rows: Sequence[Row], size: int | None = None) -> Batch:
@@ -100,7 +59,8 @@ def stack_rows(rows: Sequence[Row], size: int | None = None) -> Batch:
     return Batch(*columns)
 
 
-def _empty_row(lengths: Mapping[str, int], packed: bool = False) -> Row:
+def empty_row(lengths: Mapping[str, int], packed: bool = False) -> Row:
+    """A row of zeros, with segment ids if it is to hold several examples."""
     inputs, targets = lengths["inputs"], lengths["targets"]
     return Row(
         np.zeros(inputs, np.int32),
@@ -114,7 +74,7 @@ def _empty_row(lengths: Mapping[str, int], packed: bool = False) -> Row:
     )
 
 
-def _put(
+def put(
     row: Row,
     inputs: np.ndarray,
     targets: np.ndarray,

@@ -1,7 +1,5 @@
 """A validation set: fixed order, whole texts beside the tokens, and the task's own metrics."""
 
-import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +9,8 @@ from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.dataset import check_lengths, check_sizes, warn_once
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.types import Batch, UserError
-
-_log = logging.getLogger(__name__)
 
 
 class EvalDataset:
@@ -98,7 +94,7 @@ class EvalDataset:
     def postprocess(self, text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
         """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's own target."""
         part = self._parts[example["task_name"]]
-        return part.postprocess_fn(text, example=_as_seqio(example), is_target=is_target)
+        return part.postprocess_fn(text, example=as_seqio(example), is_target=is_target)
 
     def target(self, example: Mapping[str, Any]) -> Any:
         """The postprocessed target, as the task's metrics take it."""
@@ -140,7 +136,7 @@ class EvalDataset:
             targets = [self.target(self.examples[index]) for index in own]
             own_aux = {key: [values[index] for index in own] for key, values in aux.items()}
             own_outputs = [outputs[index] for index in own]
-            values = _predict_metrics(part, targets, own_outputs) | _aux_metrics(
+            values = predict_metrics(part, targets, own_outputs) | aux_metrics(
                 part, targets, own_outputs, own_aux
             )
             results |= {self._prefix(name) + key: value for key, value in values.items()}
@@ -168,8 +164,8 @@ class EvalDataset:
         part = self._parts[example["task_name"]]
         outputs = [self.postprocess(text, example) for text in texts]
         target = self.target(example)
-        values = _predict_metrics(part, [target] * len(texts), outputs)
-        return values | _aux_metrics(part, [target], outputs[:1], {"samples": [outputs]})
+        values = predict_metrics(part, [target] * len(texts), outputs)
+        return values | aux_metrics(part, [target], outputs[:1], {"samples": [outputs]})
 
 
 def validation_dataset(
@@ -180,60 +176,3 @@ def validation_dataset(
         warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
         return None
     return EvalDataset(task, lengths, split, **arguments)
-
-
-class _MissingAuxValue(KeyError):
-    """What a metric function asks for was not computed this time."""
-
-
-class _AuxValues(dict):
-    def __missing__(self, key: str) -> Any:
-        raise _MissingAuxValue(key)
-
-
-def _predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
-    found: dict[str, Any] = {}
-    for function in task.predict_metric_fns:
-        found |= function(targets, predictions)
-    return _numbers(found)
-
-
-def _aux_metrics(
-    task: seqio.Task, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
-) -> dict[str, float]:
-    found: dict[str, Any] = {}
-    for function in task.predict_with_aux_metric_fns:
-        try:
-            found |= function(targets, predictions, _AuxValues(aux_values))
-        except _MissingAuxValue as missing:
-            _log.debug("a metric of task %s is left out: it needs aux_values[%s]", task.name, missing)
-    return _numbers(found)
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    values = {key: getattr(value, "value", value) for key, value in found.items()}
-    return {key: float(value) for key, value in values.items() if _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    """Whether the value is a defined scalar: SeqIO also has metrics that are texts, images and histograms."""
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False
-
-
-def _as_seqio(example: Mapping[str, Any]) -> dict[str, Any]:
-    """The example as SeqIO hands it to `postprocess_fn`: numpy values, texts as bytes."""
-    return {key: _as_numpy(value) for key, value in example.items() if key != "task_name"}
-
-
-def _as_numpy(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", errors="surrogateescape")
-    if isinstance(value, list):
-        items = [_as_numpy(item) for item in value]
-        return np.array(items, dtype=object if items and isinstance(items[0], bytes) else None)
-    if isinstance(value, (bool, int, float)):
-        return np.asarray(value)[()]
-    return value

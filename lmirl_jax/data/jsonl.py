@@ -41,19 +41,48 @@ def read_jsonl(
     Raises:
         UserError: names the file and the line that is not a JSON object with the required strings.
     """
+    for where, example in read_objects(file, required):
+        for key in required:
+            if key not in example:
+                found = ", ".join(sorted(example)) or "nothing"
+                raise UserError(
+                    f"{where}: no key {key!r} (found: {found}); every line needs {' and '.join(required)}"
+                )
+        kept = {key: example[key] for key in (*required, *optional) if key in example}
+        for key, text in kept.items():
+            check_text(text, f"{where}: {key}")
+        yield kept
+
+
+def read_objects(file: pathlib.Path, required: Sequence[str] = KEYS) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file, a line each, in order, and what to call that line in an error.
+
+    Raises:
+        UserError: names the file and the line that is no JSON object; `required` says in it what should be there.
+    """
+    remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     number, examples = 0, 0
     try:
         with open(file, encoding="utf-8-sig") as lines:  # Some editors put a byte order mark first.
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     examples += 1
-                    yield _parse(line, f"{file}, line {number}", required, optional)
+                    where = f"{file}, line {number}"
+                    yield where, _object(line, where, remedy)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file}, after line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
         ) from error
     if not examples:
         raise UserError(f"{file} is empty: write one JSON object with {' and '.join(required)} a line")
+
+
+def check_text(text: Any, what: str) -> None:
+    """Raises a UserError, which says what it is, unless it is a string that UTF-8 can hold."""
+    if not isinstance(text, str):
+        raise UserError(f"{what} is {type(text).__name__}, not a string; put it in quotes")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(f"{what} holds half of a surrogate pair; write the character itself")
 
 
 def jsonl_task(data: str, validation_data: str | None, vocabulary: seqio.Vocabulary) -> seqio.Task:
@@ -86,24 +115,11 @@ def _existing(path: str, name: str) -> pathlib.Path:
     return file
 
 
-def _parse(line: str, where: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, str]:
-    remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
+def _object(line: str, where: str, remedy: str) -> dict[str, Any]:
     try:
         example: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg}); {remedy}") from error
     if not isinstance(example, dict):
         raise UserError(f"{where}: not a JSON object; {remedy}")
-    for key in required:
-        if key not in example:
-            found = ", ".join(sorted(example)) or "nothing"
-            raise UserError(
-                f"{where}: no key {key!r} (found: {found}); every line needs {' and '.join(required)}"
-            )
-    kept = {key: example[key] for key in (*required, *optional) if key in example}
-    for key, text in kept.items():
-        if not isinstance(text, str):
-            raise UserError(f"{where}: {key} is {type(text).__name__}, not a string; put it in quotes")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UserError(f"{where}: {key} holds half of a surrogate pair; write the character itself")
-    return kept
+    return example

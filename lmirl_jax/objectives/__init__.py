@@ -20,7 +20,13 @@ from lmirl_jax.objectives.divergences import (
     total_variation,
 )
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
-from lmirl_jax.objectives.inverse_q import OnlineWeights, implied_rewards, iqlearn, online_weights
+from lmirl_jax.objectives.inverse_q import (
+    OnlineWeights,
+    implied_rewards,
+    iqlearn,
+    online_weights,
+    shaped_rewards,
+)
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.objectives.policy_gradient import (
     clip_share,
@@ -57,6 +63,7 @@ __all__ = [
     "online_weights",
     "relativistic_loss",
     "reverse_kl",
+    "shaped_rewards",
     "softplus_reward",
     "total_variation",
     "value_loss",

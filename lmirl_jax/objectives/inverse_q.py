@@ -35,6 +35,32 @@ def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> 
     return soft_q.q - discounts * v_next
 
 
+def shaped_rewards(
+    rewards: Float[Array, "*batch length"],
+    potentials: Float[Array, "*batch length"],
+    discounts: Float[Array, "*batch length"],
+) -> Float[Array, "*batch length"]:
+    """Rewards with the differences of a potential added, which leave the best policy what it is.
+
+        r'_t = r_t + discount_t * potential_{t+1} - potential_t
+
+    They telescope: the discounted sum changes by -potential_0 alone. With v as the potential, implied rewards become
+    log pi(a_t|s_t), whatever gamma.
+
+    Args:
+        rewards: of each token, [batch, length].
+        potentials: of the state before each token, [batch, length], in nats.
+        discounts: gamma inside a sequence and 0 at its last token, [batch, length]: a terminal state has potential 0.
+
+    Returns:
+        The shaped rewards, [batch, length].
+
+    Source: Ng, Harada and Russell, Policy invariance under reward transformations (1999).
+    """
+    after = jnp.roll(potentials, -1, axis=-1)  # What wraps meets a discount of 0.
+    return rewards + discounts * after - potentials
+
+
 def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],

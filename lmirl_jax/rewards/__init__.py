@@ -5,12 +5,16 @@ from lmirl_jax.rewards.figures import front_figure, loss_figure
 from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.report import Report
+from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scoring import Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
 
 __all__ = [
     "HeatMap",
     "Report",
     "Row",
+    "Scored",
+    "Scorer",
     "Shown",
     "add_answers",
     "add_fronts",

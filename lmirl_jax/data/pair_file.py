@@ -1,0 +1,130 @@
+"""Pairs of a prompt and an answer from a JSONL file: one answer a line, several candidates, or what `lmirl infer` wrote."""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lmirl_jax.data.dataset import check_sizes
+from lmirl_jax.data.jsonl import check_text, read_objects
+from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.task_pairs import Pair, TaskPairs, check_count, make_pair
+from lmirl_jax.types import UserError
+
+REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
+
+
+class PairFile:
+    """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
+
+    Beside candidates and samples `targets` is the reference; a line of one pair may have `reference` too, and any line an
+    `id`. Texts are read as they stand, after none of a task's preprocessors; samples keep the tokens that were drawn.
+
+    Args:
+        path: of the file; every line of it is checked here, before the first is scored.
+        task: whose vocabularies the model has.
+        lengths: tokens of a row, for `inputs` and `targets`.
+        num_examples: at most so many lines; None for all.
+
+    Raises:
+        UserError: no such file, nothing in it, or a line that cannot be read.
+    """
+
+    def __init__(self, path: str, task: Task, lengths: Mapping[str, int], num_examples: int | None = None):
+        check_sizes(1, lengths)
+        check_count(num_examples)
+        self.file = pathlib.Path(str(path)).expanduser()
+        if not self.file.is_file():
+            raise UserError(f"no file at {path}: DATA must be JSONL with inputs and targets on every line")
+        self.task, self.lengths, self.num_examples = task, lengths, num_examples
+        self.name = self.file.stem
+        self._count = sum(len(answers) for _, answers in self._lines())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Pair]:
+        for number, (line, answers) in enumerate(self._lines()):
+            for candidate, (text, tokens) in enumerate(answers):
+                place = {"example": number, "candidate": candidate, "candidates": len(answers)}
+                yield make_pair(
+                    self.task,
+                    line["inputs"],
+                    text,
+                    tokens,
+                    reference=line.get("reference"),
+                    id=line.get("id"),
+                    **place,
+                )
+
+    def fingerprint(self) -> str:
+        with open(self.file, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{content[:16]} {self.num_examples}"
+
+    def _lines(self) -> Iterator[tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]]:
+        """Of each line what goes with all its answers, and the answers: texts, with tokens where the line has them."""
+        lines = read_objects(self.file, FEATURES)
+        for number, (where, line) in enumerate(lines):
+            if number == self.num_examples:
+                return
+            yield _read_line(line, where)
+
+
+def pairs(
+    task: Task,
+    lengths: Mapping[str, int],
+    path: str | None = None,
+    split: str = "validation",
+    num_examples: int | None = None,
+    truncate: bool = True,
+) -> "PairFile | TaskPairs":
+    """What to score: a file's pairs where `path` names one, else those of the task's split."""
+    if path is not None:
+        return PairFile(path, task, lengths, num_examples)
+    return TaskPairs(task, split, lengths, num_examples, truncate)
+
+
+def _read_line(
+    line: dict[str, Any], where: str
+) -> tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]:
+    if "inputs" not in line:
+        found = ", ".join(sorted(line)) or "nothing"
+        raise UserError(f"{where}: no key 'inputs' (found: {found}); {REMEDY}")
+    several = [key for key in ("candidates", "samples") if key in line]
+    if len(several) > 1 or not (several or "targets" in line):
+        both = " and ".join(several) or "neither targets, candidates nor samples"
+        raise UserError(f"{where}: {both}; {REMEDY}")
+    texts = line[several[0]] if several else [line["targets"]]
+    if not isinstance(texts, list) or not texts:
+        raise UserError(f"{where}: {several[0]} is no list of one string or more; {REMEDY}")
+    reference = line.get("targets") or None if several else line.get("reference")
+    strings = [("inputs", line["inputs"]), *(((several or ["targets"])[0], text) for text in texts)]
+    for key, text in [*strings, *([("the reference", reference)] if reference is not None else [])]:
+        check_text(text, f"{where}: {key}")
+    about = {"inputs": line["inputs"], "reference": reference, "id": _id(line.get("id"), where)}
+    return about, list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
+
+
+def _tokens(
+    line: Mapping[str, Any], count: int, where: str, several: list[str]
+) -> Sequence[Sequence[int] | None]:
+    """Those that an infer output has of its samples."""
+    if several != ["samples"] or "tokens" not in line:
+        return [None] * count
+    tokens = line["tokens"]
+    whole = isinstance(tokens, list) and all(
+        isinstance(ids, list) and all(isinstance(token, int) for token in ids) for ids in tokens
+    )
+    if not whole or len(tokens) != count:
+        raise UserError(
+            f"{where}: tokens are no lists of whole numbers, one for each of {count} samples; leave them out, or give "
+            "what lmirl infer wrote"
+        )
+    return tokens
+
+
+def _id(value: Any, where: str) -> str | None:
+    if value is None or isinstance(value, (str, int)):
+        return None if value is None else str(value)
+    raise UserError(f"{where}: id is {type(value).__name__}; give a string or a whole number")

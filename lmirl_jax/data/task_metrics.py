@@ -1,0 +1,92 @@
+"""The metric functions of a SeqIO task on texts that were postprocessed: the numbers among what they return."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.types import UserError
+
+_log = logging.getLogger(__name__)
+
+
+class _MissingAuxValue(KeyError):
+    """What a metric function asks for was not computed this time."""
+
+
+class _AuxValues(dict):
+    def __missing__(self, key: str) -> Any:
+        raise _MissingAuxValue(key)
+
+
+def predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
+    """Those of functions of `(targets, predictions)`."""
+    found: dict[str, Any] = {}
+    for function in task.predict_metric_fns:
+        found |= function(targets, predictions)
+    return _numbers(found)
+
+
+def aux_metrics(
+    task: seqio.Task, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
+) -> dict[str, float]:
+    """Those of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
+    found: dict[str, Any] = {}
+    for function in task.predict_with_aux_metric_fns:
+        try:
+            found |= function(targets, predictions, _AuxValues(aux_values))
+        except _MissingAuxValue as missing:
+            _log.debug("a metric of task %s is left out: it needs aux_values[%s]", task.name, missing)
+    return _numbers(found)
+
+
+def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -> dict[str, float]:
+    """The task's metrics of one answer alone, against one reference; all are texts.
+
+    Raises:
+        UserError: the task's functions cannot read the texts.
+    """
+    example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
+    try:
+        target = task.postprocess_fn(reference, example=example, is_target=True)
+        return predict_metrics(
+            task, [target], [task.postprocess_fn(answer, example=example, is_target=False)]
+        )
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(
+            f"the metrics of task {task.name} raised {what} for the answer {answer!r} to {inputs!r}: set METRICS=False to "
+            "score without them"
+        ) from error
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    values = {key: getattr(value, "value", value) for key, value in found.items()}
+    return {key: float(value) for key, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether the value is a defined scalar: SeqIO also has metrics that are texts, images and histograms."""
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def as_seqio(example: Mapping[str, Any]) -> dict[str, Any]:
+    """The example as SeqIO hands it to `postprocess_fn`: numpy values, texts as bytes."""
+    return {key: _as_numpy(value) for key, value in example.items() if key != "task_name"}
+
+
+def _as_numpy(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogateescape")
+    if isinstance(value, list):
+        items = [_as_numpy(item) for item in value]
+        return np.array(items, dtype=object if items and isinstance(items[0], bytes) else None)
+    if isinstance(value, (bool, int, float)):
+        return np.asarray(value)[()]
+    return value

@@ -1,0 +1,143 @@
+"""Pairs of a prompt and an answer, as they are scored: of a task's split, one after the other, never whole in memory."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from lmirl_jax.data.dataset import check_lengths, check_sizes
+from lmirl_jax.data.mixture_or_task import Task
+from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
+from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An answer to a prompt: texts, tokens (EOS included, untrimmed), and which characters each target token stands for.
+
+    `example` numbers prompts and `candidate` the `candidates` answers of each, which come one after the other.
+    `reference` is the answer of the prompt's author, where the one to score is another.
+    """
+
+    inputs: str
+    targets: str
+    input_tokens: Int32[np.ndarray, " n"]
+    target_tokens: Int32[np.ndarray, " m"]
+    offsets: Offsets
+    example: int = 0
+    candidate: int = 0
+    candidates: int = 1
+    reference: str | None = None
+    id: str | None = None
+
+
+def make_pair(
+    task: Task, inputs: str, targets: str, tokens: Sequence[int] | None = None, **place: Any
+) -> Pair:
+    """A pair of texts as they stand, with EOS after each.
+
+    Args:
+        task: whose vocabularies to use; its preprocessors are not.
+        inputs: the prompt.
+        targets: the answer.
+        tokens: of the answer, if they are known: they are kept, with EOS or without, if they decode to its text.
+        place: further fields of the pair.
+    """
+    source = task.input_vocabulary
+    prompt = np.array([*source.encode(inputs), source.eos_id], np.int32)
+    vocabulary = task.output_vocabulary
+    if tokens is not None and len(tokens):
+        text, offsets = decode_with_offsets(vocabulary, tokens)
+        if text == targets:
+            return Pair(inputs, targets, prompt, np.array(tokens, np.int32), offsets, **place)
+    ids, offsets = encode_with_offsets(vocabulary, targets)
+    end = len(targets)
+    answer = np.append(ids, np.int32(task.eos_id))
+    return Pair(inputs, targets, prompt, answer, (*offsets, (end, end)), **place)
+
+
+class TaskPairs:
+    """The pairs of a task's split: prompts with their own targets, as the task tokenises them.
+
+    Args:
+        task: from `get_task`.
+        split: one that it has.
+        lengths: tokens of a row, for `inputs` and `targets`.
+        num_examples: at most so many, of each task of a mixture; None for all.
+        truncate: whether trimming is allowed; it is counted and logged.
+
+    Raises:
+        UserError: no such split, or with `truncate=False` an example that does not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        split: str,
+        lengths: Mapping[str, int],
+        num_examples: int | None = None,
+        truncate: bool = True,
+    ):
+        check_sizes(1, lengths)
+        check_count(num_examples)
+        parts = [part for part in task.tasks if split in part.splits]
+        if not parts:
+            splits = sorted({split for part in task.tasks for split in part.splits})
+            raise UserError(
+                f"{task.name} has no split {split!r}; it has {', '.join(splits)}: set SCORE_SPLIT, or DATA to a file"
+            )
+        self.task, self.lengths = task, lengths
+        self.name = f"{task.name}-{split}"
+        self._records = [tokenized_records(part, split) for part in parts]
+        for part, records in zip(parts, self._records, strict=True):
+            check_lengths(part.name, split, records, lengths, truncate)
+        self._counts = [min(num_examples or len(records), len(records)) for records in self._records]
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    def __iter__(self) -> Iterator[Pair]:
+        number = 0
+        for records, count in zip(self._records, self._counts, strict=True):
+            for index in range(count):
+                example = decode_example(records.source[index])
+                yield self._pair(example.inputs, example.targets, example.features, number)
+                number += 1
+
+    def fingerprint(self) -> str:
+        return " ".join(
+            f"{records.content[:16]} {count}"
+            for records, count in zip(self._records, self._counts, strict=True)
+        )
+
+    def _pair(self, inputs: Any, targets: Any, features: Mapping[str, Any], number: int) -> Pair:
+        if not len(targets):
+            raise UserError(f"{self.name}, example {number}: it has no target, so there is nothing to score")
+        prompt = features.get("inputs_pretokenized", self.task.decode_inputs(inputs))
+        text, offsets = self._text(targets, features.get("targets_pretokenized"))
+        return Pair(prompt, text, np.asarray(inputs), np.asarray(targets), offsets, number)
+
+    def _text(self, tokens: Any, text: Any) -> tuple[str, Offsets]:
+        """The text as the task had it, if the tokens are of just this text; else what they decode to."""
+        vocabulary = self.task.output_vocabulary
+        if isinstance(text, str) and _is_utf8(text):
+            encoded, offsets = encode_with_offsets(vocabulary, text)
+            ends = len(tokens) - len(encoded)
+            if ends in (0, 1) and np.array_equal(encoded, tokens[: len(encoded)]):
+                return text, offsets + ((len(text), len(text)),) * ends
+        return decode_with_offsets(vocabulary, tokens)
+
+
+def check_count(num_examples: int | None) -> None:
+    if num_examples is not None and (not isinstance(num_examples, int) or num_examples < 1):
+        raise UserError(
+            f"SCORE_NUM_EXAMPLES={num_examples!r}: set it to a positive whole number, or None for all"
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it holds no bytes of the source that are none."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

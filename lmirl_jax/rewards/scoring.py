@@ -1,0 +1,262 @@
+"""Scores answers with a checkpoint: packed into batches on any mesh, in order, as they come."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from lmirl_jax import objectives, sharding, soft_q
+from lmirl_jax.data.packing import Packer, Place
+from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.types import Batch, UserError
+
+DECIMALS = 6  # Of all numbers: what float32 has to say.
+SHAPINGS = (None, "value")
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """A checkpoint to score with, as `runs.load` gives it: the network, its parameters on a mesh, and how it was trained."""
+
+    @property
+    def graph(self) -> nnx.GraphDef: ...
+
+    @property
+    def params(self) -> Any: ...
+
+    @property
+    def mesh(self) -> Mesh: ...
+
+    @property
+    def task(self) -> Any: ...
+
+    @property
+    def lengths(self) -> Mapping[str, int]: ...
+
+    @property
+    def discount(self) -> float: ...
+
+
+@runtime_checkable
+class Pair(Protocol):
+    """An answer to a prompt, as `data.Pair` is one."""
+
+    input_tokens: Any
+    target_tokens: Any
+    example: int
+    candidate: int
+    candidates: int
+
+
+class Scorer:
+    """The rewards of answers under a checkpoint; compiled once.
+
+        r_t = q_t - gamma * v_{t+1}  [- beta * log pi_ref(a_t|s_t)]  [+ gamma * v_{t+1} - v_t]
+
+    An answer's numbers depend on it and its prompt alone: neither on what shares its batch or its row, nor on the mesh.
+
+    Args:
+        model: the checkpoint; of any objective.
+        batch_size: rows of a batch; what the mesh divides.
+        lengths: tokens of a row, for `inputs` and `targets`; None for those of the model's training.
+        discount: gamma; None for that of the model's training.
+        reference: another checkpoint with the same vocabulary, whose log-probabilities are taken off; or None.
+        beta: their weight.
+        shaping: 'value' adds the differences of v as a potential, which leaves log pi_t; None adds nothing.
+        packed: let short answers share a row.
+
+    Raises:
+        UserError: a setting out of range, or one that does not fit the mesh.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        *,
+        batch_size: int = 32,
+        lengths: Mapping[str, int] | None = None,
+        discount: float | None = None,
+        reference: RewardModel | None = None,
+        beta: float = 1.0,
+        shaping: str | None = None,
+        packed: bool = True,
+    ):
+        self.model, self.reference, self.batch_size, self.packed = model, reference, batch_size, packed
+        self.lengths = dict(model.lengths if lengths is None else lengths)
+        self.discount = _checked_number("DISCOUNT", model.discount if discount is None else discount, 1.0)
+        self.beta = _checked_number("BETA", beta)
+        self.shaping = shaping
+        if shaping not in SHAPINGS:
+            raise UserError(f"SHAPING={shaping!r}: set it to 'value' or None")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+            raise UserError(f"SCORE_BATCH_SIZE={batch_size!r} must be a positive whole number")
+        sharding.check_batch_size(model.mesh, batch_size, name="SCORE_BATCH_SIZE")
+
+    def settings(self) -> dict[str, Any]:
+        """What the rewards depend on beside checkpoints and pairs, by the names of the macros."""
+        return {
+            "TASK_FEATURE_LENGTHS": self.lengths,
+            "DISCOUNT": self.discount,
+            "BETA": self.beta if self.reference is not None else None,
+            "SHAPING": self.shaping,
+        }
+
+    def __call__(self, pairs: Iterable[Pair], skip: int = 0) -> Iterator[Scored]:
+        """Scores each pair but the first `skip`, in order. All candidates of an example must come one after the other."""
+        waiting = None
+        group: list[Scored] = []
+        for filled in self._filled(pairs, skip):
+            running = filled, self._run(filled.batch)  # Computes while the batch before it is read.
+            if waiting is not None:
+                yield from self._finished(*waiting, group, skip)
+            waiting = running
+        if waiting is not None:
+            yield from self._finished(*waiting, group, skip)
+
+    def _filled(self, pairs: Iterable[Pair], skip: int) -> Iterator["_Filled"]:
+        """Batches in the order of the pairs; the same ones wherever it starts, but without those that nothing is needed of."""
+        packer, held = self._packer(), []
+        for number, pair in enumerate(pairs):
+            # The mean over a prompt's answers needs all of them.
+            needed = number - pair.candidate + pair.candidates > skip
+            place = packer.add(pair.input_tokens, pair.target_tokens)
+            if place is None:
+                if any(item.needed for item in held):
+                    yield _Filled(packer.batch(), held)
+                packer, held = self._packer(), []
+                place = packer.add(pair.input_tokens, pair.target_tokens)
+            assert place is not None  # An empty batch has room for any pair, trimmed.
+            held.append(_Item(number, pair, place, needed))
+        if any(item.needed for item in held):
+            yield _Filled(packer.batch(), held)
+
+    def _packer(self) -> Packer:
+        return Packer(
+            self.batch_size,
+            lengths=self.lengths,
+            discount=self.discount,
+            eos_id=self.model.task.eos_id,
+            packed=self.packed,
+        )
+
+    def _run(self, batch: Batch) -> dict[str, Any]:
+        mesh, size = self.model.mesh, self.batch_size
+        rows = sharding.local_rows(mesh, size)
+        placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), size)
+        with sharding.use(mesh):
+            found = _token_values(self.model.graph, mesh, self.model.params, placed)
+            if self.reference is not None:
+                other = _token_values(self.reference.graph, mesh, self.reference.params, placed)
+                found["reference_log_prob"] = other["q"] - other["v"]
+        return found
+
+    def _finished(
+        self, filled: "_Filled", values: dict[str, Any], group: list[Scored], skip: int
+    ) -> Iterator[Scored]:
+        arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
+        arrays |= {
+            name: np.asarray(getattr(filled.batch, name), np.float64) for name in ("discounts", "td_weights")
+        }
+        arrays["reward"] = self._rewards(arrays)
+        for item in filled.items:
+            if not item.needed:
+                continue
+            row, start, stop = item.place
+            own = {name: array[row, start:stop] for name, array in arrays.items()}
+            group.append(_scored(item.pair, own, self.discount))
+            if len(group) == item.pair.candidates:
+                first = item.number - len(group) + 1
+                yield from _centred(group)[max(skip - first, 0) :]
+                group.clear()
+
+    def _rewards(self, arrays: Mapping[str, np.ndarray]) -> Float[np.ndarray, "rows length"]:
+        """Corrected and shaped; in float64, of what the network gave in float32."""
+        rewards = arrays["reward"]
+        if self.reference is not None:
+            rewards = rewards - self.beta * arrays["reference_log_prob"]
+        if self.shaping == "value":
+            v = arrays["v"]
+            rewards = rewards + arrays["discounts"] * np.roll(v, -1, axis=-1) - v
+        return rewards
+
+
+class _Item(NamedTuple):
+    number: int
+    pair: Any
+    place: Place
+    needed: bool
+
+
+class _Filled(NamedTuple):
+    batch: Batch
+    items: list[_Item]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _token_values(graph, mesh, params, batch: Batch) -> dict[str, jax.Array]:
+    """What a network says of each target token of a batch, on every process."""
+    out = soft_q.of_model(nnx.merge(graph, params), batch, with_entropy=True)
+    reward = objectives.implied_rewards(out, batch.discounts)
+    found = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
+    return jax.lax.with_sharding_constraint(found, sharding.replicated(mesh))
+
+
+def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored:
+    has_reward = own["td_weights"] != 0
+    rewards = own["reward"][has_reward]  # All, or all but the last.
+    total = float(np.sum(rewards * discount ** np.arange(len(rewards))))
+    log_prob = own["q"] - own["v"]
+    count = len(log_prob)
+    offsets = pair.offsets[:count]
+    reference = own.get("reference_log_prob")
+    return Scored(
+        example=pair.example,
+        candidate=pair.candidate,
+        inputs=pair.inputs,
+        targets=pair.targets,
+        reference=pair.reference,
+        id=pair.id,
+        truncated=not has_reward[-1],
+        tokens=tuple(int(token) for token in pair.target_tokens[:count]),
+        pieces=tuple(pair.targets[begin:end] for begin, end in offsets),
+        offsets=offsets,
+        q=_rounded(own["q"]),
+        v=_rounded(own["v"]),
+        reward=tuple(r if has else None for r, has in zip(_rounded(own["reward"]), has_reward, strict=True)),
+        log_prob=_rounded(log_prob),
+        entropy=_rounded(own["entropy"]),
+        reference_log_prob=None if reference is None else _rounded(reference),
+        total=round(total, DECIMALS),
+        normalised_return=round(total / max(len(rewards), 1), DECIMALS),
+        centred_return=None,
+        v_0=round(float(own["v"][0]), DECIMALS),
+        log_likelihood=round(float(np.sum(log_prob)), DECIMALS),
+        metrics={},
+    )
+
+
+def _centred(answers: list[Scored]) -> list[Scored]:
+    """With the return of each less their mean, where a prompt has several: so it can be compared between prompts."""
+    if len(answers) == 1:
+        return list(answers)
+    mean = sum(answer.total for answer in answers) / len(answers)
+    return [
+        dataclasses.replace(answer, centred_return=round(answer.total - mean, DECIMALS)) for answer in answers
+    ]
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.round(values, DECIMALS).tolist())
+
+
+def _checked_number(name: str, value: Any, most: float = float("inf")) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        limit = f"from 0 to {most:g}" if most < float("inf") else "0 or more"
+        raise UserError(f"{name}={value!r} must be a number, {limit}")
+    return float(value)
