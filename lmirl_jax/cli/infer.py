@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 
@@ -95,7 +95,7 @@ def row(answer: Any) -> dict[str, Any]:
     return answer_row(answer) | tokens | by_token
 
 
-def _write(file: IO[str], answers: Iterator[Any], written: int, total: int, batch_size: int) -> None:
+def _write(file: Any, answers: Iterator[Any], written: int, total: int, batch_size: int) -> None:
     """Adds a line an answer, and says how far it is after each batch."""
     from lmirl_jax.training.progress import Progress
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 
@@ -127,7 +127,7 @@ def _measured(answers: Iterator[Any], task: Any) -> Iterator[Any]:
             yield answer
 
 
-def _write(file: IO[str], answers: Iterator[Any], written: int, total: int) -> None:
+def _write(file: Any, answers: Iterator[Any], written: int, total: int) -> None:
     """Adds a line an answer, and says how far it is."""
     from lmirl_jax.training.progress import Progress
 

@@ -21,11 +21,11 @@ class JsonlSource(seqio.FunctionDataSource):
         super().__init__(dataset_fn=self._dataset, splits=tuple(files))
 
     def content_hash(self, split: str) -> str:
-        with open(self.files[split], "rb") as file:
+        with open(_existing(self.files[split], split), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _dataset(self, split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-        file = self.files[split]
+        file = _existing(self.files[split], split)
         # One pass to judge every line: an error raised inside of TensorFlow's generator would lose its name.
         for _ in read_jsonl(file):
             pass
@@ -87,9 +87,8 @@ def check_text(text: Any, what: str) -> None:
 
 def jsonl_task(data: str, validation_data: str | None, vocabulary: seqio.Vocabulary) -> seqio.Task:
     """An unregistered SeqIO task over one JSONL file or two, named after the first; its metric is `exact_match`."""
-    files = {"train": _existing(data, "DATA")}
-    if validation_data is not None:
-        files["validation"] = _existing(validation_data, "VALIDATION_DATA")
+    given = {"train": data, "validation": validation_data}
+    files = {split: pathlib.Path(path).expanduser() for split, path in given.items() if path is not None}
     feature = seqio.Feature(vocabulary, add_eos=True)
     return seqio.Task(
         name=re.sub(r"[^\w.]", "_", files["train"].stem) or "data",
@@ -106,11 +105,12 @@ def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str,
     return {"exact_match": sum(hits) / max(len(hits), 1)}
 
 
-def _existing(path: str, name: str) -> pathlib.Path:
-    file = pathlib.Path(path).expanduser()
+def _existing(file: pathlib.Path, split: str) -> pathlib.Path:
+    """Checked when it is read: a run's checkpoint is of use also where its data is not."""
     if not file.is_file():
+        name = "DATA" if split == "train" else "VALIDATION_DATA"
         raise UserError(
-            f"no file at {path}: {name} must be a JSONL file with inputs and targets on every line"
+            f"no file at {file}: {name} must be a JSONL file with inputs and targets on every line"
         )
     return file
 

@@ -27,7 +27,9 @@ def encode_with_offsets(vocabulary: seqio.Vocabulary, text: str) -> tuple[Int32[
     return tokens, _clipped(decode_with_offsets(vocabulary, tokens)[1], len(text))
 
 
-def decode_with_offsets(vocabulary: seqio.Vocabulary, tokens: Sequence[int]) -> tuple[str, Offsets]:
+def decode_with_offsets(
+    vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray
+) -> tuple[str, Offsets]:
     """The text of tokens, as the vocabulary decodes it, and where each token begins and ends in it, in characters."""
     ids = [int(token) for token in tokens]
     text = vocabulary.decode(ids)

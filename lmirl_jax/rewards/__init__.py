@@ -5,24 +5,29 @@ from lmirl_jax.rewards.figures import front_figure, loss_figure
 from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.report import Report
+from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import Scored
-from lmirl_jax.rewards.scoring import Scorer
+from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
 
 __all__ = [
     "HeatMap",
     "Report",
+    "RewardModel",
     "Row",
     "Scored",
     "Scorer",
+    "Scores",
     "Shown",
     "add_answers",
     "add_fronts",
     "add_sweep_table",
+    "as_arrays",
     "front_figure",
     "heat_map",
     "loss_figure",
     "merge_bytes",
     "quickstart_report",
+    "score",
     "sweep_report",
 ]

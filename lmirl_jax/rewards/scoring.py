@@ -153,7 +153,7 @@ class Scorer:
             found = _token_values(self.model.graph, mesh, self.model.params, placed)
             if self.reference is not None:
                 other = _token_values(self.reference.graph, mesh, self.reference.params, placed)
-                found["reference_log_prob"] = other["q"] - other["v"]
+                found |= {"reference_q": other["q"], "reference_v": other["v"]}
         return found
 
     def _finished(
@@ -163,6 +163,8 @@ class Scorer:
         arrays |= {
             name: np.asarray(getattr(filled.batch, name), np.float64) for name in ("discounts", "td_weights")
         }
+        if self.reference is not None:
+            arrays["reference_log_prob"] = arrays["reference_q"] - arrays["reference_v"]
         arrays["reward"] = self._rewards(arrays)
         for item in filled.items:
             if not item.needed:

@@ -1,9 +1,6 @@
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
-from hypothesis.extra import numpy as hnp
 
-from lmirl_jax.data import encoder_decoder_row, pack_rows, stack_rows
+from lmirl_jax.data import encoder_decoder_row, stack_rows
 
 EOS = 1
 LENGTHS = {"inputs": 4, "targets": 5}
@@ -57,32 +54,3 @@ def test_a_batch_is_filled_up_with_rows_of_weight_zero():
     np.testing.assert_array_equal(batch.weights, [[1, 1, 0, 0, 0], [0] * 5, [0] * 5])
     np.testing.assert_array_equal(batch.encoder_input_tokens, [[7, 1, 0, 0], [0] * 4, [0] * 4])
     assert batch.encoder_input_tokens.dtype == np.int32 and batch.discounts.dtype == np.float32
-
-
-def test_packing_by_first_fit():
-    examples = [([7, EOS], [5, EOS]), ([8, 9, EOS], [6, EOS]), ([10, EOS], [7, 8, EOS])]
-    batch = pack_rows(
-        [(np.array(i), np.array(t)) for i, t in examples], lengths=LENGTHS, discount=1.0, eos_id=EOS
-    )
-    np.testing.assert_array_equal(batch.encoder_input_tokens, [[7, 1, 10, 1], [8, 9, 1, 0]])
-    np.testing.assert_array_equal(batch.encoder_segment_ids, [[1, 1, 2, 2], [1, 1, 1, 0]])
-    np.testing.assert_array_equal(batch.decoder_input_tokens, [[0, 5, 0, 7, 8], [0, 6, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.decoder_target_tokens, [[5, 1, 7, 8, 1], [6, 1, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.decoder_segment_ids, [[1, 1, 2, 2, 2], [1, 1, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.discounts, [[1, 0, 1, 1, 0], [1, 0, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.td_weights, [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
-
-
-TOKENS = hnp.arrays(np.int32, st.integers(0, 7), elements=st.integers(1, 9))
-
-
-@hypothesis.given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=8))
-def test_packing_holds_what_the_rows_hold(examples):
-    arguments = {"lengths": LENGTHS, "discount": 0.5, "eos_id": EOS}
-    packed = pack_rows(examples, **arguments)
-    rows = stack_rows([encoder_decoder_row(i, t, **arguments) for i, t in examples])
-    real, packed_real = rows.weights > 0, packed.weights > 0
-    assert real.sum() == packed_real.sum()
-    for name in ("decoder_target_tokens", "discounts", "td_weights", "decoder_input_tokens"):
-        assert sorted(getattr(rows, name)[real]) == sorted(getattr(packed, name)[packed_real])
-    np.testing.assert_array_equal(packed_real, packed.decoder_segment_ids > 0)

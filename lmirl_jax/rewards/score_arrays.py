@@ -1,0 +1,105 @@
+"""Scores as arrays, for notebooks: `rewards.score`."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scoring import RewardModel, Scorer
+from lmirl_jax.types import UserError
+
+BY_TOKEN = ("q", "v", "reward", "log_prob", "entropy")
+BY_ANSWER = ("total", "normalised_return", "v_0", "log_likelihood")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What `Scored` has of one answer, of several as arrays, in nats; NaN after an answer's end, and where it is None.
+
+    Args:
+        answers: each `Scored`.
+        tokens: of each, 0 after its end.
+        q, v, reward, log_prob, entropy: of each token.
+        total: the return of each answer.
+        normalised_return, v_0, log_likelihood: of each answer.
+        truncated: whether an answer lacks its EOS: then its last reward is NaN, and its return lacks it.
+    """
+
+    answers: tuple[Scored, ...]
+    tokens: Int[np.ndarray, "answers length"]
+    q: Float[np.ndarray, "answers length"]
+    v: Float[np.ndarray, "answers length"]
+    reward: Float[np.ndarray, "answers length"]
+    log_prob: Float[np.ndarray, "answers length"]
+    entropy: Float[np.ndarray, "answers length"]
+    total: Float[np.ndarray, " answers"]
+    normalised_return: Float[np.ndarray, " answers"]
+    v_0: Float[np.ndarray, " answers"]
+    log_likelihood: Float[np.ndarray, " answers"]
+    truncated: Bool[np.ndarray, " answers"]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __iter__(self) -> Iterator[Scored]:
+        return iter(self.answers)
+
+    @property
+    def pieces(self) -> list[tuple[str, ...]]:
+        """The texts of each answer's tokens."""
+        return [answer.pieces for answer in self.answers]
+
+
+def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str], **options: Any) -> Scores:
+    """Scores answers to prompts with a checkpoint.
+
+    Args:
+        model: the checkpoint, from `runs.load`.
+        inputs: a prompt for each answer; or one, of which all are candidates.
+        targets: the answers.
+        options: further arguments of `Scorer`, such as `discount`, `reference` or `batch_size`.
+
+    Returns:
+        Arrays over answers, and over their tokens, EOS included.
+
+    Raises:
+        UserError: no answers, prompts and answers that differ in number, or what `Scorer` raises.
+    """
+    if isinstance(targets, str) or not len(targets):
+        raise UserError("rewards.score: targets must be a list of answers, one or more")
+    if not isinstance(inputs, str) and len(inputs) != len(targets):
+        raise UserError(
+            f"rewards.score: {len(inputs)} prompts and {len(targets)} answers; give one for each, or one prompt for all"
+        )
+    return as_arrays(list(Scorer(model, **options)(_pairs(model.task, inputs, targets))))
+
+
+def as_arrays(answers: Sequence[Scored]) -> Scores:
+    """The arrays of scored answers, such as those of a file."""
+    length = max(len(answer.tokens) for answer in answers)
+    columns: dict[str, Any] = {
+        name: np.stack([_padded(getattr(answer, name), length, np.nan) for answer in answers])
+        for name in BY_TOKEN
+    }
+    columns["tokens"] = np.stack([_padded(answer.tokens, length, 0) for answer in answers])
+    columns |= {name: np.array([getattr(answer, name) for answer in answers], float) for name in BY_ANSWER}
+    columns["truncated"] = np.array([answer.truncated for answer in answers], bool)
+    return Scores(tuple(answers), **columns)
+
+
+def _pairs(task: Any, inputs: str | Sequence[str], targets: Sequence[str]) -> Iterator[Any]:
+    from lmirl_jax.data import make_pair
+
+    for number, text in enumerate(targets):
+        if isinstance(inputs, str):
+            yield make_pair(task, inputs, text, candidate=number, candidates=len(targets))
+        else:
+            yield make_pair(task, inputs[number], text, example=number)
+
+
+def _padded(values: Sequence[Any], length: int, fill: float) -> np.ndarray:
+    known = [fill if value is None else value for value in values]
+    return np.array(known + [fill] * (length - len(known)), type(fill))
