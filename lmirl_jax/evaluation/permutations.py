@@ -1,0 +1,74 @@
+"""Permutation tests of answers that belong to prompts: answers change places within a prompt, or prompts do as well."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+DRAWS = 2000
+ELEMENTS = 2**21  # Places that are drawn at once.
+
+
+def permutations(
+    counts: Int[np.ndarray, "seeds prompts"], *, seed: int = 0, draws: int = DRAWS
+) -> Iterator[tuple[list[Int[np.ndarray, "some n"]], list[Int[np.ndarray, "some n"]]]]:
+    """Draws where each answer takes its metric from, some draws at a time.
+
+    Answers of a prompt are exchanged freely. Prompts change places as a whole, with all their answers, and only with prompts
+    that have as many answers in every seed: exchanging answers freely between prompts would take the answers of one prompt,
+    which are alike, for independent ones, and make p-values too small. The seeds of a run permute alike, for they may
+    have scored the same answers.
+
+    Args:
+        counts: how many answers each prompt has in each seed.
+        seed: of the draws.
+        draws: how many in all.
+
+    Yields:
+        For each seed the places within prompts alone, and for each seed those where prompts change places too.
+    """
+    generator = np.random.default_rng(seed)
+    longest = int(counts.max(initial=0))
+    step = max(1, ELEMENTS // max(1, counts.shape[1] * longest, int(counts.sum(axis=1).max(initial=0))))
+    for begin in range(0, draws, step):
+        some = min(step, draws - begin)
+        keys = generator.random((some, counts.shape[1], longest), np.float32)
+        sources = _prompt_sources(counts, generator, some)
+        within, between = zip(*(_places(own, keys, sources) for own in counts), strict=True)
+        yield list(within), list(between)
+
+
+def p_value(statistic: float, drawn: Float[np.ndarray, " draws"]) -> float:
+    """Two-sided: the share of draws at least as far from 0, the data itself counted as one draw, so never 0."""
+    extreme = np.sum(np.abs(drawn) >= abs(statistic) - 1e-7)
+    return float((1 + extreme) / (1 + len(drawn)))
+
+
+def exchangeable(counts: Int[np.ndarray, "seeds prompts"]) -> Sequence[Int[np.ndarray, " some"]]:
+    """The prompts that may change places with one another: those with the same number of answers in every seed."""
+    _, kinds = np.unique(counts, axis=1, return_inverse=True)
+    return [np.flatnonzero(kinds == kind) for kind in range(int(kinds.max(initial=-1)) + 1)]
+
+
+def _prompt_sources(
+    counts: Int[np.ndarray, "seeds prompts"], generator: np.random.Generator, some: int
+) -> Int[np.ndarray, "some prompts"]:
+    sources = np.tile(np.arange(counts.shape[1]), (some, 1))
+    for alike in exchangeable(counts):
+        sources[:, alike] = alike[np.argsort(generator.random((some, len(alike))), axis=1)]
+    return sources
+
+
+def _places(
+    counts: Int[np.ndarray, " prompts"],
+    keys: Float[np.ndarray, "some prompts longest"],
+    sources: Int[np.ndarray, "some prompts"],
+) -> tuple[Int[np.ndarray, "some n"], Int[np.ndarray, "some n"]]:
+    """Where each answer takes its metric from: within its prompt, and within the prompt that changed places with it."""
+    prompts = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    local = np.arange(len(prompts)) - starts[prompts]
+    real = np.arange(keys.shape[2]) < counts[:, None]
+    order = np.argsort(np.where(real, keys, np.float32(2)), axis=2)  # What is no answer comes last.
+    drawn = order[:, prompts, local]
+    return starts[prompts] + drawn, starts[sources][:, prompts] + drawn
