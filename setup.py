@@ -78,6 +78,7 @@ setuptools.setup(
         "rich>=13.0",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
+        "scipy>=1.14",
         "seqio>=0.0.20",
         "tensorboard>=2.19",
         "tensorflow-datasets>=4.9.9",

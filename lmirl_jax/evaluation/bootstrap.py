@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 DRAWS = 2000
+FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
 
 
 def bootstrap_interval(
@@ -56,3 +57,22 @@ def percentile_interval(sample: Float[np.ndarray, " draws"], coverage: float) ->
     """The central part of a sample that holds this share of it."""
     low, high = np.quantile(sample, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)
+
+
+def interval_of(sample: Float[np.ndarray, " draws"], prompts: int) -> tuple[float | None, float | None]:
+    """The 95% percentile interval of the draws in which a value is defined; none where these are few, or the prompts."""
+    defined = sample[np.isfinite(sample)]
+    if prompts < FEWEST_PROMPTS or 2 * len(defined) < len(sample):
+        return None, None
+    return percentile_interval(defined, 0.95)
+
+
+def seed_mean(
+    values: Float[np.ndarray, "draws seeds *rest"], weights: Float[np.ndarray, "draws seeds"]
+) -> Float[np.ndarray, "draws *rest"]:
+    """The weighted mean over the seeds in which a value is defined; NaN where it is in none that was drawn."""
+    shaped = weights.reshape(*weights.shape, *[1] * (values.ndim - 2))
+    known = np.isfinite(values)
+    total = np.sum(shaped * np.where(known, values, 0), axis=1)
+    weight = np.sum(shaped * known, axis=1)
+    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)

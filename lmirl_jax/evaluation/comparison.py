@@ -6,7 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
+from lmirl_jax.evaluation.bootstrap import (
+    FEWEST_PROMPTS,
+    percentile_interval,
+    resampled_means,
+    resampling_weights,
+)
 from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe
 from lmirl_jax.evaluation.pareto import front_at
 from lmirl_jax.types import UserError
@@ -15,7 +20,6 @@ LEVELS = 5  # Of equal quality, at which two fronts are compared.
 AREA_LEVELS = (
     40  # Over which the area between them is summed: the middles of bands, exact for straight lines.
 )
-FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
 ENOUGH_SEEDS = 5  # With fewer a bootstrap over seeds is rather too narrow.
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.evaluation.bootstrap import resampling_weights
-from lmirl_jax.evaluation.correlations import interval_of, seed_mean
-from lmirl_jax.evaluation.permutations import DRAWS
+from lmirl_jax.evaluation.bootstrap import interval_of, resampling_weights, seed_mean
+from lmirl_jax.evaluation.permutation_tests import DRAWS
 from lmirl_jax.evaluation.rank_correlation import AnswerTable
 
 
@@ -65,7 +64,7 @@ def _shares(
     count = weights.shape[1]
     sizes = np.bincount(prompts, minlength=count)
     sums = np.stack([np.bincount(prompts, row, count) for row in columns])
-    number = weights @ sizes
+    number = np.maximum(weights @ sizes, 1e-12)  # A seed need not have any of the prompts that were drawn.
     means = weights @ sums.T / number[:, None]
 
     def covariance(first: int, second: int):

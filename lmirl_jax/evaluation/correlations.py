@@ -4,27 +4,22 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
-from lmirl_jax.evaluation.bootstrap import percentile_interval, resampling_weights
-from lmirl_jax.evaluation.permutations import DRAWS, p_value, permutations
+from lmirl_jax.evaluation.bootstrap import interval_of, resampling_weights, seed_mean
+from lmirl_jax.evaluation.permutation_tests import DRAWS, permutation_tests
 from lmirl_jax.evaluation.rank_correlation import (
+    POOLED,
+    WITHIN,
     AnswerTable,
     kendall,
     kendall_by_prompt,
-    pooled_ranks,
-    ranks_within,
     spearman,
     spearman_by_prompt,
 )
 from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED, resampled_kendall, resampled_spearman
 
-FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
-POOLED, WITHIN = "pooled", "within prompt"
 BY_PROMPT = {"spearman": spearman_by_prompt, "kendall": kendall_by_prompt}
-
-# Of every pair: the value of each seed, and of each draw of the bootstrap.
-_Sample = tuple[Float[np.ndarray, "seeds measures metrics"], Float[np.ndarray, "draws measures metrics"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +64,7 @@ def correlations(
     The bootstrap draws whole prompts, the same ones in every seed, and seeds. Two null hypotheses are tested, two-sided, the
     data itself counted as one draw. Within prompt: among the answers to a prompt the metric does not depend on the measure;
     metrics change places within each prompt. Pooled: neither does it between prompts; prompts of as many answers change
-    places too, each with all its metrics, see `permutations`.
+    places too, each with all its metrics, see `permutation_tests`.
 
     Args:
         tables: one a seed; they number the same prompts alike.
@@ -81,13 +76,13 @@ def correlations(
     Returns:
         For each metric and measure four correlations.
     """
-    tests = _p_values(tables, measures, metrics, seed, draws)
+    tests = permutation_tests(tables, measures, metrics, seed=seed, draws=draws)
     found = {}
     for kind in BY_PROMPT:
-        found[kind, WITHIN] = _within(tables, measures, metrics, kind, seed, draws)
-        found[kind, POOLED] = _pooled(tables, measures, metrics, kind, seed, draws)
+        for scope in (POOLED, WITHIN):
+            found[kind, scope] = _sample(tables, measures, metrics, (kind, scope), seed, draws)
     return [
-        _correlation(tables, found[kind, scope], tests[scope], (i, j), (measure, metric, scope, kind))
+        _correlation(found[kind, scope], tests[scope], (i, j), (measure, metric, scope, kind))
         for j, metric in enumerate(metrics)
         for i, measure in enumerate(measures)
         for kind in BY_PROMPT
@@ -95,36 +90,92 @@ def correlations(
     ]
 
 
-def interval_of(sample: Float[np.ndarray, " draws"], prompts: int) -> tuple[float | None, float | None]:
-    """The 95% percentile interval of the draws in which a value is defined; none where these are few, or the prompts."""
-    defined = sample[np.isfinite(sample)]
-    if prompts < FEWEST_PROMPTS or 2 * len(defined) < len(sample):
-        return None, None
-    return percentile_interval(defined, 0.95)
+def difference(
+    baseline: Sequence[AnswerTable],
+    run: Sequence[AnswerTable],
+    measure: str,
+    metric: str,
+    scope: str,
+    *,
+    paired: bool,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[float | None, float | None, float | None]:
+    """Spearman's correlation of a run less a baseline's, with its 95% bootstrap interval; None where undefined.
+
+    Args:
+        baseline: its tables, one a seed.
+        run: its tables.
+        measure: name of a variable.
+        metric: name of a variable.
+        scope: "pooled" or "within prompt".
+        paired: whether both number the same prompts alike: then each draw takes the same prompts of both.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns:
+        The difference and the ends of its interval.
+    """
+    which = ("spearman", scope)
+    first = _sample(baseline, [measure], [metric], which, seed, draws)
+    second = _sample(run, [measure], [metric], which, seed if paired else seed + 2, draws)
+    values = [s.by_seed[np.isfinite(s.by_seed)] for s in (first, second)]
+    if not all(map(len, values)):
+        return None, None, None
+    prompts = min(int(s.prompts[0, 0]) // len(s.by_seed) for s in (first, second))
+    interval = interval_of((second.drawn - first.drawn)[:, 0, 0], prompts)
+    return float(values[1].mean() - values[0].mean()), *interval
 
 
-def seed_mean(
-    values: Float[np.ndarray, "draws seeds *rest"], weights: Float[np.ndarray, "draws seeds"]
-) -> Float[np.ndarray, "draws *rest"]:
-    """The weighted mean over the seeds in which a value is defined; NaN where it is in none that was drawn."""
-    shaped = weights.reshape(*weights.shape, *[1] * (values.ndim - 2))
-    known = np.isfinite(values)
-    total = np.sum(shaped * np.where(known, values, 0), axis=1)
-    weight = np.sum(shaped * known, axis=1)
-    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """Of every measure with every metric: each seed's value, the mean in each draw, how many prompts these are over."""
+
+    by_seed: Float[np.ndarray, "seeds measures metrics"]
+    drawn: Float[np.ndarray, "draws measures metrics"]
+    prompts: Int[np.ndarray, "measures metrics"]
+    left_out: Int[np.ndarray, "measures metrics"]
 
 
-def _correlation(tables, sample, tests, pair: tuple[int, int], names: tuple[str, str, str, str]) -> Correlation:
-    (by_seed, drawn, used, left_out), (i, j) = sample, pair
-    known = by_seed[:, i, j][np.isfinite(by_seed[:, i, j])]
+def _correlation(
+    sample: _Sample,
+    p_values: Sequence[Sequence[float]],
+    pair: tuple[int, int],
+    names: tuple[str, str, str, str],
+) -> Correlation:
+    by_seed, prompts, left_out = (
+        sample.by_seed[:, *pair],
+        int(sample.prompts[pair]),
+        int(sample.left_out[pair]),
+    )
+    known = by_seed[np.isfinite(by_seed)]
     if not len(known):
-        return Correlation(*names, None, None, None, None, 0, int(left_out[i, j]))
-    low, high = interval_of(drawn[:, i, j], min(int(used[i, j]), tables[0].prompt_count))
-    p = tests[i][j] if names[3] == "spearman" else None
-    return Correlation(*names, float(known.mean()), low, high, p, int(used[i, j]), int(left_out[i, j]))
+        return Correlation(*names, None, None, None, None, 0, left_out)
+    p = p_values[pair[0]][pair[1]] if names[3] == "spearman" else None
+    interval = interval_of(sample.drawn[:, *pair], prompts // len(by_seed))
+    return Correlation(*names, float(known.mean()), *interval, p, prompts, left_out)
 
 
-def _within(tables, measures, metrics, kind: str, seed: int, draws: int):
+def _sample(
+    tables: Sequence[AnswerTable],
+    measures: Sequence[str],
+    metrics: Sequence[str],
+    which: tuple[str, str],
+    seed: int,
+    draws: int,
+) -> _Sample:
+    kind, scope = which
+    return (_pooled if scope == POOLED else _within)(tables, measures, metrics, kind, seed, draws)
+
+
+def _within(
+    tables: Sequence[AnswerTable],
+    measures: Sequence[str],
+    metrics: Sequence[str],
+    kind: str,
+    seed: int,
+    draws: int,
+) -> _Sample:
     """By seed and by draw, the mean over prompts of each prompt's own correlation; how many there are, and are not."""
     own = np.stack([
         BY_PROMPT[kind](t.rows(measures), t.rows(metrics), t.prompts, t.prompt_count) for t in tables
@@ -134,10 +185,18 @@ def _within(tables, measures, metrics, kind: str, seed: int, draws: int):
     filled, used = np.where(known, own, 0.0), known.sum(axis=-1)
     prompts, seeds = _weights(tables, seed, draws)
     drawn = seed_mean(_ratio(filled @ prompts.T, known @ prompts.T).transpose(3, 0, 1, 2), seeds)
-    return _ratio(filled.sum(axis=-1), used), drawn, used.sum(axis=0), answered.sum() - used.sum(axis=0)
+    by_seed, total = _ratio(filled.sum(axis=-1), used), used.sum(axis=0)
+    return _Sample(by_seed, drawn, total, answered.sum() - total)
 
 
-def _pooled(tables, measures, metrics, kind: str, seed: int, draws: int):
+def _pooled(
+    tables: Sequence[AnswerTable],
+    measures: Sequence[str],
+    metrics: Sequence[str],
+    kind: str,
+    seed: int,
+    draws: int,
+) -> _Sample:
     """By seed and by draw, the correlation over all answers; how many prompts they belong to."""
     whole = {"spearman": spearman, "kendall": kendall}[kind]
     by_seed = np.array([
@@ -152,10 +211,16 @@ def _pooled(tables, measures, metrics, kind: str, seed: int, draws: int):
         )
     answered = sum(int((table.counts > 0).sum()) for table in tables)
     used = np.full(by_seed.shape[1:], answered)
-    return by_seed, drawn, used, np.zeros_like(used)
+    return _Sample(by_seed, drawn, used, np.zeros_like(used))
 
 
-def _drawn(table: AnswerTable, measures, metrics, kind: str, prompts):
+def _drawn(
+    table: AnswerTable,
+    measures: Sequence[str],
+    metrics: Sequence[str],
+    kind: str,
+    prompts: Float[np.ndarray, "draws prompts"],
+) -> Float[np.ndarray, "draws measures metrics"]:
     m = len(measures)
     if kind == "kendall":
         return resampled_kendall(table.rows(measures), table.rows(metrics), table.prompts, prompts)
@@ -163,7 +228,9 @@ def _drawn(table: AnswerTable, measures, metrics, kind: str, prompts):
     return every[:, :m, m:].astype(float)
 
 
-def _weights(tables: Sequence[AnswerTable], seed: int, draws: int):
+def _weights(
+    tables: Sequence[AnswerTable], seed: int, draws: int
+) -> tuple[Float[np.ndarray, "draws prompts"], Float[np.ndarray, "draws seeds"]]:
     return (
         resampling_weights(tables[0].prompt_count, seed, draws),
         resampling_weights(len(tables), seed + 1, draws),
@@ -176,31 +243,3 @@ def _ratio(above: Num[np.ndarray, "*shape"], below: Num[np.ndarray, "*shape"]) -
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
-
-
-def _p_values(tables: Sequence[AnswerTable], measures, metrics, seed: int, draws: int):
-    """By scope, measure and metric."""
-    if not measures or not metrics:
-        return {WITHIN: [], POOLED: []}
-    sides = {
-        WITHIN: [
-            [ranks_within(t.rows(names), t.prompts, t.prompt_count) for names in (measures, metrics)]
-            for t in tables
-        ],
-        POOLED: [[pooled_ranks(t.rows(names)) for names in (measures, metrics)] for t in tables],
-    }
-    drawn: dict[str, list] = {WITHIN: [], POOLED: []}
-    for within, between in permutations(np.stack([t.counts for t in tables]), seed=seed, draws=draws):
-        for scope, places in ((WITHIN, within), (POOLED, between)):
-            drawn[scope].append(
-                sum(x @ y[:, own].transpose(1, 2, 0) for (x, y), own in zip(sides[scope], places, strict=True))
-            )
-    result = {}
-    for scope, parts in drawn.items():
-        sample = np.concatenate(parts)
-        observed = sum(x @ y.T for x, y in sides[scope])
-        result[scope] = [
-            [p_value(float(observed[i, j]), sample[:, i, j]) for j in range(len(metrics))]
-            for i in range(len(measures))
-        ]
-    return result

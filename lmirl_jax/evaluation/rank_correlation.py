@@ -1,12 +1,18 @@
 """Rank correlations of answers that belong to prompts: pooled over all answers, and within each prompt."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lmirl_jax.types import UserError
+
+POOLED, WITHIN = (
+    "pooled",
+    "within prompt",
+)  # Over all answers at once, or the mean over prompts of each one's own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +99,9 @@ def spearman_by_prompt(
     """Spearman's correlation over each prompt's answers, every measure with every metric; NaN where it is undefined."""
     first, second = (ranks_within(values, prompts, prompt_count) for values in (x, y))
     result = np.empty((len(x), len(y), prompt_count))
-    varies = [np.stack([np.bincount(prompts, row**2, prompt_count) > 0.5 for row in z]) for z in (first, second)]
+    varies = [
+        np.stack([np.bincount(prompts, row**2, prompt_count) > 0.5 for row in z]) for z in (first, second)
+    ]
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             result[i, j] = np.where(
@@ -112,7 +120,7 @@ def kendall_by_prompt(
     values, m = np.concatenate([x, y]), len(x)
     result = np.full((m, len(y), prompt_count), np.nan)
     bounds = np.searchsorted(prompts, np.arange(prompt_count + 1))
-    for prompt, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for prompt, (begin, end) in enumerate(itertools.pairwise(bounds)):
         own = values[:, begin:end]
         signs = np.sign(own[:, :, None] - own[:, None, :]).reshape(len(values), -1)
         concordant = signs @ signs.T

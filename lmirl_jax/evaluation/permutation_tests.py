@@ -5,12 +5,72 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
+
 DRAWS = 2000
 ELEMENTS = 2**21  # Places that are drawn at once.
 
 
-def permutations(
-    counts: Int[np.ndarray, "seeds prompts"], *, seed: int = 0, draws: int = DRAWS
+def permutation_tests(
+    tables: Sequence[AnswerTable],
+    measures: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> dict[str, list[list[float]]]:
+    """Two-sided permutation tests of Spearman's correlation of every measure with every metric.
+
+    Two null hypotheses. Within prompt: among the answers to a prompt the metric does not depend on the measure; metrics change
+    places among the answers to each prompt. Pooled: nor does it between prompts; prompts with the same number of answers
+    change places too, each with all its metrics.
+
+    Args:
+        tables: one a seed; they number the same prompts alike.
+        measures: names of variables in the tables.
+        metrics: names of variables in the tables.
+        seed: of the draws.
+        draws: how many.
+
+    Returns:
+        P-values by scope, measure and metric.
+    """
+    if not measures or not metrics:
+        return {WITHIN: [], POOLED: []}
+    sides = {
+        WITHIN: [
+            [ranks_within(t.rows(names), t.prompts, t.prompt_count) for names in (measures, metrics)]
+            for t in tables
+        ],
+        POOLED: [[pooled_ranks(t.rows(names)) for names in (measures, metrics)] for t in tables],
+    }
+    drawn: dict[str, list] = {WITHIN: [], POOLED: []}
+    for within, between in _permutations(np.stack([t.counts for t in tables]), seed=seed, draws=draws):
+        for scope, places in ((WITHIN, within), (POOLED, between)):
+            drawn[scope].append(
+                sum(
+                    x @ y[:, own].transpose(1, 2, 0) for (x, y), own in zip(sides[scope], places, strict=True)
+                )
+            )
+    result = {}
+    for scope, parts in drawn.items():
+        sample = np.concatenate(parts)
+        observed = sum(x @ y.T for x, y in sides[scope])
+        result[scope] = [
+            [p_value(float(observed[i, j]), sample[:, i, j]) for j in range(len(metrics))]
+            for i in range(len(measures))
+        ]
+    return result
+
+
+def p_value(statistic: float, drawn: Float[np.ndarray, " draws"]) -> float:
+    """Two-sided: the share of draws at least as far from 0, the data itself counted as one draw, so never 0."""
+    extreme = np.sum(np.abs(drawn) >= abs(statistic) - 1e-7)
+    return float((1 + extreme) / (1 + len(drawn)))
+
+
+def _permutations(
+    counts: Int[np.ndarray, "seeds prompts"], *, seed: int, draws: int
 ) -> Iterator[tuple[list[Int[np.ndarray, "some n"]], list[Int[np.ndarray, "some n"]]]]:
     """Draws where each answer takes its metric from, some draws at a time.
 
@@ -18,11 +78,6 @@ def permutations(
     that have as many answers in every seed: exchanging answers freely between prompts would take the answers of one prompt,
     which are alike, for independent ones, and make p-values too small. The seeds of a run permute alike, for they may
     have scored the same answers.
-
-    Args:
-        counts: how many answers each prompt has in each seed.
-        seed: of the draws.
-        draws: how many in all.
 
     Yields:
         For each seed the places within prompts alone, and for each seed those where prompts change places too.
@@ -38,13 +93,7 @@ def permutations(
         yield list(within), list(between)
 
 
-def p_value(statistic: float, drawn: Float[np.ndarray, " draws"]) -> float:
-    """Two-sided: the share of draws at least as far from 0, the data itself counted as one draw, so never 0."""
-    extreme = np.sum(np.abs(drawn) >= abs(statistic) - 1e-7)
-    return float((1 + extreme) / (1 + len(drawn)))
-
-
-def exchangeable(counts: Int[np.ndarray, "seeds prompts"]) -> Sequence[Int[np.ndarray, " some"]]:
+def _exchangeable(counts: Int[np.ndarray, "seeds prompts"]) -> Sequence[Int[np.ndarray, " some"]]:
     """The prompts that may change places with one another: those with the same number of answers in every seed."""
     _, kinds = np.unique(counts, axis=1, return_inverse=True)
     return [np.flatnonzero(kinds == kind) for kind in range(int(kinds.max(initial=-1)) + 1)]
@@ -54,7 +103,7 @@ def _prompt_sources(
     counts: Int[np.ndarray, "seeds prompts"], generator: np.random.Generator, some: int
 ) -> Int[np.ndarray, "some prompts"]:
     sources = np.tile(np.arange(counts.shape[1]), (some, 1))
-    for alike in exchangeable(counts):
+    for alike in _exchangeable(counts):
         sources[:, alike] = alike[np.argsort(generator.random((some, len(alike))), axis=1)]
     return sources
 

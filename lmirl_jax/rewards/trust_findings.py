@@ -1,0 +1,207 @@
+"""What the scores of answers say of the rewards, as plain numbers: the page of `lmirl report` is made from them alone."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.evaluation.correlation_split import correlation_split
+from lmirl_jax.evaluation.correlations import correlations, difference
+from lmirl_jax.evaluation.length_bins import length_bins
+from lmirl_jax.evaluation.permutation_tests import DRAWS
+from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks
+from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.types import UserError
+
+MEASURES = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
+PARTS = ("log-likelihood", "v_0", "rest")
+DIGITS = 5  # After the point that float32 is good for: answers of equal text are to tie.
+TENTHS = 10
+
+Runs = Mapping[str, Sequence[Sequence[Scored]]]
+
+
+def trust_findings(
+    scored: Runs,
+    corruptions: Mapping[str, Sequence[CorruptionEffect]] | None = None,
+    *,
+    metric: str | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> dict[str, Any]:
+    """Every number of the report, ready for JSON: undefined ones are None.
+
+    Args:
+        scored: for each run its seeds, for each of these its scored answers. Examples of one number are the same prompt.
+        corruptions: for each run what corrupting answers does.
+        metric: the one that the verdict speaks of; the first if not named.
+        seed: of bootstrap and permutations.
+        draws: of each.
+
+    Returns:
+        `metric`, `metrics`, and `runs`, each with `run`, numbers of what there is, `correlations` (rows of a tidy table),
+        `differences` (from the first run), `split`, `lengths`, `tenths` and `corruptions`.
+
+    Raises:
+        UserError: no answers, or a metric that no run has.
+    """
+    for label, seeds in scored.items():
+        if not seeds or not all(len(answers) for answers in seeds):
+            raise UserError(f"report: run {label!r} has no scored answers; score some first")
+    if not scored:
+        raise UserError("report: there are no runs; give the scored answers of one or more")
+    metrics = list(dict.fromkeys(name for seeds in scored.values() for name in shared_metrics(seeds)))
+    if metric is not None and metric not in metrics:
+        raise UserError(f"report: no run has a metric {metric!r}; there are {', '.join(metrics) or 'none'}")
+    tables = {label: answer_tables(seeds) for label, seeds in scored.items()}
+    options = {"seed": seed, "draws": draws}
+    runs = [_run(label, seeds, tables[label], options) for label, seeds in scored.items()]
+    first, *others = scored
+    for run in runs:
+        run["corruptions"] = [_plain(effect) for effect in (corruptions or {}).get(run["run"], ())]
+        run["differences"] = []
+        if run["run"] in others:
+            paired = _prompts(scored[first]) == _prompts(scored[run["run"]])
+            run["differences"] = _differences(first, tables[first], tables[run["run"]], paired, options)
+    return {"metric": metric or next(iter(metrics), None), "metrics": metrics, "runs": runs}
+
+
+def shared_metrics(seeds: Sequence[Sequence[Scored]]) -> list[str]:
+    """The metrics that every answer of a run has."""
+    every = [set(answer.metrics) for answers in seeds for answer in answers]
+    return [name for name in seeds[0][0].metrics if all(name in own for own in every)]
+
+
+def answer_tables(seeds: Sequence[Sequence[Scored]]) -> list[AnswerTable]:
+    """The measures and metrics of each seed's answers, prompts numbered alike in all of them.
+
+    `v_0` belongs to the prompt, so that its answers share one value though float32 may have given it differently in different
+    batches. `rest` is what a return has beyond log-likelihood and v_0.
+    """
+    metrics = shared_metrics(seeds)
+    examples = sorted({answer.example for answers in seeds for answer in answers})
+    tables = []
+    for answers in seeds:
+        ordered = sorted(answers, key=lambda answer: (answer.example, answer.candidate))
+        prompts = np.searchsorted(examples, [answer.example for answer in ordered])
+        columns = np.array([
+            [a.total, a.normalised_return, a.log_likelihood, a.v_0, len(a.tokens), *(a.metrics[m] for m in metrics)]
+            for a in ordered
+        ]).T  # fmt: skip
+        counts = np.bincount(prompts, minlength=len(examples))
+        columns[3] = (np.bincount(prompts, columns[3], len(examples)) / np.maximum(counts, 1))[prompts]
+        values = np.round(np.concatenate([columns, columns[:1] - columns[2:3] - columns[3:4]]), DIGITS)
+        tables.append(AnswerTable((*MEASURES, *metrics, "rest"), values, prompts, len(examples)))
+    return tables
+
+
+def correlation_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The correlations of all runs as rows of one tidy table, for a CSV file."""
+    return [{"run": run["run"], **row} for run in findings["runs"] for row in run["correlations"]]
+
+
+def _run(
+    label: str, seeds: Sequence[Sequence[Scored]], tables: Sequence[AnswerTable], options: Mapping[str, int]
+) -> dict[str, Any]:
+    answers = [answer for own in seeds for answer in own]
+    per_prompt = np.concatenate([table.counts[table.counts > 0] for table in tables])
+    metrics = shared_metrics(seeds)
+    rest = np.concatenate([table.rows(["rest"])[0] for table in tables])
+    has_rest = bool(np.abs(rest).max() > 1e-3)
+    measures = [*MEASURES, "rest"] if has_rest else list(MEASURES)
+    return {
+        "run": label,
+        "seeds": len(seeds),
+        "answers": len(answers),
+        "prompts": tables[0].prompt_count,
+        "answers_per_prompt": [int(per_prompt.min()), int(per_prompt.max())],
+        "truncated": sum(answer.truncated for answer in answers),
+        "telescopes": _telescopes(answers),
+        "correlations": [
+            dataclasses.asdict(row)
+            for row in correlations(tables, measures, [*metrics, "tokens"], **options)
+            if row.measure != row.metric
+        ],
+        "split": {name: _split(tables, name, has_rest, options) for name in metrics},
+        "lengths": _lengths(tables, metrics),
+        "tenths": {name: _tenths(tables, name) for name in metrics},
+    }
+
+
+def _telescopes(answers: Sequence[Scored]) -> bool:
+    """Whether the return of every whole answer is its log-likelihood plus the prompt's value, as at gamma 1."""
+    return all(
+        abs(a.total - a.log_likelihood - a.v_0) < 1e-3 * (1 + abs(a.total))
+        for a in answers
+        if not a.truncated
+    )
+
+
+def _split(
+    tables: Sequence[AnswerTable], metric: str, has_rest: bool, options: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    parts = PARTS if has_rest else PARTS[:2]
+    return [dataclasses.asdict(share) for share in correlation_split(tables, parts, metric, **options)]
+
+
+def _lengths(tables: Sequence[AnswerTable], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """By metric, the bins of length; under "" without a metric."""
+    columns = {name: np.concatenate([table.rows([name])[0] for table in tables]) for name in tables[0].names}
+    found = {}
+    for name in metrics or [""]:
+        metric = columns[name] if name else np.zeros_like(columns["tokens"])
+        bins = length_bins(columns["tokens"], columns["return"], metric)
+        per_token = length_bins(columns["tokens"], columns["normalised return"], metric)
+        found[name] = [
+            {**dataclasses.asdict(own), "per_token": one.measure, "metric": own.metric if name else None}
+            for own, one in zip(bins, per_token, strict=True)
+        ]
+    return found
+
+
+def _tenths(tables: Sequence[AnswerTable], metric: str) -> list[dict[str, Any]]:
+    """The mean metric of answers in tenths by return, lowest first: each seed is ranked by itself."""
+    places, values = [], []
+    for table in tables:
+        ranks = pooled_ranks(table.rows(["return"]))[0]
+        order = np.searchsorted(np.sort(ranks), ranks, side="left") + np.searchsorted(
+            np.sort(ranks), ranks, side="right"
+        )
+        places.append(order * TENTHS // (2 * len(ranks)))
+        values.append(table.rows([metric])[0])
+    place, value = np.minimum(np.concatenate(places), TENTHS - 1), np.concatenate(values)
+    return [
+        {"tenth": i, "answers": int((place == i).sum()), "mean": float(value[place == i].mean())}
+        for i in np.unique(place).tolist()
+    ]
+
+
+def _differences(
+    baseline: str,
+    first: Sequence[AnswerTable],
+    run: Sequence[AnswerTable],
+    paired: bool,
+    options: Mapping[str, int],
+) -> list[dict[str, Any]]:
+    metrics = [name for name in run[0].names if name in first[0].names and name not in (*MEASURES, "rest")]
+    rows = []
+    for metric in metrics:
+        for scope in (POOLED, WITHIN):
+            value, low, high = difference(first, run, "return", metric, scope, paired=paired, **options)
+            rows.append({
+                "baseline": baseline, "metric": metric, "scope": scope, "value": value, "low": low, "high": high,
+                "paired": paired,
+            })  # fmt: skip
+    return rows
+
+
+def _prompts(seeds: Sequence[Sequence[Scored]]) -> dict[int, str]:
+    return {answer.example: answer.inputs for answers in seeds for answer in answers}
+
+
+def _plain(effect: CorruptionEffect) -> dict[str, Any]:
+    row = {field.name: getattr(effect, field.name) for field in dataclasses.fields(effect)}
+    del row["examples"]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
