@@ -50,10 +50,10 @@ def front_figure(
                     f"front figure: run {run.label!r} has no metric {metric!r}; it has {', '.join(run.means)}"
                 )
     styles = _styles(runs)
-    figure = _figure(5.0 * len(diversity), 4.1)
+    figure = new_figure(5.0 * len(diversity), 4.1)
     for place, metric in enumerate(diversity):
         axis = figure.add_subplot(1, len(diversity), place + 1)
-        _style(axis)
+        style_axis(axis)
         drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
         if not any(run.means[quality].any() for run in runs):
             axis.set_ylim(-0.05, 1.0)  # Not symmetric around 0, as for any other constant.
@@ -65,8 +65,8 @@ def front_figure(
         axis.margins(0.08, 0.1)
         if less:
             axis.invert_xaxis()
-        _legend(axis, "numbers: temperature; shaded: 95% interval of each run's hull")
-        _plain_text(figure)
+        add_legend(axis, "numbers: temperature; shaded: 95% interval of each run's hull")
+        plain_text(figure)
         labels = [
             label
             for run, style in zip(runs, styles, strict=True)
@@ -100,9 +100,9 @@ def loss_figure(
             raise UserError(
                 f"loss figure: {label!r} has {len(steps)} steps and {len(values)} losses; give one loss for each step"
             )
-    figure = _figure(5.4, 3.5)
+    figure = new_figure(5.4, 3.5)
     axis = figure.add_subplot()
-    _style(axis)
+    style_axis(axis)
     span = max(1, max(len(values) for _, values in losses.values()) // 40)
     for i, (label, (steps, values)) in enumerate(losses.items()):
         _loss(axis, steps, np.asarray(values, float), span, label, i)
@@ -113,8 +113,8 @@ def loss_figure(
     axis.set_ylabel(title)
     axis.set_xlabel("step")
     average = f"thin: logged values; thick: exponential moving average over {span}"
-    _legend(axis, average if span > 1 else "every logged value, not smoothed")
-    _plain_text(figure)
+    add_legend(axis, average if span > 1 else "every logged value, not smoothed")
+    plain_text(figure)
     return figure
 
 
@@ -130,7 +130,8 @@ def smoothed(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray
     return result
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A `matplotlib.figure.Figure` of that size in inches, tied to no window."""
     from matplotlib.figure import (
         Figure,
     )  # Not pyplot: that would choose a window system for the whole process.
@@ -138,7 +139,8 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _style(axis: Any) -> None:
+def style_axis(axis: Any) -> None:
+    """Gives an axis the look of all figures."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(MUTED)
     axis.grid(color=GRID, linewidth=0.6)
@@ -227,7 +229,7 @@ def _loss(
     axis.plot(steps[::stride], average, color=colour, linewidth=1.7, linestyle=line, label=label)
 
 
-def _legend(axis: Any, title: str) -> None:
+def add_legend(axis: Any, title: str) -> None:
     """Names the curves above the axes, in as many columns as fit a width of 300 points."""
     handles, names = axis.get_legend_handles_labels()
     names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names]
@@ -251,7 +253,7 @@ def _legend(axis: Any, title: str) -> None:
     legend.get_title().set_color(MUTED)
 
 
-def _plain_text(figure: Any) -> None:
+def plain_text(figure: Any) -> None:
     """Takes labels as they are: a `$` in a run's name starts no formula."""
     from matplotlib.text import Text
 

@@ -3,7 +3,7 @@
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lmirl_jax.types import UserError
@@ -22,6 +22,11 @@ STYLE = """
   border-radius: 2px; text-align: center; white-space: pre-wrap; overflow-wrap: anywhere;
   box-shadow: inset 0 0 0 1px var(--hairline); }
 .heat-tokens .space { color: var(--muted); }
+.heat-tokens .marked { box-shadow: inset 0 0 0 2px var(--ink); }
+.heat-tokens span:focus { outline: 2px solid var(--accent); outline-offset: 1px; }
+.heat-tokens span:focus::after { content: attr(title); position: fixed; z-index: 1; left: 50%; bottom: 1rem;
+  transform: translateX(-50%); padding: .45rem .9rem; border-radius: 6px; background: var(--ink); color: var(--card);
+  font: 500 .95rem/1.3 var(--sans); font-variant-numeric: tabular-nums; white-space: nowrap; }
 .heat-tokens .none { box-shadow: none; border-bottom: 2px dotted var(--muted); border-radius: 0; }
 .heat-legend { display: flex; align-items: center; gap: .5rem; flex-wrap: wrap; margin-top: .9rem; color: var(--muted);
   font-size: .8rem; font-variant-numeric: tabular-nums; }
@@ -37,17 +42,28 @@ STYLE = """
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One labelled answer: its tokens as text, and the reward of each in nats; None where a token has no reward."""
+    """One labelled answer.
+
+    Args:
+        label: above it.
+        tokens: as text.
+        rewards: of each, in nats; None where a token has none.
+        note: at the right above it, in place of the sum of the rewards.
+        marked: the numbers of tokens that are framed.
+    """
 
     label: str
     tokens: Sequence[str]
     rewards: Sequence[float | int | None]
+    note: str = ""
+    marked: Collection[int] = ()
 
 
 def heat_map(rows: Sequence[Row], *, unit: str = "nats") -> str:
     """Rows of coloured tokens on one diverging scale centred at 0, as an HTML fragment that needs `STYLE`.
 
-    Each token has its reward as a tooltip, and in a list that opens with a click or a tap. Everything is escaped.
+    Each token has its reward as a tooltip, at the foot of the screen while it is tapped or clicked, and in a list that opens.
+    Everything is escaped.
 
     Args:
         rows: the answers; they share the scale.
@@ -147,30 +163,35 @@ def _visible(token: str) -> str:
 
 def _row(row: Row, scale: float, unit: str) -> str:
     spans = "".join(
-        _span(token, reward, scale, unit) for token, reward in zip(row.tokens, row.rewards, strict=True)
+        _span(token, reward, scale, unit, i in row.marked)
+        for i, (token, reward) in enumerate(zip(row.tokens, row.rewards, strict=True))
     )
     total = f"sum {_signed(sum(_known([row])))} {html.escape(unit)}" if _known([row]) else ""
+    total = html.escape(row.note) or total
     return (
         f'<div class="heat-row"><div class="heat-label"><b>{html.escape(row.label)}</b><span>{total}</span></div>'
         f'<p class="heat-tokens">{spans}</p></div>'
     )
 
 
-def _span(token: str, reward: Any, scale: float, unit: str) -> str:
-    shown = html.escape(_visible(token))
-    blank = " space" if not token.strip() else ""
+def _span(token: str, reward: Any, scale: float, unit: str, marked: bool) -> str:
+    names = ["space"] * (not token.strip()) + ["none"] * (reward is None) + ["marked"] * marked
+    kind = f' class="{" ".join(names)}"' if names else ""
     if reward is None:
-        return f'<span class="none{blank}" title="no reward">{shown}</span>'
-    side, strength = ("positive" if reward >= 0 else "negative"), min(abs(reward) / scale, 1.0)
-    title = f"{_signed(reward)} {html.escape(unit)}"
-    kind = f' class="{blank.strip()}"' if blank else ""
-    return f'<span{kind} style="background:rgba(var(--{side}),{strength:.3f})" title="{title}">{shown}</span>'
+        colour, title = "", "no reward"
+    else:
+        side, strength = ("positive" if reward >= 0 else "negative"), min(abs(reward) / scale, 1.0)
+        colour = f' style="background:rgba(var(--{side}),{strength:.3f})"'
+        title = f"{_signed(reward)} {html.escape(unit)}"
+    # A focus by tap, not by the tabulator key, which would have to go through every token of the page.
+    return f'<span{kind}{colour} title="{title}" tabindex="-1">{html.escape(_visible(token))}</span>'
 
 
 def _legend(rows: Sequence[Row], scale: float, saturated: bool, unit: str) -> str:
     bounds = ("≤ ", "≥ ") if saturated else ("", "")
     missing = any(reward is None for row in rows for reward in row.rewards)
     note = "; dotted: no reward" if missing else ""
+    note += "; framed: what was changed" if any(row.marked for row in rows) else ""
     return (
         f'<div class="heat-legend"><span>{bounds[0]}{_signed(-scale)}</span><span class="heat-bar"></span>'
         f"<span>{bounds[1]}{_signed(scale)}</span>"

@@ -1,0 +1,211 @@
+"""The parts of the report on rewards that are numbers: correlations, the split of a return, and length."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
+from lmirl_jax.rewards.report import Report
+from lmirl_jax.rewards.trust_figures import correlation_figure, tenths_figure
+from lmirl_jax.rewards.trust_verdict import find
+
+SHOWN = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
+READING = (
+    "Does a higher return mean a better answer? Pooled: over all answers to all prompts, so that it also asks whether returns "
+    "can be compared between prompts. Within prompt: the mean over prompts of each prompt's own correlation, which is what "
+    "picking the best of several answers needs; prompts in which the metric or the measure is the same in all answers have "
+    "none and are left out. `v_0` belongs to the prompt and has none either. `tokens`, the length, is a control: a reward "
+    "that is no better than it measures length."
+)
+NOISE = (
+    "In brackets: 95% intervals, bootstrap over {over}, the answers to a prompt drawn together; without where fewer than 10 "
+    "prompts have a value."
+)
+TESTS = (
+    "τ: Kendall's tau-b. p: two-sided permutation test of Spearman's correlation. Within prompt, metrics change places among the "
+    "answers to each prompt; pooled, prompts with the same number of answers change places too, each with all its "
+    "metrics, for the answers to one prompt are no independent witnesses. No correction for the number of tests."
+)
+PAPER = (
+    "For comparison, Table 2 of Wulfmeier et al. (arXiv 2409.01369): Spearman's correlation of the rewards of online IQLearn "
+    "with the task's metric, against MLE's: TL;DR, ROUGE-1: .64 against −.05; WMT22, BLEU: .43 against −.05; GSM8K, "
+    "accuracy: .17 against −.02. Those are other tasks and models: the table says what to look for, not what to expect here."
+)
+SPLIT = (
+    "At gamma 1 the return of a complete answer is its log-likelihood plus `v_0`, the value of the prompt before any token. A "
+    "covariance is the sum of its parts', so Pearson's correlation of return and metric splits without remainder into what "
+    "each part adds. What `v_0` adds is a difference between prompts alone: it ranks no two answers to the same prompt."
+)
+REST = (
+    " The rest is what the return has beyond both: gamma below 1, a correction or shaping, and in a truncated answer the "
+    "last token, which has no reward."
+)
+LENGTH = (
+    "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation "
+    "there is not length's doing."
+)
+
+
+def add_correlations(report: Report, findings: Mapping[str, Any]) -> None:
+    """Adds the correlations of every run with every metric: a figure, Spearman's, then Kendall's with p-values."""
+    runs, metrics = findings["runs"], findings["metrics"]
+    if not metrics:
+        report.section(
+            "Correlation with the task's metrics", "Does not apply: the answers have no metric in common."
+        )
+        return
+    report.section("Correlation with the task's metrics", READING)
+    _add_figures(report, findings)
+    over = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
+    for scope, title in ((POOLED, "Spearman, pooled"), (WITHIN, "Spearman, within prompt")):
+        report.subheading(title)
+        rows = _rows(runs, metrics, scope, lambda run, *pair: [_value(find(run, *pair))])
+        report.table(["metric", "measure", *(run["run"] for run in runs)], rows)
+        if scope == WITHIN:
+            report.text(_left_out(runs, metrics))
+    report.text(NOISE.format(over=over), PAPER)
+    for scope, title in (
+        (POOLED, "Kendall and p-values, pooled"),
+        (WITHIN, "Kendall and p-values, within prompt"),
+    ):
+        report.subheading(title)
+        header = ["metric", "measure", *(name for _ in runs for name in ("τ", "p"))]
+        groups = [("", 2), *((run["run"], 2) for run in runs)]
+        report.table(header, _rows(runs, metrics, scope, _kendall), groups=groups)
+    report.text(TESTS)
+    _add_differences(report, runs, metrics)
+
+
+def add_split(report: Report, findings: Mapping[str, Any]) -> None:
+    """Adds what log-likelihood and the prompt's value contribute to the correlation of the return."""
+    runs = findings["runs"]
+    header = "What the correlation is due to"
+    if not findings["metrics"]:
+        report.section(header, "Does not apply: the answers have no metric in common.")
+        return
+    names = ["total", "log-likelihood", "v_0"]
+    rest = any(share["name"] == "rest" for run in runs for own in run["split"].values() for share in own)
+    names += ["rest"] * rest
+    report.section(header, SPLIT + REST * rest)
+    rows = []
+    for metric in findings["metrics"]:
+        for run in runs:
+            shares = {share["name"]: share for share in run["split"].get(metric, ())}
+            rows.append([metric, run["run"], *(_value(shares.get(name)) for name in names)])
+    report.table(
+        ["metric", "run", "Pearson's r of return", *(f"from {name}" for name in names[1:])],
+        _blank_repeats(rows),
+        caption="The parts add up to the correlation, over all answers. In brackets: 95% intervals.",
+    )
+
+
+def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
+    """Adds returns and the metric of short and of long answers."""
+    metric, runs = findings["metric"], findings["runs"]
+    report.section("Reliability by length", LENGTH if metric else "Returns of short and of long answers.")
+    rows = []
+    for run in runs:
+        for own in run["lengths"].get(metric or "", ()):
+            tokens = f"{own['shortest']} to {own['longest']}"
+            row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
+            rows.append([*row, *([_plain(own["metric"]), _signed(own["correlation"])] if metric else [])])
+    header = ["run", "tokens", "answers", "mean return", "a token"]
+    report.table([*header, *([f"mean {metric}", "Spearman"] if metric else [])], _blank_repeats(rows))
+    rows = [
+        [run["run"], *(_value(find(run, "return", "tokens", scope)) for scope in (POOLED, WITHIN))]
+        for run in runs
+    ]
+    report.subheading("Return against length")
+    report.table(["run", "pooled", "within prompt"], rows)
+    report.text(
+        "Spearman's correlation of the return with the number of tokens: near 1 or −1 the reward measures little else."
+    )
+
+
+def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
+    runs, metric = findings["runs"], findings["metric"]
+    names = [run["run"] for run in runs]
+    entries = [
+        (f"{measure}\n{scope}", rows)
+        for measure in SHOWN
+        for scope in (POOLED, WITHIN)
+        if any(rows := [find(run, measure, metric, scope) for run in runs])
+        and any(row is not None and row["value"] is not None for row in rows)
+    ]
+    tenths = {run["run"]: run["tenths"][metric] for run in runs if metric in run["tenths"]}
+    drawn = [tenths_figure(tenths, metric)] if tenths else []
+    if entries:
+        drawn.insert(0, correlation_figure(names, entries, f"correlation with {metric}"))
+    if drawn:
+        report.figures(*drawn)
+
+
+def _rows(
+    runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: str, entries: Any
+) -> list[list[str]]:
+    measures = [name for name in SHOWN if scope == POOLED or name != "v_0"]
+    rows = [
+        [metric, measure, *(text for run in runs for text in entries(run, measure, metric, scope))]
+        for metric in metrics
+        for measure in measures
+    ]
+    return _blank_repeats(rows)
+
+
+def _kendall(run: Mapping[str, Any], *pair: str) -> list[str]:
+    row, test = find(run, *pair, "kendall"), find(run, *pair)
+    p = test["p_value"] if test else None
+    return [_value(row), "-" if p is None else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"]
+
+
+def _left_out(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    parts = []
+    for run in runs:
+        rows = {metric: find(run, "return", metric, WITHIN) for metric in metrics}
+        counts = [f"{row['left_out']} for {name}" for name, row in rows.items() if row and row["left_out"]]
+        parts += [f"{run['run']} {', '.join(counts)}"] if counts else []
+    told = "; ".join(parts)
+    return (
+        f"Prompts left out of the mean, for the return: {told}." if told else "No prompt had to be left out."
+    )
+
+
+def _add_differences(report: Report, runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
+    rows = []
+    for run in runs:
+        found = {(row["metric"], row["scope"]): row for row in run["differences"]}
+        for metric in metrics:
+            own = [found.get((metric, scope)) for scope in (POOLED, WITHIN)]
+            if any(own):
+                rows.append([f"{run['run']} less {runs[0]['run']}", metric, *map(_value, own)])
+    if rows:
+        report.subheading("Differences between runs")
+        paired = all(row["paired"] for run in runs for row in run["differences"])
+        drawn = (
+            "Each draw takes the same prompts of both runs." if paired else "The runs have different prompts."
+        )
+        report.table(
+            ["", "metric", "pooled", "within prompt"],
+            _blank_repeats(rows),
+            caption=f"Of Spearman's correlation of the return. {drawn}",
+        )
+
+
+def _blank_repeats(rows: Sequence[list[str]]) -> list[list[str]]:
+    """The first column named only where it changes."""
+    return [["" if i and rows[i - 1][0] == row[0] else row[0], *row[1:]] for i, row in enumerate(rows)]
+
+
+def _value(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    if row["low"] is None:
+        return _signed(row["value"])
+    return f"{_signed(row['value'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"

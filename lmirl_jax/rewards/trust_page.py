@@ -1,0 +1,82 @@
+"""The page of `lmirl report`: whether rewards can be trusted."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmirl_jax.rewards.answer_sections import CANDIDATES, add_candidates, add_disagreements
+from lmirl_jax.rewards.correlation_sections import add_correlations, add_lengths, add_split
+from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.corruption_sections import add_corruptions
+from lmirl_jax.rewards.report import Report
+from lmirl_jax.rewards.scored_rows import MOST_TOKENS
+from lmirl_jax.rewards.trust_findings import Runs, trust_findings
+from lmirl_jax.rewards.trust_verdict import trust_verdict
+
+EXAMPLES = 3  # Of each kind and run, fewer where that would make the page too large.
+MOST_SHOWN = 20_000  # Tokens in heat maps; one takes about 150 bytes.
+
+
+def trust_report(
+    path: str | os.PathLike[str],
+    *,
+    scored: Runs,
+    corruptions: Mapping[str, Sequence[CorruptionEffect]] | None = None,
+    settings: Mapping[str, str | Sequence[str]],
+    metric: str | None = None,
+    findings: Mapping[str, Any] | None = None,
+    title: str = "Can these rewards be trusted?",
+    lead: str = "",
+) -> Mapping[str, Any]:
+    """Writes the report on the rewards of one or more runs.
+
+    Args:
+        path: of the HTML file.
+        scored: for each run its seeds, for each of these its scored answers. Heat maps show the first seed's.
+        corruptions: for each run what corrupting answers does to their rewards.
+        settings: what was run; several values under one name are lines of code.
+        metric: the one that verdict and examples go by; the first if not named.
+        findings: of `trust_findings` on the same answers, where they are known; else they are computed.
+        title: of the page.
+        lead: a sentence below it.
+
+    Returns:
+        The findings that the page shows.
+
+    Raises:
+        UserError: no answers, an unknown metric, or a place that cannot be written.
+    """
+    corruptions = corruptions or {}
+    if findings is None:
+        findings = trust_findings(scored, corruptions, metric=metric)
+    first_seeds = {run: seeds[0] for run, seeds in scored.items()}
+    examples = _examples(scored)
+    report = Report(title, lead)
+    report.section("Verdict", *trust_verdict(findings), callout=True)
+    add_correlations(report, findings)
+    add_split(report, findings)
+    add_lengths(report, findings)
+    add_corruptions(report, findings, corruptions, examples)
+    add_candidates(report, first_seeds, findings["metric"], examples)
+    add_disagreements(report, first_seeds, findings["metric"], examples)
+    report.section("What was scored")
+    header = ["run", "seeds", "prompts", "answers", "answers a prompt", "truncated"]
+    report.table(header, [_counts(run) for run in findings["runs"]])
+    report.facts(settings)
+    report.write(path)
+    return findings
+
+
+def _examples(scored: Runs) -> int:
+    """How many examples of each kind keep the page within a few megabytes."""
+    lengths = [len(answer.tokens) for seeds in scored.values() for answer in seeds[0]]
+    typical = min(sum(lengths) / max(len(lengths), 1), MOST_TOKENS)
+    rows = len(scored) * (CANDIDATES + 6)  # Of one example of each kind.
+    return max(1, min(EXAMPLES, int(MOST_SHOWN / max(1.0, typical * rows))))
+
+
+def _counts(run: Mapping[str, Any]) -> list[str]:
+    low, high = run["answers_per_prompt"]
+    per_prompt = f"{low}" if low == high else f"{low} to {high}"
+    numbers = [f"{run[name]}" for name in ("seeds", "prompts", "answers")]
+    return [run["run"], *numbers, per_prompt, f"{run['truncated']}"]
