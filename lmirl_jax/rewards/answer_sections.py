@@ -14,12 +14,12 @@ RANKED = (
     "it; point at a token or tap it for its reward, or open the list below.{chosen}"
 )
 CHOSEN = (
-    " Not picked by hand: of each run the prompts whose own correlation of return and {metric} is the lowest, the middle one "
+    " Not picked by hand: of each run the prompts whose own correlation of return and `{metric}` is the lowest, the middle one "
     "and the highest."
 )
 DISAGREEING = (
-    "Where the reward is wrong by the {metric}, and where it is clearly right. Pairs are two answers to one prompt: those shown "
-    "differ most in return times {metric}."
+    "Where the reward is wrong by `{metric}`, and where it is clearly right. Pairs are two answers to one prompt: those shown "
+    "differ most in return times `{metric}`."
 )
 
 
@@ -64,10 +64,10 @@ def add_disagreements(
                 report, run, "the reward prefers the worse answer", pairs(own, metric, count, agreeing=False)
             )
             _add_single(
-                report, run, f"high return, low {metric}", misjudged(own, metric, count, overrated=True)
+                report, run, f"high return, low `{metric}`", misjudged(own, metric, count, overrated=True)
             )
             _add_single(
-                report, run, f"low return, high {metric}", misjudged(own, metric, count, overrated=False)
+                report, run, f"low return, high `{metric}`", misjudged(own, metric, count, overrated=False)
             )
             _add_pairs(report, run, "clearest agreements", pairs(own, metric, count, agreeing=True))
 
@@ -78,7 +78,7 @@ def note_of(answer: Scored) -> str:
         f"return {answer.total:+.2f}",
         *(f"{name} {value:.4g}" for name, value in answer.metrics.items()),
     ]
-    return " · ".join([*values, *["truncated"] * answer.truncated])
+    return " · ".join([*values, *["truncated"] * answer.truncated]).replace("-", "−")
 
 
 def _add_ranked(report: Report, run: str, ranked: Ranked) -> None:

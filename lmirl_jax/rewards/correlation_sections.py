@@ -23,12 +23,17 @@ NOISE = (
 TESTS = (
     "τ: Kendall's tau-b. p: two-sided permutation test of Spearman's correlation. Within prompt, metrics change places among the "
     "answers to each prompt; pooled, prompts with the same number of answers change places too, each with all its "
-    "metrics, for the answers to one prompt are no independent witnesses. No correction for the number of tests."
+    "metrics, for the answers to one prompt are no independent witnesses. 2000 permutations, so that no p is below 0.0005; no "
+    "correction for the number of tests."
 )
 PAPER = (
     "For comparison, Table 2 of Wulfmeier et al. (arXiv 2409.01369): Spearman's correlation of the rewards of online IQLearn "
     "with the task's metric, against MLE's: TL;DR, ROUGE-1: .64 against −.05; WMT22, BLEU: .43 against −.05; GSM8K, "
     "accuracy: .17 against −.02. Those are other tasks and models: the table says what to look for, not what to expect here."
+)
+TENTHS = (
+    "All answers of a run in ten parts of equal number by return, seeds ranked apart. A reward to be trusted rises from left to "
+    "right; the height of a line is how good the answers are, not how good the reward is."
 )
 SPLIT = (
     "At gamma 1 the return of a complete answer is its log-likelihood plus `v_0`, the value of the prompt before any token. A "
@@ -63,16 +68,20 @@ def add_correlations(report: Report, findings: Mapping[str, Any]) -> None:
         if scope == WITHIN:
             report.text(_left_out(runs, metrics))
     report.text(NOISE.format(over=over), PAPER)
-    for scope, title in (
-        (POOLED, "Kendall and p-values, pooled"),
-        (WITHIN, "Kendall and p-values, within prompt"),
-    ):
+    _add_differences(report, runs, metrics)
+
+
+def add_tests(report: Report, findings: Mapping[str, Any]) -> None:
+    """Adds Kendall's correlations and p-values; nothing without metrics."""
+    runs, metrics = findings["runs"], findings["metrics"]
+    if not metrics:
+        return
+    report.section("Kendall's correlations, and p-values", TESTS)
+    for scope, title in ((POOLED, "Pooled"), (WITHIN, "Within prompt")):
         report.subheading(title)
         header = ["metric", "measure", *(name for _ in runs for name in ("τ", "p"))]
         groups = [("", 2), *((run["run"], 2) for run in runs)]
         report.table(header, _rows(runs, metrics, scope, _kendall), groups=groups)
-    report.text(TESTS)
-    _add_differences(report, runs, metrics)
 
 
 def add_split(report: Report, findings: Mapping[str, Any]) -> None:
@@ -105,7 +114,8 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     rows = []
     for run in runs:
         for own in run["lengths"].get(metric or "", ()):
-            tokens = f"{own['shortest']} to {own['longest']}"
+            ends = dict.fromkeys((own["shortest"], own["longest"]))
+            tokens = " to ".join(map(str, ends))
             row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
             rows.append([*row, *([_plain(own["metric"]), _signed(own["correlation"])] if metric else [])])
     header = ["run", "tokens", "answers", "mean return", "a token"]
@@ -123,30 +133,31 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
 
 def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
     runs, metric = findings["runs"], findings["metric"]
-    names = [run["run"] for run in runs]
-    entries = [
-        (f"{measure}\n{scope}", rows)
-        for measure in SHOWN
+    drawn = [
+        correlation_figure(
+            [run["run"] for run in runs],
+            [(name, [find(run, name, metric, scope) for run in runs]) for name in _measures(scope)],
+            f"correlation with {metric}, {scope}",
+        )
         for scope in (POOLED, WITHIN)
-        if any(rows := [find(run, measure, metric, scope) for run in runs])
-        and any(row is not None and row["value"] is not None for row in rows)
     ]
+    report.figures(*drawn, caption="Points: Spearman's correlation; lines: 95% intervals.")
     tenths = {run["run"]: run["tenths"][metric] for run in runs if metric in run["tenths"]}
-    drawn = [tenths_figure(tenths, metric)] if tenths else []
-    if entries:
-        drawn.insert(0, correlation_figure(names, entries, f"correlation with {metric}"))
-    if drawn:
-        report.figures(*drawn)
+    report.subheading(f"`{metric}` from the lowest returns to the highest")
+    report.figures(tenths_figure(tenths, metric), caption=TENTHS)
+
+
+def _measures(scope: str) -> list[str]:
+    return [name for name in SHOWN if scope == POOLED or name != "v_0"]
 
 
 def _rows(
     runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: str, entries: Any
 ) -> list[list[str]]:
-    measures = [name for name in SHOWN if scope == POOLED or name != "v_0"]
     rows = [
         [metric, measure, *(text for run in runs for text in entries(run, measure, metric, scope))]
         for metric in metrics
-        for measure in measures
+        for measure in _measures(scope)
     ]
     return _blank_repeats(rows)
 

@@ -28,7 +28,7 @@ def add_corruptions(
         report: it is added to.
         findings: of `trust_findings`.
         corruptions: for each run the effects, with their examples.
-        examples: how many of each kind are shown, of the first run alone where there are several.
+        examples: how many of each kind are shown, two at most; one of every run but the first.
     """
     runs = [run for run in findings["runs"] if run["corruptions"]]
     if not runs:
@@ -47,7 +47,7 @@ def add_corruptions(
     for run in runs:
         effects = [effect for effect in corruptions[run["run"]] if effect.examples]
         if effects:
-            _add_examples(report, run["run"], effects, examples if run is runs[0] else 1)
+            _add_examples(report, run["run"], effects, min(examples, 2) if run is runs[0] else 1)
 
 
 def _entries(row: Mapping[str, Any]) -> list[str]:

@@ -64,6 +64,7 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: .8rem; }
   dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
   dd { margin-bottom: .6rem; }
   th, td { padding: .35rem .2rem; }
+  th, td:not(.number) { white-space: normal; }
   th:first-child, td:first-child { padding-left: 0; }
   th:last-child, td:last-child { padding-right: 0; }
   table { font-size: .76rem; width: 100%; }

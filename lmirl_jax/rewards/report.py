@@ -202,7 +202,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequenc
         for row in rows
     )
     head = (f'<tr class="group">{above}</tr>' if groups else "") + f"<tr>{names}</tr>"
-    kind = _class("dense" if len(header) > 8 else "")
+    kind = _class("dense" if len(header) >= 8 else "")
     return f'<div class="scroll"><table{kind}><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 

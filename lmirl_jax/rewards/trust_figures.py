@@ -29,7 +29,7 @@ def correlation_figure(
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = new_figure(5.0, 1.3 + len(entries) * (0.22 + 0.2 * len(runs)))
+    figure = new_figure(5.0, 1.25 + len(entries) * (0.2 + 0.15 * len(runs)))
     axis = figure.add_subplot()
     style_axis(axis)
     axis.grid(visible=False, axis="y")
@@ -50,7 +50,7 @@ def correlation_figure(
     axis.set_ylim(len(entries) - 0.5, -0.5)
     axis.set_xlim(*_span(entries))
     axis.set_xlabel(title)
-    add_legend(axis, "point: Spearman's correlation; line: 95% interval")
+    add_legend(axis, "")
     plain_text(figure)
     return figure
 
@@ -65,7 +65,7 @@ def tenths_figure(tenths: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = new_figure(5.0, 3.2)
+    figure = new_figure(6.2, 3.2)
     axis = figure.add_subplot()
     style_axis(axis)
     for i, (run, rows) in enumerate(tenths.items()):
@@ -83,7 +83,7 @@ def tenths_figure(tenths: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
     axis.set_xlabel("tenth of the answers by return (10: the highest)")
     axis.set_ylabel(f"mean {metric}")
     axis.margins(0.04, 0.1)
-    add_legend(axis, "all answers, each run ranked by its own return")
+    add_legend(axis, "")
     plain_text(figure)
     axis.xaxis.label.set_color(MUTED)
     return figure

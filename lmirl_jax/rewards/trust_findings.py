@@ -63,8 +63,7 @@ def trust_findings(
         run["corruptions"] = [_plain(effect) for effect in (corruptions or {}).get(run["run"], ())]
         run["differences"] = []
         if run["run"] in others:
-            paired = _prompts(scored[first]) == _prompts(scored[run["run"]])
-            run["differences"] = _differences(first, tables[first], tables[run["run"]], paired, options)
+            run["differences"] = _differences(first, run["run"], scored, tables, options)
     return {"metric": metric or next(iter(metrics), None), "metrics": metrics, "runs": runs}
 
 
@@ -180,25 +179,36 @@ def _tenths(tables: Sequence[AnswerTable], metric: str) -> list[dict[str, Any]]:
 
 def _differences(
     baseline: str,
-    first: Sequence[AnswerTable],
-    run: Sequence[AnswerTable],
-    paired: bool,
+    label: str,
+    scored: Runs,
+    tables: Mapping[str, Sequence[AnswerTable]],
     options: Mapping[str, int],
 ) -> list[dict[str, Any]]:
+    """Of the return's correlation with each metric that both runs have."""
+    first, run = tables[baseline], tables[label]
+    alike = [[_texts(scored[name], what) for name in (baseline, label)] for what in ("inputs", "targets")]
+    told = {"paired": alike[0][0] == alike[0][1], "same_answers": alike[1][0] == alike[1][1]}
     metrics = [name for name in run[0].names if name in first[0].names and name not in (*MEASURES, "rest")]
     rows = []
     for metric in metrics:
         for scope in (POOLED, WITHIN):
-            value, low, high = difference(first, run, "return", metric, scope, paired=paired, **options)
-            rows.append({
-                "baseline": baseline, "metric": metric, "scope": scope, "value": value, "low": low, "high": high,
-                "paired": paired,
-            })  # fmt: skip
+            value, low, high = difference(
+                first, run, "return", metric, scope, paired=told["paired"], **options
+            )
+            row = {
+                "baseline": baseline,
+                "metric": metric,
+                "scope": scope,
+                "value": value,
+                "low": low,
+                "high": high,
+            }
+            rows.append(row | told)
     return rows
 
 
-def _prompts(seeds: Sequence[Sequence[Scored]]) -> dict[int, str]:
-    return {answer.example: answer.inputs for answers in seeds for answer in answers}
+def _texts(seeds: Sequence[Sequence[Scored]], what: str) -> set[tuple[int, str]]:
+    return {(answer.example, getattr(answer, what)) for answers in seeds for answer in answers}
 
 
 def _plain(effect: CorruptionEffect) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.rewards.answer_sections import CANDIDATES, add_candidates, add_disagreements
-from lmirl_jax.rewards.correlation_sections import add_correlations, add_lengths, add_split
+from lmirl_jax.rewards.correlation_sections import add_correlations, add_lengths, add_split, add_tests
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.corruption_sections import add_corruptions
 from lmirl_jax.rewards.report import Report
@@ -59,6 +59,7 @@ def trust_report(
     add_corruptions(report, findings, corruptions, examples)
     add_candidates(report, first_seeds, findings["metric"], examples)
     add_disagreements(report, first_seeds, findings["metric"], examples)
+    add_tests(report, findings)
     report.section("What was scored")
     header = ["run", "seeds", "prompts", "answers", "answers a prompt", "truncated"]
     report.table(header, [_counts(run) for run in findings["runs"]])
@@ -71,7 +72,7 @@ def _examples(scored: Runs) -> int:
     """How many examples of each kind keep the page within a few megabytes."""
     lengths = [len(answer.tokens) for seeds in scored.values() for answer in seeds[0]]
     typical = min(sum(lengths) / max(len(lengths), 1), MOST_TOKENS)
-    rows = len(scored) * (CANDIDATES + 6)  # Of one example of each kind.
+    rows = len(scored) * (CANDIDATES + 6) + 20  # Of one example of each kind, corruptions among them.
     return max(1, min(EXAMPLES, int(MOST_SHOWN / max(1.0, typical * rows))))
 
 

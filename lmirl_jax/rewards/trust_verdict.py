@@ -5,9 +5,10 @@ from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 
+BRACKETS = "All of these are Spearman's correlations, in brackets their 95% intervals; one that holds 0 shows nothing."
 SAME_ORDER = (
     "Within one prompt the return of {runs} ranks complete answers just as log-likelihood does: it is their log-likelihood plus "
-    "the prompt's value v_0 (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and token "
+    "the prompt's value `v_0` (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and token "
     "by token; another ranking within a prompt takes gamma below 1, length normalisation or another checkpoint's reward."
 )
 WITHOUT_METRIC = (
@@ -17,21 +18,22 @@ WITHOUT_METRIC = (
 
 
 def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
-    """Paragraphs: whether each run's return goes with the metric, what the part of v_0 is, length, and corruptions.
+    """Paragraphs: whether each run's return goes with the metric, what that is due to, length, and corruptions.
 
     Args:
         findings: of `trust_findings`.
     """
     metric, runs = findings["metric"], findings["runs"]
     if metric is None:
-        paragraphs = [WITHOUT_METRIC]
+        paragraphs = [WITHOUT_METRIC, _lengths(runs)]
     else:
         paragraphs = [_run(run, metric) for run in runs]
-        paragraphs += filter(None, (_differences(run, metric) for run in runs))
+        paragraphs += [*(_differences(run, metric) for run in runs), BRACKETS]
+        paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:
         paragraphs.append(SAME_ORDER.format(runs=_listed(same)))
-    return paragraphs + [text for run in runs for text in _corruptions(run)]
+    return [text for text in [*paragraphs, _corruptions(runs)] if text]
 
 
 def find(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: str = "spearman") -> Any:
@@ -44,94 +46,94 @@ def find(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: st
 def _run(run: Mapping[str, Any], metric: str) -> str:
     pooled, within = (find(run, "return", metric, scope) for scope in (POOLED, WITHIN))
     if pooled is None:
-        return f"{run['run']}: its answers have no {metric}."
+        return f"{run['run']}: its answers have no `{metric}`."
     if pooled["value"] is None:
-        return f"{run['run']}: nothing can be correlated with {metric}, for it or the return is the same in all answers."
-    finding = (
-        f"{run['run']}: {_claim(pooled, within, metric)}. Spearman's correlation of return and {metric} is "
-        f"{_number(pooled)} over all answers and {_number(within)} within one prompt."
-    )
-    return " ".join(filter(None, [finding, _parts(run, metric), _length(run, metric, pooled)]))
+        return f"{run['run']}: nothing can be said, for `{metric}` or the return is the same in all answers."
+    return f"{run['run']}: {_claim(pooled, within, metric)}: {_number(pooled)} over all answers, {_number(within)} within one prompt."
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:
     signs = [_sign(row) for row in (pooled, within)]
-    if signs[0] is None:
-        return f"whether a higher return goes with a higher {metric} cannot be said of so few prompts"
     words = {
-        1: f"a higher return goes with a higher {metric}",
-        -1: f"a higher return goes with a LOWER {metric}",
+        1: f"a higher return goes with a higher `{metric}`",
+        0: f"no relation of return and `{metric}` shows",
+        -1: f"a higher return goes with a LOWER `{metric}`",
+        None: f"there are too few prompts to say whether a higher return goes with a higher `{metric}`",
     }
-    if signs[0] == 0:
-        first = f"no relation of return and {metric} shows over all answers: the interval holds 0"
-    else:
-        first = words[signs[0]]
     if signs[1] is None or signs[1] == signs[0]:
-        return first
-    if signs[1] == 0:
-        return f"{first}, but among the answers to one prompt no relation shows: that interval holds 0"
-    return f"{first}; among the answers to one prompt {words[signs[1]]}"
+        return words[signs[0]]
+    return f"over all answers {words[signs[0]]}, among the answers to one prompt {words[signs[1]]}"
 
 
 def _sign(row: Mapping[str, Any]) -> int | None:
     """Of a correlation whose interval excludes 0; 0 where it holds 0; None without an interval."""
     if row["low"] is None:
         return None
-    return (row["low"] > 0) - (row["high"] < 0)
+    return int(row["low"] > 0) - int(row["high"] < 0)
 
 
-def _parts(run: Mapping[str, Any], metric: str) -> str:
-    shares = {share["name"]: share for share in run["split"][metric]}
-    if shares["total"]["value"] is None:
-        return ""
-    rest = f", {_signed(shares['rest']['value'])} from the rest" if "rest" in shares else ""
-    first, second = (_signed(shares[name]["value"]) for name in ("log-likelihood", "v_0"))
+def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """What log-likelihood and the prompt's value add to the correlation of each run."""
+    parts = []
+    for run in runs:
+        shares = {share["name"]: share["value"] for share in run["split"].get(metric, ())}
+        if shares.get("total") is None:
+            continue
+        names = [
+            name for name in shares if name != "total" and (name != "rest" or abs(shares[name]) >= 0.005)
+        ]
+        own = [f"{_signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
+        parts.append(f"{run['run']} {_signed(shares['total'])}, of which {_listed(own)}")
     return (
-        f"Of Pearson's {_signed(shares['total']['value'])} over all answers, {first} comes from log-likelihood and {second} "
-        f"from v_0{rest}."
+        f"What it is due to, by Pearson's correlation over all answers: {'; '.join(parts)}." if parts else ""
     )
 
 
-def _length(run: Mapping[str, Any], metric: str, pooled: Mapping[str, Any]) -> str:
-    """Says that a reward measures length, where length explains the metric as well as the return does."""
-    own, control = find(run, "return", "tokens", POOLED), find(run, "tokens", metric, POOLED)
-    if own is None or own["value"] is None:
+def _lengths(runs: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(run["run"], find(run, "return", "tokens", POOLED)) for run in runs]
+    parts = [f"{name} {_number(row)}" for name, row in rows if row["value"] is not None]
+    return f"Return against the number of tokens, over all answers: {'; '.join(parts)}." if parts else ""
+
+
+def _length_alone(run: Mapping[str, Any], metric: str) -> str:
+    """Says that a reward may measure length alone, where length goes with the metric as well as the return does."""
+    control, pooled, own = (
+        find(run, *pair, POOLED) for pair in (("tokens", metric), ("return", metric), ("return", "tokens"))
+    )
+    if any(row is None or row["value"] is None for row in (control, pooled, own)):
         return ""
-    text = f"With the number of tokens the return correlates at {_number(own)}."
-    if (
-        abs(own["value"]) > 0.5
-        and control["value"] is not None
-        and abs(control["value"]) >= abs(pooled["value"])
-    ):
-        text += f" Length alone goes with {metric} as well as that ({_number(control)}): the reward may measure only length."
-    return text
+    if abs(own["value"]) <= 0.5 or abs(control["value"]) < abs(pooled["value"]):
+        return ""
+    return (
+        f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does ({_number(control)}): this "
+        "reward may measure little but length."
+    )
 
 
 def _differences(run: Mapping[str, Any], metric: str) -> str:
-    rows = [row for row in run["differences"] if row["metric"] == metric and row["low"] is not None]
+    rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
     if not rows:
         return ""
-    parts = []
-    for row in rows:
-        where = "over all answers" if row["scope"] == POOLED else "within one prompt"
-        noise = " (the interval holds 0: no difference shows)" if row["low"] <= 0 <= row["high"] else ""
-        parts.append(f"{_number(row)} {where}{noise}")
-    return f"{run['run']} less {rows[0]['baseline']}, in correlation with {metric}: {' and '.join(parts)}."
-
-
-def _corruptions(run: Mapping[str, Any]) -> list[str]:
-    rows = run["corruptions"]
-    if not rows:
-        return []
-    parts = []
-    for row in rows:
-        site = (
-            f" (the reward at the place in {row['site_drops']:.0%})" if row["site_drops"] is not None else ""
-        )
-        parts.append(f"{row['kind']} {row['return_drops']:.0%}{site}")
-    return [
-        f"{run['run']}, answers corrupted on purpose: the return drops in so many cases: {', '.join(parts)}."
+    parts = [
+        f"{_number(row)} {'over all answers' if row['scope'] == POOLED else 'within one prompt'}"
+        for row in rows
     ]
+    noise = [row for row in rows if row["low"] is None or row["low"] <= 0 <= row["high"]]
+    told = " No difference shows." if len(noise) == len(rows) else ""
+    others = "" if rows[0]["same_answers"] else " Each run scored answers of its own, which differ too."
+    return f"{run['run']} less {rows[0]['baseline']}: {', '.join(parts)}.{told}{others}"
+
+
+def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for run in runs:
+        rows = [f"{row['kind']} {100 * row['return_drops']:.0f}%" for row in run["corruptions"]]
+        parts += [f"{run['run']}: {', '.join(rows)}"] if rows else []
+    return (
+        f"Right answers, corrupted on purpose: their return drops in so many cases. {'; '.join(parts)}."
+        if parts
+        else ""
+    )
 
 
 def _number(row: Mapping[str, Any]) -> str:
@@ -139,7 +141,7 @@ def _number(row: Mapping[str, Any]) -> str:
         return "undefined"
     if row["low"] is None:
         return _signed(row["value"])
-    return f"{_signed(row['value'])} (95% interval {_signed(row['low'])} to {_signed(row['high'])})"
+    return f"{_signed(row['value'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
 
 
 def _signed(value: float) -> str:
