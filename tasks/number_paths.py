@@ -171,21 +171,28 @@ def votes(
     return evaluation.votes([list(map(last_number, answers)) for answers in aux_values["samples"]], sums)
 
 
-def with_wrong_sum(answer: str) -> str:
-    """The same derivation with its first sum one too large, carried through: wrong in one place, consistent after it."""
-    first, *others = answer.split(" ")
-    terms, _, total = first.partition("=")
-    number, wrong = total, str(int(total) + 1)
-    steps = [f"{terms}={wrong}"]
-    for step in others:
-        one, _, rest = step.partition("+")
+def with_wrong_sum(answer: str, step: int = 0) -> str:
+    """The same derivation with one step's sum one too large, carried through: wrong in one place, consistent after it."""
+    steps = answer.split(" ")
+    terms, _, number = steps[step].partition("=")
+    wrong = str(int(number) + 1)
+    steps[step] = f"{terms}={wrong}"
+    for index in range(step + 1, len(steps)):
+        one, _, rest = steps[index].partition("+")
         two, _, total = rest.partition("=")
         if number in (one, two):
             one, two = (wrong, two) if one == number else (one, wrong)
             number, wrong = total, str(int(one) + int(two))
             total = wrong
-        steps.append(f"{one}+{two}={total}")
+        steps[index] = f"{one}+{two}={total}"
     return " ".join(steps)
+
+
+def wrong_step(inputs: str, targets: str, generator: random.Random) -> str | None:
+    """A damage for corruption tests: `with_wrong_sum` at a step drawn from all; None for an answer that is wrong already."""
+    if not reward(inputs, targets):
+        return None
+    return with_wrong_sum(targets, generator.randrange(targets.count(" ") + 1))
 
 
 if "number_paths" not in seqio.TaskRegistry.names():

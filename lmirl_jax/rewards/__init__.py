@@ -1,6 +1,17 @@
 """Token rewards: what they are worth, and the pages that show them."""
 
 from lmirl_jax.rewards.comparison_sections import Shown, add_answers, add_fronts, add_sweep_table
+from lmirl_jax.rewards.corruption_effects import CorruptionEffect, effects_of_corruptions
+from lmirl_jax.rewards.corruptions import (
+    CORRUPTIONS,
+    Corruption,
+    corrupt,
+    dropped_step,
+    repeated_step,
+    shuffled_steps,
+    truncation,
+    wrong_digit,
+)
 from lmirl_jax.rewards.figures import front_figure, loss_figure
 from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
@@ -11,6 +22,9 @@ from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
 
 __all__ = [
+    "CORRUPTIONS",
+    "Corruption",
+    "CorruptionEffect",
     "HeatMap",
     "Report",
     "RewardModel",
@@ -23,11 +37,18 @@ __all__ = [
     "add_fronts",
     "add_sweep_table",
     "as_arrays",
+    "corrupt",
+    "dropped_step",
+    "effects_of_corruptions",
     "front_figure",
     "heat_map",
     "loss_figure",
     "merge_bytes",
     "quickstart_report",
+    "repeated_step",
     "score",
+    "shuffled_steps",
     "sweep_report",
+    "truncation",
+    "wrong_digit",
 ]

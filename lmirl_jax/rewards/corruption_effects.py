@@ -1,31 +1,135 @@
-"""What corrupting right answers does to their rewards."""
+"""What a damage does to an answer's rewards: how often the return falls, and whether the place of the damage shows."""
 
 import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.rewards.corruptions import Corruption
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.steps import Span
+
+Interval = tuple[float, float]
+Pair = tuple[Scored, Scored, Corruption]
+EXAMPLES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptionEffect:
-    """How rewards answer to one kind of corruption; shares are from 0 to 1, with 95% intervals.
+    """What one kind of damage does; shares of answers, with 95% bootstrap intervals over these.
+
+    The reward at a place is the mean of r_t over its tokens, as `Corruption` says which they are: EOS, for an empty place.
+    r_t = q_t - gamma v_{t+1} holds the value after the token too, which may well fall with q_t: `site_log_prob_drops` is
+    the same share for log pi alone. At gamma = 1 the return is v_0 + log pi(y|x): an answer with fewer tokens has fewer
+    terms, most of them negative, so that the return of one that ends early may rise; by token it may not.
 
     Args:
-        kind: "wrong digit", "dropped step" and the like.
-        count: how many answers were corrupted.
-        return_drops: the share whose return is lower than that of the original.
-        return_drops_interval: of that share.
-        site_drops: the share whose reward at the corrupted place is lower than at the same place of the original; None where
-            the corruption has no such place.
-        site_drops_interval: of that share.
-        located: the share in which the token with the largest drop lies at the place.
-        examples: originals and what became of them, with the corrupted characters (from, to) of the latter.
+        kind: the damage.
+        count: answers that were damaged in this way.
+        return_drops: the share whose return is lower than the original's.
+        return_drops_interval: of it.
+        site_drops: the share whose reward at the place is lower than at its counterpart in the original, among answers
+            with rewards at both; None where there are none.
+        site_drops_interval: of it.
+        located: among the same answers, the share whose largest drop of the reward, of all tokens with a counterpart,
+            lies at the place; always so where the answer ends early, as all before the place is as it was.
+        examples: the original, the damaged answer and the place in it, of those whose return falls most, by the median,
+            and least.
+        normalised_return_drops: the share whose return by token is lower.
+        site_log_prob_drops: the share whose mean log pi at the place is lower, among the answers of `site_drops`.
     """
 
     kind: str
     count: int
     return_drops: float
-    return_drops_interval: tuple[float, float]
+    return_drops_interval: Interval
     site_drops: float | None
-    site_drops_interval: tuple[float, float] | None
+    site_drops_interval: Interval | None
     located: float | None
-    examples: tuple[tuple[Scored, Scored, tuple[int, int]], ...]
+    examples: tuple[tuple[Scored, Scored, Span], ...]
+    normalised_return_drops: float | None = None
+    site_log_prob_drops: float | None = None
+
+
+def effects_of_corruptions(pairs: Iterable[Pair]) -> list[CorruptionEffect]:
+    """Summarises pairs by kind, in the order in which the kinds first come.
+
+    Args:
+        pairs: an answer as scored, the damaged one as scored, and the damage.
+    """
+    kinds: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        kinds.setdefault(pair[2].kind, []).append(pair)
+    return [_effect(kind, found) for kind, found in kinds.items()]
+
+
+def _effect(kind: str, pairs: list[Pair]) -> CorruptionEffect:
+    drops = [original.total - damaged.total for original, damaged, _ in pairs]
+    fell = [drop > 0 for drop in drops]
+    by_token = [original.normalised_return > damaged.normalised_return for original, damaged, _ in pairs]
+    sites = [site for pair in pairs if (site := _site(*pair)) is not None]
+    site_fell, located, less_likely = (
+        (list(column) for column in zip(*sites, strict=True)) if sites else ([],) * 3
+    )
+    return CorruptionEffect(
+        kind=kind,
+        count=len(pairs),
+        return_drops=float(np.mean(fell)),
+        return_drops_interval=bootstrap_interval(fell),
+        site_drops=float(np.mean(site_fell)) if sites else None,
+        site_drops_interval=bootstrap_interval(site_fell) if sites else None,
+        located=float(np.mean(located)) if sites else None,
+        examples=_examples(pairs, drops),
+        normalised_return_drops=float(np.mean(by_token)),
+        site_log_prob_drops=float(np.mean(less_likely)) if sites else None,
+    )
+
+
+def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[Scored, Scored, Span], ...]:
+    order = sorted(range(len(pairs)), key=lambda index: -drops[index])  # Equal drops keep their order.
+    places = np.linspace(0, len(order) - 1, EXAMPLES).astype(int).tolist()
+    chosen = [order[place] for place in dict.fromkeys(places)]
+    return tuple((pairs[i][0], pairs[i][1], pairs[i][2].span) for i in chosen)
+
+
+def _site(original: Scored, damaged: Scored, corruption: Corruption) -> tuple[bool, bool, bool] | None:
+    """Whether the reward falls at the place, whether it falls most there, and whether log pi falls; None without rewards."""
+    before, after = _tokens_at(original, corruption.original_span), _tokens_at(damaged, corruption.span)
+    if not before or not after:
+        return None
+    partners = dict(zip(after, before, strict=True)) if len(after) == len(before) else {}
+    mean = float(np.mean([original.reward[t] for t in before]))
+    drops = {
+        t: original.reward[partners[t]] - damaged.reward[t] if partners else mean - damaged.reward[t]
+        for t in after
+    }
+    for t, s in _counterparts(original.tokens, damaged.tokens):
+        if t not in after and None not in (original.reward[s], damaged.reward[t]):
+            drops[t] = original.reward[s] - damaged.reward[t]
+    largest = max(drops, key=drops.__getitem__)
+    likely = [
+        np.mean([scored.log_prob[t] for t in at]) for scored, at in ((original, before), (damaged, after))
+    ]
+    falls = mean > np.mean([damaged.reward[t] for t in after])
+    return bool(falls), largest in after and drops[largest] > 0, bool(likely[0] > likely[1])
+
+
+def _tokens_at(scored: Scored, span: Span) -> list[int]:
+    """The tokens with a reward at a place; EOS, the last one, for an empty place."""
+    if span[0] == span[1]:
+        found = [] if scored.truncated else [len(scored.tokens) - 1]
+    else:
+        found = [
+            t for t, (begin, end) in enumerate(scored.offsets) if max(begin, span[0]) < min(end, span[1])
+        ]
+    return [t for t in found if scored.reward[t] is not None]
+
+
+def _counterparts(original: Sequence[int], damaged: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Pairs of a damaged answer's token and the original's that it stands for: equal runs, and others of equal length."""
+    matcher = difflib.SequenceMatcher(None, original, damaged, autojunk=False)
+    for _, begin, end, other, other_end in matcher.get_opcodes():
+        if end - begin == other_end - other:
+            yield from zip(range(other, other_end), range(begin, end), strict=True)
