@@ -25,7 +25,7 @@ class Batch:
     `decoder_input_tokens` is pad, y_1 .. y_{T-1} and `decoder_target_tokens` y_1 .. y_T, of which the last is EOS unless
     the target was truncated. The three float arrays have the shape of the targets and are 0 on padding:
 
-    - `weights`: 1 on every real target token;
+    - `weights`: on every real target token its example's weight in the loss, 1 unless the data say otherwise;
     - `discounts`: gamma inside a sequence, 0 at its last token (which also severs packed neighbours);
     - `td_weights`: 1 where the token has a reward: every real target token but the last of a truncated target.
 

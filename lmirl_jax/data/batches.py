@@ -29,6 +29,7 @@ def encoder_decoder_row(
     lengths: Mapping[str, int],
     discount: float,
     eos_id: int,
+    weight: float = 1.0,
 ) -> Row:
     """Trims one example to the lengths, shifts its targets right, and pads with 0.
 
@@ -38,12 +39,14 @@ def encoder_decoder_row(
         lengths: the row's size in tokens, for `inputs` and `targets`.
         discount: gamma, between the tokens of an answer.
         eos_id: the token that ends an answer.
+        weight: of the example: all of its target tokens have it.
 
     Returns:
-        The row. A truncated answer is not terminal: its last token keeps weight 1 and has TD weight 0.
+        The row. A truncated answer is not terminal: its last token keeps its weight and has TD weight 0.
     """
     row = empty_row(lengths)
     put(row, inputs, targets, 0, 0, lengths=lengths, discount=discount, eos_id=eos_id)
+    row.weights[:] *= np.float32(weight)
     return row
 
 

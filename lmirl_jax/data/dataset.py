@@ -15,8 +15,9 @@ import grain
 import numpy as np
 
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
+from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
-from lmirl_jax.data.records import Records, decode_record, tokenized_records
+from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 
-    A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own.
+    A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own. A number `weight` among
+    an example's features is that of its target tokens in the loss.
 
     Args:
         task: from `get_task`.
@@ -78,6 +80,7 @@ class TrainDataset:
         for (part, _), part_records in zip(parts, records, strict=True):
             check_lengths(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
+        self._weighted = any(part.weighted for part in records)  # Else no record's texts need to be read.
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         self.fingerprint = _fingerprint(records, rates, seed, shuffle)
@@ -107,9 +110,15 @@ class TrainDataset:
         return self.task.decode(tokens)
 
     def _row(self, record: bytes) -> Row:
+        weight = decode_example(record).features.get(WEIGHT, 1.0) if self._weighted else 1.0
         inputs, targets = decode_record(record)
         return encoder_decoder_row(
-            inputs, targets, lengths=self.lengths, discount=self.discount, eos_id=self.task.eos_id
+            inputs,
+            targets,
+            lengths=self.lengths,
+            discount=self.discount,
+            eos_id=self.task.eos_id,
+            weight=weight,
         )
 
 

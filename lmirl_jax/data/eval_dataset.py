@@ -7,6 +7,7 @@ import numpy as np
 
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.dataset import check_lengths, check_sizes, warn_once
+from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
@@ -82,6 +83,7 @@ class EvalDataset:
                     lengths=self.lengths,
                     discount=self.discount,
                     eos_id=self.task.eos_id,
+                    weight=example.get(WEIGHT, 1.0),
                 )
                 for example in examples
             ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.types import UserError
 
 KEYS = ("inputs", "targets")
+WEIGHT = "weight"  # Of an example in the loss, a number of 0 or more; 1 where it is not given.
 
 
 class JsonlSource(seqio.FunctionDataSource):
@@ -22,24 +24,38 @@ class JsonlSource(seqio.FunctionDataSource):
 
     def content_hash(self, split: str) -> str:
         with open(_existing(self.files[split], split), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            weighted = any(f'"{WEIGHT}"'.encode() in line for line in file)
+        # The tokens of a file are kept by this hash; before examples had weights they were kept without.
+        return f"{digest} weighted" if weighted else digest
 
     def _dataset(self, split: str, shuffle_files: bool = False) -> tf.data.Dataset:
         file = _existing(self.files[split], split)
         # One pass to judge every line: an error raised inside of TensorFlow's generator would lose its name.
-        for _ in read_jsonl(file):
-            pass
+        weighted = [WEIGHT in example for example in read_jsonl(file, numbers=(WEIGHT,))]
         spec = {key: tf.TensorSpec([], tf.string) for key in KEYS}
-        return tf.data.Dataset.from_generator(lambda: read_jsonl(file), output_signature=spec)
+        if not any(weighted):
+            return tf.data.Dataset.from_generator(lambda: read_jsonl(file), output_signature=spec)
+
+        def examples() -> Iterator[dict[str, Any]]:
+            return ({WEIGHT: 1.0, **example} for example in read_jsonl(file, numbers=(WEIGHT,)))
+
+        spec[WEIGHT] = tf.TensorSpec([], tf.float64)
+        return tf.data.Dataset.from_generator(examples, output_signature=spec)
 
 
 def read_jsonl(
-    file: pathlib.Path, required: Sequence[str] = KEYS, optional: Sequence[str] = ()
-) -> Iterator[dict[str, str]]:
-    """The examples of a file, in order: of each its required strings, and those of the optional ones that it has.
+    file: pathlib.Path,
+    required: Sequence[str] = KEYS,
+    optional: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+) -> Iterator[dict[str, Any]]:
+    """The examples of a file, in order: of each its required strings, and the optional ones and numbers that it has.
 
     Raises:
-        UserError: names the file and the line that is not a JSON object with the required strings.
+        UserError: names the file and the line that is not a JSON object with the required strings, or has a number that
+            is none or is below 0.
     """
     for where, example in read_objects(file, required):
         for key in required:
@@ -51,7 +67,10 @@ def read_jsonl(
         kept = {key: example[key] for key in (*required, *optional) if key in example}
         for key, text in kept.items():
             check_text(text, f"{where}: {key}")
-        yield kept
+        given = {key: example[key] for key in numbers if key in example}
+        for key, number in given.items():
+            check_weight(number, where, key)
+        yield kept | {key: float(number) for key, number in given.items()}
 
 
 def read_objects(file: pathlib.Path, required: Sequence[str] = KEYS) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -123,3 +142,13 @@ def _object(line: str, where: str, remedy: str) -> dict[str, Any]:
     if not isinstance(example, dict):
         raise UserError(f"{where}: not a JSON object; {remedy}")
     return example
+
+
+def check_weight(number: Any, where: str, key: str = WEIGHT) -> None:
+    """Raises a UserError, which says `where`, unless this is a finite number of 0 or more."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise UserError(
+            f"{where}: {key} is {type(number).__name__}, not a number; write a number of 0 or more, or leave it out"
+        )
+    if not (math.isfinite(number) and number >= 0):
+        raise UserError(f"{where}: {key} is {number}; write a finite number of 0 or more, or leave it out")

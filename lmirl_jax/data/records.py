@@ -4,7 +4,7 @@ A folder of the cache holds one split of one task:
 
     examples.array_record   a record an example: its tokens, then its other features as JSON
     lengths.npy             [n, 2] token counts of inputs and targets, EOS included: what would be truncated shows at once
-    info.json               how many examples, how many targets lack a final EOS, and a hash of all tokens
+    info.json               how many examples, how many targets lack a final EOS, and a hash of all tokens and weights
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from array_record.python import array_record_module
 from jaxtyping import Int64
 
 from lmirl_jax.data import fingerprints
+from lmirl_jax.data.jsonl import WEIGHT, check_weight
 from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.types import UserError
@@ -56,6 +57,11 @@ class Records:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def weighted(self) -> bool:
+        """Whether examples have weights: all of a split have the same features."""
+        return WEIGHT in decode_example(self.source[0]).features
+
 
 def tokenized_records(task: seqio.Task, split: str, cache_dir: str | None = None) -> Records:
     """The tokens of a split, from the cache or written there first.
@@ -69,7 +75,8 @@ def tokenized_records(task: seqio.Task, split: str, cache_dir: str | None = None
         cache_dir: default `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`.
 
     Raises:
-        UserError: no such split, no data, an empty split, or a cache folder that cannot be written.
+        UserError: no such split, no data, an empty split, a weight that is no number of 0 or more, nothing but weights of
+            0, or a cache folder that cannot be written.
     """
     if split not in task.splits:
         raise UserError(f"task {task.name} has no split {split!r}; it has {', '.join(sorted(task.splits))}")
@@ -162,7 +169,7 @@ def _write_folder(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
 def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
     _log.info("tokenising %s, split %s", task.name, split)
     eos_id = task.output_features["targets"].vocabulary.eos_id
-    lengths, without_eos, digest = [], 0, hashlib.sha256()
+    lengths, without_eos, digest, heaviest = [], 0, hashlib.sha256(), None
     # A record a group: reading one example decompresses no other.
     writer = array_record_module.ArrayRecordWriter(str(folder / "examples.array_record"), "group_size:1")
     try:
@@ -170,12 +177,21 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
             record = _encode(example)
             writer.write(record)
             digest.update(record[: 8 + 4 * (len(example.inputs) + len(example.targets))])
+            if WEIGHT in example.features:
+                weight = example.features[WEIGHT]
+                check_weight(weight, f"task {task.name}, {split}, example {len(lengths)}")
+                digest.update(repr(float(weight)).encode())
+                heaviest = max(weight, heaviest or 0)
             lengths.append((len(example.inputs), len(example.targets)))
             without_eos += len(example.targets) == 0 or int(example.targets[-1]) != eos_id
     finally:
         writer.close()
     if not lengths:
         raise UserError(f"split {split!r} of task {task.name} is empty: check its source")
+    if heaviest == 0:
+        raise UserError(
+            f"every weight in split {split!r} of task {task.name} is 0: nothing is left to learn from"
+        )
     np.save(folder / "lengths.npy", np.array(lengths, np.int64))
     info = {"task": task.name, "split": split, "examples": len(lengths), "without_eos": without_eos}
     (folder / "info.json").write_text(json.dumps(info | {"content": digest.hexdigest()}))

@@ -160,7 +160,7 @@ def offset_gradients(
     Returns:
         The gradients, [batch, length, embed], in float32; 0 at tokens that no summed output depends on.
     """
-    summed = jnp.asarray(batch.weights if weights is None else weights)
+    summed = (jnp.asarray(batch.weights) > 0).astype(jnp.float32) if weights is None else jnp.asarray(weights)
 
     def total(offset: Float[Array, "batch length embed"]) -> Float[Array, ""]:
         return jnp.sum(summed * critic(batch, dropout_keys, offset)[head][:, 1:])

@@ -121,7 +121,8 @@ class PairwiseAdversary:
 
 def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
     """1 at the last token of each row, else 0."""
-    return batch.weights * (1 - jnp.pad(batch.weights[:, 1:], ((0, 0), (0, 1))))
+    real = (batch.weights > 0).astype(jnp.float32)
+    return real * (1 - jnp.pad(real[:, 1:], ((0, 0), (0, 1))))
 
 
 def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:

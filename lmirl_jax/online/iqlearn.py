@@ -29,6 +29,8 @@ from lmirl_jax.training.step import (
     row_keys,
     scheduled,
     summed_over_parts,
+    summed_weight,
+    target_tokens,
     total,
     updated,
 )
@@ -145,7 +147,7 @@ def online_step(
     taken, ages = replay.take(state.extra["replay"], choice, state.step, max_age)
     sampled = as_batch(taken, discount)
     now = scheduled(td_weight, state.step)
-    expert_tokens, sampled_tokens = jnp.sum(expert.weights), jnp.sum(sampled.weights)
+    expert_weight, sampled_tokens = summed_weight(expert), jnp.sum(sampled.weights)
     batch = joined(expert, sampled)
     length = batch.weights.shape[1]
     written = jnp.pad(taken.log_probs, ((expert.weights.shape[0], 0), (0, length - taken.log_probs.shape[1])))
@@ -164,7 +166,7 @@ def online_step(
             penalty_weight=weights.penalty_weight,
         )
         sums = _sums(out, per_token, batch, of_samples, written)
-        loss = sums["loss_expert"][0] / expert_tokens + sums["loss_samples"][0] / sampled_tokens
+        loss = sums["loss_expert"][0] / expert_weight + sums["loss_samples"][0] / sampled_tokens
         return loss, jax.lax.stop_gradient(sums)
 
     gradient = jax.grad(loss_of_part, has_aux=True)
@@ -173,10 +175,11 @@ def online_step(
     gradients, sums = summed_over_parts(gradient, state.params, part, keys, microbatches)
     state, watched = updated(state, gradients, optimizer)
     metrics = means(sums) | watched
-    loss = metrics.pop("loss_expert") + metrics.pop("loss_samples")
+    loss = sums["loss_expert"][0] / expert_weight + metrics.pop("loss_samples")
+    del metrics["loss_expert"]
     metrics |= {"loss": loss, "loss_td": loss - metrics["loss_mle"]}
     metrics |= {"samples/age": jnp.mean(ages.astype(jnp.float32)), "td_weight": now}
-    return state, metrics | {"target_tokens": expert_tokens}
+    return state, metrics | {"target_tokens": target_tokens(expert)}
 
 
 def _sums(

@@ -22,6 +22,7 @@ from lmirl_jax.training.step import (
     mapped_over_parts,
     row_keys,
     summed_over_parts,
+    summed_weight,
     total,
     updated,
 )
@@ -109,7 +110,7 @@ def update_network(
     prompts, samples = answers.weights.shape[:2]
     counts = Counts(jnp.sum(answers.weights), prompts * samples)
     if shown is not None:
-        counts = Counts(*counts[:2], jnp.sum(shown.weights), shown.weights.shape[0])
+        counts = Counts(*counts[:2], summed_weight(shown), shown.weights.shape[0])
     parts = network.setting.microbatches
 
     def loss_of_part(params: Any, part: Any, keys: Any) -> tuple[Float[Array, ""], Sums]:

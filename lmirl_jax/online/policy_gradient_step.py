@@ -24,6 +24,7 @@ from lmirl_jax.training.step import (
     read_soft_q,
     scheduled,
     summed_over_parts,
+    summed_weight,
     updated,
 )
 from lmirl_jax.types import Batch
@@ -138,7 +139,7 @@ def _update_policy(
     setting: Setting, loss: Loss, state: TrainState, expert: Batch, answers: Batch, judged: Any
 ) -> tuple[TrainState, Metrics]:
     kl_weight = scheduled(loss.kl_weight, state.step)
-    counts = jnp.sum(answers.weights), jnp.sum(expert.weights)
+    counts = jnp.sum(answers.weights), summed_weight(expert)
     reference = None
     if loss.needs_reference:
 

@@ -57,6 +57,8 @@ def train_step(
 
         loss = sum_t weight_t * loss_t / sum_t weight_t   over the real target tokens of the global batch
 
+    An example's weight w counts its tokens w times, in either sum: as if it stood there so often.
+
     Args:
         state: parameters and optimizer's state; donated, where jitted by the trainer.
         batch: the global batch, [batch, ...].
@@ -73,16 +75,28 @@ def train_step(
     """
     dropout_keys = row_keys(key, state.step, batch.weights.shape[0])
     now = scheduled(td_weight, state.step)
-    tokens = jnp.sum(batch.weights)
+    weight = summed_weight(batch)
 
     def loss_of_part(params: Any, part: Batch, keys: Key[Array, " rows"]) -> tuple[Float[Array, ""], Sums]:
         sums = loss_sums(nnx.merge(graph, params), objective, part, now, keys, soft_q_config)
-        return sums["loss"][0] / tokens, sums
+        return sums["loss"][0] / weight, sums
 
     gradient = jax.grad(loss_of_part, has_aux=True)
     gradients, sums = summed_over_parts(gradient, state.params, batch, dropout_keys, microbatches)
     state, watched = updated(state, gradients, optimizer)
-    return state, means(sums) | watched | {"td_weight": now, "target_tokens": tokens}
+    metrics = means(sums) | {"loss": sums["loss"][0] / weight}
+    return state, metrics | watched | {"td_weight": now, "target_tokens": target_tokens(batch)}
+
+
+def summed_weight(batch: Batch) -> Float[Array, ""]:
+    """What sums over the batch's tokens are divided by: 1, for a loss of 0, where every weight is 0."""
+    weight = jnp.sum(batch.weights)
+    return jnp.where(weight > 0, weight, 1.0)
+
+
+def target_tokens(batch: Batch) -> Float[Array, ""]:
+    """How many target tokens count at all."""
+    return jnp.sum(jnp.asarray(batch.weights) > 0).astype(jnp.float32)
 
 
 def scheduled(value: float | Schedule, step: Int[Array, ""]) -> Float[Array, ""]:

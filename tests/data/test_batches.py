@@ -49,6 +49,15 @@ def test_a_target_that_never_had_an_eos_is_truncated_too():
     np.testing.assert_array_equal(row([7], []).weights, [0, 0, 0, 0, 0])
 
 
+def test_the_weight_of_an_example_is_that_of_its_tokens():
+    arguments = {"lengths": LENGTHS, "discount": 0.9, "eos_id": EOS}
+    found = encoder_decoder_row(np.array([7]), np.array([5, 6]), **arguments, weight=2.5)
+    np.testing.assert_array_equal(found.weights, np.float32([2.5, 2.5, 0, 0, 0]))
+    np.testing.assert_array_equal(
+        found.td_weights, [1, 0, 0, 0, 0]
+    )  # a mask, so that nothing is weighted twice
+
+
 def test_a_batch_is_filled_up_with_rows_of_weight_zero():
     batch = stack_rows([row([7, EOS], [5, EOS])], size=3)
     np.testing.assert_array_equal(batch.weights, [[1, 1, 0, 0, 0], [0] * 5, [0] * 5])

@@ -43,6 +43,47 @@ def test_a_bad_line_is_named(write_jsonl, tmp_path, line, message):
     assert not list((tmp_path / "cache").iterdir())  # Nothing half-written.
 
 
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ('"2"', r"examples\.jsonl, line 2: weight is str, not a number; write a number of 0 or more"),
+        ("true", r"examples\.jsonl, line 2: weight is bool, not a number"),
+        ("-1", r"examples\.jsonl, line 2: weight is -1; write a finite number of 0 or more"),
+        ("NaN", r"examples\.jsonl, line 2: weight is nan"),
+        ("Infinity", r"examples\.jsonl, line 2: weight is inf"),
+    ],
+)
+def test_a_bad_weight_is_named(write_jsonl, tmp_path, weight, message):
+    with pytest.raises(UserError, match=message):
+        train(write_jsonl([GOOD, '{"inputs": "a", "targets": "b", "weight": ' + weight + "}"]), tmp_path)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_examples_have_the_weights_of_their_lines(write_jsonl, tmp_path):
+    path = write_jsonl([{**GOOD, "weight": 2}, GOOD, {**GOOD, "weight": 0.5}, {**GOOD, "weight": 0}])
+    batch = next(train(path, tmp_path, batch_size=4, shuffle=False).iterator(slice(0, 4)))
+    assert batch.weights[:, :3].tolist() == [[2, 2, 0], [1, 1, 0], [0.5, 0.5, 0], [0, 0, 0]]
+    assert batch.td_weights[:, :3].tolist() == [[1, 1, 0]] * 4
+    held_out = data.EvalDataset(
+        data.get_task(data=path), {"inputs": 8, "targets": 8}, "train", cache_dir=str(tmp_path)
+    )
+    (found, _) = next(held_out.batches(4))
+    assert found.weights.tolist() == batch.weights.tolist()
+
+
+def test_other_weights_are_other_data_and_no_weights_are_as_before(write_jsonl, tmp_path):
+    def made(*weights):
+        lines = [GOOD | ({} if weight is None else {"weight": weight}) for weight in weights]
+        return train(write_jsonl(lines), tmp_path)
+
+    plain = made(None, None)
+    assert "weight" not in plain.task.tasks[0].source.content_hash("train")
+    prints = {made(*weights).fingerprint for weights in [(1, 2), (2, 1), (None, 2)]}
+    assert len(prints | {plain.fingerprint}) == 3  # a line without a weight has 1
+    with pytest.raises(UserError, match="every weight in split 'train' of task examples is 0"):
+        made(0, 0.0)
+
+
 def test_an_empty_file(write_jsonl, tmp_path):
     with pytest.raises(UserError, match=r"examples\.jsonl is empty"):
         train(write_jsonl(["", " "]), tmp_path)

@@ -1,19 +1,23 @@
 """One update: means over the global batch, whatever the mesh, the microbatches or the padding."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from lmirl_jax import objectives, sharding, training
-from lmirl_jax.training.state import build, init_state, state_shardings
-from lmirl_jax.types import UserError
+from lmirl_jax.training.state import build, init_params, init_state, state_shardings
+from lmirl_jax.training.step import total
+from lmirl_jax.types import SoftQ, UserError
 from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
 
 KEY = jax.random.key(0)
+STILL = dataclasses.replace(TINY, dropout_rate=0.0)
 
 
 def run(
@@ -66,6 +70,55 @@ def alone():
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_eight_devices_equal_one(alone, shape):
     assert_same(run(mesh_of(8, *shape)), alone)
+
+
+def of_rows(batch, rows, weights):
+    """Some rows of a batch, each with its weight."""
+    taken = jax.tree.map(lambda x: x[np.array(rows)], batch)
+    return dataclasses.replace(taken, weights=taken.weights * np.float32(weights)[:, None])
+
+
+def one_update(batch):
+    """The parameters and metrics after a step of plain descent, without dropout."""
+    optimizer = optax.sgd(0.1)
+    graph, _ = build(STILL, KEY)
+    params = init_params(STILL, KEY)
+    state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    settings = {"graph": graph, "objective": objectives.iqlearn, "optimizer": optimizer, "td_weight": 0.5}
+    step = jax.jit(functools.partial(training.train_step, **settings, key=KEY, microbatches=1))
+    state, metrics = step(state, batch)
+    return state.params, [metrics]
+
+
+def without_count(run):
+    return run[0], [{name: value for name, value in run[1][0].items() if name != "target_tokens"}]
+
+
+def test_a_weight_of_two_is_the_example_twice_and_of_zero_is_none():
+    """The likelihood, the penalty and the metrics: a penalty weighted twice would differ. Row 0 is truncated."""
+    batch = make_batch(3, 4)
+    twice = one_update(of_rows(batch, [0, 0, 1, 2, 2, 2], [1] * 6))
+    weighted = one_update(of_rows(batch, [0, 1, 2, 3], [2, 1, 3, 0]))
+    assert_same(without_count(weighted), without_count(twice))
+    tokens = [int(batch.weights[row].sum()) for row in range(3)]
+    assert weighted[1][0]["target_tokens"] == sum(tokens)
+    assert twice[1][0]["target_tokens"] == 2 * tokens[0] + tokens[1] + 3 * tokens[2]
+    assert_same(one_update(of_rows(batch, [0, 1, 2, 3], [0.2] * 4)), one_update(batch))  # no unit
+
+
+def test_nothing_is_learnt_from_a_batch_of_weight_zero():
+    batch = make_batch(3, 4)
+    params, (metrics,) = one_update(of_rows(batch, [0, 1, 2, 3], [0] * 4))
+    jax.tree.map(np.testing.assert_array_equal, params, init_params(STILL, KEY))
+    assert metrics["loss"] == 0
+
+
+def test_a_weighted_loss_by_hand():
+    out = SoftQ(q=jnp.array([[1.0, 3.0]]), v=jnp.array([[2.0, 3.5]]))
+    per_token = objectives.iqlearn(out, discounts=jnp.array([[1.0, 0.0]]), td_weight=0.5 * jnp.ones((1, 2)))
+    # -log pi is 1 and .5; rewards are 1 - 3.5 and 3: 1 + .5 * 6.25 = 4.125 and .5 + .5 * 9 = 5.
+    loss, weight = total(per_token, jnp.array([[3.0, 1.0]]))
+    assert (float(loss), float(weight)) == (3 * 4.125 + 5.0, 4.0)
 
 
 @pytest.mark.parametrize("microbatches", [2, 4])
