@@ -68,6 +68,11 @@ def load(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run:
     return Run(checkpoint, graph, params, mesh, own, lengths, discount)
 
 
+def load_if_any(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run | None:
+    """As `load`; None without a path."""
+    return None if path is None else load(path, mesh, task)
+
+
 def config_file(checkpoint: epath.Path) -> epath.Path:
     """The configuration that a run leaves beside its checkpoints/."""
     config = checkpoint.parent.parent / "config.gin"

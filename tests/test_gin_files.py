@@ -9,6 +9,7 @@ import pytest
 
 from lmirl_jax import configuration, objectives, online, soft_q, training
 from lmirl_jax.training.state import init_params
+from tests.fakes import make_run
 
 SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
 # Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
@@ -180,6 +181,25 @@ def test_ppo_and_leave_one_out_are_settings_of_grpo():
         ["gin/runs/grpo.gin"], ["MODEL_DIR = '/unused'", "ADVANTAGES = @objectives.leave_one_out"]
     )
     assert gin.get_bindings(training.train)["learner"].rollouts.samples_per_prompt == 4
+
+
+def test_rl_from_a_reward_loads_what_rewards(tmp_path):
+    """A run of another length, gamma and seed; one that also corrects; and a learned value where it is asked for."""
+    reward = make_run(
+        tmp_path / "reward", "DISCOUNT = 0.9", "TASK_FEATURE_LENGTHS = {'inputs': 9, 'targets': 24}"
+    )
+    bindings = ["MODEL_DIR = '/unused'", f"REWARD_CHECKPOINT_PATH = '{reward}'", "BATCH_SIZE = 32"]
+    configuration.load(["gin/runs/rl_from_reward.gin"], bindings)
+    learner = gin.get_bindings(training.train)["learner"]
+    assert isinstance(learner.reward, online.FrozenReward) and learner.heads == ()
+    assert learner.reward.policy.discount == 0.9 and learner.rollouts.discount == 1.0
+    assert learner.rollouts.prompts.lengths["targets"] == 23 and learner.loss.kl_weight > 0
+    assert learner.reward.reference is None
+    both = [f"REFERENCE_CHECKPOINT_PATH = '{reward}'", "REFERENCE_WEIGHT = 0.5", "SHAPING = 'value'"]
+    configuration.load(["gin/runs/rl_from_reward.gin"], [*bindings, *both, "ADVANTAGES = @objectives.gae"])
+    learner = gin.get_bindings(training.train)["learner"]
+    assert learner.heads == ("value",) and learner.reward.shaping == "value"
+    assert learner.reward.reference.checkpoint == learner.reward.policy.checkpoint
 
 
 @pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin", "gin/runs/quickstart_eval.gin"])

@@ -12,7 +12,14 @@ from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.processes import initialize_distributed
 
 # What is read from where the command was typed: a run's config.gin has it from the root, for later commands elsewhere.
-PATHS = ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH")
+PATHS = (
+    "DATA",
+    "VALIDATION_DATA",
+    "VOCABULARY_PATH",
+    "INITIAL_CHECKPOINT_PATH",
+    "REWARD_CHECKPOINT_PATH",
+    "REFERENCE_CHECKPOINT_PATH",
+)
 
 
 def configure(flags: Flags) -> None:

@@ -1,7 +1,8 @@
 """Policy gradients: one learner for every reward and every estimator of advantages.
 
 PPO is `gae` with a reward function, REINFORCE with a leave-one-out baseline `leave_one_out` without clipping, GRPO
-`group_relative`; GAIL is `gae` with an `Adversary`, GAD `group_relative` with a `PairwiseAdversary`.
+`group_relative`; GAIL is `gae` with an `Adversary`, GAD `group_relative` with a `PairwiseAdversary`. A `FrozenReward` goes
+with any.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
 from lmirl_jax.online.policy_gradient_step import policy_gradient_step
 from lmirl_jax.online.policy_loss import Loss
-from lmirl_jax.online.reward_sources import RewardFunction
+from lmirl_jax.online.reward_sources import RewardSource
 from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.training import Setting, TrainState, Updates
 from lmirl_jax.training.learner import jit_update
@@ -36,23 +37,24 @@ class PolicyGradient:
 
     Args:
         rollouts: the policy's own answers.
-        reward: a `RewardFunction` of texts, or what learns to tell them from the expert's: `Adversary`, `PairwiseAdversary`.
+        reward: a `RewardFunction` of texts, a `FrozenReward` of a checkpoint, or what learns to tell answers from the
+            expert's: `Adversary`, `PairwiseAdversary`.
         loss: of the policy.
         optimizer: of the networks beside the policy: the value that `objectives.gae` asks for, and the discriminator.
         share_trunk: let these two be heads of one network.
     """
 
     rollouts: Rollouts
-    reward: RewardFunction | Adversary | PairwiseAdversary
+    reward: RewardSource | Adversary | PairwiseAdversary
     loss: Loss
     optimizer: optax.GradientTransformation | None = None
     share_trunk: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.reward, (RewardFunction, Adversary, PairwiseAdversary)):
+        if not isinstance(self.reward, (RewardSource, Adversary, PairwiseAdversary)):
             raise UserError(
-                f"REWARD={self.reward!r} is no reward: use @online.RewardFunction(), @online.Adversary() or "
-                "@online.PairwiseAdversary()"
+                f"REWARD={self.reward!r} is no reward: use @online.RewardFunction(), @online.FrozenReward(), "
+                "@online.Adversary() or @online.PairwiseAdversary()"
             )
         clipped_policy_gradient(*[jnp.zeros((1, 1))] * 3, clip=self.loss.clip, clip_high=self.loss.clip_high)
         rollouts, loss = self.rollouts, self.loss
@@ -78,7 +80,7 @@ class PolicyGradient:
 
     @property
     def adversary(self) -> Adversary | PairwiseAdversary | None:
-        return None if isinstance(self.reward, RewardFunction) else self.reward
+        return None if isinstance(self.reward, RewardSource) else self.reward
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ class PolicyGradient:
 
     @property
     def _with_demonstrations(self) -> bool:
-        if isinstance(self.reward, RewardFunction):
+        if isinstance(self.reward, RewardSource):
             return self.reward.takes_target
         return self.reward.in_pairs
 
@@ -126,7 +128,7 @@ class PolicyGradient:
         self, setting: Setting, networks: Any, shapes: TrainState, shardings: TrainState, extra: Any
     ) -> Updates:
         score = {}
-        if isinstance(self.reward, RewardFunction):
+        if isinstance(self.reward, RewardSource):
             score["finish"] = functools.partial(
                 self.reward.score, prompts=self.rollouts.prompts, mesh=setting.mesh
             )

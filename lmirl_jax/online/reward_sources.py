@@ -1,4 +1,4 @@
-"""Where the reward of a policy gradient comes from, if not from a discriminator: any function of prompt and answer."""
+"""Where the reward of a policy gradient comes from, if not from a discriminator; and any function of prompt and answer."""
 
 import dataclasses
 import inspect
@@ -23,6 +23,20 @@ class TextData(PromptData, Protocol):
     def decode_inputs(self, tokens: Sequence[int]) -> str: ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+@runtime_checkable
+class RewardSource(Protocol):
+    """Judges a draw of answers as soon as it is made, and learns nothing: `RewardFunction`, `FrozenReward`."""
+
+    @property
+    def takes_target(self) -> bool:
+        """Whether a draw is to have the prompts' own targets."""
+        ...
+
+    def score(self, experience: Experience, prompts: Any, mesh: Mesh) -> Experience:
+        """The draw with the reward of each token."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

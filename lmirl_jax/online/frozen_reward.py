@@ -1,0 +1,119 @@
+"""Rewards from a trained policy that learns no more: each token of an answer has the reward that its logits imply."""
+
+import dataclasses
+import functools
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from lmirl_jax import sharding, soft_q
+from lmirl_jax.objectives import implied_rewards
+from lmirl_jax.online.experience import Experience, as_batch
+from lmirl_jax.online.rollouts import PromptData
+from lmirl_jax.types import SoftQ, UserError
+
+SHAPINGS = (None, "value")
+
+
+@runtime_checkable
+class FrozenPolicy(Protocol):
+    """A trained network with its gamma, as `runs.Run` is; it lies on the mesh of the training."""
+
+    graph: nnx.GraphDef
+    params: Any
+    discount: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenReward:
+    """The reward of every token, extracted from a checkpoint of IQLearn, of maximum likelihood, of any other.
+
+        r_t = q_t - gamma v_{t+1}  [+ gamma v_{t+1} - v_t]  - reference_weight * log pi_ref,t
+
+    A token after which an answer was cut off has the reward 0, for the value of what would have followed is not known.
+    At gamma 1 the rewards of a whole answer add up to v_0 + log pi(answer), less the correction: to compare answers to one
+    prompt is then to compare their likelihoods. The network is no part of the train state nor of checkpoints.
+
+    Args:
+        policy: what rewards.
+        shaping: None, or 'value': the potential-based part in brackets, after which the reward of a token is its log pi. A
+            whole answer then loses what depends on its prompt alone, v_0 (where the learner has the same gamma), and one
+            that was cut off also the value of where it stopped.
+        discount: gamma; None: the one that `policy` was trained with.
+        reference: a policy to correct by, such as the one before IQLearn; None without.
+        reference_weight: beta, of the correction.
+    """
+
+    policy: Any
+    shaping: str | None = None
+    discount: float | None = None
+    reference: Any = None
+    reference_weight: float = 0.0
+
+    takes_target = False
+
+    def __post_init__(self):
+        for name, value in (("policy", self.policy), ("reference", self.reference)):
+            if not isinstance(value, FrozenPolicy) and not (name == "reference" and value is None):
+                raise UserError(
+                    f"FrozenReward.{name}={value!r} is no trained network: use @reward/runs.load() with a checkpoint's path"
+                )
+        if self.shaping not in SHAPINGS:
+            raise UserError(
+                f"SHAPING={self.shaping!r} is unknown: use 'value', or None for the reward as it is"
+            )
+        if self.discount is not None and not 0 <= self.discount <= 1:
+            raise UserError(
+                f"REWARD_DISCOUNT={self.discount!r} must be between 0 and 1, or None for the checkpoint's own"
+            )
+        weight = self.reference_weight
+        if not isinstance(weight, (int, float)) or not weight >= 0:
+            raise UserError(f"REFERENCE_WEIGHT={weight!r} must be a number of 0 or more")
+        if (self.reference is None) != (weight == 0):
+            raise UserError(
+                "REFERENCE_CHECKPOINT_PATH and REFERENCE_WEIGHT (above 0) go together: set both, or neither for no correction"
+            )
+
+    def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
+        """The draw with the reward of each token; every device reads the rows that it holds."""
+        reference = None if self.reference is None else (self.reference.graph, self.reference.params)
+        rewards = _rewards(
+            (self.policy.graph, self.policy.params),
+            reference,
+            experience,
+            discount=self.policy.discount if self.discount is None else self.discount,
+            shaped=self.shaping == "value",
+            reference_weight=self.reference_weight,
+            mesh=mesh,
+        )
+        return dataclasses.replace(experience, rewards=rewards)
+
+
+@functools.partial(jax.jit, static_argnames=("discount", "shaped", "reference_weight", "mesh"))
+def _rewards(
+    policy: Any,
+    reference: Any,
+    experience: Experience,
+    *,
+    discount: float,
+    shaped: bool,
+    reference_weight: float,
+    mesh: Mesh,
+) -> Float[Array, "rows length"]:
+    answers = as_batch(experience, discount)
+
+    def read(network: tuple[nnx.GraphDef, Any]) -> SoftQ:
+        return soft_q.of_model(nnx.merge(*network), answers)
+
+    out = read(policy)
+    rewards = out.q - out.v if shaped else implied_rewards(out, answers.discounts)
+    if reference is not None:
+        other = read(reference)
+        rewards -= reference_weight * (other.q - other.v)
+    # Padding, and the last token of an answer that was cut off, have none.
+    rewards = jnp.where(answers.td_weights > 0, rewards, 0.0)
+    return jax.lax.with_sharding_constraint(rewards, sharding.batch_sharding(mesh))
