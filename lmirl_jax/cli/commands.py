@@ -8,6 +8,7 @@ from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
 RUNS = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
 CHECKPOINT = "--gin.CHECKPOINT_PATH=\"'/tmp/run'\""
+SCORED = "--gin.SCORED=\"'scored.jsonl'\""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,14 @@ COMMANDS = {
         "write the reward that a run gives to every token of answers as JSONL or Parquet",
         CONFIGURATION | PROCESSES,
         (f"lmirl score --gin_file=gin/runs/score.gin {CHECKPOINT} --gin.DATA=\"'pairs.jsonl'\"",),
+    ),
+    "filter": Command(
+        "lmirl_jax.cli.filter",
+        "make a training set of scored answers: leave out the worst of them, or weight them all",
+        CONFIGURATION,
+        (
+            f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
+        ),
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",

@@ -13,11 +13,13 @@ from lmirl_jax.rewards.corruptions import (
     wrong_digit,
 )
 from lmirl_jax.rewards.figures import front_figure, loss_figure
+from lmirl_jax.rewards.filtering import FilterConfig, Filtered, filter_scored
 from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.report import Report
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
 
@@ -25,6 +27,8 @@ __all__ = [
     "CORRUPTIONS",
     "Corruption",
     "CorruptionEffect",
+    "FilterConfig",
+    "Filtered",
     "HeatMap",
     "Report",
     "RewardModel",
@@ -40,11 +44,13 @@ __all__ = [
     "corrupt",
     "dropped_step",
     "effects_of_corruptions",
+    "filter_scored",
     "front_figure",
     "heat_map",
     "loss_figure",
     "merge_bytes",
     "quickstart_report",
+    "read_scored",
     "repeated_step",
     "score",
     "shuffled_steps",

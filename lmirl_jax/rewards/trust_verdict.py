@@ -8,8 +8,8 @@ from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 BRACKETS = "All of these are Spearman's correlations, in brackets their 95% intervals; one that holds 0 shows nothing."
 SAME_ORDER = (
     "Within one prompt the return of {runs} ranks complete answers just as log-likelihood does: it is their log-likelihood plus "
-    "the prompt's value `v_0` (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and token "
-    "by token; another ranking within a prompt takes gamma below 1, length normalisation or another checkpoint's reward."
+    "the prompt's value `v_0` (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and "
+    "token by token; another ranking within a prompt takes gamma below 1, length normalisation or another checkpoint's reward."
 )
 WITHOUT_METRIC = (
     "The answers have no metric, so nothing says whether the rewards are right: score answers together with their references, "
@@ -49,7 +49,8 @@ def _run(run: Mapping[str, Any], metric: str) -> str:
         return f"{run['run']}: its answers have no `{metric}`."
     if pooled["value"] is None:
         return f"{run['run']}: nothing can be said, for `{metric}` or the return is the same in all answers."
-    return f"{run['run']}: {_claim(pooled, within, metric)}: {_number(pooled)} over all answers, {_number(within)} within one prompt."
+    both = f"{_number(pooled)} over all answers, {_number(within)} within one prompt"
+    return f"{run['run']}: {_claim(pooled, within, metric)}: {both}."
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:

@@ -24,6 +24,31 @@ def test_what_is_written_comes_back(make_task, tmp_path):
     assert example.features == {"inputs_pretokenized": "a", "targets_pretokenized": "bc"}
 
 
+def weighing(weights):
+    """A preprocessor that gives each example its weight."""
+    table = tf.constant(weights)
+    return lambda dataset: dataset.enumerate().map(lambda i, x: {**x, "weight": tf.gather(table, i)})
+
+
+def test_weights_come_back_and_change_what_the_data_are(make_task, tmp_path):
+    def made(weights, name):
+        preprocessors = [
+            weighing(weights),
+            seqio.preprocessors.tokenize,
+            seqio.preprocessors.append_eos,
+        ]
+        return tokenized_records(make_task(TEXTS, name, preprocessors=preprocessors), "train", str(tmp_path))
+
+    found = made([0.5, 2.0], "one")
+    assert [decode_example(found.source[i]).features["weight"] for i in range(2)] == [0.5, 2.0]
+    assert found.weighted and not tokenized_records(make_task(TEXTS), "train", str(tmp_path)).weighted
+    assert found.content != made([2.0, 0.5], "two").content
+    with pytest.raises(UserError, match=r"task three, train, example 1: weight is -1\.0"):
+        made([1.0, -1.0], "three")
+    with pytest.raises(UserError, match=r"task four, train, example 0: weight is list, not a number"):
+        made([[1.0], [1.0]], "four")
+
+
 def test_other_features_come_back(make_task, tmp_path):
     def more(dataset):
         return dataset.map(
