@@ -1,15 +1,15 @@
 """`lmirl score`: what a checkpoint makes of answers, token by token, as JSONL or Parquet."""
 
-import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from lmirl_jax import configuration, files
+from lmirl_jax import configuration
+from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.processes import from_first_process
 
 RUN_FILE = "gin/runs/score.gin"
 
@@ -60,56 +60,68 @@ def score(
     Returns:
         The path of the file.
     """
-    import jax
-
     from lmirl_jax import runs
-    from lmirl_jax.rewards import scored_file
     from lmirl_jax.training import checkpoints
 
     chosen = pairs(path=data)
-    path = _output_path(output_path, checkpoint, chosen.name)
+    default = checkpoint.parent.parent / "score" / f"{chosen.name}-{int(checkpoint.name):06}.jsonl"
+    path = line_file.output_path(output_path, default)
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     run = runs.Run(checkpoint, graph, params, mesh, task, lengths, discount)
     reference = None if reference_path is None else runs.load(reference_path, mesh, task)
     scores = scorer(run, reference=reference)
     checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
-
-    def answers(skip: int) -> Iterator[Any]:
-        return scores(chosen, from_first_process(skip))
-
-    if jax.process_index() != 0:
-        for _ in answers(0):  # Its devices have their share of the work.
-            pass
-        return path
-    settings = _settings(checkpoint, reference, chosen, metrics) | scores.settings()
-    finish = scored_file.to_parquet if path.suffix == ".parquet" else None
-    with files.growing(path, settings, finish) as (file, written):
-        found = _measured(answers(written), task) if metrics else answers(written)
-        _write(file, found, written, len(chosen))
+    write_scores(path, scores, chosen, task if metrics else None)
     return path
 
 
-def _output_path(output_path: str | None, checkpoint: epath.Path, name: str) -> epath.Path:
-    from lmirl_jax.types import UserError
+def write_scores(path: epath.Path, scorer: Any, pairs: Any, task: Any) -> None:
+    """Writes the scores of pairs, with the metrics of a task unless it is None, and says how many answers are truncated."""
+    from lmirl_jax.rewards import scored_file
+    from lmirl_jax.training.progress import Progress
 
-    default = checkpoint.parent.parent / "score" / f"{name}-{int(checkpoint.name):06}.jsonl"
-    path = files.absolute(output_path) if output_path else default
-    if path.is_dir():
-        raise UserError(
-            f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
+    truncated = 0
+
+    def row(answer: Any) -> dict[str, Any]:
+        nonlocal truncated
+        truncated += answer.truncated
+        return answer.to_row()
+
+    def progress(written: int) -> Progress:
+        shown = Progress("score", written, len(pairs), unit="answer")
+        if written:
+            shown.say(f"goes on after {written} of {len(pairs)} answers")
+        return shown
+
+    line_file.write_lines(
+        path,
+        settings(scorer, pairs, task),
+        lambda skip: _measured(scorer(pairs, skip), task),
+        row,
+        progress,
+        scored_file.to_parquet if path.suffix == ".parquet" else None,
+    )
+    if truncated:
+        print(
+            f"score: {truncated} answers are truncated: they lack their EOS, so their last token has no reward (null) and "
+            "their return lacks it; a larger TASK_FEATURE_LENGTHS may hold all",
+            file=sys.stderr,
         )
-    return path
 
 
-def _settings(checkpoint: epath.Path, reference: Any, pairs: Any, metrics: bool) -> dict[str, Any]:
-    """What the lines depend on beside the scorer's own settings, by the names of the macros."""
+def settings(scorer: Any, pairs: Any, task: Any) -> dict[str, Any]:
+    """What the lines depend on, by the names of the macros."""
     from lmirl_jax.evaluation.sweep_cells import identity
 
+    def named(run: Any) -> str | None:
+        return None if run is None else f"{run} {identity(run.checkpoint)}"
+
     return {
-        "CHECKPOINT_PATH": f"{checkpoint} {identity(checkpoint)}",
-        "REFERENCE_PATH": reference and f"{reference} {identity(reference.checkpoint)}",
+        "CHECKPOINT_PATH": named(scorer.model),
+        "REFERENCE_PATH": named(scorer.reference),
         "DATA": pairs.fingerprint(),
-        "METRICS": metrics,
+        "METRICS": task is not None,
+        **scorer.settings(),
     }
 
 
@@ -120,30 +132,8 @@ def _measured(answers: Iterator[Any], task: Any) -> Iterator[Any]:
     from lmirl_jax.data import answer_metrics
 
     for answer in answers:
-        if answer.reference is not None and len(task.tasks) == 1:
+        if answer.reference is None or task is None or len(task.tasks) > 1:
+            yield answer
+        else:
             metrics = answer_metrics(task.tasks[0], answer.inputs, answer.reference, answer.targets)
             yield dataclasses.replace(answer, metrics=metrics)
-        else:
-            yield answer
-
-
-def _write(file: Any, answers: Iterator[Any], written: int, total: int) -> None:
-    """Adds a line an answer, and says how far it is."""
-    from lmirl_jax.training.progress import Progress
-
-    progress = Progress("score", written, total, unit="answer")
-    if written:
-        progress.say(f"goes on after {written} of {total} answers")
-    truncated = 0
-    for number, answer in enumerate(answers, start=written + 1):
-        file.write(json.dumps(answer.to_row(), ensure_ascii=False) + "\n")
-        truncated += answer.truncated
-        if number % 100 == 0 or number == total:
-            file.flush()
-            progress.update(number, {})
-    progress.close()
-    if truncated:
-        progress.say(
-            f"{truncated} answers are truncated: they lack their EOS, so their last token has no reward (null) and their "
-            "return lacks it; a larger TASK_FEATURE_LENGTHS may hold all"
-        )

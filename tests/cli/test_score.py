@@ -157,12 +157,17 @@ def test_cut_off_anywhere_it_goes_on_without_repeats(run, tmp_path, capsys, suff
             assert pq.read_table(cut).to_pylist(maps_as_pydicts="strict") == read(whole)
 
 
+def _first_row_alone():
+    rows = iter([{}])
+    return lambda self: next(rows)
+
+
 def _settings_of(run, tmp_path, capsys):
     """What lies beside a partial file, of a run that was interrupted by an error of ours."""
     path = tmp_path / "kept.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmirl_jax.cli.score._write", lambda file, *_: (file.write("{}\n"), 1 / 0))
-        with pytest.raises(ZeroDivisionError):
+        patch.setattr("lmirl_jax.rewards.Scored.to_row", _first_row_alone())
+        with pytest.raises(StopIteration):
             score(run, capsys, SCORE_NUM_EXAMPLES=20, OUTPUT_PATH=str(tmp_path / "failed.jsonl"))
     shutil.move(tmp_path / "failed.jsonl.partial.json", path)
     (tmp_path / "failed.jsonl.partial").unlink()

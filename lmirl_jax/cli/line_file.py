@@ -1,0 +1,61 @@
+"""A file of JSON lines, an answer each, that is made by all processes and written by the first; it outlives a kill."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from lmirl_jax import files
+from lmirl_jax.cli.processes import from_first_process
+
+
+def output_path(given: str | None, default: epath.Path) -> epath.Path:
+    """OUTPUT_PATH as an absolute path, or the default.
+
+    Raises:
+        UserError: it is a folder.
+    """
+    from lmirl_jax.types import UserError
+
+    path = files.absolute(given) if given else default
+    if path.is_dir():
+        raise UserError(
+            f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
+        )
+    return path
+
+
+def write_lines(
+    path: epath.Path,
+    settings: Mapping[str, Any],
+    answers: Callable[[int], Iterator[Any]],
+    row: Callable[[Any], Mapping[str, Any]],
+    progress: Callable[[int], Any],
+    finish: Callable[[epath.Path, epath.Path], None] | None = None,
+) -> None:
+    """Writes a line an answer; the file appears under its name when it is complete.
+
+    Until then it grows as PATH.partial, and the next call with the same settings goes on with it.
+
+    Args:
+        path: of the file; its folder is there.
+        settings: what the lines depend on.
+        answers: all but the first so many, in order.
+        row: what the line of an answer holds; JSON.
+        progress: makes a `training.progress.Progress` that begins after so many answers.
+        finish: makes the complete file of the lines; see `files.growing`.
+    """
+    import jax
+
+    if jax.process_index() != 0:
+        for _ in answers(from_first_process(0)):  # Its devices have their share of the work.
+            pass
+        return
+    with files.growing(path, settings, finish) as (file, written):
+        shown = progress(written)
+        for number, answer in enumerate(answers(from_first_process(written)), start=written + 1):
+            file.write(json.dumps(row(answer), ensure_ascii=False) + "\n")
+            file.flush()
+            shown.update(number, {})
+        shown.close()
