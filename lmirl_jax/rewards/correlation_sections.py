@@ -115,7 +115,7 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     for run in runs:
         for own in run["lengths"].get(metric or "", ()):
             ends = dict.fromkeys((own["shortest"], own["longest"]))
-            tokens = " to ".join(map(str, ends))
+            tokens = "–".join(map(str, ends))
             row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
             rows.append([*row, *([_plain(own["metric"]), _signed(own["correlation"])] if metric else [])])
     header = ["run", "tokens", "answers", "mean return", "a token"]
@@ -211,7 +211,7 @@ def _value(row: Mapping[str, Any] | None) -> str:
         return "-"
     if row["low"] is None:
         return _signed(row["value"])
-    return f"{_signed(row['value'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
+    return f"{_signed(row['value'])} [{_plain(row['low'])}, {_plain(row['high'])}]"
 
 
 def _signed(value: float | None) -> str:

@@ -65,6 +65,7 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: .8rem; }
   dd { margin-bottom: .6rem; }
   th, td { padding: .35rem .2rem; }
   th, td:not(.number) { white-space: normal; }
+  td:not(.number) { min-width: 4.2rem; overflow-wrap: anywhere; }
   th:first-child, td:first-child { padding-left: 0; }
   th:last-child, td:last-child { padding-right: 0; }
   table { font-size: .76rem; width: 100%; }

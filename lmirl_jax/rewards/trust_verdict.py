@@ -49,8 +49,8 @@ def _run(run: Mapping[str, Any], metric: str) -> str:
         return f"{run['run']}: its answers have no `{metric}`."
     if pooled["value"] is None:
         return f"{run['run']}: nothing can be said, for `{metric}` or the return is the same in all answers."
-    both = f"{_number(pooled)} over all answers, {_number(within)} within one prompt"
-    return f"{run['run']}: {_claim(pooled, within, metric)}: {both}."
+    numbers = f"{_number(pooled)} over all answers, {_number(within)} within one prompt"
+    return f"{run['run']}: {_claim(pooled, within, metric)}: {numbers}."
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:
