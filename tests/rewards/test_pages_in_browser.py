@@ -1,0 +1,59 @@
+"""Pages in a real browser: no console message, no request, nothing wider than the screen."""
+
+import pytest
+
+from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.trust_page import trust_report
+
+WIDTH = "document.documentElement.scrollWidth"
+TAP = """
+(() => { const token = document.querySelector('.heat-tokens span[style]'); token.focus();
+  return getComputedStyle(token, '::after').content; })()
+"""
+
+
+@pytest.fixture
+def page(scored_answer, tmp_path):
+    answers = [
+        scored_answer(
+            f"{i}+{j}=9 é",
+            example=i,
+            candidate=j,
+            total=float(i - j),
+            v_0=0.5 * i,
+            metrics={"accuracy": j % 2.0},
+        )
+        for i in range(12)
+        for j in range(4)
+    ]
+    effect = CorruptionEffect(
+        "wrong digit", 9, 0.9, (0.8, 1.0), 0.8, (0.7, 0.9), 0.7, ((answers[0], answers[1], (2, 3)),)
+    )
+    path = tmp_path / "report.html"
+    trust_report(
+        path,
+        scored={"MLE": [answers], "IQLearn": [answers]},
+        corruptions={"IQLearn": [effect]},
+        settings={"Command": ["lmirl report"]},
+    )
+    return path
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_report_opens_without_a_word_and_without_a_request(visit, page, width):
+    opened = visit(page, WIDTH, "document.title", TAP, width=width)
+    assert opened.console == [] and opened.requests == []
+    assert opened.values[0] <= width
+    assert opened.values[1] == "Can these rewards be trusted?"
+    assert "nats" in opened.values[2]  # A tap shows the token's reward.
+
+
+def test_the_browser_tells_of_requests_and_of_errors(visit, tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text(
+        "<!doctype html><html><head><meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src http:\">"
+        "</head><body><img src='http://127.0.0.1:9/x.png'><script>1</script></body></html>"
+    )
+    opened = visit(path)
+    assert opened.requests == ["http://127.0.0.1:9/x.png"]
+    assert any("Content Security Policy" in message for message in opened.console)
