@@ -22,6 +22,8 @@ from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
+from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
+from lmirl_jax.rewards.trust_page import trust_report
 
 __all__ = [
     "CORRUPTIONS",
@@ -41,6 +43,7 @@ __all__ = [
     "add_fronts",
     "add_sweep_table",
     "as_arrays",
+    "correlation_rows",
     "corrupt",
     "dropped_step",
     "effects_of_corruptions",
@@ -56,5 +59,7 @@ __all__ = [
     "shuffled_steps",
     "sweep_report",
     "truncation",
+    "trust_findings",
+    "trust_report",
     "wrong_digit",
 ]

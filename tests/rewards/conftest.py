@@ -20,8 +20,8 @@ FLAGS = [
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
-    "--disable-sync",
     "--disable-component-update",
+    "--disable-sync",
     "--no-first-run",
     "--remote-debugging-pipe",
 ]

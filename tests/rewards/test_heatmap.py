@@ -63,7 +63,7 @@ def test_an_outlier_saturates_and_the_legend_says_so():
 
 def test_a_token_without_reward():
     page = heatmap.heat_map(rows(0.5, None, tokens=["a", "b"]))
-    assert '<span class="none" title="no reward">b</span>' in page
+    assert '<span class="none" title="no reward" tabindex="-1">b</span>' in page
     assert "dotted: no reward" in page and "sum +0.50 nats" in page
     assert "sum " not in heatmap.heat_map(rows(None))
 
@@ -143,3 +143,15 @@ def test_merge_bytes_of_a_character_cut_off():
     assert heatmap.merge_bytes([b"\xc3", b"\xa9"], [1.0, None]) == (["é"], [None])
     assert heatmap.merge_bytes([b"\xc3", b"a"], [1.0, 2.0]) == (["\\xc3", "a"], [1.0, 2.0])
     assert heatmap.merge_bytes([], []) == ([], [])
+
+
+def test_a_note_stands_in_place_of_the_sum_and_marked_tokens_are_framed():
+    page = heatmap.heat_map([heatmap.Row("answer", ["a", "b"], [1.0, 2.0], "return <3>", (1,))])
+    assert "return &lt;3&gt;" in page and ">sum " not in page
+    assert page.count('class="marked"') == 1 and re.search(r'class="marked"[^>]*>b<', page)
+    assert "framed: what was changed" in page
+
+
+def test_a_tap_reaches_a_token_and_the_tabulator_key_does_not():
+    page = heatmap.heat_map(rows(1.0, None))
+    assert page.count('tabindex="-1"') == 2
