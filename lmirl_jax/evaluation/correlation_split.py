@@ -45,7 +45,7 @@ def correlation_split(
     ])  # fmt: skip
     by_seed = [_shares(t.rows(parts), t.rows([metric])[0], t.prompts, prompts) for t in tables]
     drawn = seed_mean(np.stack(by_seed, axis=1), seeds)
-    answered = int(sum(table.counts for table in tables).astype(bool).sum())
+    answered = int(np.any([table.counts > 0 for table in tables], axis=0).sum())
     return [
         Share(name, *_finite(column[0]), *interval_of(column[1:], answered))
         for name, column in zip([*parts, "total"], drawn.T, strict=True)

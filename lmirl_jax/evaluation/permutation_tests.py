@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
 
 DRAWS = 2000
-ELEMENTS = 2**21  # Places that are drawn at once.
+ELEMENTS = 2**17  # Places that are drawn at once: they fit a cache.
 
 
 def permutation_tests(

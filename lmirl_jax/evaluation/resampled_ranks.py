@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-ELEMENTS = 2**21  # Numbers of one variable that are looked at at once.
+ELEMENTS = 2**17  # Numbers of one variable that are looked at at once: they fit a cache.
 MOST_PAIRED = 6000  # Answers of which every pair is compared: time and memory grow with the square.
 
 

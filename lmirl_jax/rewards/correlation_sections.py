@@ -162,8 +162,8 @@ def _rows(
     return _blank_repeats(rows)
 
 
-def _kendall(run: Mapping[str, Any], *pair: str) -> list[str]:
-    row, test = find(run, *pair, "kendall"), find(run, *pair)
+def _kendall(run: Mapping[str, Any], measure: str, metric: str, scope: str) -> list[str]:
+    row, test = find(run, measure, metric, scope, "kendall"), find(run, measure, metric, scope)
     p = test["p_value"] if test else None
     return [_value(row), "-" if p is None else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"]
 
