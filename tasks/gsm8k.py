@@ -82,9 +82,9 @@ def _share_right(wanted: Sequence[Decimal | None], predictions: Sequence[str]) -
 def votes(
     targets: Sequence[str], predictions: Sequence[str], aux_values: Mapping[str, Any]
 ) -> dict[str, float]:
-    """`pass_at_N` and `maj_at_N` of the final numbers of N samples a prompt; see `evaluation.votes`."""
+    """`pass_at_N`, `maj_at_N` and weighted majorities of the final numbers of N samples a prompt; see `evaluation.votes`."""
     answers = [[final_number(text) for text in texts] for texts in aux_values["samples"]]
-    return evaluation.votes(answers, [final_number(target) for target in targets])
+    return evaluation.votes(answers, [final_number(target) for target in targets], aux_values.get("scores"))
 
 
 if "gsm8k" not in seqio.TaskRegistry.names():

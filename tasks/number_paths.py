@@ -166,9 +166,10 @@ def distinct_answers(
 def votes(
     targets: Sequence[Mapping[str, str]], predictions: Sequence[str], aux_values: Mapping[str, Any]
 ) -> dict[str, float]:
-    """`pass_at_N` and `maj_at_N` of the last numbers of N samples a prompt; see `evaluation.votes`."""
+    """`pass_at_N`, `maj_at_N` and weighted majorities of the last numbers of N samples a prompt; see `evaluation.votes`."""
     sums = [str(sum(map(int, target["inputs"].split("+")))) for target in targets]
-    return evaluation.votes([list(map(last_number, answers)) for answers in aux_values["samples"]], sums)
+    answers = [list(map(last_number, texts)) for texts in aux_values["samples"]]
+    return evaluation.votes(answers, sums, aux_values.get("scores"))
 
 
 def with_wrong_sum(answer: str, step: int = 0) -> str:

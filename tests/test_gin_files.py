@@ -195,7 +195,7 @@ def test_rl_from_a_reward_loads_what_rewards(tmp_path):
     assert learner.reward.policy.discount == 0.9 and learner.rollouts.discount == 1.0
     assert learner.rollouts.prompts.lengths["targets"] == 23 and learner.loss.kl_weight > 0
     assert learner.reward.reference is None
-    both = [f"REFERENCE_CHECKPOINT_PATH = '{reward}'", "REFERENCE_WEIGHT = 0.5", "SHAPING = 'value'"]
+    both = [f"REFERENCE_PATH = '{reward}'", "BETA = 0.5", "SHAPING = 'value'"]
     configuration.load(["gin/runs/rl_from_reward.gin"], [*bindings, *both, "ADVANTAGES = @objectives.gae"])
     learner = gin.get_bindings(training.train)["learner"]
     assert learner.heads == ("value",) and learner.reward.shaping == "value"

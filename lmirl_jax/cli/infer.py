@@ -11,6 +11,7 @@ from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.processes import from_first_process
+from lmirl_jax.cli.reranking import Reranking
 
 
 def main(flags: Flags) -> int:
@@ -28,6 +29,7 @@ def infer(
     generator: Any,
     temperature: float = 1.0,
     output_path: str | None = None,
+    reranking: Reranking = Reranking(),
 ) -> epath.Path:
     """Answers every prompt, a line each; the file appears under its name when it is complete.
 
@@ -41,6 +43,7 @@ def infer(
         generator: how to sample.
         temperature: of sampling; 0 takes the likeliest token each time.
         output_path: of the JSONL file; None for the run's infer/NAME-SPLIT-STEP.jsonl.
+        reranking: whether to score the samples, and by which checkpoint.
 
     Returns:
         The path of the file.
@@ -64,24 +67,31 @@ def infer(
         raise UserError(
             f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
         )
+    reward = reranking.settings(checkpoint)
     checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
+    reranker = reranking.reranker(checkpoint, graph, params, mesh, data, generator)
 
     def answers(skip: int) -> Iterator[Any]:
-        return generator(graph, params, mesh, data, temperature, from_first_process(skip))
+        skip = from_first_process(skip)
+        found = generator(graph, params, mesh, data, temperature, skip)
+        return found if reranker is None else reranker(data, found, skip)
 
     if jax.process_index() != 0:
         for _ in answers(0):  # Its devices have their share of the work.
             pass
         return path
     chosen = {"CHECKPOINT_PATH": str(checkpoint), "prompts": content_hash(data), "TEMPERATURE": temperature}
-    with files.growing(path, chosen | generator.settings()) as (file, written):
+    with files.growing(path, chosen | generator.settings() | reward) as (file, written):
         _write(file, answers(written), written, len(data), generator.batch_size)
     return path
 
 
 def row(answer: Any) -> dict[str, Any]:
-    """What a line holds: texts, log pi of each sample, and log pi and the entropy of each token; nats, temperature 1."""
+    """What a line holds: texts, log pi of each sample, and log pi and the entropy of each token; nats, temperature 1.
+
+    Where samples were scored, also their returns and which is the best by each score.
+    """
     from lmirl_jax.evaluation.evaluator import answer_row
 
     def rounded(values: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
 
 
@@ -85,6 +86,7 @@ class Policy:
     mesh: Any
     data: Any
     generator: Any
+    reranking: Reranking = dataclasses.field(default_factory=Reranking)
 
     def __post_init__(self):
         from lmirl_jax.types import UserError
@@ -102,10 +104,13 @@ class Policy:
     def __str__(self) -> str:
         return f"{self.run}, seed {self.seed}, step {self.checkpoint.name}"
 
-    def load(self) -> tuple[Any, Any]:
+    def load(self) -> tuple[Any, Any, Any]:
+        """Its network, its parameters, and what scores its samples, or None."""
         from lmirl_jax.training import checkpoints
 
-        return checkpoints.load_policy(self.checkpoint, self.model, self.mesh)
+        policy = checkpoints.load_policy(self.checkpoint, self.model, self.mesh)
+        reranker = self.reranking.reranker(self.checkpoint, *policy, self.mesh, self.data, self.generator)
+        return *policy, reranker
 
     def settings(self, points: Sequence[tuple[float, float]]) -> list[Any]:
         """The settings of its cells, one for each (temperature, top-p)."""
@@ -125,13 +130,16 @@ class Policy:
             top_p=1.0,
             top_k=self.generator.filters.top_k,
             min_p=self.generator.filters.min_p,
+            rerank=self.reranking.settings(self.checkpoint).get("RERANK"),
         )
         return [dataclasses.replace(first, temperature=t, top_p=top_p) for t, top_p in points]
 
-    def answers(self, loaded: tuple[Any, Any], settings: Any) -> list[Any]:
-        """The answers of one cell, by the parameters that `load` gave."""
+    def answers(self, loaded: tuple[Any, Any, Any], settings: Any) -> list[Any]:
+        """The answers of one cell, by what `load` gave."""
+        *policy, reranker = loaded
         generator = self.generator.with_top_p(settings.top_p)
-        return list(generator(*loaded, self.mesh, self.data, settings.temperature))
+        found = generator(*policy, self.mesh, self.data, settings.temperature)
+        return list(found if reranker is None else reranker(self.data, found))
 
 
 def _check_axis(macro: str, values: Any, example: str) -> None:
@@ -172,6 +180,7 @@ def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:
     """
     from lmirl_jax.evaluation.evaluator import metric_names
     from lmirl_jax.evaluation.sweep_cells import prompts_of
+    from lmirl_jax.rewards.reranking import SCORES
     from lmirl_jax.types import UserError
 
     labels = list(dict.fromkeys(policy.run for policy in policies))
@@ -196,4 +205,5 @@ def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:
                 f"RUNS: {policy.checkpoint} and {base.checkpoint} have other prompts in {base.data.name}'s split "
                 f"{base.data.split}: train both on the same data"
             )
-    config.metrics(metric_names(base.data, base.generator.num_samples))
+    scores = SCORES if base.reranking.on else ()
+    config.metrics(metric_names(base.data, base.generator.num_samples, scores=scores))

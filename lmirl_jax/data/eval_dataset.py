@@ -161,13 +161,28 @@ class EvalDataset:
     def _prefix(self, name: str) -> str:
         return f"{name}/" if len(self._parts) > 1 else ""
 
-    def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> dict[str, float]:
-        """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here."""
+    def prompt_metrics(
+        self,
+        example: Mapping[str, Any],
+        texts: Sequence[str],
+        scores: Mapping[str, Sequence[float]] | None = None,
+    ) -> dict[str, float]:
+        """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here.
+
+        Args:
+            example: one of `examples`.
+            texts: the samples.
+            scores: by name, a number for each of them; where given, metric functions of samples find them as
+                `aux_values["scores"]`, by name and prompt.
+        """
         part = self._parts[example["task_name"]]
         outputs = [self.postprocess(text, example) for text in texts]
         target = self.target(example)
         values = predict_metrics(part, [target] * len(texts), outputs)
-        return values | aux_metrics(part, [target], outputs[:1], {"samples": [outputs]})
+        aux_values: dict[str, Any] = {"samples": [outputs]}
+        if scores:
+            aux_values["scores"] = {name: [list(own)] for name, own in scores.items()}
+        return values | aux_metrics(part, [target], outputs[:1], aux_values)
 
 
 def validation_dataset(

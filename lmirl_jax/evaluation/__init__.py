@@ -24,6 +24,8 @@ from lmirl_jax.evaluation.voting import (
     pass_at_k,
     pass_at_k_per_prompt,
     votes,
+    weighted_maj_at_k,
+    weighted_maj_at_k_per_prompt,
 )
 
 __all__ = [
@@ -57,5 +59,7 @@ __all__ = [
     "table",
     "verdict",
     "votes",
+    "weighted_maj_at_k",
+    "weighted_maj_at_k_per_prompt",
     "with_calculator",
 ]

@@ -1,5 +1,6 @@
 """A policy's answers measured: the task's metrics and diversity, with the answers beside them as JSONL."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,8 @@ from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, se
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.types import UserError
 
+LOG_LIKELIHOOD = "log_likelihood"
+
 
 @runtime_checkable
 class Measured(Prompts, Protocol):
@@ -23,7 +26,12 @@ class Measured(Prompts, Protocol):
     @property
     def name(self) -> str: ...
 
-    def prompt_metrics(self, example: Mapping[str, Any], texts: Sequence[str]) -> Mapping[str, float]: ...
+    def prompt_metrics(
+        self,
+        example: Mapping[str, Any],
+        texts: Sequence[str],
+        scores: Mapping[str, Sequence[float]] | None = None,
+    ) -> Mapping[str, float]: ...
 
     def metrics(self, predictions: Sequence[str]) -> Mapping[str, float]: ...
 
@@ -42,7 +50,8 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         `distinct_1` and `distinct_2` of the corpus, `prompt_distinct_1` and `prompt_distinct_2` within prompts. Then values
         by prompt, for bootstrap intervals: of all but corpus metrics, such as BLEU or `distinct_1`, which are no means over
         prompts.
-        The largest `log_prob_gap` is there where the generator gauges it.
+        The largest `log_prob_gap` is there where the generator gauges it. Where samples have scores, such as `return`, the
+        task's metrics of each prompt's best one are `best_of_N_by_return/METRIC`, N being the number of samples.
 
     Raises:
         UserError: no answers, or prompts with different numbers of samples.
@@ -63,6 +72,9 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         per_prompt["self_bleu"] = self_bleu_per_prompt(samples)
         per_prompt |= {f"prompt_distinct_{n}": distinct_n_per_prompt(samples, n) for n in (1, 2)}
         metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}
+    for name in answers[0].scores:
+        of_best, own = _of_best(data, answers, name)
+        metrics, per_prompt = metrics | of_best, per_prompt | own
     gaps = [answer.log_prob_gap for answer in answers if answer.log_prob_gap is not None]
     if gaps:
         metrics["log_prob_gap"] = max(gaps)
@@ -70,7 +82,24 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
     return metrics, per_prompt
 
 
-def metric_names(data: Measured, num_samples: int, gauge: bool = False) -> list[str]:
+def _of_best(
+    data: Measured, answers: Sequence[Answers], score: str
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The task's metrics of the sample of each prompt that the score likes best, and their values by prompt."""
+    texts = [answer.texts[answer.best[score]] for answer in answers]
+    found = data.metrics(texts)
+    alone = [dataclasses.replace(a, texts=(text,), scores={}) for a, text in zip(answers, texts, strict=True)]
+    by_prompt = {name: own for name, own in _by_prompt(data, alone).items() if name in found}
+    prefix = f"best_of_{len(answers[0].texts)}_by_{score}/"
+    return (
+        {prefix + name: float(value) for name, value in found.items()},
+        {prefix + name: own for name, own in _means_over_prompts(found, by_prompt).items()},
+    )
+
+
+def metric_names(
+    data: Measured, num_samples: int, gauge: bool = False, scores: Sequence[str] = ()
+) -> list[str]:
     """What `measure` finds of answers that equal the targets: as many metrics as any answers could have are defined."""
     each = ((0.0,),) * num_samples
     texts = [
@@ -79,7 +108,8 @@ def metric_names(data: Measured, num_samples: int, gauge: bool = False) -> list[
         for example in examples
     ]
     gap = 0.0 if gauge else None
-    answers = [Answers(example, own, ((),) * num_samples, each, each, gap) for example, own in texts]
+    equal = dict.fromkeys(scores, (0.0,) * num_samples)
+    answers = [Answers(example, own, ((),) * num_samples, each, each, gap, equal) for example, own in texts]
     return list(measure(data, answers)[0])
 
 
@@ -87,7 +117,8 @@ def _by_prompt(data: Measured, answers: Sequence[Answers]) -> dict[str, list[flo
     """The task's metrics of each prompt alone; those that every prompt has."""
     found: dict[str, list[float]] = {}
     for answer in answers:
-        for name, value in data.prompt_metrics(answer.example, answer.texts).items():
+        given = {"scores": answer.scores} if answer.scores else {}
+        for name, value in data.prompt_metrics(answer.example, answer.texts, **given).items():
             found.setdefault(name, []).append(value)
     return {name: values for name, values in found.items() if len(values) == len(answers)}
 
@@ -159,14 +190,23 @@ class Evaluator:
 
 
 def answer_row(answer: Answers) -> dict[str, Any]:
-    """What JSONL holds of a prompt's answers; log-probabilities in nats, at temperature 1."""
+    """What JSONL holds of a prompt's answers; log-probabilities in nats, at temperature 1.
+
+    With scores also these, in the plural (`returns`), and under `best` the number of the sample that each likes best.
+    """
     example = answer.example
-    return {
+    row = {
         "inputs": example.get("inputs_pretokenized", ""),
         "targets": example.get("targets_pretokenized", ""),
         "samples": list(answer.texts),
         "log_probs": [round(float(np.sum(values)), 6) for values in answer.log_probs],
     }
+    if answer.scores:
+        # The log-likelihoods of samples are there as `log_probs`.
+        others = {name: values for name, values in answer.scores.items() if name != LOG_LIKELIHOOD}
+        row |= {f"{name}s": [round(float(x), 6) for x in values] for name, values in others.items()}
+        row["best"] = answer.best
+    return row
 
 
 def write_answers(path: epath.PathLike, answers: Iterable[Answers]) -> None:

@@ -33,7 +33,8 @@ class Answers:
     """The samples of one prompt: texts, the tokens of each (EOS included), and of each token log pi and the entropy.
 
     Both are in nats and of the policy itself, at temperature 1. `log_prob_gap` is the largest difference of a log pi to
-    that of teacher forcing; None where it was not asked for.
+    that of teacher forcing; None where it was not asked for. `scores` are what samples may be chosen by, each of them a
+    number a sample, larger ones better; none where they were not asked for.
     """
 
     example: Mapping[str, Any]
@@ -42,6 +43,12 @@ class Answers:
     log_probs: tuple[tuple[float, ...], ...]
     entropies: tuple[tuple[float, ...], ...] = ()
     log_prob_gap: float | None = None
+    scores: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def best(self) -> dict[str, int]:
+        """By each of the scores, which sample has the largest; of equals the first."""
+        return {name: int(np.argmax(values)) for name, values in self.scores.items()}
 
 
 class Generator:

@@ -35,10 +35,16 @@ class CellSettings:
     top_p: float | int
     top_k: int = 0
     min_p: float | int = 0.0
+    rerank: str | None = (
+        None  # By which checkpoint's returns samples are scored, and at which gamma; None: by none.
+    )
 
     def path(self, folder: epath.Path) -> epath.Path:
         """The cell's file: other settings are another name, so that cells of several settings lie side by side."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        settings = dataclasses.asdict(self)
+        if self.rerank is None:
+            del settings["rerank"]  # Cells from before there were scores keep their names.
+        text = json.dumps(settings, sort_keys=True)
         return (
             folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{digest(text)}.json"
         )

@@ -1,14 +1,15 @@
-"""What several samples of a prompt are worth together: pass@k and the majority's answer, maj@k."""
+"""What several samples of a prompt are worth together: pass@k and the majority's answer, maj@k, plain or weighted."""
 
 import math
 import operator
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lmirl_jax.types import UserError
+
+TIE = 1e-9  # Sums of weights that differ by less, as a share of the largest, differ by rounding.
 
 
 def pass_at_k(correct: Any, total: Any, k: int) -> float:
@@ -90,34 +91,100 @@ def maj_at_k_per_prompt(
     return [_majority(given[:k], target) for given, target in zip(answers, targets)]
 
 
-def votes(answers: Sequence[Sequence[Hashable]], targets: Sequence[Hashable]) -> dict[str, float]:
+def weighted_maj_at_k(
+    answers: Sequence[Sequence[Hashable]],
+    targets: Sequence[Hashable],
+    scores: Sequence[Sequence[float]],
+    k: int | None = None,
+) -> float:
+    """maj@k with votes of other weights than 1, 0 to 1: each of a prompt's samples votes with exp(score).
+
+    As in `maj_at_k`, None has no vote and ties are shared out. What is added to all scores of a prompt changes nothing.
+
+    Args:
+        answers: for each prompt its samples' answers.
+        targets: for each prompt the right answer.
+        scores: for each prompt a number for each of its samples, such as its return or its log-likelihood, in nats; equal
+            ones give `maj_at_k`.
+        k: how many of the samples vote; None for all.
+
+    Returns:
+        The mean over prompts.
+
+    Raises:
+        UserError: as `maj_at_k`; or scores that are not one for each sample, or not finite.
+    """
+    values = weighted_maj_at_k_per_prompt(answers, targets, scores, k)
+    return sum(values) / len(values)
+
+
+def weighted_maj_at_k_per_prompt(
+    answers: Sequence[Sequence[Hashable]],
+    targets: Sequence[Hashable],
+    scores: Sequence[Sequence[float]],
+    k: int | None = None,
+) -> list[float]:
+    """The weighted maj@k of each prompt, 0 to 1; see `weighted_maj_at_k`, which is its mean."""
+    _check_answers("weighted maj@k", answers, targets)
+    for i, given in enumerate(answers):
+        own = scores[i] if i < len(scores) else []
+        if len(own) != len(given) or not np.isfinite(own).all():
+            raise UserError(
+                f"weighted maj@k: prompt {i} has {len(given)} samples and the scores {list(own)}; give each a finite number"
+            )
+        if k is not None:
+            _check_k("weighted maj@k", k, len(given), i)
+    return [
+        _majority(given[:k], target, own[:k])
+        for given, target, own in zip(answers, targets, scores, strict=True)
+    ]
+
+
+def votes(
+    answers: Sequence[Sequence[Hashable]],
+    targets: Sequence[Hashable],
+    scores: Mapping[str, Sequence[Sequence[float]]] | None = None,
+) -> dict[str, float]:
     """pass@n and maj@n of n samples a prompt, as a SeqIO metric function of samples returns them.
 
     Args:
         answers: for each prompt its samples' answers; None for a sample without one.
         targets: for each prompt the right answer.
+        scores: by name, what `weighted_maj_at_k` weights by; `aux_values["scores"]` of a SeqIO metric function.
 
     Returns:
-        `pass_at_N` and `maj_at_N`, 0 to 1, N being the number of samples; nothing for one sample, which is its own majority.
+        `pass_at_N` and `maj_at_N`, 0 to 1, N being the number of samples, and `weighted_maj_at_N_by_NAME` for each of the
+        scores; nothing for one sample, which is its own majority.
 
     Raises:
-        UserError: no prompts, or a prompt without samples.
+        UserError: no prompts, a prompt without samples, or scores that do not fit.
     """
     _check_answers("votes", answers, targets)
     n = min(map(len, answers))
     if n < 2:
         return {}
     rights = [sum(_right(answer, target) for answer in given) for given, target in zip(answers, targets)]
+    weighted = {
+        f"weighted_maj_at_{n}_by_{name}": weighted_maj_at_k(answers, targets, own, n)
+        for name, own in (scores or {}).items()
+    }
     return {
         f"pass_at_{n}": pass_at_k(rights, list(map(len, answers)), n),
         f"maj_at_{n}": maj_at_k(answers, targets, n),
+        **weighted,
     }
 
 
-def _majority(given: Sequence[Hashable], target: Hashable) -> float:
-    counts = Counter(answer for answer in given if answer is not None)
-    top = max(counts.values(), default=0)
-    winners = [answer for answer, count in counts.items() if count == top]
+def _majority(given: Sequence[Hashable], target: Hashable, scores: Sequence[float] | None = None) -> float:
+    voters = [i for i, answer in enumerate(given) if answer is not None]
+    # From the largest of the voters' scores: one weight at least is 1, however small the likelihoods are.
+    largest = max((scores[i] for i in voters), default=0.0) if scores is not None else 0.0
+    weights: dict[Hashable, list[float]] = {}
+    for i in voters:
+        weights.setdefault(given[i], []).append(1.0 if scores is None else math.exp(scores[i] - largest))
+    sums = {answer: math.fsum(own) for answer, own in weights.items()}
+    top = max(sums.values(), default=0.0)
+    winners = [answer for answer, own in sums.items() if own >= top * (1 - TIE)]
     return sum(_right(answer, target) for answer in winners) / max(len(winners), 1)
 
 

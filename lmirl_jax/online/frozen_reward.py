@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
-from lmirl_jax.objectives import implied_rewards
+from lmirl_jax.objectives import implied_rewards, shaped_rewards
 from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.rollouts import PromptData
 from lmirl_jax.types import SoftQ, UserError
@@ -32,7 +32,7 @@ class FrozenPolicy(Protocol):
 class FrozenReward:
     """The reward of every token, extracted from a checkpoint of IQLearn, of maximum likelihood, of any other.
 
-        r_t = q_t - gamma v_{t+1}  [+ gamma v_{t+1} - v_t]  - reference_weight * log pi_ref,t
+        r_t = q_t - gamma v_{t+1}  [+ gamma v_{t+1} - v_t]  - beta * log pi_ref,t
 
     A token after which an answer was cut off has the reward 0, for the value of what would have followed is not known.
     At gamma 1 the rewards of a whole answer add up to v_0 + log pi(answer), less the correction: to compare answers to one
@@ -45,14 +45,14 @@ class FrozenReward:
             that was cut off also the value of where it stopped.
         discount: gamma; None: the one that `policy` was trained with.
         reference: a policy to correct by, such as the one before IQLearn; None without.
-        reference_weight: beta, of the correction.
+        beta: the weight of the correction.
     """
 
     policy: Any
     shaping: str | None = None
     discount: float | None = None
     reference: Any = None
-    reference_weight: float = 0.0
+    beta: float = 1.0
 
     takes_target = False
 
@@ -70,13 +70,8 @@ class FrozenReward:
             raise UserError(
                 f"REWARD_DISCOUNT={self.discount!r} must be between 0 and 1, or None for the checkpoint's own"
             )
-        weight = self.reference_weight
-        if not isinstance(weight, (int, float)) or not weight >= 0:
-            raise UserError(f"REFERENCE_WEIGHT={weight!r} must be a number of 0 or more")
-        if (self.reference is None) != (weight == 0):
-            raise UserError(
-                "REFERENCE_CHECKPOINT_PATH and REFERENCE_WEIGHT (above 0) go together: set both, or neither for no correction"
-            )
+        if not isinstance(self.beta, (int, float)) or not self.beta >= 0:
+            raise UserError(f"BETA={self.beta!r} must be a number of 0 or more")
 
     def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
         """The draw with the reward of each token; every device reads the rows that it holds."""
@@ -87,13 +82,13 @@ class FrozenReward:
             experience,
             discount=self.policy.discount if self.discount is None else self.discount,
             shaped=self.shaping == "value",
-            reference_weight=self.reference_weight,
+            beta=self.beta,
             mesh=mesh,
         )
         return dataclasses.replace(experience, rewards=rewards)
 
 
-@functools.partial(jax.jit, static_argnames=("discount", "shaped", "reference_weight", "mesh"))
+@functools.partial(jax.jit, static_argnames=("discount", "shaped", "beta", "mesh"))
 def _rewards(
     policy: Any,
     reference: Any,
@@ -101,7 +96,7 @@ def _rewards(
     *,
     discount: float,
     shaped: bool,
-    reference_weight: float,
+    beta: float,
     mesh: Mesh,
 ) -> Float[Array, "rows length"]:
     answers = as_batch(experience, discount)
@@ -110,10 +105,12 @@ def _rewards(
         return soft_q.of_model(nnx.merge(*network), answers)
 
     out = read(policy)
-    rewards = out.q - out.v if shaped else implied_rewards(out, answers.discounts)
+    rewards = implied_rewards(out, answers.discounts)
+    if shaped:
+        rewards = shaped_rewards(rewards, out.v, answers.discounts)
     if reference is not None:
         other = read(reference)
-        rewards -= reference_weight * (other.q - other.v)
+        rewards -= beta * (other.q - other.v)
     # Padding, and the last token of an answer that was cut off, have none.
     rewards = jnp.where(answers.td_weights > 0, rewards, 0.0)
     return jax.lax.with_sharding_constraint(rewards, sharding.batch_sharding(mesh))

@@ -17,6 +17,7 @@ from lmirl_jax.rewards.filtering import FilterConfig, Filtered, filter_scored
 from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.report import Report
+from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
@@ -33,6 +34,7 @@ __all__ = [
     "Filtered",
     "HeatMap",
     "Report",
+    "Reranker",
     "RewardModel",
     "Row",
     "Scored",

@@ -77,7 +77,7 @@ class Wobbly:
 
 @pytest.fixture(autouse=True)
 def no_parameters(monkeypatch):
-    monkeypatch.setattr(sweep_plan.Policy, "load", lambda policy: (None, None))
+    monkeypatch.setattr(sweep_plan.Policy, "load", lambda policy: (None, None, None))
 
 
 def policy(tmp_path, run="MLE", seed=0, *, generator=None, data=None, step=10):

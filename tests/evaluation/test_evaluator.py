@@ -10,7 +10,7 @@ from etils import epath
 from flax import nnx
 
 from lmirl_jax import sharding
-from lmirl_jax.evaluation import Answers, Evaluator, Generator, generation, measure
+from lmirl_jax.evaluation import Answers, Evaluator, Generator, evaluator, generation, measure
 from lmirl_jax.types import Batch, Unembedding, UserError
 from tests.training.fakes import TINY, mesh_of
 
@@ -229,6 +229,58 @@ def test_what_is_a_mean_over_prompts_has_its_values():
     assert per_prompt["prompt_distinct_1"] == [3 / 4, 2 / 6]  # 2 4 5 of four, 3 6 of six
     assert metrics["prompt_distinct_1"] == pytest.approx((3 / 4 + 2 / 6) / 2)
     assert all(metrics[name] == pytest.approx(np.mean(values)) for name, values in per_prompt.items())
+
+
+def scored(given, *returns):
+    return [
+        dataclasses.replace(answer, scores={"return": own, "log_likelihood": tuple(-r for r in own)})
+        for answer, own in zip(given, returns, strict=True)
+    ]
+
+
+class Voted(Digits):
+    """Its task asks for scores where there are any, and has a metric of the whole corpus."""
+
+    def metrics(self, predictions):
+        return super().metrics(predictions) | {"corpus": float(len(set(predictions)))}
+
+    def prompt_metrics(self, example, texts, scores=None):
+        found = super().prompt_metrics(example, texts) | {"corpus": 0.25}
+        return found | ({"weighted": sum(scores["return"])} if scores else {})
+
+
+def test_the_best_sample_of_each_prompt_by_hand():
+    """By return both prompts' first right sample, of equals the first; by its opposite a wrong one and a right one."""
+    given = answers(("5 5", "2 4", "2"), ("3 6", "3", "3 6"))
+    metrics, per_prompt = measure(Voted(2), scored(given, (0.0, 2.0, 1.0), (1.0, 0.5, 1.0)))
+    assert metrics["best_of_3_by_return/accuracy"] == 1.0
+    assert metrics["best_of_3_by_log_likelihood/accuracy"] == 0.5
+    assert per_prompt["best_of_3_by_log_likelihood/accuracy"] == [0.0, 1.0]
+    assert metrics["best_of_3_by_return/corpus"] == 2.0
+    assert "best_of_3_by_return/corpus" not in per_prompt and "best_of_3_by_return/weighted" not in metrics
+    assert per_prompt["weighted"] == [3.0, 2.5] and metrics["weighted"] == 2.75
+    plain, _ = measure(Voted(2), given)
+    assert {name for name in metrics if "best_of" not in name} - set(plain) == {"weighted"}
+    assert metrics["accuracy"] == plain["accuracy"]
+
+
+def test_metrics_of_scored_samples_are_known_before_any_answer_is():
+    names = names_with(("return",))
+    assert "best_of_2_by_return/accuracy" in names and "weighted" in names
+    assert not [name for name in names_with(()) if "best_of" in name]
+
+
+def names_with(scores):
+    return evaluator.metric_names(Voted(3), 2, scores=scores)
+
+
+def test_a_row_has_scores_and_which_sample_is_best_where_there_are_any():
+    [plain] = answers(("5 5", "2 4"))
+    assert set(evaluator.answer_row(plain)) == {"inputs", "targets", "samples", "log_probs"}
+    [answer] = scored([plain], (-1.25, 0.5))
+    row = evaluator.answer_row(answer)
+    assert row["returns"] == [-1.25, 0.5] and row["best"] == {"return": 1, "log_likelihood": 0}
+    assert "log_likelihoods" not in row and row["samples"] == ["5 5", "2 4"]
 
 
 def test_answers_that_cannot_be_measured():

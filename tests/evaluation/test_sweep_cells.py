@@ -39,6 +39,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path):
         {"top_p": 1.0},
         {"top_k": 4},
         {"min_p": 0.1},
+        {"rerank": "by decaf at gamma 1.0"},
     ],
 )
 def test_other_settings_are_another_file(tmp_path, other):
@@ -55,6 +56,16 @@ def test_every_setting_is_tried_above():
     [mark] = test_other_settings_are_another_file.pytestmark
     tried = {name for other in mark.args[1] for name in other}
     assert tried == {field.name for field in dataclasses.fields(sweep_cells.CellSettings)}
+
+
+def test_cells_from_before_there_were_scores_are_found(tmp_path):
+    """Their settings say nothing of scores, neither in the file nor in its name."""
+    path = epath.Path(tmp_path) / "sums-000150-T0.5-P0.9-NAME.json"
+    before = dataclasses.asdict(CELL)
+    del before["settings"]["rerank"]
+    name = sweep_cells.digest(json.dumps(before["settings"], sort_keys=True))
+    (path.parent / path.name.replace("NAME", name)).write_text(json.dumps(before))
+    assert sweep_cells.read_cell(epath.Path(tmp_path), SETTINGS) == CELL
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"settings": {"step": 1}}', '{"metrics": '])

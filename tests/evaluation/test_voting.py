@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation import maj_at_k, maj_at_k_per_prompt, pass_at_k, pass_at_k_per_prompt, votes
+from lmirl_jax.evaluation import (
+    maj_at_k,
+    maj_at_k_per_prompt,
+    pass_at_k,
+    pass_at_k_per_prompt,
+    votes,
+    weighted_maj_at_k,
+    weighted_maj_at_k_per_prompt,
+)
 from lmirl_jax.types import UserError
 
 
@@ -55,6 +63,60 @@ def test_maj_at_k_by_hand():
     assert maj_at_k([["1", "2"]], ["1"]) == 0.5
     assert maj_at_k([["1", "2", "3", "3", "2", "1", "4"]], ["2"]) == pytest.approx(1 / 3)
     assert maj_at_k([[None, None]], [None]) == 0.0
+
+
+def test_weighted_majorities_by_hand():
+    """Weights 4 against 1 + 2, then 1 + 4 against 2: the scores are their logarithms."""
+    scores = [[math.log(w) for w in (1, 4, 2)], [math.log(w) for w in (1, 2, 4)]]
+    answers = [["a", "b", "a"], ["a", "b", "a"]]
+    assert weighted_maj_at_k_per_prompt(answers, ["b", "b"], scores) == [1.0, 0.0]
+    assert weighted_maj_at_k(answers, ["b", "b"], scores) == 0.5
+    assert weighted_maj_at_k_per_prompt(answers, ["b", "b"], scores, k=1) == [0.0, 0.0]
+    # Weights 3 and 1 + 2: a tie is shared out.
+    tied = [[math.log(w) for w in (1, 3, 2)]]
+    assert weighted_maj_at_k([["a", "b", "a"]], ["b"], tied) == 0.5
+    # None has no vote, whatever its score.
+    assert weighted_maj_at_k([[None, "a"]], ["a"], [[1000.0, -1000.0]]) == 1.0
+    assert weighted_maj_at_k([[None, None]], [None], [[0.0, 0.0]]) == 0.0
+
+
+def test_what_is_added_to_all_scores_of_a_prompt_cancels():
+    """So a return, the log-likelihood and the prompt's value, votes as the log-likelihood does; without overflow."""
+    answers, scores = [["a", "b", "a", "c"]], [-3.0, -2.0, -4.0, -2.5]
+    for shift in (0.0, 7.25, -900.0, 900.0):
+        own = [[score + shift for score in scores]]
+        assert [weighted_maj_at_k(answers, [answer], own) for answer in "abc"] == [0.0, 1.0, 0.0]
+
+
+def test_equal_scores_are_a_plain_majority():
+    random = np.random.default_rng(0)
+    answers = random.integers(0, 4, (50, 6)).tolist()
+    equal = [[float(prompt) / 7] * 6 for prompt in range(50)]
+    targets = random.integers(0, 4, 50).tolist()
+    assert weighted_maj_at_k_per_prompt(answers, targets, equal) == maj_at_k_per_prompt(answers, targets)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([[0.0]], r"prompt 0 has 2 samples and the scores \[0.0\]; give each a finite number"),
+        ([[0.0, math.nan]], "give each a finite number"),
+        ([], "prompt 0 has 2 samples and the scores"),
+    ],
+)
+def test_scores_that_do_not_fit(scores, message):
+    with pytest.raises(UserError, match=message):
+        weighted_maj_at_k([["a", "b"]], ["a"], scores)
+
+
+def test_votes_with_scores():
+    found = votes([[1, 1, 2], [3, 4, 5]], [2, 5], {"return": [[0.0, 0.0, 1.0], [0.0, 1.0, 0.5]]})
+    assert found == {
+        "pass_at_3": 1.0,
+        "maj_at_3": pytest.approx(1 / 6),
+        "weighted_maj_at_3_by_return": 0.5,  # e against 2 in the first, e against sqrt(e) and 1 in the second.
+    }
+    assert votes([[1], [2]], [1, 2], {"return": [[0.0], [0.0]]}) == {}
 
 
 def test_votes_of_two_prompts():

@@ -90,7 +90,7 @@ def test_shaped_each_token_has_its_log_prob_and_one_cut_off_has_none_at_its_end(
 def test_a_reference_corrects_where_there_is_a_reward():
     other = network(1)
     _, _, log_probs = read(other)
-    difference = score(policy=network(0)) - score(policy=network(0), reference=other, reference_weight=0.5)
+    difference = score(policy=network(0)) - score(policy=network(0), reference=other, beta=0.5)
     real = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
     np.testing.assert_allclose(difference, 0.5 * real * log_probs, atol=1e-5)
 
@@ -99,7 +99,7 @@ def learner(advantages=objectives.group_relative, **loss):
     rollouts = {"samples_per_prompt": 2, "sample_every": 2}
     return online.PolicyGradient(
         online.Rollouts(Prompts(8), **rollouts),
-        online.FrozenReward(network(7), reference=network(8), reference_weight=0.1),
+        online.FrozenReward(network(7), reference=network(8), beta=0.1),
         Loss(advantages, whiten=False, kl_weight=0.1, **loss),
         optax.sgd(0.1),
     )
@@ -143,9 +143,8 @@ def test_the_return_rises(updates_of):
         ({"policy": "run"}, r"FrozenReward.policy='run' is no trained network: use @reward/runs.load\(\)"),
         ({"shaping": "mean"}, r"SHAPING='mean' is unknown: use 'value', or None"),
         ({"discount": 1.5}, r"REWARD_DISCOUNT=1.5 must be between 0 and 1"),
-        ({"reference_weight": -1}, r"REFERENCE_WEIGHT=-1 must be a number of 0 or more"),
-        ({"reference_weight": 0.5}, r"REFERENCE_CHECKPOINT_PATH and REFERENCE_WEIGHT .* go together"),
-        ({"reference": network(1)}, r"REFERENCE_CHECKPOINT_PATH and REFERENCE_WEIGHT .* go together"),
+        ({"beta": -1}, r"BETA=-1 must be a number of 0 or more"),
+        ({"reference": "run"}, r"FrozenReward.reference='run' is no trained network"),
     ],
 )
 def test_settings_out_of_range_are_one_line(changes, line):

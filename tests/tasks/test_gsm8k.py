@@ -73,6 +73,12 @@ def test_votes_go_by_the_final_number():
     }
 
 
+def test_votes_may_be_weighted():
+    aux_values = {"samples": [["#### 1", "#### 2", "#### 1"]], "scores": {"return": [[0.0, 1.0, 0.0]]}}
+    found = gsm8k.votes(["#### 2"], [""], aux_values)
+    assert found == {"pass_at_3": 1.0, "maj_at_3": 0.0, "weighted_maj_at_3_by_return": 1.0}  # e against 2.
+
+
 @pytest.mark.parametrize("vocabulary", [None, "spiece.model"])
 def test_as_a_seqio_task(shared_data, tmp_path, vocabulary, answers):
     data.set_tfds_data_dir(str(shared_data / "tfds"))

@@ -85,6 +85,20 @@ def test_as_a_seqio_task(tmp_path):
     }
 
 
+def test_votes_weighted_by_scores(tmp_path):
+    """By return the second sample of both prompts counts most: it is wrong in the one, and right in the other."""
+    task, lengths = data.get_task("number_paths"), {"inputs": 8, "targets": 23}
+    held_out = data.EvalDataset(task, lengths, num_examples=2, cache_dir=str(tmp_path))
+    first, second = held_out.examples
+    right = [held_out.decode(example["targets"]) for example in (first, second)]
+    scores = {"return": (0.0, 2.0, 0.0)}
+    found = held_out.prompt_metrics(first, [right[0], "1+1=2", right[0]], scores)
+    assert (found["maj_at_3"], found["weighted_maj_at_3_by_return"]) == (1.0, 0.0)
+    found = held_out.prompt_metrics(second, ["1+1=2", right[1], "1+1=2"], scores)
+    assert (found["maj_at_3"], found["weighted_maj_at_3_by_return"]) == (0.0, 1.0)
+    assert not [name for name in held_out.prompt_metrics(second, ["1", "2"]) if "weighted" in name]
+
+
 def test_a_wrong_sum_is_carried_through():
     right = "3+8=11 5+9=14 11+14=25"
     wrong = number_paths.with_wrong_sum(right)
