@@ -55,6 +55,12 @@ COMMANDS = {
         CONFIGURATION | PROCESSES,
         (f"lmirl score --gin_file=gin/runs/score.gin {CHECKPOINT} --gin.DATA=\"'pairs.jsonl'\"",),
     ),
+    "report": Command(
+        "lmirl_jax.cli.report",
+        "make one page on whether the rewards of runs can be trusted: correlations, corruption tests, heat maps",
+        CONFIGURATION | PROCESSES,
+        (f"lmirl report --gin_file=gin/runs/report.gin {RUNS} --gin.OUTPUT_DIR=\"'/tmp/rewards'\"",),
+    ),
     "filter": Command(
         "lmirl_jax.cli.filter",
         "make a training set of scored answers: leave out the worst of them, or weight them all",

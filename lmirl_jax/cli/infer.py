@@ -1,16 +1,15 @@
 """`lmirl infer`: a checkpoint's answers to prompts, as JSONL."""
 
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from lmirl_jax import configuration, files
+from lmirl_jax import configuration
+from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.processes import from_first_process
 from lmirl_jax.cli.reranking import Reranking
 
 
@@ -48,9 +47,6 @@ def infer(
     Returns:
         The path of the file.
     """
-    import jax
-
-    from lmirl_jax.data import content_hash
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
@@ -62,29 +58,51 @@ def infer(
         )
     generator.check(mesh)
     default = checkpoint.parent.parent / "infer" / f"{data.name}-{data.split}-{int(checkpoint.name):06}.jsonl"
-    path = files.absolute(output_path) if output_path else default
-    if path.is_dir():
-        raise UserError(
-            f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
-        )
+    path = line_file.output_path(output_path, default)
     reward = reranking.settings(checkpoint)
     checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     reranker = reranking.reranker(checkpoint, graph, params, mesh, data, generator)
 
     def answers(skip: int) -> Iterator[Any]:
-        skip = from_first_process(skip)
         found = generator(graph, params, mesh, data, temperature, skip)
         return found if reranker is None else reranker(data, found, skip)
 
-    if jax.process_index() != 0:
-        for _ in answers(0):  # Its devices have their share of the work.
-            pass
-        return path
-    chosen = {"CHECKPOINT_PATH": str(checkpoint), "prompts": content_hash(data), "TEMPERATURE": temperature}
-    with files.growing(path, chosen | generator.settings() | reward) as (file, written):
-        _write(file, answers(written), written, len(data), generator.batch_size)
+    write_answers(path, settings(checkpoint, data, generator, temperature) | reward, answers, len(data))
     return path
+
+
+def write_answers(
+    path: epath.Path, settings: Mapping[str, Any], answers: Callable[[int], Iterator[Any]], total: int
+) -> None:
+    """Writes the answers that there are beyond the first so many, and says how near they are to teacher forcing."""
+    from lmirl_jax.training.progress import Progress
+
+    gap = 0.0
+
+    def line(answer: Any) -> dict[str, Any]:
+        nonlocal gap
+        gap = max(gap, answer.log_prob_gap or 0.0)
+        return row(answer)
+
+    line_file.write_lines(
+        path, settings, answers, line, lambda written: Progress("infer", written, total, unit="prompt")
+    )
+    if gap:
+        print(f"infer: log-probabilities are within {gap:.1e} nats of teacher forcing", file=sys.stderr)
+
+
+def settings(checkpoint: epath.Path, data: Any, generator: Any, temperature: float) -> dict[str, Any]:
+    """What the lines depend on, by the names of the macros."""
+    from lmirl_jax.data import content_hash
+    from lmirl_jax.evaluation.sweep_cells import identity
+
+    chosen = {
+        "CHECKPOINT_PATH": f"{checkpoint} {identity(checkpoint)}",
+        "prompts": content_hash(data),
+        "TEMPERATURE": temperature,
+    }
+    return chosen | generator.settings()
 
 
 def row(answer: Any) -> dict[str, Any]:
@@ -103,22 +121,3 @@ def row(answer: Any) -> dict[str, Any]:
         "token_entropies": rounded(answer.entropies),
     }
     return answer_row(answer) | tokens | by_token
-
-
-def _write(file: Any, answers: Iterator[Any], written: int, total: int, batch_size: int) -> None:
-    """Adds a line an answer, and says how far it is after each batch."""
-    from lmirl_jax.training.progress import Progress
-
-    progress = Progress("infer", written, total, unit="prompt")
-    if written:
-        progress.say(f"goes on after {written} of {total} prompts")
-    gap = 0.0
-    for number, answer in zip(itertools.count(written + 1), answers, strict=False):
-        file.write(json.dumps(row(answer), ensure_ascii=False) + "\n")
-        file.flush()
-        gap = max(gap, answer.log_prob_gap or 0.0)
-        if number % batch_size == 0 or number == total:
-            progress.update(number, {})
-    progress.close()
-    if gap:
-        progress.say(f"log-probabilities are within {gap:.1e} nats of teacher forcing")

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.cli.processes import from_first_process
+from lmirl_jax.cli.processes import from_first_process, wait_for_all
 
 
 def output_path(given: str | None, default: epath.Path) -> epath.Path:
@@ -51,11 +51,20 @@ def write_lines(
     if jax.process_index() != 0:
         for _ in answers(from_first_process(0)):  # Its devices have their share of the work.
             pass
+        wait_for_all()
         return
     with files.growing(path, settings, finish) as (file, written):
         shown = progress(written)
+        if written:
+            shown.say(f"goes on after {written} lines of {path.name}")
         for number, answer in enumerate(answers(from_first_process(written)), start=written + 1):
             file.write(json.dumps(row(answer), ensure_ascii=False) + "\n")
             file.flush()
             shown.update(number, {})
         shown.close()
+    wait_for_all()
+
+
+def is_there(path: epath.Path) -> bool:
+    """Whether the first process sees the complete file."""
+    return bool(from_first_process(int(path.is_file())))

@@ -65,3 +65,13 @@ def from_first_process(number: int) -> int:
     from jax.experimental import multihost_utils
 
     return int(multihost_utils.broadcast_one_to_all(number))
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come so far: then what the first wrote is there."""
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("lmirl wait_for_all")

@@ -87,18 +87,12 @@ def write_scores(path: epath.Path, scorer: Any, pairs: Any, task: Any) -> None:
         truncated += answer.truncated
         return answer.to_row()
 
-    def progress(written: int) -> Progress:
-        shown = Progress("score", written, len(pairs), unit="answer")
-        if written:
-            shown.say(f"goes on after {written} of {len(pairs)} answers")
-        return shown
-
     line_file.write_lines(
         path,
         settings(scorer, pairs, task),
         lambda skip: _measured(scorer(pairs, skip), task),
         row,
-        progress,
+        lambda written: Progress("score", written, len(pairs), unit="answer"),
         scored_file.to_parquet if path.suffix == ".parquet" else None,
     )
     if truncated:

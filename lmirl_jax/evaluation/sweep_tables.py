@@ -69,9 +69,9 @@ def findings(
 
 
 def write_csv(path: epath.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the tidy table; an undefined interval is left empty."""
+    """Writes rows with the same keys as a table; what is None is left empty."""
     with files.writing(path) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
