@@ -45,7 +45,7 @@ def add_corruptions(
     header = ["corruption", "run", "answers", "return drops", "reward drops there", "found"]
     report.table(header, rows)
     for run in runs:
-        effects = [effect for effect in corruptions[run["run"]] if effect.examples]
+        effects = [effect for effect in corruptions.get(run["run"], ()) if effect.examples]
         if effects:
             _add_examples(report, run["run"], effects, min(examples, 2) if run is runs[0] else 1)
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 
-BRACKETS = "All of these are Spearman's correlations, in brackets their 95% intervals; one that holds 0 shows nothing."
+NUMBERS = (
+    "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt; in brackets "
+    "their 95% intervals. One that holds 0 shows nothing."
+)
 SAME_ORDER = (
     "Within one prompt the return of {runs} ranks complete answers just as log-likelihood does: it is their log-likelihood plus "
     "the prompt's value `v_0` (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and "
@@ -27,8 +30,7 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
     if metric is None:
         paragraphs = [WITHOUT_METRIC, _lengths(runs)]
     else:
-        paragraphs = [_run(run, metric) for run in runs]
-        paragraphs += [*(_differences(run, metric) for run in runs), BRACKETS]
+        paragraphs = [*_claims(runs, metric), _differences(runs, metric), NUMBERS.format(metric=metric)]
         paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:
@@ -43,14 +45,20 @@ def find(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: st
     return next(rows, None)
 
 
-def _run(run: Mapping[str, Any], metric: str) -> str:
-    pooled, within = (find(run, "return", metric, scope) for scope in (POOLED, WITHIN))
-    if pooled is None:
-        return f"{run['run']}: its answers have no `{metric}`."
-    if pooled["value"] is None:
-        return f"{run['run']}: nothing can be said, for `{metric}` or the return is the same in all answers."
-    numbers = f"{_number(pooled)} over all answers, {_number(within)} within one prompt"
-    return f"{run['run']}: {_claim(pooled, within, metric)}: {numbers}."
+def _claims(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """A paragraph for each finding, with the runs of which it holds."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        pooled, within = (find(run, "return", metric, scope) for scope in (POOLED, WITHIN))
+        if pooled is None:
+            found.setdefault(f"Without `{metric}`", []).append(run["run"])
+        elif pooled["value"] is None:
+            reason = f"Nothing can be said, as `{metric}` or the return is the same in all answers"
+            found.setdefault(reason, []).append(run["run"])
+        else:
+            numbers = f"{run['run']} {_number(pooled)} and {_number(within)}"
+            found.setdefault(_claim(pooled, within, metric), []).append(numbers)
+    return [f"{claim}: {'; '.join(numbers)}." for claim, numbers in found.items()]
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:
@@ -62,8 +70,9 @@ def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) ->
         None: f"there are too few prompts to say whether a higher return goes with a higher `{metric}`",
     }
     if signs[1] is None or signs[1] == signs[0]:
-        return words[signs[0]]
-    return f"over all answers {words[signs[0]]}, among the answers to one prompt {words[signs[1]]}"
+        both = ", over all answers and among those to one prompt" if signs[1] is not None else ""
+        return words[signs[0]][0].upper() + words[signs[0]][1:] + both
+    return f"Over all answers {words[signs[0]]}, among those to one prompt {words[signs[1]]}"
 
 
 def _sign(row: Mapping[str, Any]) -> int | None:
@@ -86,7 +95,9 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         own = [f"{_signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
         parts.append(f"{run['run']} {_signed(shares['total'])}, of which {_listed(own)}")
     return (
-        f"What it is due to, by Pearson's correlation over all answers: {'; '.join(parts)}." if parts else ""
+        f"What the correlation over all answers is due to, by Pearson's r: {'; '.join(parts)}."
+        if parts
+        else ""
     )
 
 
@@ -111,29 +122,31 @@ def _length_alone(run: Mapping[str, Any], metric: str) -> str:
     )
 
 
-def _differences(run: Mapping[str, Any], metric: str) -> str:
-    rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
-    if not rows:
+def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
+    parts, others = [], False
+    for run in runs:
+        rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
+        if len(rows) == 2:
+            noise = [row["low"] is None or row["low"] <= 0 <= row["high"] for row in rows]
+            told = " (no difference shows)" if all(noise) else ""
+            parts.append(f"{run['run']} {_number(rows[0])} and {_number(rows[1])}{told}")
+            others |= not rows[0]["same_answers"]
+    if not parts:
         return ""
-    parts = [
-        f"{_number(row)} {'over all answers' if row['scope'] == POOLED else 'within one prompt'}"
-        for row in rows
-    ]
-    noise = [row for row in rows if row["low"] is None or row["low"] <= 0 <= row["high"]]
-    told = " No difference shows." if len(noise) == len(rows) else ""
-    others = "" if rows[0]["same_answers"] else " Each run scored answers of its own, which differ too."
-    return f"{run['run']} less {rows[0]['baseline']}: {', '.join(parts)}.{told}{others}"
+    own = " Not all of this is the reward's doing: the runs scored different answers." if others else ""
+    return f"Higher than {runs[0]['run']} by: {'; '.join(parts)}.{own}"
 
 
 def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
-    parts = []
+    shares: dict[str, list[str]] = {}
+    several = sum(bool(run["corruptions"]) for run in runs) > 1
     for run in runs:
-        rows = [f"{row['kind']} {100 * row['return_drops']:.0f}%" for row in run["corruptions"]]
-        parts += [f"{run['run']}: {', '.join(rows)}"] if rows else []
+        for row in run["corruptions"]:
+            share = f"{100 * row['return_drops']:.0f}%" + f" ({run['run']})" * several
+            shares.setdefault(row["kind"], []).append(share)
+    told = "; ".join(f"{kind} {', '.join(own)}" for kind, own in shares.items())
     return (
-        f"Right answers, corrupted on purpose: their return drops in so many cases. {'; '.join(parts)}."
-        if parts
-        else ""
+        f"Right answers, corrupted on purpose, have a lower return in so many cases: {told}." if told else ""
     )
 
 

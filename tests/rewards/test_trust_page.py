@@ -100,15 +100,16 @@ def test_the_verdict_says_what_the_intervals_say(answers):
     scored = {"good": [answers()], "bad": [answers(sign=-1.0)], "blind": [answers(noise=1e6)]}
     found = trust_findings(scored, draws=200)
     good, bad, blind, *_ = trust_verdict(found)
-    assert good.startswith("good: a higher return goes with a higher `accuracy`: +0.")
-    assert bad.startswith("bad: a higher return goes with a LOWER `accuracy`: −0.")
-    assert blind.startswith("blind: no relation of return and `accuracy` shows: ")
+    both = "over all answers and among those to one prompt"
+    assert good.startswith(f"A higher return goes with a higher `accuracy`, {both}: good +0.")
+    assert bad.startswith(f"A higher return goes with a LOWER `accuracy`, {both}: bad −0.")
+    assert blind.startswith(f"No relation of return and `accuracy` shows, {both}: blind ")
     text = " ".join(trust_verdict(found))
     assert (
         "Within one prompt the return of good, bad and blind ranks complete answers just as log-likelihood"
         in text
     )
-    assert "bad less good: −" in text and "from log-likelihood and" in text
+    assert "Higher than good by: bad −" in text and "from log-likelihood and" in text
 
 
 def test_a_reward_that_measures_length_alone_is_found_out(scored_answer):
@@ -168,7 +169,7 @@ def test_a_page_of_constant_metrics(scored_answer, tmp_path):
         for j in range(2)
     ]
     _, page = page_of(tmp_path, {"MLE": [own]})
-    assert "nothing can be said" in page and "None: no prompt has such a pair of answers." in page
+    assert "Nothing can be said" in page and "None: no prompt has such a pair of answers." in page
 
 
 def test_runs_with_different_prompts_and_metrics(scored_answer, answers, tmp_path):
@@ -179,7 +180,7 @@ def test_runs_with_different_prompts_and_metrics(scored_answer, answers, tmp_pat
     ]
     findings, page = page_of(tmp_path, {"MLE": [answers()], "IQLearn": [other]})
     assert findings["metrics"] == ["accuracy", "other", "m"] and findings["runs"][1]["differences"] == []
-    assert "IQLearn: its answers have no <code>accuracy</code>." in page
+    assert "Without <code>accuracy</code>: IQLearn." in page
 
 
 def test_everything_is_escaped(scored_answer, tmp_path):
