@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from lmirl_jax.rewards.disagreements import Pair, Ranked, misjudged, pairs, ranked_prompts
 from lmirl_jax.rewards.report import Report
 from lmirl_jax.rewards.scored import Scored
-from lmirl_jax.rewards.scored_rows import scored_row
+from lmirl_jax.rewards.scored_rows import note_of, scored_row, signed
 
 CANDIDATES = 6  # Of a prompt, half of them the highest and half the lowest.
 LONGEST_PROMPT = 600  # Letters.
@@ -13,13 +13,11 @@ RANKED = (
     "All answers to a prompt, the highest return first, equal answers once. Blue tokens add to the return, orange ones take from "
     "it; point at a token or tap it for its reward, or open the list below.{chosen}"
 )
-CHOSEN = (
-    " Not picked by hand: of each run the prompts whose own correlation of return and `{metric}` is the lowest, the middle one "
-    "and the highest."
-)
+CHOSEN = " Not picked by hand: of each run {which}, of all prompts by their own correlation of return and `{metric}`."
 DISAGREEING = (
-    "Where the reward is wrong by `{metric}`, and where it is clearly right. Pairs are two answers to one prompt: those shown "
-    "differ most in return times `{metric}`."
+    "Where the reward is wrong by `{metric}`, and where it is clearly right. Pairs are two answers to one prompt; shown are "
+    "those for which the difference in return times that in `{metric}` is largest. Among all answers: those whose rank by return is "
+    "farthest from their rank by `{metric}`."
 )
 
 
@@ -34,7 +32,8 @@ def add_candidates(
         metric: that chooses the prompts, or None.
         count: of prompts a run.
     """
-    chosen = CHOSEN.format(metric=metric) if metric else ""
+    which = {1: "the worst", 2: "the worst and the best"}.get(count, "the worst, the middle one and the best")
+    chosen = CHOSEN.format(which=which, metric=metric) if metric else ""
     report.section("Answers ranked by return", RANKED.format(chosen=chosen))
     for run, own in answers.items():
         measured = metric if metric and all(metric in answer.metrics for answer in own) else None
@@ -72,23 +71,16 @@ def add_disagreements(
             _add_pairs(report, run, "clearest agreements", pairs(own, metric, count, agreeing=True))
 
 
-def note_of(answer: Scored) -> str:
-    """An answer's return and metrics, in a line."""
-    values = [
-        f"return {answer.total:+.2f}",
-        *(f"{name} {value:.4g}" for name, value in answer.metrics.items()),
-    ]
-    return " · ".join([*values, *["truncated"] * answer.truncated]).replace("-", "−")
-
-
 def _add_ranked(report: Report, run: str, ranked: Ranked) -> None:
     answers = ranked.answers
     head = len(answers) if len(answers) <= CANDIDATES else CANDIDATES // 2
     shown = [*enumerate(answers[:head], 1)]
     shown += [*enumerate(answers, 1)][max(head, len(answers) - CANDIDATES // 2) :]
-    own = "" if ranked.correlation is None else f" (Spearman {ranked.correlation:+.2f})"
-    report.subheading(f"{run}: {_short(answers[0][0].inputs)}{own}")
-    _add_reference(report, answers[0][0])
+    own = "" if ranked.correlation is None else f", correlation {signed(ranked.correlation)}"
+    report.subheading(f"{run}: {len(answers)} different answers{own}")
+    report.text(f"Prompt: {_short(answers[0][0].inputs)}")
+    if answers[0][0].reference:
+        report.text(f"Reference: {_short(answers[0][0].reference)}")
     hidden = len(answers) - len(shown)
     report.heat_map(
         [
@@ -117,11 +109,6 @@ def _add_single(report: Report, run: str, title: str, found: Sequence[Scored]) -
         report.text("None.")
         return
     report.heat_map([scored_row(answer, _short(answer.inputs, 60), note=note_of(answer)) for answer in found])
-
-
-def _add_reference(report: Report, answer: Scored) -> None:
-    if answer.reference:
-        report.text(f"Reference: {_short(answer.reference)}")
 
 
 def _short(text: str, most: int = LONGEST_PROMPT) -> str:

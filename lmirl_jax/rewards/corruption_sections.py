@@ -5,7 +5,7 @@ from typing import Any
 
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.report import Report
-from lmirl_jax.rewards.scored_rows import scored_row
+from lmirl_jax.rewards.scored_rows import note_of, scored_row
 
 READING = (
     "Answers that are right were corrupted on purpose, so that what is wrong, and where, is known. Return drops: how often the "
@@ -72,6 +72,6 @@ def _add_examples(report: Report, run: str, effects: Sequence[CorruptionEffect],
             report.subheading(f"{run}: {effect.kind}")
             report.text(f"Prompt: {original.inputs}")
             report.heat_map([
-                scored_row(original, "original", note=f"return {original.total:+.2f}"),
-                scored_row(corrupted, "corrupted", note=f"return {corrupted.total:+.2f}", marked=span),
+                scored_row(original, "original", note=note_of(original)),
+                scored_row(corrupted, "corrupted", note=note_of(corrupted), marked=span),
             ])  # fmt: skip

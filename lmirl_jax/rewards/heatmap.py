@@ -15,7 +15,8 @@ STYLE = """
 .heat { margin: .5rem 0 1.75rem; max-width: 46rem; }
 .heat + .caption { margin: -1.25rem 0 1.75rem; }
 .heat-row { margin: .75rem 0 0; }
-.heat-label { display: flex; justify-content: space-between; gap: 1rem; color: var(--muted); font-size: .85rem; }
+.heat-label { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; color: var(--muted);
+  font-size: .85rem; }
 .heat-label b { color: var(--ink); font-weight: 600; }
 .heat-tokens { margin: .2rem 0 0; line-height: 1.75; font-family: var(--mono); font-size: .95rem; }
 .heat-tokens span { display: inline-block; max-width: 100%; min-width: .62em; margin: 0 1px 1px 0; padding: 0 .12em;

@@ -46,6 +46,24 @@ def scored_row(
     )
 
 
+def note_of(answer: Scored) -> str:
+    """An answer's return and metrics, in a line."""
+    values = [
+        f"return {signed(answer.total)}",
+        *(f"{name} {_number(value)}" for name, value in answer.metrics.items()),
+    ]
+    return " · ".join([*values, *["truncated"] * answer.truncated])
+
+
+def signed(value: float) -> str:
+    """With its sign and two places; a rounded -0 is 0."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
+
+
 def _merged(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:
     """Of each token that is shown its text, its reward, and its characters of the answer."""
     result = []

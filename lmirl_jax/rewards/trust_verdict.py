@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
+from lmirl_jax.rewards.scored_rows import signed
 
 NUMBERS = (
     "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt; in brackets "
@@ -92,8 +93,8 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         names = [
             name for name in shares if name != "total" and (name != "rest" or abs(shares[name]) >= 0.005)
         ]
-        own = [f"{_signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
-        parts.append(f"{run['run']} {_signed(shares['total'])}, of which {_listed(own)}")
+        own = [f"{signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
+        parts.append(f"{run['run']} {signed(shares['total'])}, of which {_listed(own)}")
     return (
         f"What the correlation over all answers is due to, by Pearson's r: {'; '.join(parts)}."
         if parts
@@ -154,12 +155,8 @@ def _number(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "undefined"
     if row["low"] is None:
-        return _signed(row["value"])
-    return f"{_signed(row['value'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+        return signed(row["value"])
+    return f"{signed(row['value'])} [{signed(row['low'])}, {signed(row['high'])}]"
 
 
 def _listed(names: Sequence[str]) -> str:
