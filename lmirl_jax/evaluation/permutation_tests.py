@@ -83,13 +83,13 @@ def _permutations(
         For each seed the places within prompts alone, and for each seed those where prompts change places too.
     """
     generator = np.random.default_rng(seed)
-    longest = int(counts.max(initial=0))
-    step = max(1, ELEMENTS // max(1, counts.shape[1] * longest, int(counts.sum(axis=1).max(initial=0))))
+    most = counts.max(axis=0)
+    step = max(1, ELEMENTS // max(1, int(most.sum())))
     for begin in range(0, draws, step):
         some = min(step, draws - begin)
-        keys = generator.random((some, counts.shape[1], longest), np.float32)
+        keys = generator.random((some, int(most.sum())))  # Of the j-th answer to a prompt, in every seed.
         sources = _prompt_sources(counts, generator, some)
-        within, between = zip(*(_places(own, keys, sources) for own in counts), strict=True)
+        within, between = zip(*(_places(own, most, keys, sources) for own in counts), strict=True)
         yield list(within), list(between)
 
 
@@ -110,14 +110,14 @@ def _prompt_sources(
 
 def _places(
     counts: Int[np.ndarray, " prompts"],
-    keys: Float[np.ndarray, "some prompts longest"],
+    most: Int[np.ndarray, " prompts"],
+    keys: Float[np.ndarray, "some keys"],
     sources: Int[np.ndarray, "some prompts"],
 ) -> tuple[Int[np.ndarray, "some n"], Int[np.ndarray, "some n"]]:
     """Where each answer takes its metric from: within its prompt, and within the prompt that changed places with it."""
     prompts = np.repeat(np.arange(len(counts)), counts)
-    starts = np.cumsum(counts) - counts
+    starts, first_keys = (np.cumsum(sizes) - sizes for sizes in (counts, most))
     local = np.arange(len(prompts)) - starts[prompts]
-    real = np.arange(keys.shape[2]) < counts[:, None]
-    order = np.argsort(np.where(real, keys, np.float32(2)), axis=2)  # What is no answer comes last.
-    drawn = order[:, prompts, local]
-    return starts[prompts] + drawn, starts[sources][:, prompts] + drawn
+    # Keys lie between 0 and 1, so that each prompt's answers are sorted among themselves.
+    within = np.argsort(prompts + keys[:, first_keys[prompts] + local], axis=1)
+    return within, starts[sources][:, prompts] + within - starts[prompts]

@@ -16,8 +16,8 @@ RANKED = (
 CHOSEN = " Not picked by hand: of each run {which}, of all prompts by their own correlation of return and `{metric}`."
 DISAGREEING = (
     "Where the reward is wrong by `{metric}`, and where it is clearly right. Pairs are two answers to one prompt; shown are "
-    "those for which the difference in return times that in `{metric}` is largest. Among all answers: those whose rank by return is "
-    "farthest from their rank by `{metric}`."
+    "those for which the difference in return times that in `{metric}` is largest. Among all answers: those whose rank by "
+    "return is farthest from their rank by `{metric}`."
 )
 
 

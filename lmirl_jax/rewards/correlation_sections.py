@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
+from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED
 from lmirl_jax.rewards.report import Report
 from lmirl_jax.rewards.trust_figures import correlation_figure, tenths_figure
 from lmirl_jax.rewards.trust_verdict import find
@@ -24,7 +25,7 @@ TESTS = (
     "τ: Kendall's tau-b. p: two-sided permutation test of Spearman's correlation. Within prompt, metrics change places among the "
     "answers to each prompt; pooled, prompts with the same number of answers change places too, each with all its "
     "metrics, for the answers to one prompt are no independent witnesses. 2000 permutations, so that no p is below 0.0005; no "
-    "correction for the number of tests."
+    "correction for the number of tests. Pooled, τ has no interval with more than {most} answers."
 )
 PAPER = (
     "For comparison, Table 2 of Wulfmeier et al. (arXiv 2409.01369): Spearman's correlation of the rewards of online IQLearn "
@@ -76,7 +77,7 @@ def add_tests(report: Report, findings: Mapping[str, Any]) -> None:
     runs, metrics = findings["runs"], findings["metrics"]
     if not metrics:
         return
-    report.section("Kendall's correlations, and p-values", TESTS)
+    report.section("Kendall's correlations, and p-values", TESTS.format(most=MOST_PAIRED))
     for scope, title in ((POOLED, "Pooled"), (WITHIN, "Within prompt")):
         report.subheading(title)
         header = ["metric", "measure", *(name for _ in runs for name in ("τ", "p"))]

@@ -53,6 +53,11 @@ def trust_findings(
     if not scored:
         raise UserError("report: there are no runs; give the scored answers of one or more")
     metrics = list(dict.fromkeys(name for seeds in scored.values() for name in shared_metrics(seeds)))
+    taken = [name for name in metrics if name in (*MEASURES, "rest")]
+    if taken:
+        raise UserError(
+            f"report: a metric is called {taken[0]!r}, as a measure of rewards is; give it another name"
+        )
     if metric is not None and metric not in metrics:
         raise UserError(f"report: no run has a metric {metric!r}; there are {', '.join(metrics) or 'none'}")
     tables = {label: answer_tables(seeds) for label, seeds in scored.items()}

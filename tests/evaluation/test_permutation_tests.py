@@ -65,3 +65,10 @@ def test_under_the_null_clustered_answers_are_rarely_called_related():
 
 def test_nothing_to_test():
     assert permutation_tests([table([1, 2], [1, 2], [0, 1])], ["x"], []) == {WITHIN: [], POOLED: []}
+
+
+def test_seeds_with_other_numbers_of_answers_permute_each_by_its_own():
+    first = table([1, 2, 3, 9, 9], [1, 2, 3, 0, 1], [0, 0, 0, 1, 1])
+    second = table([1, 2, 3, 4], [1, 2, 3, 4], [0, 1, 1, 1])
+    pooled, within = p_of(first, second)
+    assert 0 < within <= 1 and 0 < pooled <= 1

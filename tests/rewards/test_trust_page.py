@@ -214,3 +214,8 @@ def test_nothing_to_report_is_said_in_a_line(scored, options, message):
 def test_an_unknown_metric_is_named(answers):
     with pytest.raises(UserError, match="no run has a metric 'bleu'; there are accuracy, other"):
         trust_findings({"MLE": [answers()]}, metric="bleu")
+
+
+def test_a_metric_that_bears_the_name_of_a_measure_is_refused(scored_answer):
+    with pytest.raises(UserError, match="a metric is called 'tokens'"):
+        trust_findings({"MLE": [[scored_answer(metrics={"tokens": 1.0})]]})
