@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import configuration, objectives, online, soft_q, training
+from lmirl_jax import configuration, objectives, online, rewards, soft_q, training
 from lmirl_jax.training.state import init_params
 from tests.fakes import make_run
 
@@ -200,6 +200,11 @@ def test_rl_from_a_reward_loads_what_rewards(tmp_path):
     learner = gin.get_bindings(training.train)["learner"]
     assert learner.heads == ("value",) and learner.reward.shaping == "value"
     assert learner.reward.reference.checkpoint == learner.reward.policy.checkpoint
+
+
+def test_the_filter_runs_settings_are_the_functions_own():
+    configuration.load(["gin/runs/filter.gin"], ["SCORED = 'a'", "OUTPUT_PATH = 'b'"])
+    assert configuration.configured(rewards.FilterConfig)() == rewards.FilterConfig()
 
 
 @pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin", "gin/runs/quickstart_eval.gin"])

@@ -1,5 +1,7 @@
 """Discriminators: which outputs are rewards, what counts as right, how sure one may be; and when a collapse is said."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ def test_rewards_are_read_after_each_token():
     np.testing.assert_array_equal(rewards, [[1, -2, 0], [3, 0, 4]])
     np.testing.assert_array_equal(PairwiseAdversary().rewards(SCORES, ANSWERS), [[0, -2, 0], [0, 0, 4]])
     np.testing.assert_array_equal(last_tokens(ANSWERS), [[0, 1, 0], [0, 0, 1]])
+    heavy = dataclasses.replace(ANSWERS, weights=3 * ANSWERS.weights)
+    np.testing.assert_array_equal(last_tokens(heavy), last_tokens(ANSWERS))
 
 
 def test_what_is_watched_of_tokens():

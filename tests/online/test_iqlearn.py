@@ -1,5 +1,6 @@
 """Online IQLearn: what it is at the ends of its scale, on any mesh and in parts, and resumed."""
 
+import dataclasses
 import functools
 
 import jax
@@ -64,28 +65,49 @@ def iqlearn_of(divergence):
     return iqlearn
 
 
+def prepared(written, objective=objectives.iqlearn):
+    """What `online_step` takes beside its own settings and `train_step` too, and a state whose buffer holds this batch."""
+    graph, _ = build(MODEL, KEY)
+    params, optimizer = init_params(MODEL, KEY), optax.sgd(0.1)  # Its step is the gradient, to be compared.
+    common = {"graph": graph, "optimizer": optimizer, "key": KEY, "microbatches": 1}
+    common |= {"objective": objective, "soft_q_config": training.SoftQConfig()}
+    shape = written.decoder_target_tokens.shape
+    answers = Experience(written.encoder_input_tokens, written.decoder_target_tokens, jnp.zeros(shape))
+    buffer = Replay(jax.tree.map(lambda x: x[None], answers), jnp.zeros(1, jnp.int32))
+    state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), {"replay": buffer})
+    return common, state
+
+
+SETTINGS = {"td_weight": 0.5, "alpha": 0.3, "rescale": True, "discount": 1.0, "max_age": None}
+
+
 @pytest.mark.parametrize("divergence", [objectives.chi_squared, objectives.forward_kl])
 def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(divergence):
     """One update whose buffer holds the demonstrations of its own batch: lambda_effective is lambda / (1 - alpha) ** 2."""
     every = make_batch(1, 24)
     whole = np.arange(24) % 3 > 0  # The fake's other rows are cut off.
     batch = jax.tree.map(lambda x: jnp.asarray(x[whole]), every)
-    graph, _ = build(MODEL, KEY)
-    params, optimizer = init_params(MODEL, KEY), optax.sgd(0.1)  # Its step is the gradient, to be compared.
-    common = {"graph": graph, "optimizer": optimizer, "key": KEY, "microbatches": 1}
-    common |= {"objective": iqlearn_of(divergence), "soft_q_config": training.SoftQConfig()}
-    state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    written = Experience(batch.encoder_input_tokens, batch.decoder_target_tokens, jnp.zeros((16, 6)))
-    buffer = Replay(jax.tree.map(lambda x: x[None], written), jnp.zeros(1, jnp.int32))
-    with_buffer = training.TrainState(state.step, params, state.opt_state, {"replay": buffer})
-    settings = {"td_weight": 0.5, "alpha": 0.3, "rescale": True, "discount": 1.0, "max_age": None}
-    ours, metrics = jax.jit(functools.partial(online.online_step, **common, **settings))(with_buffer, batch)
+    common, state = prepared(batch, iqlearn_of(divergence))
+    ours, metrics = jax.jit(functools.partial(online.online_step, **common, **SETTINGS))(state, batch)
     step = functools.partial(training.train_step, **common, td_weight=0.5 / 0.7**2)
-    theirs, expected = jax.jit(step)(state, batch)
+    theirs, expected = jax.jit(step)(dataclasses.replace(state, extra=None), batch)
     for name in ("loss", "loss_td", "gradient_norm", "reward"):
         np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-5, err_msg=name)
     np.testing.assert_allclose(metrics["samples/reward"], metrics["reward"], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours.params, theirs.params)
+
+
+def test_a_demonstration_of_weight_two_is_two_of_them():
+    """Own answers count by their own number, whatever the demonstrations weigh."""
+    shown = jax.tree.map(lambda x: x[:4], make_batch(1, 8))
+    common, state = prepared(make_batch(2, 8))
+    step = jax.jit(functools.partial(online.online_step, **common, **SETTINGS))
+    twice, expected = step(state, jax.tree.map(lambda x: x[np.array([0, 0, 1, 2])], shown))
+    weights = shown.weights * np.float32([[2], [1], [1], [0]])
+    once, metrics = step(state, dataclasses.replace(shown, weights=weights))
+    for name in expected.keys() - {"target_tokens"}:
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), once.params, twice.params)
 
 
 @pytest.mark.parametrize(("devices", "shape", "microbatches"), [(8, (2, 2, 2), 1), (4, (1, 2, 2), 2)])
