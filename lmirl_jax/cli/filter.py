@@ -16,5 +16,6 @@ def main(flags: Flags) -> int:
     for name, path in paths.items():
         if not isinstance(path, str) or not path:
             raise UserError(f"{name}={path!r} is no path: name a file")
-    print(filter_scored(*paths.values(), configuration.configured(FilterConfig)()))
+    config = configuration.configured(FilterConfig)()
+    print(filter_scored(paths["SCORED"], paths["OUTPUT_PATH"], config))
     return 0
