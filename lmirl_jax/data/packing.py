@@ -41,35 +41,27 @@ class Packer:
         self._used = [
             (0, 0, 0)
         ] * rows  # Tokens taken in each row: inputs, targets, and the number of segments.
+        self._open = list(range(rows))  # Those that are not full.
 
     def add(self, inputs: Int[np.ndarray, " n"], targets: Int[np.ndarray, " m"]) -> Place | None:
         """Puts an example, as `encoder_decoder_row` takes it, into the batch; None where it has no room left."""
-        n, m = min(len(inputs), self._lengths["inputs"]), min(len(targets), self._lengths["targets"])
-        for index, (i, t, segments) in enumerate(self._used):
-            if not self._fits(i + n, t + m, segments):
-                continue
-            row = self._rows[index]
-            put(
-                row,
-                inputs,
-                targets,
-                i,
-                t,
-                lengths=self._lengths,
-                discount=self._discount,
-                eos_id=self._eos_id,
-            )
-            if self._packed:
-                row.encoder_segment_ids[i : i + n] = segments + 1
-                row.decoder_segment_ids[t : t + m] = segments + 1
-            self._used[index] = (i + n, t + m, segments + 1)
-            return Place(index, t, t + m)
-        return None
+        room = self._lengths["inputs"], self._lengths["targets"]
+        n, m = min(len(inputs), room[0]), min(len(targets), room[1])
+        for index in self._open:
+            i, t, segments = self._used[index]
+            if i + n <= room[0] and t + m <= room[1]:
+                break
+        else:
+            return None
+        row = self._rows[index]
+        put(row, inputs, targets, i, t, lengths=self._lengths, discount=self._discount, eos_id=self._eos_id)
+        if self._packed:
+            row.encoder_segment_ids[i : i + n] = segments + 1
+            row.decoder_segment_ids[t : t + m] = segments + 1
+        self._used[index] = (i + n, t + m, segments + 1)
+        if not self._packed or i + n == room[0] or t + m == room[1]:
+            self._open.remove(index)
+        return Place(index, t, t + m)
 
     def batch(self) -> Batch:
         return stack_rows(self._rows)
-
-    def _fits(self, inputs: int, targets: int, segments: int) -> bool:
-        if not self._packed and segments:
-            return False
-        return inputs <= self._lengths["inputs"] and targets <= self._lengths["targets"]
