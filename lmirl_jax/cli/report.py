@@ -89,11 +89,26 @@ def _check(sources: Sequence[Source], config: ReportConfig) -> None:
     for source in sources:
         if isinstance(source, ScoredFile) and not source.path.is_file():
             raise UserError(f"RUNS: no file at {source}: name a run, or what lmirl score wrote")
+    if runs and config.metric is not None:
+        _check_metric(runs[0], config.metric)
     for run in runs[1:]:
         if prompts_of(run.data.examples) != prompts_of(runs[0].data.examples):
             raise UserError(
                 f"RUNS: {run} and {runs[0]} have other prompts in split {run.data.split}: compare runs of one task"
             )
+
+
+def _check_metric(run: RewardingRun, metric: str) -> None:
+    from lmirl_jax.configuration_errors import nearest
+    from lmirl_jax.data import answer_metrics
+    from lmirl_jax.types import UserError
+
+    example = run.data.examples[0]
+    target = run.data.decode(example["targets"])
+    names = answer_metrics(run.task.tasks[0], example["inputs_pretokenized"], target, target)
+    if metric not in names:
+        hint = nearest(metric, names) or f"; there are {', '.join(names) or 'none'}"
+        raise UserError(f"METRIC: the task has no metric {metric!r}{hint}")
 
 
 def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> Material:
