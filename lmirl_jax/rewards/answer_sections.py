@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from lmirl_jax.rewards.disagreements import Pair, Ranked, misjudged, pairs, ranked_prompts
 from lmirl_jax.rewards.report import Report
 from lmirl_jax.rewards.scored import Scored
-from lmirl_jax.rewards.scored_rows import note_of, scored_row, signed
+from lmirl_jax.rewards.scored_rows import note_of, scored_row, shortened, signed
 
 CANDIDATES = 6  # Of a prompt, half of them the highest and half the lowest.
-LONGEST_PROMPT = 600  # Letters.
 RANKED = (
     "All answers to a prompt, the highest return first, equal answers once. Blue tokens add to the return, orange ones take from "
     "it; point at a token or tap it for its reward, or open the list below.{chosen}"
@@ -78,9 +77,9 @@ def _add_ranked(report: Report, run: str, ranked: Ranked) -> None:
     shown += [*enumerate(answers, 1)][max(head, len(answers) - CANDIDATES // 2) :]
     own = "" if ranked.correlation is None else f", correlation {signed(ranked.correlation)}"
     report.subheading(f"{run}: {len(answers)} different answers{own}")
-    report.text(f"Prompt: {_short(answers[0][0].inputs)}")
+    report.text(f"Prompt: {shortened(answers[0][0].inputs)}")
     if answers[0][0].reference:
-        report.text(f"Reference: {_short(answers[0][0].reference)}")
+        report.text(f"Reference: {shortened(answers[0][0].reference)}")
     hidden = len(answers) - len(shown)
     report.heat_map(
         [
@@ -96,7 +95,7 @@ def _add_pairs(report: Report, run: str, title: str, found: Sequence[Pair]) -> N
     if not found:
         report.text("None: no prompt has such a pair of answers.")
     for pair in found:
-        report.text(f"Prompt: {_short(pair.higher.inputs)}")
+        report.text(f"Prompt: {shortened(pair.higher.inputs)}")
         report.heat_map([
             scored_row(pair.higher, "higher return", note=note_of(pair.higher)),
             scored_row(pair.lower, "lower return", note=note_of(pair.lower)),
@@ -108,8 +107,6 @@ def _add_single(report: Report, run: str, title: str, found: Sequence[Scored]) -
     if not found:
         report.text("None.")
         return
-    report.heat_map([scored_row(answer, _short(answer.inputs, 60), note=note_of(answer)) for answer in found])
-
-
-def _short(text: str, most: int = LONGEST_PROMPT) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    report.heat_map(
+        [scored_row(answer, shortened(answer.inputs, 60), note=note_of(answer)) for answer in found]
+    )

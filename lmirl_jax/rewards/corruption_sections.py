@@ -5,14 +5,18 @@ from typing import Any
 
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.report import Report
-from lmirl_jax.rewards.scored_rows import note_of, scored_row
+from lmirl_jax.rewards.scored_rows import note_of, scored_row, shortened
 
 READING = (
-    "Answers that are right were corrupted on purpose, so that what is wrong, and where, is known. Return drops: how often the "
-    "corrupted answer has a lower return than the original. Reward drops there: how often the reward at the corrupted place "
-    "is lower than at the same place of the original. Found: how often the token with the largest drop lies at that place. In "
-    "brackets: 95% intervals."
+    "Answers that are right were damaged on purpose, so that what is wrong, and where, is known. Return drops: how often the "
+    "damaged answer has a lower return than the original; an answer with fewer tokens sums over fewer, so its return may rise "
+    "for that alone, while the return a token may not. Reward drops there, log π drops there: how often they are lower at the "
+    "damaged place than at the same place of the original. Found: how often the largest drop of the reward, of all tokens, lies "
+    "at that place. In brackets: 95% intervals."
 )
+# Of each kind that is shown: the places among the examples, with what they are in words.
+MANY = ((0, "the return falls most"), (-1, "the return falls least"))
+FEW = ((None, "the middle one by its fall"),)
 NONE = "Does not apply: no answers were corrupted."
 
 
@@ -20,15 +24,15 @@ def add_corruptions(
     report: Report,
     findings: Mapping[str, Any],
     corruptions: Mapping[str, Sequence[CorruptionEffect]],
-    examples: int,
+    many: bool,
 ) -> None:
     """Adds how often each corruption lowers the rewards, and examples of each kind as heat maps.
 
     Args:
         report: it is added to.
         findings: of `trust_findings`.
-        corruptions: for each run the effects, with their examples.
-        examples: how many of each kind are shown, two at most; one of every run but the first.
+        corruptions: for each run the effects, with their examples, ordered by how far the return falls.
+        many: whether two examples of each kind are shown of the first run; of the others, and else, one.
     """
     runs = [run for run in findings["runs"] if run["corruptions"]]
     if not runs:
@@ -38,40 +42,49 @@ def add_corruptions(
     kinds = list(dict.fromkeys(row["kind"] for run in runs for row in run["corruptions"]))
     rows = []
     for kind in kinds:
-        for run in runs:
-            for row in run["corruptions"]:
-                if row["kind"] == kind:
-                    rows.append([kind if run is runs[0] else "", run["run"], *_entries(row)])
-    header = ["corruption", "run", "answers", "return drops", "reward drops there", "found"]
+        own = [(run["run"], row) for run in runs for row in run["corruptions"] if row["kind"] == kind]
+        rows += [["" if i else kind, label, *_entries(row)] for i, (label, row) in enumerate(own)]
+    header = [
+        *("corruption", "run", "answers", "return drops", "a token"),
+        *("reward drops there", "log π drops there", "found"),
+    ]
     report.table(header, rows)
     for run in runs:
-        effects = [effect for effect in corruptions.get(run["run"], ()) if effect.examples]
-        if effects:
-            _add_examples(report, run["run"], effects, min(examples, 2) if run is runs[0] else 1)
+        for effect in corruptions.get(run["run"], ()):
+            _add_examples(report, run["run"], effect, MANY if many and run is runs[0] else FEW)
 
 
 def _entries(row: Mapping[str, Any]) -> list[str]:
-    site = row["site_drops"]
     return [
         f"{row['count']}",
         _share(row["return_drops"], row["return_drops_interval"]),
-        "-" if site is None else _share(site, row["site_drops_interval"]),
-        "-" if row["located"] is None else f"{row['located']:.0%}",
+        _share(row["normalised_return_drops"]),
+        _share(row["site_drops"], row["site_drops_interval"]),
+        _share(row["site_log_prob_drops"]),
+        _share(row["located"]),
     ]
 
 
-def _share(value: float, interval: Sequence[float] | None) -> str:
-    if interval is None:
-        return f"{100 * value:.0f}%"
-    return f"{100 * value:.0f}% [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+def _share(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "-"
+    spread = f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else ""
+    return f"{100 * value:.0f}%{spread}"
 
 
-def _add_examples(report: Report, run: str, effects: Sequence[CorruptionEffect], count: int) -> None:
-    for effect in effects:
-        for original, corrupted, span in effect.examples[:count]:
-            report.subheading(f"{run}: {effect.kind}")
-            report.text(f"Prompt: {original.inputs}")
-            report.heat_map([
-                scored_row(original, "original", note=note_of(original)),
-                scored_row(corrupted, "corrupted", note=note_of(corrupted), marked=span),
-            ])  # fmt: skip
+def _add_examples(
+    report: Report, run: str, effect: CorruptionEffect, chosen: Sequence[tuple[int | None, str]]
+) -> None:
+    found = {}
+    for place, words in chosen:
+        if effect.examples:
+            index = len(effect.examples) // 2 if place is None else place % len(effect.examples)
+            found.setdefault(index, words)
+    for index, words in found.items():
+        original, corrupted, span = effect.examples[index]
+        report.subheading(f"{run}: {effect.kind}, {words}")
+        report.text(f"Prompt: {shortened(original.inputs)}")
+        report.heat_map([
+            scored_row(original, "original", note=note_of(original)),
+            scored_row(corrupted, "damaged", note=note_of(corrupted), marked=span),
+        ])  # fmt: skip

@@ -8,6 +8,7 @@ from lmirl_jax.rewards.scored import Scored
 
 EOS = "EOS"
 MOST_TOKENS = 300  # Of an answer in a heat map.
+LONGEST_TEXT = 600  # Letters of a prompt.
 BEFORE = 40  # Tokens shown before what is marked, where a long answer is cut.
 
 
@@ -53,6 +54,11 @@ def note_of(answer: Scored) -> str:
         *(f"{name} {_number(value)}" for name, value in answer.metrics.items()),
     ]
     return " · ".join([*values, *["truncated"] * answer.truncated])
+
+
+def shortened(text: str, most: int = LONGEST_TEXT) -> str:
+    """A prompt or reference as it stands above a heat map, cut where it is long."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def signed(value: float) -> str:

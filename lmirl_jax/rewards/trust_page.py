@@ -56,7 +56,7 @@ def trust_report(
     add_correlations(report, findings)
     add_split(report, findings)
     add_lengths(report, findings)
-    add_corruptions(report, findings, corruptions, examples)
+    add_corruptions(report, findings, corruptions, many=examples > 1)
     add_candidates(report, first_seeds, findings["metric"], examples)
     add_disagreements(report, first_seeds, findings["metric"], examples)
     add_tests(report, findings)
