@@ -32,6 +32,7 @@ PAPER = (
     "with the task's metric, against MLE's: TL;DR, ROUGE-1: .64 against −.05; WMT22, BLEU: .43 against −.05; GSM8K, "
     "accuracy: .17 against −.02. Those are other tasks and models: the table says what to look for, not what to expect here."
 )
+OTHER_ANSWERS = "The runs scored different answers, so not all of a difference is the reward's doing."
 TENTHS = (
     "All answers of a run in ten parts of equal number by return, seeds ranked apart. A reward to be trusted rises from left to "
     "right; the height of a line is how good the answers are, not how good the reward is."
@@ -191,15 +192,11 @@ def _add_differences(report: Report, runs: Sequence[Mapping[str, Any]], metrics:
                 rows.append([f"{run['run']} less {runs[0]['run']}", metric, *map(_value, own)])
     if rows:
         report.subheading("Differences between runs")
-        paired = all(row["paired"] for run in runs for row in run["differences"])
-        drawn = (
-            "Each draw takes the same prompts of both runs." if paired else "The runs have different prompts."
-        )
-        report.table(
-            ["", "metric", "pooled", "within prompt"],
-            _blank_repeats(rows),
-            caption=f"Of Spearman's correlation of the return. {drawn}",
-        )
+        own = [row for run in runs for row in run["differences"]]
+        notes = ["Of Spearman's correlation of the return."]
+        notes += ["Each draw takes the same prompts of both runs."] * all(row["paired"] for row in own)
+        notes += [OTHER_ANSWERS] * (not all(row["same_answers"] for row in own))
+        report.table(["", "metric", "pooled", "within prompt"], _blank_repeats(rows), caption=" ".join(notes))
 
 
 def _blank_repeats(rows: Sequence[list[str]]) -> list[list[str]]:

@@ -67,7 +67,7 @@ def signed(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _merged(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:

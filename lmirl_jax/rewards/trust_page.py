@@ -13,7 +13,8 @@ from lmirl_jax.rewards.scored_rows import MOST_TOKENS
 from lmirl_jax.rewards.trust_findings import Runs, trust_findings
 from lmirl_jax.rewards.trust_verdict import trust_verdict
 
-EXAMPLES = 3  # Of each kind and run, fewer where that would make the page too large.
+EXAMPLES = 3  # Of each kind, where there is one run; fewer where that would make the page too large.
+OF_SEVERAL = 2  # Of each kind and run, where there are several.
 MOST_SHOWN = 20_000  # Tokens in heat maps; one takes about 150 bytes.
 
 
@@ -73,7 +74,8 @@ def _examples(scored: Runs) -> int:
     lengths = [len(answer.tokens) for seeds in scored.values() for answer in seeds[0]]
     typical = min(sum(lengths) / max(len(lengths), 1), MOST_TOKENS)
     rows = len(scored) * (CANDIDATES + 6) + 20  # Of one example of each kind, corruptions among them.
-    return max(1, min(EXAMPLES, int(MOST_SHOWN / max(1.0, typical * rows))))
+    most = EXAMPLES if len(scored) == 1 else OF_SEVERAL
+    return max(1, min(most, int(MOST_SHOWN / max(1.0, typical * rows))))
 
 
 def _counts(run: Mapping[str, Any]) -> list[str]:

@@ -139,15 +139,19 @@ def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
-    shares: dict[str, list[str]] = {}
-    several = sum(bool(run["corruptions"]) for run in runs) > 1
+    shares: dict[str, dict[str, str]] = {}
     for run in runs:
         for row in run["corruptions"]:
-            share = f"{100 * row['return_drops']:.0f}%" + f" ({run['run']})" * several
-            shares.setdefault(row["kind"], []).append(share)
-    told = "; ".join(f"{kind} {', '.join(own)}" for kind, own in shares.items())
+            shares.setdefault(row["kind"], {})[run["run"]] = f"{100 * row['return_drops']:.0f}%"
+    parts = []
+    for kind, own in shares.items():
+        alike = len(set(own.values())) == 1
+        told = next(iter(own.values())) if alike else ", ".join(f"{s} ({run})" for run, s in own.items())
+        parts.append(f"{kind} {told}")
     return (
-        f"Right answers, corrupted on purpose, have a lower return in so many cases: {told}." if told else ""
+        f"Right answers, damaged on purpose, have a lower return in so many cases: {'; '.join(parts)}."
+        if parts
+        else ""
     )
 
 
