@@ -21,6 +21,7 @@ from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
+from lmirl_jax.rewards.scored_rows import scored_row
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.sweep_page import sweep_report
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
@@ -58,6 +59,7 @@ __all__ = [
     "read_scored",
     "repeated_step",
     "score",
+    "scored_row",
     "shuffled_steps",
     "sweep_report",
     "truncation",

@@ -1,8 +1,12 @@
 """Pages in a real browser: no console message, no request, nothing wider than the screen."""
 
+import numpy as np
 import pytest
 
+from lmirl_jax.evaluation.front import Cell
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.heatmap import Row
+from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.trust_page import trust_report
 
 WIDTH = "document.documentElement.scrollWidth"
@@ -46,6 +50,29 @@ def test_a_report_opens_without_a_word_and_without_a_request(visit, page, width)
     assert opened.values[0] <= width
     assert opened.values[1] == "Can these rewards be trusted?"
     assert "nats" in opened.values[2]  # A tap shows the token's reward.
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_of_fronts_opens_as_quietly(visit, tmp_path, width):
+    values = np.random.default_rng(0).random((2, 3, 3, 20)).tolist()
+    metrics = ("accuracy", "distinct_valid", "self_bleu")
+    cells = [
+        Cell(run, 0, temperature, {}, dict(zip(metrics, values[i][j], strict=True)))
+        for i, run in enumerate(("MLE", "IQLearn"))
+        for j, temperature in enumerate((0.5, 1.0, 1.5))
+    ]
+    path = tmp_path / "report.html"
+    quickstart_report(
+        path,
+        cells=cells,
+        losses={"MLE": ([1, 2], [2.0, 1.0])},
+        heatmaps=[HeatMap("IQLearn", [Row("right", ["4", "EOS"], [0.1, None])], "2+2")],
+        verdict="The curves cross.",
+        settings={"Commands": ["lmirl quickstart"]},
+    )
+    opened = visit(path, WIDTH, width=width)
+    assert opened.console == [] and opened.requests == []
+    assert opened.values[0] <= width
 
 
 def test_the_browser_tells_of_requests_and_of_errors(visit, tmp_path):
