@@ -100,37 +100,14 @@ def _losses(run: epath.Path) -> tuple[list[int], list[float]]:
 
 def _heat_map(label: str, run: epath.Path):
     """The rewards that a run gives to a right answer and to the same answer with one wrong sum."""
-    from lmirl_jax import data, rewards
-    from lmirl_jax.rewards.tokens import token_rewards
+    from lmirl_jax import rewards, runs
     from lmirl_jax.tasks import number_paths
-    from lmirl_jax.training import checkpoints
 
-    configuration.load([str(run / "config.gin")])
-    model, mesh = configuration.macro("MODEL"), configuration.macro("MESH")
-    lengths, task = configuration.macro("TASK_FEATURE_LENGTHS"), configuration.macro("TASK")
-    graph, params = checkpoints.load_policy(checkpoints.find_checkpoint(str(run)), model, mesh)
     prompt, right = number_paths.examples("validation")[0]
     answers = {"right": right, "wrong": number_paths.with_wrong_sum(right)}
-    vocabulary = task.output_vocabulary
-    encoded = {name: [*vocabulary.encode(text), task.eos_id] for name, text in answers.items()}
-    rows = [
-        data.encoder_decoder_row(
-            [*task.input_vocabulary.encode(prompt), task.eos_id],
-            ids,
-            lengths=lengths,
-            discount=1.0,
-            eos_id=task.eos_id,
-        )
-        for ids in encoded.values()
-    ]
-    scored = token_rewards(graph, params, data.stack_rows(rows))
+    scored = rewards.score(runs.load(str(run)), prompt, list(answers.values()))
     shown = [
-        rewards.Row(f"{name} answer", *rewards.merge_bytes([_token(vocabulary, i) for i in ids], values))
-        for (name, ids), values in zip(encoded.items(), scored, strict=True)
+        rewards.scored_row(answer, f"{name} answer") for name, answer in zip(answers, scored, strict=True)
     ]
     explanation = "The wrong answer differs in one sum, and goes on consistently from there."
     return rewards.HeatMap(f"Rewards of {label}", shown, prompt, explanation)
-
-
-def _token(vocabulary, token: int) -> bytes | str:
-    return "EOS" if token == vocabulary.eos_id else vocabulary.decode([token]).encode()

@@ -14,7 +14,7 @@ from lmirl_jax.rewards.corruptions import (
 )
 from lmirl_jax.rewards.figures import front_figure, loss_figure
 from lmirl_jax.rewards.filtering import FilterConfig, Filtered, filter_scored
-from lmirl_jax.rewards.heatmap import Row, heat_map, merge_bytes
+from lmirl_jax.rewards.heatmap import Row, heat_map
 from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.rewards.report import Report
 from lmirl_jax.rewards.reranking import Reranker
@@ -54,7 +54,6 @@ __all__ = [
     "front_figure",
     "heat_map",
     "loss_figure",
-    "merge_bytes",
     "quickstart_report",
     "read_scored",
     "repeated_step",

@@ -89,47 +89,6 @@ def heat_map(rows: Sequence[Row], *, unit: str = "nats") -> str:
     )
 
 
-def merge_bytes(
-    tokens: Sequence[bytes | str], rewards: Sequence[float | int | None]
-) -> tuple[list[str], list[float | int | None]]:
-    """Merges the bytes of one UTF-8 character into one token, with the sum of their rewards.
-
-    Args:
-        tokens: bytes, one or more a token; a `str` is a special token and stays as it is.
-        rewards: of each token; a character with a byte without reward has none.
-
-    Returns:
-        The texts and their rewards. A byte that is no valid UTF-8 stands alone as `\\xNN`.
-    """
-    texts: list[str] = []
-    merged: list[float | int | None] = []
-    i = 0
-    while i < len(tokens):
-        taken, text = 1, tokens[i]
-        if isinstance(text, bytes):
-            taken, text = _character(tokens, i)
-        parts = rewards[i : i + taken]
-        known = [part for part in parts if part is not None]
-        texts.append(text)
-        merged.append(sum(known[1:], known[0]) if len(known) == len(parts) and known else None)
-        i += taken
-    return texts, merged
-
-
-def _character(tokens: Sequence[bytes | str], start: int) -> tuple[int, str]:
-    """How many tokens from `start` make up valid UTF-8 (one where none do), and their text."""
-    joined = b""
-    for taken, token in enumerate(tokens[start : start + 4], 1):
-        if not isinstance(token, bytes):
-            break
-        joined += token
-        try:
-            return taken, joined.decode()
-        except UnicodeDecodeError:
-            continue
-    return 1, bytes(tokens[start]).decode(errors="backslashreplace")
-
-
 def _check(row: Row) -> None:
     if len(row.tokens) != len(row.rewards):
         raise UserError(

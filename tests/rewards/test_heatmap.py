@@ -124,27 +124,6 @@ def test_text_is_readable_on_the_full_colour():
             assert (max(one, two) + 0.05) / (min(one, two) + 0.05) >= 4.5
 
 
-def test_merge_bytes():
-    tokens = [
-        b"a",
-        *(bytes([b]) for b in "é".encode()),
-        b"\xff",
-        *(bytes([b]) for b in "🙂".encode()),
-        "</s>",
-    ]
-    rewards = [1.0, 0.25, 0.5, 2.0, 1.0, 1.0, 1.0, 1.0, None]
-    texts, merged = heatmap.merge_bytes(tokens, rewards)
-    assert texts == ["a", "é", "\\xff", "🙂", "</s>"]
-    assert merged == [1.0, 0.75, 2.0, 4.0, None]
-
-
-def test_merge_bytes_of_a_character_cut_off():
-    assert heatmap.merge_bytes([b"\xc3", "</s>"], [1.0, 2.0]) == (["\\xc3", "</s>"], [1.0, 2.0])
-    assert heatmap.merge_bytes([b"\xc3", b"\xa9"], [1.0, None]) == (["é"], [None])
-    assert heatmap.merge_bytes([b"\xc3", b"a"], [1.0, 2.0]) == (["\\xc3", "a"], [1.0, 2.0])
-    assert heatmap.merge_bytes([], []) == ([], [])
-
-
 def test_a_note_stands_in_place_of_the_sum_and_marked_tokens_are_framed():
     page = heatmap.heat_map([heatmap.Row("answer", ["a", "b"], [1.0, 2.0], "return <3>", (1,))])
     assert "return &lt;3&gt;" in page and ">sum " not in page
