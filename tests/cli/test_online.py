@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.fakes import make_run
+
 SMALL = [
     "--gin.EVALUATIONS=[]",
     "--gin.CHECKPOINT_PERIOD=1",
@@ -87,6 +89,28 @@ def test_two_processes_give_what_one_does_and_resume(tmp_path, name):
         ):
             key = f"train/{key}"
             np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, err_msg=key)
+
+
+@pytest.mark.slow
+def test_a_frozen_reward_is_loaded_again_by_each_process_and_after_each_start(tmp_path):
+    """2 processes of 4 devices, stopped and started again, against 1 process of 8; the policy is far from what rewards it."""
+    path = make_run(tmp_path / "reward", seed=5)
+    reward = [f"--gin.REWARD_CHECKPOINT_PATH='{path}'", "--gin.SAMPLE_BATCH_SIZE=32"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = train(whole, "rl_from_reward", 3, *reward)
+    assert done.returncode == 0, done.stderr
+    for steps in (2, 3):
+        done = train(parts, "rl_from_reward", steps, *reward, processes=2)
+        assert done.returncode == 0, done.stderr
+    for ours, theirs in zip(lines(parts), lines(whole), strict=True):
+        for key in ("loss", "samples/return", "samples/return_std", "samples/entropy", "samples/length"):
+            key = f"train/{key}"
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5, err_msg=key)
+    reward[0] = f"--gin.REWARD_CHECKPOINT_PATH='{tmp_path / 'none'}'"
+    nowhere = train(tmp_path / "no", "rl_from_reward", 3, *reward)
+    assert nowhere.returncode == 1 and nowhere.stderr.count("\n") == 1
+    assert nowhere.stderr.startswith(f"lmirl: no checkpoint at {tmp_path / 'none'}")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.slow
