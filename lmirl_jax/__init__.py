@@ -15,6 +15,7 @@ _ROOMS = (
     "models",
     "objectives",
     "online",
+    "reports",
     "rewards",
     "runs",
     "sharding",

@@ -24,6 +24,7 @@ FLOORS = {
     "online": 6,
     "rewards": 7,
     "interop": 7,
+    "reports": 8,
     "configuration": 8,
     "runs": 9,
     "cli": 10,

@@ -61,12 +61,12 @@ def _eval_arguments(run: epath.Path) -> list[str]:
 
 def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
-    from lmirl_jax import evaluation, rewards
+    from lmirl_jax import evaluation, reports
 
     cells = [cell for label, name in RUNS.items() for cell in _cells(label, directory / name)]
     verdicts = [evaluation.verdict(cells, diversity=measure) for measure in ("distinct_valid", "self_bleu")]
     report = directory / "report.html"
-    rewards.quickstart_report(
+    reports.quickstart_report(
         report,
         cells=cells,
         losses={label: _losses(directory / name) for label, name in RUNS.items()},
@@ -100,14 +100,14 @@ def _losses(run: epath.Path) -> tuple[list[int], list[float]]:
 
 def _heat_map(label: str, run: epath.Path):
     """The rewards that a run gives to a right answer and to the same answer with one wrong sum."""
-    from lmirl_jax import rewards, runs
+    from lmirl_jax import reports, rewards, runs
     from lmirl_jax.tasks import number_paths
 
     prompt, right = number_paths.examples("validation")[0]
     answers = {"right": right, "wrong": number_paths.with_wrong_sum(right)}
     scored = rewards.score(runs.load(str(run)), prompt, list(answers.values()))
     shown = [
-        rewards.scored_row(answer, f"{name} answer") for name, answer in zip(answers, scored, strict=True)
+        reports.scored_row(answer, f"{name} answer") for name, answer in zip(answers, scored, strict=True)
     ]
     explanation = "The wrong answer differs in one sum, and goes on consistently from there."
-    return rewards.HeatMap(f"Rewards of {label}", shown, prompt, explanation)
+    return reports.HeatMap(f"Rewards of {label}", shown, prompt, explanation)

@@ -137,13 +137,13 @@ def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path)
 
 def _write(material: Material, sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> str:
     """Writes report.html, report.json and correlations.csv; returns the verdict and the report's path."""
-    from lmirl_jax import rewards
+    from lmirl_jax import reports, rewards
     from lmirl_jax.evaluation.sweep_tables import write_csv, write_json
-    from lmirl_jax.rewards.trust_verdict import trust_verdict
+    from lmirl_jax.reports.trust_verdict import trust_verdict
 
     _say("correlations, their intervals and tests")
     page = folder / "report.html"
-    findings = rewards.trust_report(
+    findings = reports.trust_report(
         page,
         scored=material.scored,
         corruptions=material.effects,

@@ -10,7 +10,7 @@ MOST_SAMPLES = 4  # Of a prompt and run, side by side on the page.
 
 def write(sweep: Sweep, seconds: float) -> str:
     """Writes sweep.csv, sweep.json and report.html; returns the table, the verdicts and the report's path."""
-    from lmirl_jax import evaluation, rewards
+    from lmirl_jax import evaluation, reports
     from lmirl_jax.evaluation import sweep_tables
 
     quality, diversity = sweep.metrics
@@ -30,7 +30,7 @@ def write(sweep: Sweep, seconds: float) -> str:
     verdicts = sweep_verdicts(sweep)
     shown = shown_point(sweep)
     report = sweep.folder / "report.html"
-    rewards.sweep_report(
+    reports.sweep_report(
         report,
         cells=cells,
         quality=quality,
@@ -70,7 +70,7 @@ def shown_point(sweep: Sweep) -> tuple[float, float]:
 
 def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
     """The first prompts with the first samples of each run's first seed."""
-    from lmirl_jax.rewards import Shown
+    from lmirl_jax.reports import Shown
 
     of_runs = {
         policy.run: cell.answers

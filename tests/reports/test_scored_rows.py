@@ -1,6 +1,6 @@
 import dataclasses
 
-from lmirl_jax.rewards.scored_rows import scored_row
+from lmirl_jax.reports.scored_rows import scored_row
 
 
 def test_bytes_of_a_character_are_merged_and_their_rewards_added(scored_answer):

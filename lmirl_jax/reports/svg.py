@@ -5,7 +5,7 @@ import io
 import re
 from typing import Any
 
-from lmirl_jax.rewards.figures import GRID, INK, MUTED, SERIES
+from lmirl_jax.reports.figures import GRID, INK, MUTED, SERIES
 
 # The page's variables by the colour that stands for them; matplotlib's own black and white are ink and paper.
 VARIABLES = {

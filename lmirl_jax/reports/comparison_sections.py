@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled
 from lmirl_jax.evaluation.front import Cell, Interval, curves, describe, entry, temperature_texts
 from lmirl_jax.evaluation.pareto import pareto_hull
-from lmirl_jax.rewards.figures import front_figure
-from lmirl_jax.rewards.report import Report
+from lmirl_jax.reports.figures import front_figure
+from lmirl_jax.reports.report import Report
 
 FAIRNESS = (
     "The TD term of IQLearn (lambda above 0) flattens the policy over the expert's answers, much as a higher temperature "

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.reports.report import Report
+from lmirl_jax.reports.scored_rows import note_of, scored_row, shortened
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
-from lmirl_jax.rewards.report import Report
-from lmirl_jax.rewards.scored_rows import note_of, scored_row, shortened
 
 READING = (
     "Answers that are right were damaged on purpose, so that what is wrong, and where, is known. Return drops: how often the "

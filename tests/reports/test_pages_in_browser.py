@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lmirl_jax.evaluation.front import Cell
+from lmirl_jax.reports.heatmap import Row
+from lmirl_jax.reports.quickstart_page import HeatMap, quickstart_report
+from lmirl_jax.reports.trust_page import trust_report
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
-from lmirl_jax.rewards.heatmap import Row
-from lmirl_jax.rewards.quickstart_page import HeatMap, quickstart_report
-from lmirl_jax.rewards.trust_page import trust_report
 
 WIDTH = "document.documentElement.scrollWidth"
 TAP = """

@@ -1,7 +1,7 @@
 import numpy as np
 
 from lmirl_jax.evaluation.front import Cell
-from lmirl_jax.rewards import HeatMap, Report, Row, add_sweep_table, quickstart_report
+from lmirl_jax.reports import HeatMap, Report, Row, add_sweep_table, quickstart_report
 
 
 def cells():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lmirl_jax.rewards.heatmap import Row
+from lmirl_jax.reports.heatmap import Row
 from lmirl_jax.rewards.scored import Scored
 
 EOS = "EOS"

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from lmirl_jax.rewards import heatmap
+from lmirl_jax.reports import heatmap
 from lmirl_jax.types import UserError
 
 STRENGTH = re.compile(r"rgba\(var\(--(positive|negative)\),([\d.]+)\)")
@@ -113,7 +113,7 @@ def test_text_is_readable_on_the_full_colour():
         linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    from lmirl_jax.rewards import page_style
+    from lmirl_jax.reports import page_style
 
     inks = re.findall(r"--ink: #(\w{6})", page_style.STYLE)
     themes = re.findall(r"--positive: ([\d, ]+); --negative: ([\d, ]+);", heatmap.STYLE)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax.evaluation.front import Cell
-from lmirl_jax.rewards import figures
+from lmirl_jax.reports import figures
 from lmirl_jax.types import UserError
 
 
@@ -118,7 +118,7 @@ def test_drawing_chooses_no_window_system():
     import sys
 
     code = (
-        "import sys, lmirl_jax.rewards as r; assert 'matplotlib' not in sys.modules; "
+        "import sys, lmirl_jax.reports as r; assert 'matplotlib' not in sys.modules; "
         "r.loss_figure({'a': ([0], [1.0])}); assert 'matplotlib.pyplot' not in sys.modules; "
         "assert 'tensorflow' not in sys.modules"
     )

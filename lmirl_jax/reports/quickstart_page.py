@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from lmirl_jax.evaluation.front import Cell, curves
-from lmirl_jax.rewards.comparison_sections import add_fronts
-from lmirl_jax.rewards.figures import loss_figure
-from lmirl_jax.rewards.heatmap import Row
-from lmirl_jax.rewards.report import Report
+from lmirl_jax.reports.comparison_sections import add_fronts
+from lmirl_jax.reports.figures import loss_figure
+from lmirl_jax.reports.heatmap import Row
+from lmirl_jax.reports.report import Report
 
 REWARDS = (
     "The logits are soft Q-values. A token's reward is what they imply: `r_t = q_t - discount_t * v_{t+1}`, in nats, with "

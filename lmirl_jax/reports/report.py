@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax import __version__
-from lmirl_jax.rewards.heatmap import STYLE as HEAT_STYLE
-from lmirl_jax.rewards.heatmap import Row, heat_map
-from lmirl_jax.rewards.page_style import STYLE
+from lmirl_jax.reports.heatmap import STYLE as HEAT_STYLE
+from lmirl_jax.reports.heatmap import Row, heat_map
+from lmirl_jax.reports.page_style import STYLE
 from lmirl_jax.types import UserError
 
 # As tables have them: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, or `-` where there is none.
@@ -66,7 +66,7 @@ class Report:
             captions: one for each figure, or none.
             caption: below all of them.
         """
-        from lmirl_jax.rewards.svg import inline_svg
+        from lmirl_jax.reports.svg import inline_svg
 
         parts = []
         for i, figure in enumerate(figures):

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from lmirl_jax.evaluation.front import Cell
-from lmirl_jax.rewards.comparison_sections import Shown, add_answers, add_fronts, add_temperature_tables
-from lmirl_jax.rewards.report import Report
+from lmirl_jax.reports.comparison_sections import Shown, add_answers, add_fronts, add_temperature_tables
+from lmirl_jax.reports.report import Report
 
 
 def sweep_report(

@@ -5,9 +5,9 @@ from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED
-from lmirl_jax.rewards.report import Report
-from lmirl_jax.rewards.trust_figures import correlation_figure, tenths_figure
-from lmirl_jax.rewards.trust_verdict import find
+from lmirl_jax.reports.report import Report
+from lmirl_jax.reports.trust_figures import correlation_figure, tenths_figure
+from lmirl_jax.reports.trust_verdict import find
 
 SHOWN = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
 READING = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.rewards.figures import (
+from lmirl_jax.reports.figures import (
     INK,
     LINES,
     MARKERS,

@@ -4,10 +4,10 @@ import re
 import numpy as np
 import pytest
 
+from lmirl_jax.reports.trust_page import trust_report
+from lmirl_jax.reports.trust_verdict import find, trust_verdict
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
-from lmirl_jax.rewards.trust_page import trust_report
-from lmirl_jax.rewards.trust_verdict import find, trust_verdict
 from lmirl_jax.types import UserError
 
 

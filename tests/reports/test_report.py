@@ -5,8 +5,8 @@ import stat
 import pytest
 from matplotlib.figure import Figure
 
-from lmirl_jax.rewards import heatmap
-from lmirl_jax.rewards.report import Report
+from lmirl_jax.reports import heatmap
+from lmirl_jax.reports.report import Report
 from lmirl_jax.types import UserError
 
 EVIL = '<script>alert("1")</script>'

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, temperature_texts
 from lmirl_jax.evaluation.pareto import confidence_band, pareto_hull
-from lmirl_jax.rewards.point_labels import PointLabel, write_labels
+from lmirl_jax.reports.point_labels import PointLabel, write_labels
 from lmirl_jax.types import UserError
 
 # Fixed colours that a page may replace by its own (svg.py); runs also differ by marker and by line.

@@ -1,4 +1,4 @@
-from lmirl_jax.rewards.disagreements import misjudged, pairs, ranked_prompts
+from lmirl_jax.reports.disagreements import misjudged, pairs, ranked_prompts
 
 
 def answers_of(scored_answer, *values):

@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.rewards.answer_sections import CANDIDATES, add_candidates, add_disagreements
-from lmirl_jax.rewards.correlation_sections import add_correlations, add_lengths, add_split, add_tests
+from lmirl_jax.reports.answer_sections import CANDIDATES, add_candidates, add_disagreements
+from lmirl_jax.reports.correlation_sections import add_correlations, add_lengths, add_split, add_tests
+from lmirl_jax.reports.corruption_sections import add_corruptions
+from lmirl_jax.reports.report import Report
+from lmirl_jax.reports.scored_rows import MOST_TOKENS
+from lmirl_jax.reports.trust_verdict import trust_verdict
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
-from lmirl_jax.rewards.corruption_sections import add_corruptions
-from lmirl_jax.rewards.report import Report
-from lmirl_jax.rewards.scored_rows import MOST_TOKENS
 from lmirl_jax.rewards.trust_findings import Runs, trust_findings
-from lmirl_jax.rewards.trust_verdict import trust_verdict
 
 EXAMPLES = 3  # Of each kind, where there is one run; fewer where that would make the page too large.
 OF_SEVERAL = 2  # Of each kind and run, where there are several.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
-from lmirl_jax.rewards.scored_rows import signed
+from lmirl_jax.reports.scored_rows import signed
 
 NUMBERS = (
     "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt; in brackets "

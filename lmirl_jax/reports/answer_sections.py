@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.rewards.disagreements import Pair, Ranked, misjudged, pairs, ranked_prompts
-from lmirl_jax.rewards.report import Report
+from lmirl_jax.reports.disagreements import Pair, Ranked, misjudged, pairs, ranked_prompts
+from lmirl_jax.reports.report import Report
+from lmirl_jax.reports.scored_rows import note_of, scored_row, shortened, signed
 from lmirl_jax.rewards.scored import Scored
-from lmirl_jax.rewards.scored_rows import note_of, scored_row, shortened, signed
 
 CANDIDATES = 6  # Of a prompt, half of them the highest and half the lowest.
 RANKED = (
