@@ -42,7 +42,7 @@ class FrozenReward:
         policy: what rewards.
         shaping: None, or 'value': the potential-based part in brackets, after which the reward of a token is its log pi. A
             whole answer then loses what depends on its prompt alone, v_0 (where the learner has the same gamma), and one
-            that was cut off also the value of where it stopped.
+            that was cut off has the value of where it stopped no longer taken off.
         discount: gamma; None: the one that `policy` was trained with.
         reference: a policy to correct by, such as the one before IQLearn; None without.
         beta: the weight of the correction.

@@ -22,7 +22,7 @@ class Reranker:
     `return` and `normalised_return` are as in `Scored`, under the scorer's checkpoint; `log_likelihood` is that of the policy
     that wrote the sample. At gamma 1, without a correction, a checkpoint's returns put a prompt's whole samples in the order of
     its own log-likelihoods: they differ by the prompt's value alone. A sample that was cut off lacks its last token's
-    reward, and so the value of where it stopped: take its return with care.
+    reward, so the value of where it stopped is taken off its return: take that with care.
 
     Args:
         scorer: with the checkpoint that rewards; its lengths must hold the samples.
