@@ -22,6 +22,8 @@ from lmirl_jax.objectives.divergences import (
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
 from lmirl_jax.objectives.inverse_q import (
     OnlineWeights,
+    check_shaping,
+    extracted_rewards,
     implied_rewards,
     iqlearn,
     online_weights,
@@ -39,12 +41,14 @@ from lmirl_jax.objectives.reweighted import dft, focal
 
 __all__ = [
     "OnlineWeights",
+    "check_shaping",
     "chi_squared",
     "clip_share",
     "clipped_policy_gradient",
     "dft",
     "discriminator_loss",
     "entropy_regularised_mle",
+    "extracted_rewards",
     "focal",
     "forward_kl",
     "gae",

@@ -61,6 +61,45 @@ def shaped_rewards(
     return rewards + discounts * after - potentials
 
 
+SHAPINGS = (None, "value")
+
+
+def extracted_rewards(
+    soft_q: SoftQ,
+    discounts: Float[Array, "*batch length"],
+    *,
+    shaping: str | None = None,
+    reference: SoftQ | None = None,
+    beta: float = 1.0,
+) -> Float[Array, "*batch length"]:
+    """Implied rewards as they are exported and trained on: shaped by v, or corrected by a reference policy, if asked for.
+
+        r_t = q_t - discount_t * v_{t+1}  [+ discount_t * v_{t+1} - v_t]  [- beta * log pi_ref(a_t|s_t)]
+
+    Args:
+        soft_q: of the policy that rewards, [batch, length], in nats.
+        discounts: gamma inside a sequence and 0 at its last token, [batch, length].
+        shaping: 'value' for the first bracket, after which the reward is log pi; None without it.
+        reference: `q` and `v` of the same tokens under the reference policy; None without it.
+        beta: the weight of the correction.
+
+    Returns:
+        The rewards, [batch, length], in nats.
+    """
+    rewards = implied_rewards(soft_q, discounts)
+    if shaping == "value":
+        rewards = shaped_rewards(rewards, soft_q.v, discounts)
+    if reference is not None:
+        rewards = rewards - beta * (reference.q - reference.v)
+    return rewards
+
+
+def check_shaping(shaping: str | None) -> None:
+    """Raises a UserError for a shaping that there is not."""
+    if shaping not in SHAPINGS:
+        raise UserError(f"SHAPING={shaping!r}: set it to 'value', or None for the reward as it is")
+
+
 def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],

@@ -11,12 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
-from lmirl_jax.objectives import implied_rewards, shaped_rewards
+from lmirl_jax.objectives import check_shaping, extracted_rewards
 from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.rollouts import PromptData
 from lmirl_jax.types import SoftQ, UserError
-
-SHAPINGS = (None, "value")
 
 
 @runtime_checkable
@@ -62,10 +60,7 @@ class FrozenReward:
                 raise UserError(
                     f"FrozenReward.{name}={value!r} is no trained network: use @reward/runs.load() with a checkpoint's path"
                 )
-        if self.shaping not in SHAPINGS:
-            raise UserError(
-                f"SHAPING={self.shaping!r} is unknown: use 'value', or None for the reward as it is"
-            )
+        check_shaping(self.shaping)
         if self.discount is not None and not 0 <= self.discount <= 1:
             raise UserError(
                 f"REWARD_DISCOUNT={self.discount!r} must be between 0 and 1, or None for the checkpoint's own"
@@ -81,21 +76,21 @@ class FrozenReward:
             reference,
             experience,
             discount=self.policy.discount if self.discount is None else self.discount,
-            shaped=self.shaping == "value",
+            shaping=self.shaping,
             beta=self.beta,
             mesh=mesh,
         )
         return dataclasses.replace(experience, rewards=rewards)
 
 
-@functools.partial(jax.jit, static_argnames=("discount", "shaped", "beta", "mesh"))
+@functools.partial(jax.jit, static_argnames=("discount", "shaping", "beta", "mesh"))
 def _rewards(
     policy: Any,
     reference: Any,
     experience: Experience,
     *,
     discount: float,
-    shaped: bool,
+    shaping: str | None,
     beta: float,
     mesh: Mesh,
 ) -> Float[Array, "rows length"]:
@@ -104,13 +99,8 @@ def _rewards(
     def read(network: tuple[nnx.GraphDef, Any]) -> SoftQ:
         return soft_q.of_model(nnx.merge(*network), answers)
 
-    out = read(policy)
-    rewards = implied_rewards(out, answers.discounts)
-    if shaped:
-        rewards = shaped_rewards(rewards, out.v, answers.discounts)
-    if reference is not None:
-        other = read(reference)
-        rewards -= beta * (other.q - other.v)
+    other = None if reference is None else read(reference)
+    rewards = extracted_rewards(read(policy), answers.discounts, shaping=shaping, reference=other, beta=beta)
     # Padding, and the last token of an answer that was cut off, have none.
     rewards = jnp.where(answers.td_weights > 0, rewards, 0.0)
     return jax.lax.with_sharding_constraint(rewards, sharding.batch_sharding(mesh))

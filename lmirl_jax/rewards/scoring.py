@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float
 
 from lmirl_jax import objectives, sharding, soft_q
 from lmirl_jax.data.packing import Packer, Place
@@ -17,7 +16,6 @@ from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.types import Batch, UserError
 
 DECIMALS = 6  # Of all numbers: what float32 has to say.
-SHAPINGS = (None, "value")
 
 
 @runtime_checkable
@@ -92,8 +90,7 @@ class Scorer:
         self.discount = _checked_number("DISCOUNT", model.discount if discount is None else discount, 1.0)
         self.beta = _checked_number("BETA", beta)
         self.shaping = shaping
-        if shaping not in SHAPINGS:
-            raise UserError(f"SHAPING={shaping!r}: set it to 'value' or None")
+        objectives.check_shaping(shaping)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int):
             raise UserError(f"SCORE_BATCH_SIZE={batch_size!r} must be a positive whole number")
         sharding.check_batch_size(model.mesh, batch_size, name="SCORE_BATCH_SIZE")
@@ -149,23 +146,17 @@ class Scorer:
         mesh, size = self.model.mesh, self.batch_size
         rows = sharding.local_rows(mesh, size)
         placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), size)
+        networks = [
+            (model.graph, model.params) for model in (self.model, self.reference) if model is not None
+        ]
         with sharding.use(mesh):
-            found = _token_values(self.model.graph, mesh, self.model.params, placed)
-            if self.reference is not None:
-                other = _token_values(self.reference.graph, mesh, self.reference.params, placed)
-                found |= {"reference_q": other["q"], "reference_v": other["v"]}
-        return found
+            return _token_values(networks, placed, beta=self.beta, shaping=self.shaping, mesh=mesh)
 
     def _finished(
         self, filled: "_Filled", values: dict[str, Any], group: list[Scored], skip: int
     ) -> Iterator[Scored]:
         arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
-        arrays |= {
-            name: np.asarray(getattr(filled.batch, name), np.float64) for name in ("discounts", "td_weights")
-        }
-        if self.reference is not None:
-            arrays["reference_log_prob"] = arrays["reference_q"] - arrays["reference_v"]
-        arrays["reward"] = self._rewards(arrays)
+        arrays["td_weights"] = filled.batch.td_weights
         for item in filled.items:
             if not item.needed:
                 continue
@@ -176,16 +167,6 @@ class Scorer:
                 first = item.number - len(group) + 1
                 yield from _centred(group)[max(skip - first, 0) :]
                 group.clear()
-
-    def _rewards(self, arrays: Mapping[str, np.ndarray]) -> Float[np.ndarray, "rows length"]:
-        """Corrected and shaped; in float64, of what the network gave in float32."""
-        rewards = arrays["reward"]
-        if self.reference is not None:
-            rewards = rewards - self.beta * arrays["reference_log_prob"]
-        if self.shaping == "value":
-            v = arrays["v"]
-            rewards = rewards + arrays["discounts"] * np.roll(v, -1, axis=-1) - v
-        return rewards
 
 
 class _Item(NamedTuple):
@@ -200,12 +181,19 @@ class _Filled(NamedTuple):
     items: list[_Item]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _token_values(graph, mesh, params, batch: Batch) -> dict[str, jax.Array]:
-    """What a network says of each target token of a batch, on every process."""
-    out = soft_q.of_model(nnx.merge(graph, params), batch, with_entropy=True)
-    reward = objectives.implied_rewards(out, batch.discounts)
+@functools.partial(jax.jit, static_argnames=("beta", "shaping", "mesh"))
+def _token_values(
+    networks: list[tuple[nnx.GraphDef, Any]], batch: Batch, *, beta: float, shaping: str | None, mesh: Mesh
+) -> dict[str, jax.Array]:
+    """What the model, and the reference if there is one, say of each target token of a batch, on every process."""
+    out, *others = [soft_q.of_model(nnx.merge(*network), batch, with_entropy=True) for network in networks]
+    reference = others[0] if others else None
+    reward = objectives.extracted_rewards(
+        out, batch.discounts, shaping=shaping, reference=reference, beta=beta
+    )
     found = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
+    if reference is not None:
+        found |= {"reference_q": reference.q, "reference_v": reference.v}
     return jax.lax.with_sharding_constraint(found, sharding.replicated(mesh))
 
 
@@ -216,7 +204,7 @@ def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored
     log_prob = own["q"] - own["v"]
     count = len(log_prob)
     offsets = pair.offsets[:count]
-    reference = own.get("reference_log_prob")
+    reference = own["reference_q"] - own["reference_v"] if "reference_q" in own else None
     return Scored(
         example=pair.example,
         candidate=pair.candidate,
