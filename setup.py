@@ -75,10 +75,12 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
+        "pyarrow>=17.0",
         "rich>=13.0",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
         "scipy>=1.14",
+        "sentencepiece>=0.2.3",  # The offsets of pieces.
         "seqio>=0.0.20",
         "tensorboard>=2.19",
         "tensorflow-datasets>=4.9.9",

@@ -106,6 +106,20 @@ ensure_installed() {
     exec 9<&-
 }
 
+# Tests open pages in a browser, and skip where there is none. Continuous integration, which sets $CI, installs one.
+ensure_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome chrome; do
+        if command -v "$name" >/dev/null; then return; fi
+    done
+    if [[ -z ${CI:-} ]] || ! command -v apt-get >/dev/null; then return; fi
+    say "installing chromium for the tests that open pages"
+    {
+        timeout 120 apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive timeout 480 apt-get -qq install -y --no-install-recommends chromium
+    } </dev/null >/dev/null 2>&1 || say "chromium could not be installed: the tests that open pages are skipped"
+}
+
 number() {
     [[ ${1#*=} =~ ^[1-9][0-9]*$ ]] || die "$1: write a number, ${1%%=*}=4" 2
     printf '%s\n' "${1#*=}"
@@ -146,6 +160,7 @@ fi
 case $1 in
 test)
     shift
+    ensure_browser
     cd -- "$root"
     exec "$python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
     ;;

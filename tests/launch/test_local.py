@@ -151,4 +151,22 @@ def test_extras_are_part_of_what_is_installed(checkout):
 def test_continuous_integration_runs_the_same(repository):
     lines = (repository / ".ci/run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith("#")]
-    assert commands == ['exec bash "$(dirname -- "${BASH_SOURCE[0]}")/../launch/local.sh" test']
+    assert commands == ['CI=true exec bash "$(dirname -- "${BASH_SOURCE[0]}")/../launch/local.sh" test']
+
+
+def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "env", "dirname", "readlink", "sha256sum", "cut", "cat", "timeout"):
+        (tools / name).symlink_to(shutil.which(name))
+    log = tmp_path / "log"
+    (tools / "apt-get").write_text(f'#!/usr/bin/env bash\necho "$@" >>"{log}"\n[[ $2 != install ]]\n')
+    (tools / "apt-get").chmod(0o755)
+    given = {"PATH": str(tools), "CODE": "3"}
+    done = call(checkout / "launch/local.sh", "test", "-q", CI="", **given)
+    assert (done.returncode, done.stderr) == (3, "") and not log.exists()
+    done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **given)
+    assert log.read_text() == "-qq update\n-qq install -y --no-install-recommends chromium\n"
+    assert done.returncode == 3 and "chromium could not be installed" in done.stderr  # And the tests ran.
+    (tools / "chromium").symlink_to(shutil.which("true"))
+    assert call(checkout / "launch/local.sh", "test", CI="true", **given).stderr == ""
