@@ -32,8 +32,9 @@ def strict_promotion(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(request):
-    """The learners' tests compile whole training steps on many meshes and run each twice: LLVM's optimisations do not pay."""
-    compiles = "/online/" in str(request.path) or "/training/" in str(request.path)
+    """These tests compile whole steps on many meshes and run each a few times: LLVM's optimisations do not pay."""
+    rooms = ("/online/", "/training/", "/rewards/", "/cli/test_score", "/cli/test_report")
+    compiles = any(room in str(request.path) for room in rooms)
     if not compiles:
         yield
         return

@@ -177,7 +177,7 @@ def _settings_of(run, tmp_path, capsys):
 @pytest.mark.slow
 def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
     data = tmp_path / "many.jsonl"
-    lines = ({"inputs": "1+2+3+4", "targets": f"1+2=3 3+3=6 6+4={n}"} for n in range(20_000))
+    lines = ({"inputs": "1+2+3+4", "targets": f"1+2=3 3+3=6 6+4={n}"} for n in range(6_000))
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def command(name):
@@ -194,11 +194,29 @@ def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     done = partial.read_bytes().count(b"\n")
-    assert 0 < done < 20_000
+    assert 0 < done < 6_000
     resumed = subprocess.run(command("killed.jsonl"), env=environment, capture_output=True, text=True)
     assert resumed.returncode == 0 and "score: goes on after" in resumed.stderr, resumed.stderr
     assert whole.communicate() and whole.returncode == 0
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(run, data, tmp_path, repository):
+    launchers = {"one": (["-m", "lmirl_jax"], 8), "two": ([str(repository / "launch/processes.py"), "2"], 4)}
+    running = []
+    for name, (launcher, devices) in launchers.items():
+        given = arguments(run, DATA=str(data), OUTPUT_PATH=str(tmp_path / name), SCORE_BATCH_SIZE=8)
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        command = [sys.executable, "-P", *launcher, *given]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    assert [process.communicate()[1] * process.returncode for process in running] == ["", ""]
+    one, two = read(tmp_path / "one"), read(tmp_path / "two")
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two, strict=True):
+        assert a["tokens"] == b["tokens"]
+        for name in ("q", "v", "log_prob", "entropy"):
+            assert max(abs(x - y) for x, y in zip(a[name], b[name], strict=True)) < 1e-5
 
 
 def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
