@@ -42,6 +42,7 @@ def load(
     search_paths: Sequence[str | os.PathLike] = (),
     *,
     complete: bool = True,
+    known_only: bool = True,
 ) -> None:
     """Replaces the configuration by that of the files, in order, and then of the bindings.
 
@@ -50,6 +51,7 @@ def load(
         bindings: statements `NAME = VALUE` in gin's syntax, which see the imports of all files.
         search_paths: more folders for files and includes.
         complete: False where macros may stay unset, as in a part of a configuration.
+        known_only: False where bindings may be of macros that only the rest of the configuration has.
 
     Raises:
         UserError: one line for whatever the files or bindings get wrong.
@@ -64,7 +66,9 @@ def load(
             with errors.in_file(path, bundled_files()):
                 gin.parse_config_file(path)
         known = _macros() | _used_macros()
-        _check_new_macros([_bind(binding) for binding in bindings], known)
+        bound = [_bind(binding) for binding in bindings]
+        if known_only:
+            _check_new_macros(bound, known)
     if complete:
         _check_unset(_unset())
         gin.finalize()

@@ -48,7 +48,7 @@ def configure_from_run(flags: Flags, run_file: str, own: Sequence[str] = ()) -> 
 def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
     """Reads the given files alone, in which these macros must be set: what `add_run` puts a run's own below."""
     _start(flags, run_file)
-    configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
+    _load_part(flags, known_only=False)  # A binding may be of a macro of the run.
     configuration.require(*required)
 
 
@@ -74,6 +74,17 @@ def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
     configuration.set_macros(kept)
     _set_data_folders(flags)
     return checkpoint
+
+
+def check_without_run(flags: Flags) -> None:
+    """Raises a UserError for a binding that has no effect, where no run is added to the given files."""
+    _load_part(flags, known_only=True)
+
+
+def _load_part(flags: Flags, known_only: bool) -> None:
+    configuration.load(
+        flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False, known_only=known_only
+    )
 
 
 def _start(flags: Flags, run_file: str) -> None:

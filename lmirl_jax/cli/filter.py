@@ -1,7 +1,7 @@
 """`lmirl filter`: a training set of the best answers that `lmirl score` has scored."""
 
 from lmirl_jax import configuration
-from lmirl_jax.cli.configure import configure_without_run
+from lmirl_jax.cli.configure import check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
 
 PATHS = ("SCORED", "OUTPUT_PATH")
@@ -9,6 +9,7 @@ PATHS = ("SCORED", "OUTPUT_PATH")
 
 def main(flags: Flags) -> int:
     configure_without_run(flags, "gin/runs/filter.gin", *PATHS)
+    check_without_run(flags)
     from lmirl_jax.rewards import FilterConfig, filter_scored
     from lmirl_jax.types import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import configuration, files
-from lmirl_jax.cli.configure import add_run, configure_without_run
+from lmirl_jax.cli.configure import add_run, check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.report_plan import (
     ReportConfig,
@@ -69,6 +69,8 @@ def _sources(flags: Flags) -> list[Source]:
             else:
                 checkpoint = add_run(flags, path)
                 found.append(configuration.configured(RewardingRun)(label, seed, checkpoint))
+    if not any(isinstance(source, RewardingRun) for source in found):
+        check_without_run(flags)
     return found
 
 

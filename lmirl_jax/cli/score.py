@@ -19,7 +19,10 @@ def main(flags: Flags) -> int:
     data = configuration.macro(
         "DATA", None
     )  # What to score; in the run's own configuration, what it was trained on.
+    named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
     checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH"), own=("DATA",))
+    if named:  # Another task than the run's, which may have been a file.
+        configuration.set_macros({"DATA": None, "VALIDATION_DATA": None})
     print(configuration.configured(score)(checkpoint, data))
     return 0
 

@@ -129,6 +129,20 @@ def test_the_data_that_a_run_was_trained_on_may_be_gone(tmp_path, data, capsys):
     assert read(tmp_path / "scored.jsonl")[1]["metrics"] == {"exact_match": 1.0}
 
 
+def test_another_task_than_the_runs_own(tmp_path, capsys):
+    own = tmp_path / "mine.jsonl"
+    own.write_text('{"inputs": "a", "targets": "b"}\n')
+    run = make_run(tmp_path / "run", f"DATA = {str(own)!r}", "MIXTURE_OR_TASK_NAME = None")
+    path = tmp_path / "scored.jsonl"
+    named = {"MIXTURE_OR_TASK_NAME": "number_paths", "SCORE_NUM_EXAMPLES": 2}
+    assert score(run, capsys, OUTPUT_PATH=str(path), **named)[0] == 0
+    assert len(read(path)) == 2
+    answers = ["infer", "--gin_file=gin/runs/infer.gin", f"--gin.CHECKPOINT_PATH={str(run)!r}"]
+    answers += ["--gin.MIXTURE_OR_TASK_NAME='number_paths'", "--gin.DATA=None", "--gin.INFER_NUM_EXAMPLES=2"]
+    answers += [f"--gin.OUTPUT_PATH={str(tmp_path / 'answers.jsonl')!r}", "--gin.EVAL_BATCH_SIZE=8"]
+    assert lmirl_jax.cli.main(answers) == 0 and len(read(tmp_path / "answers.jsonl")) == 2
+
+
 def test_against_a_reference_and_shaped(run, tmp_path, data, capsys):
     path = tmp_path / "scored.jsonl"
     settings = {"REFERENCE_PATH": str(run), "BETA": 0.5, "SHAPING": "value"}
