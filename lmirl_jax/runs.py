@@ -1,6 +1,8 @@
 """A run's checkpoint, ready to be read: what its own config.gin says of it, whatever is configured at the moment."""
 
 import dataclasses
+import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,9 +55,11 @@ def load(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run:
     Raises:
         UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
     """
-    if not isinstance(path, str):
+    if not isinstance(path, (str, os.PathLike)):
         raise UserError(f"{path!r} is no path: name a run's MODEL_DIR, or one of its checkpoints/STEP")
-    checkpoint = checkpoints.find_checkpoint(path)
+    checkpoint = checkpoints.find_checkpoint(os.fspath(path))
+    # Before the configuration imports tasks, as theirs would greet.
+    importlib.import_module("lmirl_jax.data.seqio_library")
     with configuration.put_aside():
         configuration.load([str(config_file(checkpoint))])
         own, model = configuration.macro("TASK"), configuration.macro("MODEL")

@@ -1,6 +1,8 @@
 """A run is loaded as its own config.gin says, in the midst of another configuration, and leaves that as it was."""
 
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -29,6 +31,16 @@ def test_it_has_what_its_own_configuration_says(run):
     with sharding.use(mesh):
         read = jax.jit(lambda params, batch: soft_q.of_model(nnx.merge(loaded.graph, params), batch).v)
         assert np.isfinite(np.asarray(read(loaded.params, global_batch(mesh, rows=4)))).all()
+
+
+def test_loading_says_nothing_and_takes_any_kind_of_path(run):
+    """In a notebook, before anything has been configured: no greeting of TensorFlow, no warning of Orbax."""
+    code = (
+        "import pathlib, sys\nfrom lmirl_jax import runs\nfrom lmirl_jax.tasks import number_paths\n"
+        "print(runs.load(pathlib.Path(sys.argv[1])).task.name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "number_paths\n", "")
 
 
 def test_it_may_be_loaded_while_another_configuration_is_resolved(run, tmp_path):

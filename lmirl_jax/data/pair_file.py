@@ -1,6 +1,7 @@
 """Pairs of a prompt and an answer from a JSONL file: one answer a line, several candidates, or what `lmirl infer` wrote."""
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +31,13 @@ class PairFile:
         UserError: no such file, nothing in it, or a line that cannot be read.
     """
 
-    def __init__(self, path: str, task: Task, lengths: Mapping[str, int], num_examples: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        task: Task,
+        lengths: Mapping[str, int],
+        num_examples: int | None = None,
+    ):
         check_sizes(1, lengths)
         check_count(num_examples)
         self.file = pathlib.Path(str(path)).expanduser()

@@ -214,7 +214,8 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     """
     targets = _placed(shapes, shardings)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        check_shapes(checkpointer.metadata(path / "state").item_metadata, shapes, str(path))
+        # The handler's own: the checkpointer would warn that an item has no metadata of a whole checkpoint.
+        check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path))
         args = ocp.args.PyTreeRestore(
             item={"params": targets},
             restore_args=ocp.checkpoint_utils.construct_restore_args({"params": targets}),
