@@ -24,7 +24,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 class Report:
     """A page that is put together from top to bottom; every method but `html` and `write` returns the report.
 
-    Texts are plain: everything in them is escaped, and only `` `code` `` is marked up.
+    Texts are plain: everything in them is escaped, and only `` `code` `` is marked up. As the last line of a notebook's cell a
+    report is shown.
     """
 
     def __init__(self, title: str, lead: str = ""):
@@ -128,6 +129,17 @@ class Report:
             f"<title>{title}</title>\n<style>{STYLE}{HEAT_STYLE}</style></head>\n"
             f"<body><main><header><h1>{title}</h1>{lead}</header>\n{sections}\n"
             f"<footer>lmirl_jax {__version__}</footer></main></body></html>\n"
+        )
+
+    def __repr__(self) -> str:
+        return f"Report({self._title!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a report: the page in a frame of its own, so that neither's style touches the other's."""
+        grow = "this.style.height=this.contentDocument.documentElement.scrollHeight+4+'px'"
+        return (
+            f'<iframe srcdoc="{html.escape(self.html())}" title="{html.escape(self._title)}" onload="{grow}" '
+            'style="width:100%;height:26rem;border:0"></iframe>'
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:

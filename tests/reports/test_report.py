@@ -1,3 +1,4 @@
+import html
 import os
 import re
 import stat
@@ -43,6 +44,13 @@ def test_page_needs_nothing_from_outside():
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert not re.search(r"url\((?!#)", page) and "@import" not in page
     assert "default-src 'none'" in page and 'name="viewport"' in page and "prefers-color-scheme: dark" in page
+
+
+def test_a_notebook_shows_the_page_in_a_frame():
+    page = full_report()
+    (source,) = re.findall(r'^<iframe srcdoc="([^"]*)"', page._repr_html_())
+    assert html.unescape(source) == page.html() and "<script" not in page._repr_html_()
+    assert repr(Report("a title")) == "Report('a title')"
 
 
 def test_ids_of_figures_are_unique_and_their_references_meet_them():
