@@ -12,8 +12,9 @@ READING = (
     "damaged answer has a lower return than the original; an answer with fewer tokens sums over fewer, so its return may rise "
     "for that alone, while the return a token may not. Reward drops there, log π drops there: how often they are lower at the "
     "damaged place than at the same place of the original. Found: how often the largest drop of the reward, of all tokens, lies "
-    "at that place. In brackets: 95% intervals."
+    "at that place. In brackets: 95% intervals (Wilson's) over answers."
 )
+SEVERAL = " Several seeds reward the same damaged answers, which the intervals take for so many more: they are too narrow."
 # Of each kind that is shown: the places among the examples, with what they are in words.
 MANY = ((0, "the return falls most"), (-1, "the return falls least"))
 FEW = ((None, "the middle one by its fall"),)
@@ -38,7 +39,7 @@ def add_corruptions(
     if not runs:
         report.section("Corrupted answers", NONE)
         return
-    report.section("Corrupted answers", READING)
+    report.section("Corrupted answers", READING + SEVERAL * any(run["seeds"] > 1 for run in runs))
     kinds = list(dict.fromkeys(row["kind"] for run in runs for row in run["corruptions"]))
     rows = []
     for kind in kinds:
@@ -61,7 +62,7 @@ def _entries(row: Mapping[str, Any]) -> list[str]:
         _share(row["normalised_return_drops"]),
         _share(row["site_drops"], row["site_drops_interval"]),
         _share(row["site_log_prob_drops"]),
-        _share(row["located"]),
+        _share(row["located"], row["located_interval"]),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.evaluation.proportions import share_interval
 from lmirl_jax.rewards.corruptions import Corruption
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.steps import Span
@@ -18,7 +18,9 @@ EXAMPLES = 3
 
 @dataclasses.dataclass(frozen=True)
 class CorruptionEffect:
-    """What one kind of damage does; shares of answers, with 95% bootstrap intervals over these.
+    """What one kind of damage does; shares of answers, with 95% Wilson intervals.
+
+    The intervals take answers to be independent: where several runs reward the same damaged answers, they are too narrow.
 
     The reward at a place is the mean of r_t over its tokens, as `Corruption` says which they are: EOS, for an empty place.
     r_t = q_t - gamma v_{t+1} holds the value after the token too, which may well fall with q_t: `site_log_prob_drops` is
@@ -35,6 +37,7 @@ class CorruptionEffect:
         site_drops_interval: of it.
         located: among the same answers, the share whose largest drop of the reward, of all tokens with a counterpart,
             lies at the place; always so where the answer ends early, as all before the place is as it was.
+        located_interval: of it.
         examples: the original, the damaged answer and the place in it, of those whose return falls most, by the median,
             and least.
         normalised_return_drops: the share whose return by token is lower.
@@ -48,6 +51,7 @@ class CorruptionEffect:
     site_drops: float | None
     site_drops_interval: Interval | None
     located: float | None
+    located_interval: Interval | None
     examples: tuple[tuple[Scored, Scored, Span], ...]
     normalised_return_drops: float | None = None
     site_log_prob_drops: float | None = None
@@ -77,10 +81,11 @@ def _effect(kind: str, pairs: list[Pair]) -> CorruptionEffect:
         kind=kind,
         count=len(pairs),
         return_drops=float(np.mean(fell)),
-        return_drops_interval=bootstrap_interval(fell),
+        return_drops_interval=share_interval(fell),
         site_drops=float(np.mean(site_fell)) if sites else None,
-        site_drops_interval=bootstrap_interval(site_fell) if sites else None,
+        site_drops_interval=share_interval(site_fell) if sites else None,
         located=float(np.mean(located)) if sites else None,
+        located_interval=share_interval(located) if sites else None,
         examples=_examples(pairs, drops),
         normalised_return_drops=float(np.mean(by_token)),
         site_log_prob_drops=float(np.mean(less_likely)) if sites else None,

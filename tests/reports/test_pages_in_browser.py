@@ -31,7 +31,15 @@ def page(scored_answer, tmp_path):
         for j in range(4)
     ]
     effect = CorruptionEffect(
-        "wrong digit", 9, 0.9, (0.8, 1.0), 0.8, (0.7, 0.9), 0.7, ((answers[0], answers[1], (2, 3)),)
+        "wrong digit",
+        9,
+        0.9,
+        (0.8, 1.0),
+        0.8,
+        (0.7, 0.9),
+        0.7,
+        (0.6, 0.8),
+        ((answers[0], answers[1], (2, 3)),),
     )
     path = tmp_path / "report.html"
     trust_report(

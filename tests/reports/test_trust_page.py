@@ -126,7 +126,7 @@ def test_a_reward_that_measures_length_alone_is_found_out(scored_answer):
 def test_a_page_with_everything(answers, tmp_path):
     own = answers()
     effect = CorruptionEffect(
-        "wrong digit", 9, 0.9, (0.8, 1.0), None, None, None, ((own[0], own[1], (1, 2)),)
+        "wrong digit", 9, 0.9, (0.8, 1.0), None, None, None, None, ((own[0], own[1], (1, 2)),)
     )
     findings, page = page_of(
         tmp_path,

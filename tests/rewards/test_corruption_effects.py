@@ -31,7 +31,8 @@ def test_a_drop_at_the_place():
     assert (effect.kind, effect.count) == ("digit", 1)
     assert (effect.return_drops, effect.normalised_return_drops) == (1, 1)
     assert (effect.site_drops, effect.located, effect.site_log_prob_drops) == (1, 1, 0)
-    assert effect.return_drops_interval == effect.site_drops_interval == (1, 1)
+    one_of_one = pytest.approx((1 / (1 + 1.959964**2), 1))
+    assert effect.return_drops_interval == effect.site_drops_interval == effect.located_interval == one_of_one
     assert effect.examples == ((*pair[:2], (2, 3)),)
 
 
@@ -42,8 +43,8 @@ def test_a_drop_elsewhere_is_not_located_and_none_is_no_drop():
     (effect,) = effects_of_corruptions([elsewhere, nowhere, rises])
     assert effect.return_drops == effect.site_drops == pytest.approx(1 / 3)
     assert effect.located == 0
-    low, high = effect.return_drops_interval
-    assert low == 0 and 1 / 3 < high <= 1
+    # (1/3 + z^2/6 -+ z sqrt(2/27 + z^2/36)) / (1 + z^2/3), z = 1.96.
+    assert effect.return_drops_interval == pytest.approx((0.06149, 0.79234), abs=1e-4)
     # From the largest drop of the return to the smallest.
     assert [damaged.total for _, damaged, _ in effect.examples] == [-3, 0, 1]
 
@@ -72,6 +73,7 @@ def test_without_a_reward_there_is_no_place():
         effect.site_drops
         is effect.site_drops_interval
         is effect.located
+        is effect.located_interval
         is effect.site_log_prob_drops
         is None
     )
