@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.data.dataset import check_sizes
+from lmirl_jax.data.dataset import check_sizes, warn_once
 from lmirl_jax.data.jsonl import check_text, read_objects
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, check_count, make_pair
@@ -51,18 +51,20 @@ class PairFile:
         return self._count
 
     def __iter__(self) -> Iterator[Pair]:
+        longest, cut = self.lengths["inputs"], 0
         for number, (line, answers) in enumerate(self._lines()):
             for candidate, (text, tokens) in enumerate(answers):
                 place = {"example": number, "candidate": candidate, "candidates": len(answers)}
-                yield make_pair(
-                    self.task,
-                    line["inputs"],
-                    text,
-                    tokens,
-                    reference=line.get("reference"),
-                    id=line.get("id"),
-                    **place,
-                )
+                about = {"reference": line.get("reference"), "id": line.get("id")}
+                pair = make_pair(self.task, line["inputs"], text, tokens, **about, **place)
+                longest = max(longest, len(pair.input_tokens))
+                cut += len(pair.input_tokens) > self.lengths["inputs"]
+                yield pair
+        if cut:
+            warn_once(
+                f"{self.file}: the prompts of {cut} answers are longer than {self.lengths['inputs']} tokens and are truncated; "
+                f"TASK_FEATURE_LENGTHS with 'inputs': {longest} takes all of them"
+            )
 
     def fingerprint(self) -> str:
         with open(self.file, "rb") as file:
