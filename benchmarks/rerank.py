@@ -1,0 +1,89 @@
+"""The best of n samples, and majorities, by the return of a run against by log-likelihood, over seeds.
+
+    launch/local.sh python benchmarks/rerank.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--samples=16]
+
+On what benchmarks/reward_runs.py has trained: every seed's MLE run answers the 240 validation prompts of number_paths at
+temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of the same seed's MLE, IQLearn and
+online IQLearn run. What is finished is not made again. Prints a JSON object: of each rewarding run the accuracy of what is
+chosen, mean over seeds and each seed's own.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+REWARDS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn"}
+
+
+def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float]:
+    """The metrics of one seed's samples, ranked by one run."""
+    made = folder / f"rerank-{reward}-{seed}-{samples}"
+    settings = {
+        "RUNS": {"MLE": [str(folder / f"mle-{seed}")]},
+        "OUTPUT_DIR": str(made),
+        "TEMPERATURES": [1.0],
+        "NUM_SAMPLES": samples,
+        "EVALUATOR_NUM_EXAMPLES": None,
+        "RERANK": True,
+        "REWARD_CHECKPOINT_PATH": str(folder / f"{reward}-{seed}"),
+    }
+    given = [f"--gin.{name}={value!r}" for name, value in settings.items()]
+    if not (made / "sweep.csv").exists():
+        command = [sys.executable, "-m", "lmirl_jax", "sweep", "--gin_file=gin/runs/sweep.gin", *given]
+        subprocess.run(command, stdout=sys.stderr, check=True)
+    with open(made / "sweep.csv", encoding="utf-8", newline="") as file:
+        return {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
+
+
+def chosen(found: dict[str, float], n: int) -> dict[str, float]:
+    """Accuracies: of a sample, of any of n, of the plain majority, and of what each score chooses."""
+    named = {
+        "one sample": "accuracy",
+        "any of n": f"pass_at_{n}",
+        "majority": f"maj_at_{n}",
+        "best by return": f"best_of_{n}_by_return/accuracy",
+        "best by normalised return": f"best_of_{n}_by_normalised_return/accuracy",
+        "best by log-likelihood": f"best_of_{n}_by_log_likelihood/accuracy",
+        "majority weighted by return": f"weighted_maj_at_{n}_by_return",
+        "majority weighted by log-likelihood": f"weighted_maj_at_{n}_by_log_likelihood",
+    }
+    return {name: found[metric] for name, metric in named.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--samples", type=int, default=16)
+    asked = parser.parse_args()
+    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    results = {}
+    for label, name in REWARDS.items():
+        by_seed = [chosen(sweep(asked.folder, seed, name, asked.samples), asked.samples) for seed in seeds]
+        results[label] = {
+            measure: {
+                "mean": round(sum(own[measure] for own in by_seed) / len(by_seed), 4),
+                "seeds": [round(own[measure], 4) for own in by_seed],
+            }
+            for measure in by_seed[0]
+        }
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    head = {
+        "command": f"--seeds={asked.seeds} --samples={asked.samples}",
+        "commit": commit.stdout.strip(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
+    }
+    print(json.dumps(head | {"samples ranked by": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
