@@ -5,10 +5,13 @@
 Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn, each by `lmirl train`
 with the defaults of its gin file. Then `lmirl report` with gin/runs/quickstart_report.gin, twice: each run rewards its own
 answers, and all reward those of the first MLE run. What is finished is not made again. Prints a JSON object: of each report
-the correlations with their intervals and p-values, what they are made of, each seed's own values, and the corruption tests.
+the correlations with their intervals and p-values, what they are made of, each seed's own values, and the corruption tests;
+of the second also how the runs differ without the first seed, whose MLE run rewards what it said itself; and how often a
+place would be found by log pi in the reward's stead.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -20,7 +23,7 @@ from pathlib import Path
 
 import jax
 
-from lmirl_jax.rewards import read_scored
+from lmirl_jax.rewards import CORRUPTIONS, corrupt, effects_of_corruptions, read_scored
 from lmirl_jax.rewards.trust_findings import trust_findings
 
 LABELS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn"}
@@ -62,8 +65,19 @@ def report(folder: Path, seeds: list[int], answers_of: str | None) -> dict:
     if not (made / "report.json").exists():
         settings = {"OUTPUT_DIR": str(made), "RUNS": runs, "ANSWERS_OF": answers_of}
         run("report", ["runs/quickstart_report"], settings, folder / f"{made.name}.log")
-    found = json.loads((made / "report.json").read_text(encoding="utf-8"))
-    return {own["run"]: read(own) | {"each_seed": each_seed(made, own["run"])} for own in found["runs"]}
+    findings = json.loads((made / "report.json").read_text(encoding="utf-8"))
+    scored = {label: scored_files(made, label) for label in LABELS}
+    found = {}
+    for own in findings["runs"]:
+        answers, damaged = scored[own["run"]]
+        found[own["run"]] = read(own) | {"each_seed": each_seed(answers)}
+        if answers_of is None:
+            found[own["run"]]["located_by_log_prob"] = located_by_log_prob(damaged)
+    if answers_of is not None:
+        others = {label: answers[1:] for label, (answers, _) in scored.items()}
+        for own in trust_findings(others)["runs"]:
+            found[own["run"]]["differences_without_first_seed"] = read(own)["differences"]
+    return found
 
 
 def read(findings: dict) -> dict:
@@ -78,29 +92,52 @@ def read(findings: dict) -> dict:
     return found
 
 
-def each_seed(made: Path, label: str) -> list[dict]:
-    """Of each seed alone, from what the report has scored: accuracy, Spearman's correlations of the return, its spread."""
+def scored_files(made: Path, label: str) -> tuple[list, list]:
+    """What a report has scored, seed by seed: answers, and targets with each damage of them."""
     name = "".join(letter if letter.isalnum() else "_" for letter in label)
-    found = []
+    answers, damaged = [], []
     for path in sorted((made / "scored").glob(f"{name}-[0-9]*.jsonl")):
-        answers = list(read_scored(path))
-        if answers[0].reference is None:
-            continue  # What was damaged.
-        (own,) = trust_findings({label: [answers]}, draws=1)["runs"]
+        found = list(read_scored(path))
+        (damaged if found[0].reference is None else answers).append(found)
+    return answers, damaged
+
+
+def each_seed(answers: list) -> list[dict]:
+    """Of each seed alone: means of the metrics, Spearman's correlations of the return, and how far it and v_0 spread."""
+    found = []
+    for own in answers:
+        (findings,) = trust_findings({"run": [own]}, draws=1)["runs"]
         values = {
             f"{row['metric']}, {row['scope']}": row["value"]
-            for row in own["correlations"]
+            for row in findings["correlations"]
             if row["measure"] == "return" and row["kind"] == "spearman" and row["metric"] in METRICS
         }
-        means = {
-            metric: sum(answer.metrics[metric] for answer in answers) / len(answers) for metric in METRICS
-        }
+        means = {metric: statistics.fmean(answer.metrics[metric] for answer in own) for metric in METRICS}
         spread = {
-            "return": statistics.pstdev(answer.total for answer in answers),
-            "v_0": statistics.pstdev({answer.example: answer.v_0 for answer in answers}.values()),
+            "return": statistics.pstdev(answer.total for answer in own),
+            "v_0": statistics.pstdev({answer.example: answer.v_0 for answer in own}.values()),
         }
         found.append({"means": means, "spearman": values, "standard_deviation": spread})
     return found
+
+
+def located_by_log_prob(damaged: list) -> dict[str, float]:
+    """The share of damages, by kind, that are where log pi drops most: what `located` is for rewards."""
+    from lmirl_jax.tasks import number_paths
+
+    damages = {**CORRUPTIONS, "wrong step": number_paths.wrong_step}
+    pairs = []
+    for own in damaged:
+        by_place = {
+            (answer.example, answer.candidate): dataclasses.replace(answer, reward=answer.log_prob)
+            for answer in own
+        }
+        for example in sorted({answer.example for answer in own}):
+            right = by_place[example, 0]
+            made = corrupt(right.inputs, right.targets, damages, seed=0, is_right=number_paths.reward)
+            places = {answer.targets: answer for (number, _), answer in by_place.items() if number == example}
+            pairs += [(right, places[damage.targets], damage) for damage in made]
+    return {effect.kind: effect.located for effect in effects_of_corruptions(pairs)}
 
 
 def rounded(value):
