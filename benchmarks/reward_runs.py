@@ -34,7 +34,7 @@ FILES = {
 }
 REPORTS = {"own answers": None, "answers of the first MLE run": "MLE"}
 METRICS = ("accuracy", "valid")
-MEASURES = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
+CONTROLS = ("normalised return", "log-likelihood", "v_0", "tokens")
 
 
 def run(command: str, files: list[str], settings: dict, log: Path) -> None:
@@ -71,7 +71,8 @@ def report(folder: Path, seeds: list[int], answers_of: str | None) -> dict:
     for own in findings["runs"]:
         answers, damaged = scored[own["run"]]
         found[own["run"]] = read(own) | {"each_seed": each_seed(answers)}
-        if answers_of is None:
+        if answers_of is None:  # Damages are of the targets, whosever answers are scored.
+            found[own["run"]]["corruptions"] = own["corruptions"]
             found[own["run"]]["located_by_log_prob"] = located_by_log_prob(damaged)
     if answers_of is not None:
         others = {label: answers[1:] for label, (answers, _) in scored.items()}
@@ -84,11 +85,14 @@ def read(findings: dict) -> dict:
     """Of one run of a report: what the tables in benchmarks/README.md are made of."""
     found = {name: findings[name] for name in ("seeds", "prompts", "answers", "truncated", "telescopes")}
     found["correlations"] = [
-        row for row in findings["correlations"] if row["metric"] in METRICS and row["measure"] in MEASURES
+        row
+        for row in findings["correlations"]
+        if row["metric"] in METRICS
+        and row["value"] is not None
+        and (row["measure"] == "return" or row["measure"] in CONTROLS and row["kind"] == "spearman")
     ]
     found["differences"] = [row for row in findings["differences"] if row["metric"] in METRICS]
     found["split"] = {metric: findings["split"][metric] for metric in METRICS}
-    found["corruptions"] = findings["corruptions"]
     return found
 
 
