@@ -89,7 +89,7 @@ def read(findings: dict) -> dict:
         for row in findings["correlations"]
         if row["metric"] in METRICS
         and row["value"] is not None
-        and (row["measure"] == "return" or row["measure"] in CONTROLS and row["kind"] == "spearman")
+        and (row["measure"] == "return" or (row["measure"] in CONTROLS and row["kind"] == "spearman"))
     ]
     found["differences"] = [row for row in findings["differences"] if row["metric"] in METRICS]
     found["split"] = {metric: findings["split"][metric] for metric in METRICS}
