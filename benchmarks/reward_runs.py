@@ -2,12 +2,12 @@
 
     launch/local.sh python benchmarks/reward_runs.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--steps=1000] [--updates=300]
 
-Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn, each by `lmirl train`
-with the defaults of its gin file. Then `lmirl report` with gin/runs/quickstart_report.gin, twice: each run rewards its own
-answers, and all reward those of the first MLE run. What is finished is not made again. Prints a JSON object: of each report
-the correlations with their intervals and p-values, what they are made of, each seed's own values, and the corruption tests;
-of the second also how the runs differ without the first seed, whose MLE run rewards what it said itself; and how often a
-place would be found by log pi in the reward's stead.
+Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn and, for as many
+updates, MLE; each by `lmirl train` with the defaults of its gin file. Then `lmirl report` with
+gin/runs/quickstart_report.gin, twice: each run rewards its own answers, and all reward those of the first MLE run. What is
+finished is not made again. Prints a JSON object: of each report the correlations with their intervals and p-values, what they
+are made of, each seed's own values, and the corruption tests; of the second also how the runs differ without the first seed,
+whose MLE run rewards what it said itself; and how often a place would be found by log pi in the reward's stead.
 """
 
 import argparse
@@ -26,11 +26,13 @@ import jax
 from lmirl_jax.rewards import CORRUPTIONS, corrupt, effects_of_corruptions, read_scored
 from lmirl_jax.rewards.trust_findings import trust_findings
 
-LABELS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn"}
+LABELS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn", "MLE went on": "mle_on"}
+FROM_MLE = ("online_iqlearn", "mle_on")  # They begin from the MLE run of their seed.
 FILES = {
     "mle": ["runs/quickstart", "objectives/mle"],
     "iqlearn": ["runs/quickstart", "objectives/iqlearn"],
     "online_iqlearn": ["runs/online_iqlearn"],
+    "mle_on": ["runs/quickstart", "objectives/mle"],
 }
 REPORTS = {"own answers": None, "answers of the first MLE run": "MLE"}
 METRICS = ("accuracy", "valid")
@@ -52,15 +54,17 @@ def train(folder: Path, recipe: str, seed: int, steps: dict[str, int]) -> None:
     """Trains a run, unless it is finished."""
     own = folder / f"{recipe}-{seed}"
     settings = {"MODEL_DIR": str(own), "RANDOM_SEED": seed, "TRAIN_STEPS": steps[recipe]}
+    if recipe in FROM_MLE:
+        settings["INITIAL_CHECKPOINT_PATH"] = str(folder / f"mle-{seed}")
     if recipe == "online_iqlearn":
-        settings |= {"INITIAL_CHECKPOINT_PATH": str(folder / f"mle-{seed}"), "PROMPT_SEED": 1 + 1000 * seed}
+        settings["PROMPT_SEED"] = 1 + 1000 * seed
     if not (own / "checkpoints" / str(steps[recipe])).exists():
         run("train", FILES[recipe], settings, folder / f"{own.name}.log")
 
 
 def report(folder: Path, seeds: list[int], answers_of: str | None) -> dict:
     """Makes the report, unless it is there, and reads it."""
-    made = folder / f"report-{answers_of or 'own'}-{len(seeds)}"
+    made = folder / f"report-{answers_of or 'own'}-{len(seeds)}-{len(LABELS)}"
     runs = {label: [str(folder / f"{name}-{seed}") for seed in seeds] for label, name in LABELS.items()}
     if not (made / "report.json").exists():
         settings = {"OUTPUT_DIR": str(made), "RUNS": runs, "ANSWERS_OF": answers_of}
@@ -165,7 +169,7 @@ def main() -> None:
     asked = options()
     asked.folder.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in asked.seeds.split(",")]
-    steps = {"mle": asked.steps, "iqlearn": asked.steps, "online_iqlearn": asked.updates}
+    steps = {recipe: asked.updates if recipe in FROM_MLE else asked.steps for recipe in FILES}
     for seed in seeds:
         for recipe in FILES:
             train(asked.folder, recipe, seed, steps)
