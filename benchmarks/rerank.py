@@ -3,8 +3,8 @@
     launch/local.sh python benchmarks/rerank.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--samples=16]
 
 On what benchmarks/reward_runs.py has trained: every seed's MLE run answers the 240 validation prompts of number_paths at
-temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of the same seed's MLE, IQLearn and
-online IQLearn run. What is finished is not made again. Prints a JSON object: of each rewarding run the accuracy of what is
+temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of the same seed's runs: MLE, MLE that
+went on, IQLearn and online IQLearn. What is finished is not made again. Prints a JSON object: of each the accuracy of what is
 chosen, mean over seeds and each seed's own.
 """
 
@@ -19,7 +19,12 @@ from pathlib import Path
 
 import jax
 
-REWARDS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn"}
+REWARDS = {
+    "MLE": "mle",
+    "MLE went on": "mle_on",
+    "IQLearn": "iqlearn",
+    "online IQLearn": "online_iqlearn",
+}
 
 
 def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float]:
