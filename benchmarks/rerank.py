@@ -4,7 +4,7 @@
 
 On what benchmarks/reward_runs.py has trained: every seed's MLE run answers the 240 validation prompts of number_paths at
 temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of the same seed's runs: MLE, MLE that
-went on, IQLearn and online IQLearn. What is finished is not made again. Prints a JSON object: of each the accuracy of what is
+went on (and of MLE of another seed), IQLearn and online IQLearn. What is finished is not made again. Prints a JSON object: of each the accuracy of what is
 chosen, mean over seeds and each seed's own.
 """
 
@@ -19,8 +19,10 @@ from pathlib import Path
 
 import jax
 
+ANOTHER = "MLE of another seed"  # A second model's opinion alone.
 REWARDS = {
     "MLE": "mle",
+    ANOTHER: "mle",
     "MLE went on": "mle_on",
     "IQLearn": "iqlearn",
     "online IQLearn": "online_iqlearn",
@@ -28,8 +30,8 @@ REWARDS = {
 
 
 def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float]:
-    """The metrics of one seed's samples, ranked by one run."""
-    made = folder / f"rerank-{reward}-{seed}-{samples}"
+    """The metrics of one seed's samples, ranked by the run of that name."""
+    made = folder / f"rerank-{seed}-by-{reward}-{samples}"
     settings = {
         "RUNS": {"MLE": [str(folder / f"mle-{seed}")]},
         "OUTPUT_DIR": str(made),
@@ -37,7 +39,7 @@ def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float
         "NUM_SAMPLES": samples,
         "EVALUATOR_NUM_EXAMPLES": None,
         "RERANK": True,
-        "REWARD_CHECKPOINT_PATH": str(folder / f"{reward}-{seed}"),
+        "REWARD_CHECKPOINT_PATH": str(folder / reward),
     }
     given = [f"--gin.{name}={value!r}" for name, value in settings.items()]
     if not (made / "sweep.csv").exists():
@@ -71,7 +73,11 @@ def main() -> None:
     seeds = [int(seed) for seed in asked.seeds.split(",")]
     results = {}
     for label, name in REWARDS.items():
-        by_seed = [chosen(sweep(asked.folder, seed, name, asked.samples), asked.samples) for seed in seeds]
+        runs = {seed: seeds[i - 1] if label == ANOTHER else seed for i, seed in enumerate(seeds)}
+        by_seed = [
+            chosen(sweep(asked.folder, seed, f"{name}-{runs[seed]}", asked.samples), asked.samples)
+            for seed in seeds
+        ]
         results[label] = {
             measure: {
                 "mean": round(sum(own[measure] for own in by_seed) / len(by_seed), 4),
