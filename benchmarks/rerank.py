@@ -3,9 +3,9 @@
     launch/local.sh python benchmarks/rerank.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--samples=16]
 
 On what benchmarks/reward_runs.py has trained: every seed's MLE run answers the 240 validation prompts of number_paths at
-temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of the same seed's runs: MLE, MLE that
-went on (and of MLE of another seed), IQLearn and online IQLearn. What is finished is not made again. Prints a JSON object: of each the accuracy of what is
-chosen, mean over seeds and each seed's own.
+temperature 1, by `lmirl sweep` with RERANK, and its samples are ranked by the returns of several runs: itself, MLE of another
+seed, the same run of MLE that went on, IQLearn and online IQLearn of its seed. What is finished is not made again. Prints a
+JSON object: for each of these the accuracy of what is chosen, mean over seeds and each seed's own.
 """
 
 import argparse
