@@ -4,6 +4,7 @@ import functools
 import glob
 import importlib.metadata
 import os
+import pathlib
 import platform
 import shutil
 import sys
@@ -140,9 +141,19 @@ def _soft_q(flags: Flags) -> tuple[list, list]:
         model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
         with sharding.use(configuration.macro("MESH")):
             form = tiles.description(shape, (model.emb_dim, model.vocab_size), block_size)
+        _check_data(configuration.macro("DATA", None), configuration.macro("VALIDATION_DATA", None))
     except UserError as error:
         return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]
     return [("soft Q-values", form)], []
+
+
+def _check_data(data: str | None, validation_data: str | None) -> None:
+    """Raises a UserError for a file that training would not find."""
+    from lmirl_jax.data.jsonl import existing_file
+
+    for split, path in {"train": data, "validation": validation_data}.items():
+        if path is not None:
+            existing_file(pathlib.Path(path).expanduser(), split)
 
 
 def _hints() -> list[str]:

@@ -23,7 +23,7 @@ class JsonlSource(seqio.FunctionDataSource):
         super().__init__(dataset_fn=self._dataset, splits=tuple(files))
 
     def content_hash(self, split: str) -> str:
-        with open(_existing(self.files[split], split), "rb") as file:
+        with open(existing_file(self.files[split], split), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             weighted = any(f'"{WEIGHT}"'.encode() in line for line in file)
@@ -31,7 +31,7 @@ class JsonlSource(seqio.FunctionDataSource):
         return f"{digest} weighted" if weighted else digest
 
     def _dataset(self, split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-        file = _existing(self.files[split], split)
+        file = existing_file(self.files[split], split)
         # One pass to judge every line: an error raised inside of TensorFlow's generator would lose its name.
         weighted = [WEIGHT in example for example in read_jsonl(file, numbers=(WEIGHT,))]
         spec = {key: tf.TensorSpec([], tf.string) for key in KEYS}
@@ -124,8 +124,12 @@ def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str,
     return {"exact_match": sum(hits) / max(len(hits), 1)}
 
 
-def _existing(file: pathlib.Path, split: str) -> pathlib.Path:
-    """Checked when it is read: a run's checkpoint is of use also where its data is not."""
+def existing_file(file: pathlib.Path, split: str) -> pathlib.Path:
+    """The file of a split, once it is read: a run's checkpoint is of use also where its data is not.
+
+    Raises:
+        UserError: there is none.
+    """
     if not file.is_file():
         name = "DATA" if split == "train" else "VALIDATION_DATA"
         raise UserError(
