@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: launch/local.sh <command of lmirl> ...         any command: quickstart, train, eval, infer, doctor, --help
+usage: launch/local.sh <command of lmirl> ...         any command: quickstart, train, eval, infer, score, report, --help
        launch/local.sh --processes=2 [--devices=4] train ...
                                                       that many CPU processes, each with so many devices (4)
        launch/local.sh --devices=8 train ...          one CPU process with 8 devices

@@ -12,6 +12,7 @@ import inspect
 import json
 import marshal
 import os
+import pathlib
 import re
 import sys
 import sysconfig
@@ -24,6 +25,7 @@ from lmirl_jax.data.jsonl import JsonlSource
 from lmirl_jax.data.seqio_library import seqio
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_PACKAGES = {"site-packages", "dist-packages"}  # Of another environment that this one sees, too.
 
 
 def split_fingerprint(task: seqio.Task, split: str, format_version: int) -> str:
@@ -145,7 +147,7 @@ def _module_hashes(name: str) -> list[list[str]]:
         current = waiting.pop()
         module = sys.modules.get(current)
         file = getattr(module, "__file__", None)
-        if current in seen or not file or (current != name and file.startswith(_INSTALLED)):
+        if current in seen or not file or (current != name and _is_installed(file)):
             continue
         with open(file, "rb") as source:
             seen[current] = [current, hashlib.file_digest(source, "sha256").hexdigest()]
@@ -156,3 +158,7 @@ def _module_hashes(name: str) -> list[list[str]]:
             if isinstance(other, str):
                 waiting.append(other)
     return sorted(seen.values())
+
+
+def _is_installed(file: str) -> bool:
+    return file.startswith(_INSTALLED) or not _PACKAGES.isdisjoint(pathlib.PurePath(file).parts)

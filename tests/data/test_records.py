@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax import data
+from lmirl_jax.data import fingerprints
 from lmirl_jax.data import records as records_module
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.seqio_library import seqio, tf
@@ -218,3 +220,11 @@ def test_two_processes_at_once(write_jsonl, tmp_path, repository):
     outputs = [process.communicate(timeout=60)[0] for process in both]
     assert outputs[0] == outputs[1] and outputs[0].startswith("300 ")
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_libraries_are_known_by_their_versions_wherever_they_are_installed():
+    """A virtual environment may see another one, and Debian's Python has dist-packages: neither is the task's own code."""
+    assert fingerprints._is_installed("/usr/lib/python3/dist-packages/seqio/dataset_providers.py")
+    assert fingerprints._is_installed("/other env/lib/python3.11/site-packages/seqio/__init__.py")
+    assert fingerprints._is_installed(hashlib.__file__)
+    assert not fingerprints._is_installed(__file__)
