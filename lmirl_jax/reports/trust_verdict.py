@@ -31,7 +31,10 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
     if metric is None:
         paragraphs = [WITHOUT_METRIC, _lengths(runs)]
     else:
-        paragraphs = [*_claims(runs, metric), _differences(runs, metric), NUMBERS.format(metric=metric)]
+        paragraphs = [*_claims(runs, metric), _differences(runs, metric)]
+        rows = [find(run, "return", metric, POOLED) for run in runs]
+        if any(row is not None and row["value"] is not None for row in rows):
+            paragraphs.append(NUMBERS.format(metric=metric))
         paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:

@@ -170,6 +170,7 @@ def test_a_page_of_constant_metrics(scored_answer, tmp_path):
     ]
     _, page = page_of(tmp_path, {"MLE": [own]})
     assert "Nothing can be said" in page and "None: no prompt has such a pair of answers." in page
+    assert "Numbers are Spearman" not in page  # There are none.
 
 
 def test_runs_with_different_prompts_and_metrics(scored_answer, answers, tmp_path):
