@@ -115,8 +115,8 @@ ensure_browser() {
     if [[ -z ${CI:-} ]] || ! command -v apt-get >/dev/null; then return; fi
     say "installing chromium for the tests that open pages"
     {
-        timeout 120 apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive timeout 480 apt-get -qq install -y --no-install-recommends chromium
+        timeout 120 apt-get -qq update &&
+            DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -qq install -y --no-install-recommends chromium
     } </dev/null >/dev/null 2>&1 || say "chromium could not be installed: the tests that open pages are skipped"
 }
 
