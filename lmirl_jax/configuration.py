@@ -51,7 +51,8 @@ def load(
         bindings: statements `NAME = VALUE` in gin's syntax, which see the imports of all files.
         search_paths: more folders for files and includes.
         complete: False where macros may stay unset, as in a part of a configuration.
-        known_only: False where bindings may be of macros that only the rest of the configuration has.
+        known_only: False where bindings may name macros and functions that only the rest of the configuration has; what
+            refers to such a function is then left out.
 
     Raises:
         UserError: one line for whatever the files or bindings get wrong.
@@ -66,7 +67,7 @@ def load(
             with errors.in_file(path, bundled_files()):
                 gin.parse_config_file(path)
         known = _macros() | _used_macros()
-        bound = [_bind(binding) for binding in bindings]
+        bound = [_bind(binding, known_only) for binding in bindings]
         if known_only:
             _check_new_macros(bound, known)
     if complete:
@@ -158,7 +159,7 @@ def _find(name: str, paths: Iterable[str]) -> str:
     raise errors.missing_file(name, bundled_files())
 
 
-def _bind(binding: str) -> str | None:
+def _bind(binding: str, known_only: bool) -> str | None:
     """Parses one statement of the command line; returns the macro that it sets, if it sets one."""
     key = errors.check_binding(binding)
     imports = _imports()
@@ -167,7 +168,7 @@ def _bind(binding: str) -> str | None:
             gin.parse_config("\n".join([*imports, binding]))
         except NameError:
             # Not a name that a file imports; T5X's users also write the end of a registered name.
-            if not _registered(binding):
+            if known_only and not _registered(binding):
                 raise
     return None if "." in key else key
 

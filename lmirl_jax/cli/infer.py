@@ -29,6 +29,7 @@ def infer(
     temperature: float = 1.0,
     output_path: str | None = None,
     reranking: Reranking = Reranking(),
+    vote: Any = None,
 ) -> epath.Path:
     """Answers every prompt, a line each; the file appears under its name when it is complete.
 
@@ -43,6 +44,7 @@ def infer(
         temperature: of sampling; 0 takes the likeliest token each time.
         output_path: of the JSONL file; None for the run's infer/NAME-SPLIT-STEP.jsonl.
         reranking: whether to score the samples, and by which checkpoint.
+        vote: of a scored sample's text, what it votes for in a majority, or None; None for the text itself.
 
     Returns:
         The path of the file.
@@ -50,6 +52,7 @@ def infer(
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
+    _check_vote(vote, reranking)
     generator.check_temperature(temperature)
     if temperature == 0 and generator.num_samples > 1:
         raise UserError(
@@ -68,12 +71,34 @@ def infer(
         found = generator(graph, params, mesh, data, temperature, skip)
         return found if reranker is None else reranker(data, found, skip)
 
-    write_answers(path, settings(checkpoint, data, generator, temperature) | reward, answers, len(data))
+    if reranker is not None and vote is not None:
+        reward |= {"VOTE": _name(vote)}
+    chosen = settings(checkpoint, data, generator, temperature) | reward
+    write_answers(path, chosen, answers, len(data), vote)
     return path
 
 
+def _check_vote(vote: Any, reranking: Reranking) -> None:
+    from lmirl_jax.types import UserError
+
+    if vote is not None and not callable(vote):
+        raise UserError(
+            f"VOTE={vote!r} is no function of a sample's text: name one, such as @number_paths.last_number, or None"
+        )
+    if vote is not None and not reranking.on:
+        raise UserError(f"VOTE={_name(vote)} has no effect without RERANK: add --gin.RERANK=True")
+
+
+def _name(vote: Callable) -> str:
+    return getattr(vote, "__qualname__", repr(vote))
+
+
 def write_answers(
-    path: epath.Path, settings: Mapping[str, Any], answers: Callable[[int], Iterator[Any]], total: int
+    path: epath.Path,
+    settings: Mapping[str, Any],
+    answers: Callable[[int], Iterator[Any]],
+    total: int,
+    vote: Callable[[str], Any] | None = None,
 ) -> None:
     """Writes the answers that there are beyond the first so many, and says how near they are to teacher forcing."""
     from lmirl_jax.training.progress import Progress
@@ -83,7 +108,7 @@ def write_answers(
     def line(answer: Any) -> dict[str, Any]:
         nonlocal gap
         gap = max(gap, answer.log_prob_gap or 0.0)
-        return row(answer)
+        return row(answer, vote)
 
     line_file.write_lines(
         path, settings, answers, line, lambda written: Progress("infer", written, total, unit="prompt")
@@ -105,11 +130,12 @@ def settings(checkpoint: epath.Path, data: Any, generator: Any, temperature: flo
     return chosen | generator.settings()
 
 
-def row(answer: Any) -> dict[str, Any]:
+def row(answer: Any, vote: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """What a line holds: texts, log pi of each sample, and log pi and the entropy of each token; nats, temperature 1.
 
-    Where samples were scored, also their returns and which is the best by each score.
+    Where samples were scored, also their returns, which is the best by each score, and for what most of them vote.
     """
+    from lmirl_jax.evaluation import majority
     from lmirl_jax.evaluation.evaluator import answer_row
 
     def rounded(values: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -120,4 +146,9 @@ def row(answer: Any) -> dict[str, Any]:
         "token_log_probs": rounded(answer.log_probs),
         "token_entropies": rounded(answer.entropies),
     }
-    return answer_row(answer) | tokens | by_token
+    line = answer_row(answer) | tokens | by_token
+    if answer.scores:
+        votes = [text if vote is None else vote(text) for text in answer.texts]
+        winners = {name: majority(votes, own) for name, own in {"votes": None, **answer.scores}.items()}
+        line["majority"] = {name: None if won is None else str(won) for name, won in winners.items()}
+    return line

@@ -21,6 +21,7 @@ from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sen
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
     maj_at_k_per_prompt,
+    majority,
     pass_at_k,
     pass_at_k_per_prompt,
     votes,
@@ -48,6 +49,7 @@ __all__ = [
     "intervals",
     "maj_at_k",
     "maj_at_k_per_prompt",
+    "majority",
     "measure",
     "pareto_hull",
     "pass_at_k",

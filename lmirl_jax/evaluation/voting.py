@@ -175,7 +175,26 @@ def votes(
     }
 
 
+def majority(answers: Sequence[Hashable], scores: Sequence[float] | None = None) -> Hashable:
+    """The answer that most of one prompt's samples give, or whose samples' exp(score) add up to the most.
+
+    Args:
+        answers: of the samples; None for one without, which has no vote.
+        scores: a finite number for each of them, in nats; None for one vote each.
+
+    Returns:
+        The answer; of several that tie the one given first, and None where no sample has one.
+    """
+    return next(iter(_winners(answers, scores)), None)
+
+
 def _majority(given: Sequence[Hashable], target: Hashable, scores: Sequence[float] | None = None) -> float:
+    winners = _winners(given, scores)
+    return sum(_right(answer, target) for answer in winners) / max(len(winners), 1)
+
+
+def _winners(given: Sequence[Hashable], scores: Sequence[float] | None) -> list[Hashable]:
+    """The answers with the most votes, in the order in which they were first given."""
     voters = [i for i, answer in enumerate(given) if answer is not None]
     # From the largest of the voters' scores: one weight at least is 1, however small the likelihoods are.
     largest = max((scores[i] for i in voters), default=0.0) if scores is not None else 0.0
@@ -184,8 +203,7 @@ def _majority(given: Sequence[Hashable], target: Hashable, scores: Sequence[floa
         weights.setdefault(given[i], []).append(1.0 if scores is None else math.exp(scores[i] - largest))
     sums = {answer: math.fsum(own) for answer, own in weights.items()}
     top = max(sums.values(), default=0.0)
-    winners = [answer for answer, own in sums.items() if own >= top * (1 - TIE)]
-    return sum(_right(answer, target) for answer in winners) / max(len(winners), 1)
+    return [answer for answer, own in sums.items() if own >= top * (1 - TIE)]
 
 
 def _right(answer: Hashable, target: Hashable) -> bool:

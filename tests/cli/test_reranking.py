@@ -1,6 +1,7 @@
 """RERANK in `lmirl infer` and in a sweep: what lines and cells then hold, and that they hold nothing of it without."""
 
 import json
+import math
 
 import pytest
 from etils import epath
@@ -10,6 +11,7 @@ from lmirl_jax.cli import sweep
 from lmirl_jax.cli.infer import infer
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep
+from lmirl_jax.tasks import number_paths
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
 
@@ -47,11 +49,32 @@ def test_lines_have_scores_where_they_are_asked_for_and_are_else_as_ever(runs, t
     scored = [json.loads(line) for line in answer(run, tmp_path / "a.jsonl", "RERANK = True", reward)]
     assert len(scored) == len(plain) == 12
     for line, without in zip(scored, plain, strict=True):
-        assert set(line) - set(without) == {"returns", "normalised_returns", "best"}
+        assert set(line) - set(without) == {"returns", "normalised_returns", "best", "majority"}
         assert {name: line[name] for name in without} == without
         assert set(line["best"]) == SCORES and len(line["returns"]) == 3
         assert line["best"]["log_likelihood"] == max(range(3), key=lambda i: line["log_probs"][i])
         assert line["best"]["return"] == max(range(3), key=lambda i: line["returns"][i])
+        assert set(line["majority"]) == {"votes", *SCORES} and set(line["majority"].values()) <= set(
+            line["samples"]
+        )
+
+
+def test_samples_vote_for_what_is_read_off_them(runs, tmp_path):
+    run = runs[0]
+    given = ["RERANK = True", "VOTE = @number_paths.last_number"]
+    for line in map(json.loads, answer(run, tmp_path / "a.jsonl", *given)):
+        numbers = [number_paths.last_number(text) for text in line["samples"]]
+        assert set(line["majority"].values()) <= {*numbers, None}
+        by_return: dict = {}
+        for number, score in zip(numbers, line["returns"], strict=True):
+            if number is not None:
+                by_return[number] = by_return.get(number, 0.0) + math.exp(score - max(line["returns"]))
+        if by_return:
+            assert line["majority"]["return"] == max(by_return, key=by_return.__getitem__)
+    with pytest.raises(UserError, match="VOTE=last_number has no effect without RERANK"):
+        answer(run, tmp_path / "b.jsonl", given[1])
+    with pytest.raises(UserError, match="VOTE=3 is no function of a sample's text"):
+        answer(run, tmp_path / "b.jsonl", given[0], "VOTE = 3")
 
 
 def test_killed_it_goes_on_with_what_it_has_if_it_is_scored_alike(runs, tmp_path):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from lmirl_jax import evaluation
 from lmirl_jax.evaluation import (
     maj_at_k,
     maj_at_k_per_prompt,
@@ -138,3 +139,12 @@ def test_votes_that_do_not_fit(answers, targets, k, message):
     with pytest.raises(UserError, match=message) as error:
         maj_at_k(answers, targets, k)
     assert "\n" not in str(error.value)
+
+
+def test_the_answer_with_the_most_votes():
+    assert evaluation.majority(["3", "4", None, "4"]) == "4"
+    assert evaluation.majority(["4", "3"]) == "4"  # A tie: the first.
+    assert evaluation.majority([None, None]) is None
+    # Two votes of exp(0) against one of exp(1) = 2.72.
+    assert evaluation.majority(["3", "4", "4"], [1.0, 0.0, 0.0]) == "3"
+    assert evaluation.majority(["3", "4", "4"], [1.0, 0.5, 0.5]) == "4"  # 2.72 against 3.30.
