@@ -35,7 +35,13 @@ RECIPES = {
     "gail": (["runs/gail"], {}),
     "gad": (["runs/gad"], {}),
     "grpo": (["runs/grpo"], {}),
+    "rl_from_reward": (["runs/rl_from_reward"], {}),
+    "rewarding": (
+        ["runs/quickstart", "objectives/iqlearn"],
+        {},
+    ),  # What rewards it; the quickstart's, from scratch.
 }
+ANSWERING = ("online_iqlearn", "gail", "gad", "grpo", "rl_from_reward")
 EVALUATED = ("accuracy", "valid", "distinct_valid", "entropy", "answer_tokens", "self_bleu", "pass_at_4")
 LAST = 50
 
@@ -86,7 +92,7 @@ def read(lines: list[dict]) -> dict:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--recipes", default=",".join(name for name in RECIPES if name != "rewarding"))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--start_steps", type=int, default=1000)
     parser.add_argument("--updates", type=int, default=300)
@@ -98,15 +104,21 @@ def main() -> None:
     asked.folder.mkdir(parents=True, exist_ok=True)
     start = asked.folder / "start"
     runs = {"start": train(start, "mle", {"TRAIN_STEPS": asked.start_steps})}
+    rewarding = asked.folder / "rewarding"
+    if "rl_from_reward" in asked.recipes.split(","):
+        runs["rewarding"] = train(rewarding, "rewarding", {"TRAIN_STEPS": asked.start_steps})
     for seed in map(int, asked.seeds.split(",")):
         for recipe in asked.recipes.split(","):
             settings = {"TRAIN_STEPS": asked.updates, "RANDOM_SEED": seed}
-            if recipe in ("online_iqlearn", "gail", "gad", "grpo"):
+            named = {"INITIAL_CHECKPOINT_PATH": "start"}
+            if recipe in ANSWERING:
                 settings["PROMPT_SEED"] = 1000 + seed
-            settings["INITIAL_CHECKPOINT_PATH"] = str(start)
+            if recipe == "rl_from_reward":
+                named["REWARD_CHECKPOINT_PATH"] = "rewarding"
+            settings |= {macro: str(asked.folder / run) for macro, run in named.items()}
             name = f"{recipe}-{seed}"
             runs[name] = train(asked.folder / name, recipe, settings)
-            runs[name]["settings"]["INITIAL_CHECKPOINT_PATH"] = "the run called start"
+            runs[name]["settings"] |= {macro: f"the run called {run}" for macro, run in named.items()}
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
