@@ -89,6 +89,22 @@ def _check_vote(vote: Any, reranking: Reranking) -> None:
         raise UserError(f"VOTE={_name(vote)} has no effect without RERANK: add --gin.RERANK=True")
 
 
+def _vote_of(text: str, vote: Callable[[str], Any] | None) -> Any:
+    from lmirl_jax.types import UserError
+
+    if vote is None:
+        return text
+    try:
+        found = vote(text)
+        hash(found)
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(
+            f"VOTE={_name(vote)} raised {what} for the sample {text!r}: give a string or a number for every text, or None"
+        ) from error
+    return found
+
+
 def _name(vote: Callable) -> str:
     return getattr(vote, "__qualname__", repr(vote))
 
@@ -148,7 +164,7 @@ def row(answer: Any, vote: Callable[[str], Any] | None = None) -> dict[str, Any]
     }
     line = answer_row(answer) | tokens | by_token
     if answer.scores:
-        votes = [text if vote is None else vote(text) for text in answer.texts]
+        votes = [_vote_of(text, vote) for text in answer.texts]
         winners = {name: majority(votes, own) for name, own in {"votes": None, **answer.scores}.items()}
         line["majority"] = {name: None if won is None else str(won) for name, won in winners.items()}
     return line

@@ -8,7 +8,7 @@ from etils import epath
 
 from lmirl_jax import configuration
 from lmirl_jax.cli import sweep
-from lmirl_jax.cli.infer import infer
+from lmirl_jax.cli.infer import _vote_of, infer
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep
 from lmirl_jax.tasks import number_paths
@@ -71,6 +71,12 @@ def test_samples_vote_for_what_is_read_off_them(runs, tmp_path):
                 by_return[number] = by_return.get(number, 0.0) + math.exp(score - max(line["returns"]))
         if by_return:
             assert line["majority"]["return"] == max(by_return, key=by_return.__getitem__)
+    for vote, line in (
+        (int, "VOTE=int raised ValueError: invalid literal"),
+        (list, "VOTE=list raised TypeError"),
+    ):
+        with pytest.raises(UserError, match=line):
+            _vote_of("no number", vote)
     with pytest.raises(UserError, match="VOTE=last_number has no effect without RERANK"):
         answer(run, tmp_path / "b.jsonl", given[1])
     with pytest.raises(UserError, match="VOTE=3 is no function of a sample's text"):
