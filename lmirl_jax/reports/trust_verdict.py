@@ -10,6 +10,11 @@ NUMBERS = (
     "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt; in brackets "
     "their 95% intervals. One that holds 0 shows nothing."
 )
+DIFFERENT_ANSWERS = "Not all of this is the reward's doing: the runs scored different answers."
+SAME_ANSWERS = (
+    "All scored the same answers; a run that wrote them is at a disadvantage, for what it got wrong is what it held to be "
+    "likely."
+)
 SAME_ORDER = (
     "Within one prompt the return of {runs} ranks complete answers just as log-likelihood does: it is their log-likelihood plus "
     "the prompt's value `v_0` (gamma 1, no correction). What such a reward adds to log-likelihood shows between prompts and "
@@ -137,8 +142,7 @@ def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
             others |= not rows[0]["same_answers"]
     if not parts:
         return ""
-    own = " Not all of this is the reward's doing: the runs scored different answers." if others else ""
-    return f"Higher than {runs[0]['run']} by: {'; '.join(parts)}.{own}"
+    return f"Higher than {runs[0]['run']} by: {'; '.join(parts)}. {DIFFERENT_ANSWERS if others else SAME_ANSWERS}"
 
 
 def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:

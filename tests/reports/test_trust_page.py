@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -110,6 +111,11 @@ def test_the_verdict_says_what_the_intervals_say(answers):
         in text
     )
     assert "Higher than good by: bad −" in text and "from log-likelihood and" in text
+    assert "All scored the same answers; a run that wrote them is at a disadvantage" in text
+    others = trust_findings(
+        {"good": [answers()], "bad": [[dataclasses.replace(a, targets="x") for a in answers()]]}
+    )
+    assert "the runs scored different answers" in " ".join(trust_verdict(others))
 
 
 def test_a_reward_that_measures_length_alone_is_found_out(scored_answer):
