@@ -4,10 +4,11 @@
 
 Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn and, for as many
 updates, MLE; each by `lmirl train` with the defaults of its gin file. Then `lmirl report` with
-gin/runs/quickstart_report.gin, twice: each run rewards its own answers, and all reward those of the first MLE run. What is
-finished is not made again. Prints a JSON object: of each report the correlations with their intervals and p-values, what they
-are made of, each seed's own values, and the corruption tests; of the second also how the runs differ without the first seed,
-whose MLE run rewards what it said itself; and how often a place would be found by log pi in the reward's stead.
+gin/runs/quickstart_report.gin: each run rewards its own answers; and for every seed, all runs reward those of the seed's MLE
+run. What is finished is not made again. Prints a JSON object: of own answers the correlations with their intervals and
+p-values, what they are made of, each seed's own values, the corruption tests, and how often a place would be found by log pi
+in the reward's stead; of each MLE run's answers each seed's own values, and how the runs of the other seeds differ, none of
+which rewards what it wrote itself.
 """
 
 import argparse
@@ -34,7 +35,7 @@ FILES = {
     "online_iqlearn": ["runs/online_iqlearn"],
     "mle_on": ["runs/quickstart", "objectives/mle"],
 }
-REPORTS = {"own answers": None, "answers of the first MLE run": "MLE"}
+WRITER = "MLE"
 METRICS = ("accuracy", "valid")
 CONTROLS = ("normalised return", "log-likelihood", "v_0", "tokens")
 
@@ -62,27 +63,44 @@ def train(folder: Path, recipe: str, seed: int, steps: dict[str, int]) -> None:
         run("train", FILES[recipe], settings, folder / f"{own.name}.log")
 
 
-def report(folder: Path, seeds: list[int], answers_of: str | None) -> dict:
-    """Makes the report, unless it is there, and reads it."""
-    made = folder / f"report-{answers_of or 'own'}-{len(seeds)}-{len(LABELS)}"
-    runs = {label: [str(folder / f"{name}-{seed}") for seed in seeds] for label, name in LABELS.items()}
-    if not (made / "report.json").exists():
-        settings = {"OUTPUT_DIR": str(made), "RUNS": runs, "ANSWERS_OF": answers_of}
-        run("report", ["runs/quickstart_report"], settings, folder / f"{made.name}.log")
-    findings = json.loads((made / "report.json").read_text(encoding="utf-8"))
-    scored = {label: scored_files(made, label) for label in LABELS}
-    found = {}
-    for own in findings["runs"]:
-        answers, damaged = scored[own["run"]]
-        found[own["run"]] = read(own) | {"each_seed": each_seed(answers)}
-        if answers_of is None:  # Damages are of the targets, whosever answers are scored.
-            found[own["run"]]["corruptions"] = own["corruptions"]
-            found[own["run"]]["located_by_log_prob"] = located_by_log_prob(damaged)
-    if answers_of is not None:
-        others = {label: answers[1:] for label, (answers, _) in scored.items()}
-        for own in trust_findings(others)["runs"]:
-            found[own["run"]]["differences_without_first_seed"] = read(own)["differences"]
+def own_answers(folder: Path, seeds: list[int]) -> dict:
+    """What comes of it when each run rewards its own answers."""
+    made, found = report(folder, seeds, None), {}
+    for own in json.loads((made / "report.json").read_text(encoding="utf-8"))["runs"]:
+        answers, damaged = scored_files(made, own["run"])
+        found[own["run"]] = read(own) | {
+            "each_seed": each_seed(answers),
+            "corruptions": own["corruptions"],
+            "located_by_log_prob": located_by_log_prob(damaged),
+        }
     return found
+
+
+def answers_of(folder: Path, writer: int, seeds: list[int]) -> dict:
+    """What comes of it when all runs reward the answers of one seed's MLE run."""
+    order = [writer, *(seed for seed in seeds if seed != writer)]
+    made = report(folder, order, writer)
+    answers = {label: scored_files(made, label)[0] for label in LABELS}
+    others = trust_findings({label: own[1:] for label, own in answers.items()})["runs"]
+    return {
+        own["run"]: {
+            "seeds": order,
+            "each_seed": each_seed(answers[own["run"]]),
+            "differences_without_the_writers_seed": read(own)["differences"],
+        }
+        for own in others
+    }
+
+
+def report(folder: Path, seeds: list[int], writer: int | None) -> Path:
+    """Makes the report, unless it is there; the answers are those of a label's first seed."""
+    whose = "own" if writer is None else f"{WRITER}_{writer}"
+    made = folder / f"report-{whose}-{len(seeds)}-{len(LABELS)}"
+    if not (made / "report.json").exists():
+        runs = {label: [str(folder / f"{name}-{seed}") for seed in seeds] for label, name in LABELS.items()}
+        settings = {"OUTPUT_DIR": str(made), "RUNS": runs, "ANSWERS_OF": None if writer is None else WRITER}
+        run("report", ["runs/quickstart_report"], settings, folder / f"{made.name}.log")
+    return made
 
 
 def read(findings: dict) -> dict:
@@ -173,7 +191,9 @@ def main() -> None:
     for seed in seeds:
         for recipe in FILES:
             train(asked.folder, recipe, seed, steps)
-    reports = {name: report(asked.folder, seeds, whose) for name, whose in REPORTS.items()}
+    reports = {"own answers": own_answers(asked.folder, seeds)}
+    for seed in seeds:
+        reports[f"answers of {WRITER}, seed {seed}"] = answers_of(asked.folder, seed, seeds)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
