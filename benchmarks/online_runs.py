@@ -23,6 +23,7 @@ import jax
 
 SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}  # The policy gradients' own.
 RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}  # Of lambda, as online.
+RL = ["runs/rl_from_reward"]
 RECIPES = {
     "mle": (["runs/quickstart", "objectives/mle"], {}),
     "mle_slowly": (["runs/quickstart", "objectives/mle"], SLOWLY),
@@ -35,21 +36,35 @@ RECIPES = {
     "gail": (["runs/gail"], {}),
     "gad": (["runs/gad"], {}),
     "grpo": (["runs/grpo"], {}),
-    "rl_from_reward": (["runs/rl_from_reward"], {}),
-    "rewarding": (
-        ["runs/quickstart", "objectives/iqlearn"],
-        {},
-    ),  # What rewards it; the quickstart's, from scratch.
+    "rl_from_reward": (RL, {}),
+    "rl_gae": (RL, {"ADVANTAGES": "@objectives.gae"}),
+    "rl_little_kl": (RL, {"KL_WEIGHT": 1e-2}),
+    "rl_no_kl": (RL, {"KL_WEIGHT": 0.0, "TRAIN_STEPS": 1000}),  # How it ends.
+    "rl_from_online": (RL, {}),
+    "rl_from_mle": (RL, {}),
+    "rl_from_start": (RL, {}),
 }
-ANSWERING = ("online_iqlearn", "gail", "gad", "grpo", "rl_from_reward")
+REWARDING = {  # What rewards these; once, whatever the seed: the quickstart's runs, and online IQLearn from the start.
+    "rewarding": (["runs/quickstart", "objectives/iqlearn"], {}),
+    "rewarding_mle": (["runs/quickstart", "objectives/mle"], {"RANDOM_SEED": 1}),
+    "rewarding_online": (["runs/online_iqlearn"], {}),
+}
+REWARDED_BY = {name: "rewarding" for name, (files, _) in RECIPES.items() if files == RL}
+REWARDED_BY |= {
+    "rl_from_online": "rewarding_online",
+    "rl_from_mle": "rewarding_mle",
+    "rl_from_start": "start",
+}
+ANSWERING = ("online_iqlearn", "gail", "gad", "grpo", *REWARDED_BY)
 EVALUATED = ("accuracy", "valid", "distinct_valid", "entropy", "answer_tokens", "self_bleu", "pass_at_4")
 LAST = 50
 
 
 def train(folder: Path, recipe: str, settings: dict) -> dict:
     """Runs the recipe, unless it is finished, and reads what it wrote."""
-    files, own = RECIPES[recipe]
-    settings = {**own, **settings, "EVAL_PERIOD": settings["TRAIN_STEPS"], "EVALUATOR_NUM_EXAMPLES": None}
+    files, own = (RECIPES | REWARDING)[recipe]
+    settings = settings | own
+    settings |= {"EVAL_PERIOD": settings["TRAIN_STEPS"], "EVALUATOR_NUM_EXAMPLES": None}
     given = [f"--gin_file=gin/{name}.gin" for name in files]
     for name, value in ({"MODEL_DIR": str(folder)} | settings).items():
         given.append(f"--gin.{name}={value if str(value).startswith('@') else repr(value)}")
@@ -92,7 +107,7 @@ def read(lines: list[dict]) -> dict:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--recipes", default=",".join(name for name in RECIPES if name != "rewarding"))
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--start_steps", type=int, default=1000)
     parser.add_argument("--updates", type=int, default=300)
@@ -102,23 +117,30 @@ def options() -> argparse.Namespace:
 def main() -> None:
     asked = options()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    start = asked.folder / "start"
-    runs = {"start": train(start, "mle", {"TRAIN_STEPS": asked.start_steps})}
-    rewarding = asked.folder / "rewarding"
-    if "rl_from_reward" in asked.recipes.split(","):
-        runs["rewarding"] = train(rewarding, "rewarding", {"TRAIN_STEPS": asked.start_steps})
+    recipes = asked.recipes.split(",")
+    runs = {}
+
+    def made(name: str, recipe: str, settings: dict, **named: str) -> None:
+        """Trains the run called `name`, with macros that name others."""
+        paths = {macro: str(asked.folder / run) for macro, run in named.items()}
+        runs[name] = train(asked.folder / name, recipe, settings | paths)
+        runs[name]["settings"] |= {macro: f"the run called {run}" for macro, run in named.items()}
+
+    from_start = {"INITIAL_CHECKPOINT_PATH": "start"}
+    made("start", "mle", {"TRAIN_STEPS": asked.start_steps})
+    for rewarding in sorted({REWARDED_BY.get(recipe, "start") for recipe in recipes} - {"start"}):
+        online = rewarding == "rewarding_online"
+        steps = asked.updates if online else asked.start_steps
+        made(rewarding, rewarding, {"TRAIN_STEPS": steps}, **(from_start if online else {}))
     for seed in map(int, asked.seeds.split(",")):
-        for recipe in asked.recipes.split(","):
+        for recipe in recipes:
             settings = {"TRAIN_STEPS": asked.updates, "RANDOM_SEED": seed}
-            named = {"INITIAL_CHECKPOINT_PATH": "start"}
+            named = dict(from_start)
             if recipe in ANSWERING:
                 settings["PROMPT_SEED"] = 1000 + seed
-            if recipe == "rl_from_reward":
-                named["REWARD_CHECKPOINT_PATH"] = "rewarding"
-            settings |= {macro: str(asked.folder / run) for macro, run in named.items()}
-            name = f"{recipe}-{seed}"
-            runs[name] = train(asked.folder / name, recipe, settings)
-            runs[name]["settings"] |= {macro: f"the run called {run}" for macro, run in named.items()}
+            if recipe in REWARDED_BY:
+                named["REWARD_CHECKPOINT_PATH"] = REWARDED_BY[recipe]
+            made(f"{recipe}-{seed}", recipe, settings, **named)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
