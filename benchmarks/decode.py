@@ -15,16 +15,14 @@ import functools
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from provenance import provenance
 
 from lmirl_jax import decoding
 from lmirl_jax.models import T5Config
@@ -158,13 +156,7 @@ def main() -> None:
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         options.forms = ",".join(form for form in options.forms.split(",") if form != "transformers")
-    head = {
-        "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
-    }
+    head = provenance(options)
     if "transformers" in options.forms:
         head |= {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     results = [measure(int(batch), options) for batch in options.batches.split(",")]

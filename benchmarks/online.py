@@ -13,14 +13,12 @@ Memory is the compiler's: what a compiled update takes in and gives back, and wh
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 
 import jax
 import numpy as np
+from provenance import provenance
 from train_step import fixed_batch
 
 from lmirl_jax import configuration, objectives, online, sharding, training
@@ -156,14 +154,7 @@ def main() -> None:
     batch = fixed_batch(options.batch, options.inputs, options.targets)
     if not options.memory_only:
         batch = sharding.to_global(mesh, batch, options.batch)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    result = {
-        "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
-        "commit": commit.stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
-    }
+    result = provenance(options, jax.devices()[0])
     made = learners(options)
     if options.memory_only:
         result["memory_mb"] = {name: memory(learner, setting, batch) for name, learner in made.items()}

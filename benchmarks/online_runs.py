@@ -11,15 +11,13 @@ answer and 4 sampled ones), the gauges of its own answers as means over the last
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import jax
+from provenance import provenance
 
 SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}  # The policy gradients' own.
 RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}  # Of lambda, as online.
@@ -141,13 +139,7 @@ def main() -> None:
             if recipe in REWARDED_BY:
                 named["REWARD_CHECKPOINT_PATH"] = REWARDED_BY[recipe]
             made(f"{recipe}-{seed}", recipe, settings, **named)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}"
-    command = f"--recipes={asked.recipes} --seeds={asked.seeds} --start_steps={asked.start_steps} --updates={asked.updates}"
-    result = {"command": command, "commit": commit.stdout.strip(), "machine": machine, "runs": runs}
-    print(json.dumps(result, indent=1))
+    print(json.dumps(provenance(asked) | {"runs": runs}, indent=1))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import platform
-import subprocess
 import sys
 from typing import Any
 
@@ -28,6 +25,7 @@ import numpy as np
 import optax
 import scipy.special
 import scipy.stats
+from provenance import provenance
 
 from lmirl_jax import objectives, soft_q
 
@@ -236,9 +234,6 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, help="a JSON file; without it the result is printed")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     results = []
     for chain, training in variations():
         settings = Training(**{"alpha": 0.1} | training)
@@ -248,10 +243,7 @@ def main() -> None:
         }
         results.append({"changed": chain | training} | found)
         print(chain | training, *(row["online_less_offline"] for row in found.values()), file=sys.stderr)
-    head = {
-        "command": f"--seeds={options.seeds}",
-        "commit": commit.stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
+    head = provenance(options) | {
         "training": dataclasses.asdict(Training(alpha=0.1)),
     }
     text = json.dumps(head | {"results": results}, indent=2) + "\n"

@@ -11,13 +11,11 @@ JSON object: for each of these the accuracy of what is chosen, mean over seeds a
 import argparse
 import csv
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
+from provenance import provenance
 
 ANOTHER = "MLE of another seed"  # A second model's opinion alone.
 REWARDS = {
@@ -85,14 +83,7 @@ def main() -> None:
             }
             for measure in by_seed[0]
         }
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    head = {
-        "command": f"--seeds={asked.seeds} --samples={asked.samples}",
-        "commit": commit.stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
-    }
+    head = provenance(asked)
     print(json.dumps(head | {"samples ranked by": results}, indent=1))
 
 

@@ -14,15 +14,13 @@ which rewards what it wrote itself.
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import jax
+from provenance import provenance
 
 from lmirl_jax.rewards import CORRUPTIONS, corrupt, effects_of_corruptions, read_scored
 from lmirl_jax.rewards.trust_findings import trust_findings
@@ -194,14 +192,7 @@ def main() -> None:
     reports = {"own answers": own_answers(asked.folder, seeds)}
     for seed in seeds:
         reports[f"answers of {WRITER}, seed {seed}"] = answers_of(asked.folder, seed, seeds)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    head = {
-        "command": f"--seeds={asked.seeds} --steps={asked.steps} --updates={asked.updates}",
-        "commit": commit.stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
-    }
+    head = provenance(asked)
     print(json.dumps(head | rounded(reports), indent=1))
 
 

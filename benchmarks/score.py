@@ -15,7 +15,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import jax
 import numpy as np
 from etils import epath
 from flax import nnx
+from provenance import provenance
 
 from lmirl_jax import data, rewards, runs, sharding
 from lmirl_jax.models import T5Config
@@ -184,13 +184,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    head = {
-        "command": " ".join(f"--{name}={value}" for name, value in vars(asked).items() if name != "folder"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
-    }
+    head = provenance(asked)
     print(json.dumps(head | {part: PARTS[part](asked) for part in asked.parts.split(",")}, indent=1))
 
 

@@ -17,10 +17,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 
 import jax
@@ -28,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from provenance import provenance
 
 from lmirl_jax import objectives, sharding, soft_q, tiles
 
@@ -216,15 +214,7 @@ def main() -> None:
         options.forms = ",".join(form for form in options.forms.split(",") if form != "torch")
     shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",")]
     one = compile_only if options.compile_for else measure
-    head = {
-        "command": " ".join(
-            f"--{name}={value}" for name, value in vars(options).items() if value is not None
-        ),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, JAX {jax.__version__}",
-    }
+    head = provenance(options)
     if "torch" in options.forms and not options.compile_for:
         head["torch"] = importlib.metadata.version("torch")
     print(json.dumps(head | {"results": [one(shape, options) for shape in shapes]}, indent=2))

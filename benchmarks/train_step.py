@@ -11,15 +11,13 @@ drop MLE's forward pass.
 import argparse
 import functools
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from provenance import provenance
 
 from lmirl_jax import configuration, objectives, sharding, training
 from lmirl_jax.training.state import build, init_state, state_shardings
@@ -100,13 +98,7 @@ def main() -> None:
         pairs = zip(times[f"iqlearn, block size {size}"], times[f"mle, block size {size}"], strict=True)
         return round(statistics.median(a / b for a, b in pairs), 4)
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    result = {
-        "command": " ".join(f"--{name}={value}" for name, value in vars(options).items()),
-        "commit": commit.stdout.strip(),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}",
+    result = provenance(options, jax.devices()[0]) | {
         "median_seconds": {name: round(statistics.median(values), 4) for name, values in times.items()},
         "best_seconds": {name: round(min(values), 4) for name, values in times.items()},
         "iqlearn_over_mle": {str(size): ratio(size) for size in block_sizes},

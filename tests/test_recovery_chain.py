@@ -16,7 +16,9 @@ def bench(repository):
         "recovery_chain", repository / "benchmarks/recovery_chain.py"
     )
     module = sys.modules["recovery_chain"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(repository / "benchmarks"))  # As for a script that is run.
+        spec.loader.exec_module(module)
     yield module
     del sys.modules["recovery_chain"]
 
