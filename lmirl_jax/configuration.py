@@ -6,6 +6,7 @@ configures and binds it: plain calls from Python stay plain. What a user can get
 
 import contextlib
 import copy
+import functools
 import os
 import pathlib
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import gin
 
 from lmirl_jax import configuration_errors as errors
+from lmirl_jax import configuration_values as values
 from lmirl_jax import files
 from lmirl_jax.types import UserError
 
@@ -66,12 +68,14 @@ def load(
             path = _find(os.path.expanduser(name), paths)
             with errors.in_file(path, bundled_files()):
                 gin.parse_config_file(path)
+        before = values.bindings()
         known = _macros() | _used_macros()
         bound = [_bind(binding, known_only) for binding in bindings]
         if known_only:
             _check_new_macros(bound, known)
     if complete:
         _check_unset(_unset())
+        values.check(before)
         gin.finalize()
 
 
@@ -81,13 +85,21 @@ def require(*names: str) -> None:
     _check_unset([name for name in names if name in unset or name not in _macros()])
 
 
-def macro(name: str, default: Any = _MISSING) -> Any:
-    """The value of a macro, references resolved; `default` where it has none."""
+def macro(name: str, default: Any = _MISSING, hint: Any = Any) -> Any:
+    """The value of a macro, references resolved; `default` where it has none.
+
+    Raises:
+        UserError: no value and no default, or a value that is not what `hint`, an annotation, says.
+    """
     if name not in _macros() or name in _unset():
         if default is _MISSING:
             require(name)
         return default
-    return copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))  # A copy resolves gin's references.
+    with values.explained():
+        # A copy resolves gin's references.
+        value = copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))
+    values.check_macro(name, value, hint)
+    return value
 
 
 def make_absolute(names: Iterable[str]) -> None:
@@ -98,10 +110,10 @@ def make_absolute(names: Iterable[str]) -> None:
             set_macros({name: str(files.absolute(value))})
 
 
-def set_macros(values: Mapping[str, Any]) -> None:
+def set_macros(replacements: Mapping[str, Any]) -> None:
     """Gives macros other values."""
     with gin.unlock_config():
-        for name, value in values.items():
+        for name, value in replacements.items():
             gin.bind_parameter(f"{name}/gin.macro.value", value)
 
 
@@ -111,9 +123,16 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     One that no gin file names has nothing bound, and is returned as it is.
     """
     try:
-        return gin.get_configurable(function)
+        configurable = gin.get_configurable(function)
     except (KeyError, ValueError):
         return function
+
+    @functools.wraps(configurable)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with values.explained():
+            return configurable(*args, **kwargs)
+
+    return call
 
 
 def resolved() -> str:

@@ -11,8 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration, sharding
+from lmirl_jax.arguments import Path, checked
 from lmirl_jax.training import checkpoints
-from lmirl_jax.types import UserError
+from lmirl_jax.types import Task, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Run:
         return str(self.checkpoint)
 
 
-def load(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run:
+@checked
+def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Run:
     """Loads a run's checkpoint with the model, the vocabulary and the lengths of its own config.gin.
 
     Args:
@@ -55,8 +57,6 @@ def load(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run:
     Raises:
         UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise UserError(f"{path!r} is no path: name a run's MODEL_DIR, or one of its checkpoints/STEP")
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
     # Before the configuration imports tasks, as theirs would greet.
     importlib.import_module("lmirl_jax.data.seqio_library")
@@ -72,7 +72,10 @@ def load(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run:
     return Run(checkpoint, graph, params, mesh, own, lengths, discount)
 
 
-def load_if_any(path: Any, mesh: Mesh | None = None, task: Any = None) -> Run | None:
+@checked
+def load_if_any(
+    path: Path | os.PathLike[str] | None, mesh: Mesh | None = None, task: Task | None = None
+) -> Run | None:
     """As `load`; None without a path."""
     return None if path is None else load(path, mesh, task)
 

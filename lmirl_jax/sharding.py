@@ -7,13 +7,14 @@ and vocabulary. Models name the logical axes of their parameters; the rules belo
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lmirl_jax.arguments import Words, checked
 from lmirl_jax.types import Batch, UserError
 
 BATCH_AXES = ("data", "fsdp")
@@ -31,7 +32,17 @@ LOGICAL_AXIS_RULES: Mapping[str, Any] = {
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+AxisSize = Annotated[
+    int,
+    Words(
+        "a whole number of 1 or more, or -1 for the devices that are left",
+        lambda size: size == -1 or size >= 1,
+    ),
+]
+
+
+@checked
+def make_mesh(data: AxisSize = -1, fsdp: AxisSize = 1, tensor: AxisSize = 1) -> Mesh:
     """A mesh over every device of every process.
 
     Args:
@@ -51,9 +62,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     asked = " x ".join(f"{name}={size}" for name, size in sizes.items())
     unknown = [name for name, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
-    if len(unknown) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+    if len(unknown) > 1:
         raise UserError(
-            f"mesh {asked}: each axis is a positive number, and at most one is -1 (all that is left)"
+            f"mesh {asked}: at most one axis is -1, the devices that are left; give the others a number"
         )
     if unknown:
         sizes[unknown[0]] = devices // known

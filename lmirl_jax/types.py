@@ -150,6 +150,19 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Task(Protocol):
+    """What demonstrations are of, as `data.Task` is: a name, and how tokens of its vocabularies become text."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    def decode(self, tokens: Any) -> str: ...
+
+
+@runtime_checkable
 class BatchIterator(Protocol):
     """Batches of this process's rows, and a position that a checkpoint can hold (JSON; the same on every process)."""
 

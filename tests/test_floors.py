@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "lmirl_jax"
 TASKS = PACKAGE.parent / "tasks"
 FLOORS = {
     "types": 0,
+    "arguments": 1,
     "files": 1,
     "soft_q": 1,
     "objectives": 2,
@@ -34,6 +35,7 @@ ROOMS = {
     "soft_q_blocked": "soft_q",
     "tiles": "soft_q",
     "configuration_errors": "configuration",
+    "configuration_values": "configuration",
     "__main__": "cli",
     "__init__": "types",
 }

@@ -4,13 +4,26 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from lmirl_jax import configuration, files
+from lmirl_jax.arguments import GivenByCaller, NonNegative, Path, Words, checked
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.generation import Generator
+from lmirl_jax.types import ModelConfig
+
+Temperatures = Annotated[
+    Sequence[NonNegative],
+    Words(
+        "a list of one or more different numbers of 0 or more",
+        lambda values: 0 < len(values) == len(set(values)),
+    ),
+]
 
 
 def main(flags: Flags) -> int:
@@ -19,15 +32,16 @@ def main(flags: Flags) -> int:
     return 0
 
 
+@checked
 def evaluate(
-    checkpoint: epath.Path,
+    checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,
-    model: Any,
-    mesh: Any,
-    data: Any,
-    generator: Any,
-    temperatures: Sequence[float],
-    output_dir: str | None = None,
+    model: ModelConfig,
+    mesh: Mesh,
+    data: Measured | None,
+    generator: Generator,
+    temperatures: Temperatures,
+    output_dir: Path | None = None,
 ) -> str:
     """Answers every prompt at every temperature, and measures the answers.
 
@@ -54,8 +68,6 @@ def evaluate(
         raise UserError(
             "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
         )
-    if not temperatures:
-        raise UserError("TEMPERATURES is empty: name one or more, such as --gin.TEMPERATURES='[0.5, 1.0]'")
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     folder = checkpoints.prepare_directory(
         output_dir or str(checkpoint.parent.parent / "eval"), "EVAL_OUTPUT_DIR"

@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from lmirl_jax import configuration
+from lmirl_jax.arguments import GivenByCaller, Is, NonNegative, Path, checked
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.reranking import Reranking
+from lmirl_jax.evaluation.generation import Generator, Prompts
+from lmirl_jax.types import ModelConfig
 
 
 def main(flags: Flags) -> int:
@@ -19,17 +23,18 @@ def main(flags: Flags) -> int:
     return 0
 
 
+@checked
 def infer(
-    checkpoint: epath.Path,
+    checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,
-    model: Any,
-    mesh: Any,
-    data: Any,
-    generator: Any,
-    temperature: float = 1.0,
-    output_path: str | None = None,
+    model: ModelConfig,
+    mesh: Mesh,
+    data: Annotated[Any, Is(Prompts)],
+    generator: Generator,
+    temperature: NonNegative = 1.0,
+    output_path: Path | None = None,
     reranking: Reranking = Reranking(),
-    vote: Any = None,
+    vote: Callable[[str], Any] | None = None,
 ) -> epath.Path:
     """Answers every prompt, a line each; the file appears under its name when it is complete.
 
@@ -81,10 +86,6 @@ def infer(
 def _check_vote(vote: Any, reranking: Reranking) -> None:
     from lmirl_jax.types import UserError
 
-    if vote is not None and not callable(vote):
-        raise UserError(
-            f"VOTE={vote!r} is no function of a sample's text: name one, such as @number_paths.last_number, or None"
-        )
     if vote is not None and not reranking.on:
         raise UserError(f"VOTE={_name(vote)} has no effect without RERANK: add --gin.RERANK=True")
 

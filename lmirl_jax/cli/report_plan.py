@@ -4,35 +4,40 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from lmirl_jax import files
+from lmirl_jax.arguments import (
+    Corruption,
+    GivenByCaller,
+    Is,
+    Lengths,
+    NonNegative,
+    Seed,
+    Share,
+    Text,
+    checked,
+)
 from lmirl_jax.cli import infer, line_file, score
 from lmirl_jax.cli.processes import wait_for_all
+from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.generation import Generator
+from lmirl_jax.types import ModelConfig, Task
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """What to ask of the rewards; report.gin says what each is."""
 
-    metric: str | None = None
-    answers_of: str | None = None
-    corruptions: Any = None  # Damages by name, as `rewards.CORRUPTIONS` has them.
+    metric: Text | None = None
+    answers_of: Text | None = None
+    corruptions: Mapping[Text, Corruption] | None = None  # By name, as `rewards.CORRUPTIONS` has them.
     corruption_check: Callable[[str, str], Any] | None = None
-    corruption_seed: int = 0
-
-    def __post_init__(self):
-        from lmirl_jax.types import UserError
-
-        if self.corruptions is not None and not (
-            isinstance(self.corruptions, dict)
-            and all(callable(damage) for damage in self.corruptions.values())
-        ):
-            raise UserError(
-                f"CORRUPTIONS={self.corruptions!r}: give a function for each name, {{'wrong digit': @rewards.wrong_digit}}"
-            )
+    corruption_seed: Seed = 0
 
     def damages(self) -> Mapping[str, Any]:
         from lmirl_jax import rewards
@@ -57,6 +62,7 @@ class ScoredFile:
         return list(read_scored(self.path, "RUNS"))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class RewardingRun:
     """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and its config.gin's rest.
@@ -64,18 +70,18 @@ class RewardingRun:
     What it makes lies in files that are named by what they depend on: one that is there is not made again.
     """
 
-    label: str
-    seed: int
-    checkpoint: epath.Path
-    model: Any
-    mesh: Any
-    task: Any
-    lengths: Mapping[str, int]
-    discount: float
-    data: Any
-    generator: Any
+    label: Annotated[str, GivenByCaller()]
+    seed: Annotated[int, GivenByCaller()]
+    checkpoint: Annotated[epath.Path, GivenByCaller()]
+    model: ModelConfig
+    mesh: Mesh
+    task: Annotated[Any, Is(Task)]
+    lengths: Lengths
+    discount: Share
+    data: Annotated[Any, Is(Measured | None)]
+    generator: Generator
     scorer: Callable[..., Any]
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
 
     def __post_init__(self):
         from lmirl_jax.types import UserError

@@ -6,7 +6,10 @@ from typing import Any
 
 from etils import epath
 
+from lmirl_jax.arguments import Path, Share, checked
 
+
+@checked
 @dataclasses.dataclass(frozen=True)
 class Reranking:
     """Whether samples are scored, and by which checkpoint.
@@ -21,14 +24,12 @@ class Reranking:
         UserError: a setting out of range, or one that would have no effect.
     """
 
-    on: Any = None
-    reward_path: Any = None
-    reward_discount: Any = None
-    discount: float = 1.0
+    on: bool | None = None
+    reward_path: Path | None = None
+    reward_discount: Share | None = None
+    discount: Share = 1.0
 
     def __post_init__(self):
-        if self.on not in (None, True, False):
-            raise _error(f"RERANK={self.on!r} must be True, or None to score no samples")
         given = {"REWARD_CHECKPOINT_PATH": self.reward_path, "REWARD_DISCOUNT": self.reward_discount}
         for name, value in given.items():
             if value is not None and not self.on:

@@ -1,15 +1,18 @@
 """`lmirl score`: what a checkpoint makes of answers, token by token, as JSONL or Parquet."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from lmirl_jax import configuration
+from lmirl_jax.arguments import GivenByCaller, Lengths, Path, Share, checked
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.types import ModelConfig, Task
 
 RUN_FILE = "gin/runs/score.gin"
 
@@ -27,19 +30,20 @@ def main(flags: Flags) -> int:
     return 0
 
 
+@checked
 def score(
-    checkpoint: epath.Path,
-    data: str | None,
+    checkpoint: Annotated[epath.Path, GivenByCaller()],
+    data: Annotated[Path | None, GivenByCaller()],
     *,
-    model: Any,
-    mesh: Any,
-    task: Any,
-    lengths: Mapping[str, int],
-    discount: float,
+    model: ModelConfig,
+    mesh: Mesh,
+    task: Task,
+    lengths: Lengths,
+    discount: Share,
     pairs: Callable[..., Any],
     scorer: Callable[..., Any],
-    reference_path: str | None = None,
-    output_path: str | None = None,
+    reference_path: Path | None = None,
+    output_path: Path | None = None,
     metrics: bool = True,
 ) -> epath.Path:
     """Scores every pair, a line each; the file appears under its name when it is complete.

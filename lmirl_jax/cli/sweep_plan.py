@@ -2,16 +2,39 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
+from jax.sharding import Mesh
 
+from lmirl_jax.arguments import GivenByCaller, Is, Positive, PositiveShare, Text, Whole, Words, checked
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
+from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.generation import Generator
+from lmirl_jax.types import ModelConfig
 
 
+def _different(values: Sequence[Any]) -> bool:
+    return 0 < len(values) == len(set(values))
+
+
+Temperatures = Annotated[
+    Sequence[Positive],
+    Words(
+        "a list of one or more different numbers above 0 (at 0 all samples of a prompt are the same; lmirl eval takes 0)",
+        _different,
+    ),
+]
+TopPs = Annotated[
+    Sequence[PositiveShare],
+    Words("a list of one or more different numbers above 0 and at most 1", _different),
+]
+Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda names: len(names) > 0)]
+
+
+@checked
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """What to sweep over, and what to compare; sweep.gin says what each is.
@@ -20,31 +43,17 @@ class SweepConfig:
         UserError: no temperatures or top-ps, or one that gives no diversity.
     """
 
-    temperatures: Any
-    top_ps: Any = (1.0,)
-    quality: str = "accuracy"
-    diversity: Any = None
-    baseline: str | None = None
-    shown_prompts: int = 6  # Whose answers are shown side by side.
-    shown_temperature: float | int | None = None
+    temperatures: Temperatures
+    top_ps: TopPs = (1.0,)
+    quality: Text = "accuracy"
+    diversity: Text | Labels | None = None
+    baseline: Text | None = None
+    shown_prompts: Whole = 6  # Whose answers are shown side by side.
+    shown_temperature: Positive | None = None
 
     def __post_init__(self):
         from lmirl_jax.types import UserError
 
-        _check_axis("TEMPERATURES", self.temperatures, "[0.5, 1.0]")
-        _check_axis("TOP_PS", self.top_ps, "[0.9, 1.0]")
-        for temperature in self.temperatures:
-            if not 0 < temperature < math.inf:
-                raise UserError(
-                    f"TEMPERATURES: {temperature!r} must be a positive number: at 0 all samples of a prompt are the same, "
-                    "and their diversity says nothing; lmirl eval takes 0 too"
-                )
-        for top_p in self.top_ps:
-            if not 0 < top_p <= 1:
-                raise UserError(f"TOP_PS: {top_p!r} must be above 0 and at most 1 (all tokens)")
-        shown = self.shown_prompts
-        if isinstance(shown, bool) or not isinstance(shown, int) or shown < 0:
-            raise UserError(f"SHOWN_PROMPTS={shown!r} must be a whole number, 0 for none")
         if self.shown_temperature is not None and self.shown_temperature not in self.temperatures:
             raise UserError(
                 f"SHOWN_TEMPERATURE={self.shown_temperature} is not swept over: choose one of TEMPERATURES, "
@@ -66,8 +75,6 @@ class SweepConfig:
         wanted = [self.diversity] if isinstance(self.diversity, str) else self.diversity
         if wanted is None:
             wanted = [name for name in ("distinct_valid", "self_bleu") if name in measured]
-        if not wanted:
-            raise UserError("DIVERSITY is empty: name one metric or more, or None for the usual ones")
         for macro, name in [("QUALITY", self.quality), *(("DIVERSITY", name) for name in wanted)]:
             if name not in measured:
                 hint = nearest(str(name), measured) or f"; there are {', '.join(measured)}"
@@ -75,17 +82,18 @@ class SweepConfig:
         return self.quality, list(wanted)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Policy:
     """A checkpoint that answers: the label of its run, its place among the run's seeds, and what its config.gin gives."""
 
-    run: str
-    seed: int
-    checkpoint: epath.Path
-    model: Any
-    mesh: Any
-    data: Any
-    generator: Any
+    run: Annotated[str, GivenByCaller()]
+    seed: Annotated[int, GivenByCaller()]
+    checkpoint: Annotated[epath.Path, GivenByCaller()]
+    model: ModelConfig
+    mesh: Mesh
+    data: Annotated[Any, Is(Measured | None)]
+    generator: Generator
     reranking: Reranking = dataclasses.field(default_factory=Reranking)
 
     def __post_init__(self):
@@ -138,20 +146,9 @@ class Policy:
         """The answers of one cell, by what `load` gave."""
         *policy, reranker = loaded
         generator = self.generator.with_top_p(settings.top_p)
-        found = generator(*policy, self.mesh, self.data, settings.temperature)
+        graph, params = policy
+        found = generator(graph, params, self.mesh, self.data, settings.temperature)
         return list(found if reranker is None else reranker(self.data, found))
-
-
-def _check_axis(macro: str, values: Any, example: str) -> None:
-    from lmirl_jax.types import UserError
-
-    if not isinstance(values, (list, tuple)) or not values:
-        raise UserError(f"{macro}={values!r} must name one or more: --gin.{macro}='{example}'")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"{macro}: {value!r} is no number; write --gin.{macro}='{example}'")
-    if len(set(values)) < len(values):
-        raise UserError(f"{macro}={list(values)} names one twice: name each once")
 
 
 def checked_runs(runs: Any) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
@@ -26,6 +27,7 @@ READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 _log = logging.getLogger(__name__)
 
 
+@checked
 class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 
@@ -50,20 +52,15 @@ class TrainDataset:
     def __init__(
         self,
         task: Task,
-        batch_size: int,
-        lengths: Mapping[str, int],
-        split: str = "train",
-        discount: float = 1.0,
-        seed: int = 0,
+        batch_size: Count,
+        lengths: Lengths,
+        split: Text = "train",
+        discount: Share = 1.0,
+        seed: Seed = 0,
         truncate: bool = True,
         shuffle: bool = True,
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
     ):
-        check_sizes(batch_size, lengths)
-        if not 0 <= discount <= 1:
-            raise UserError(f"DISCOUNT is {discount}: set it between 0 and 1")
-        if not 0 <= seed < 2**32:
-            raise UserError(f"the data's seed is {seed}: set RANDOM_SEED between 0 and {2**32 - 1}")
         self.task = task
         self.batch_size = batch_size
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
@@ -174,22 +171,6 @@ class TrainIterator:
         return blocks[self._block :: self._blocks].to_iter_dataset(READ)
 
 
-def check_sizes(batch_size: int, lengths: Mapping[str, int]) -> None:
-    """Raises a UserError unless the batch size and both lengths are positive whole numbers."""
-    if not _positive(batch_size):
-        raise UserError(f"BATCH_SIZE is {batch_size!r}: set it to a positive whole number")
-    if set(lengths) != set(FEATURES):
-        raise UserError(
-            f"TASK_FEATURE_LENGTHS has {', '.join(map(str, lengths)) or 'nothing'}: set it to "
-            "{'inputs': 512, 'targets': 256} or other lengths of just these two"
-        )
-    for key, length in lengths.items():
-        if not _positive(length):
-            raise UserError(
-                f"TASK_FEATURE_LENGTHS[{key!r}] is {length!r}: set it to a positive whole number of tokens"
-            )
-
-
 def check_lengths(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
@@ -223,10 +204,6 @@ def check_lengths(
 def warn_once(message: str) -> None:
     """Loss and answers are measured on one split: what it cuts off is said once."""
     _log.warning("%s", message)
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _endless(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> grain.MapDataset:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
-from lmirl_jax.data.dataset import check_lengths, check_sizes, warn_once
+from lmirl_jax.data.dataset import check_lengths, warn_once
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
@@ -14,6 +15,7 @@ from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.types import Batch, UserError
 
 
+@checked
 class EvalDataset:
     """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
 
@@ -36,16 +38,13 @@ class EvalDataset:
     def __init__(
         self,
         task: Task,
-        lengths: Mapping[str, int],
-        split: str = "validation",
-        num_examples: int | None = None,
-        discount: float = 1.0,
+        lengths: Lengths,
+        split: Text = "validation",
+        num_examples: Count | None = None,
+        discount: Share = 1.0,
         truncate: bool = True,
-        cache_dir: str | None = None,
+        cache_dir: Path | None = None,
     ):
-        check_sizes(1, lengths)
-        if num_examples is not None and num_examples < 1:
-            raise UserError(f"num_examples is {num_examples}: set it to a positive number, or None for all")
         self.task = task
         self.split = split
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
@@ -73,7 +72,6 @@ class EvalDataset:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
         """Global batches in order, the last one filled up with rows of weight 0, each with its examples."""
-        check_sizes(batch_size, self.lengths)
         for start in range(0, len(self.examples), batch_size):
             examples = self.examples[start : start + batch_size]
             rows = [
@@ -185,11 +183,17 @@ class EvalDataset:
         return values | aux_metrics(part, [target], outputs[:1], aux_values)
 
 
+@checked
 def validation_dataset(
-    task: Task, lengths: Mapping[str, int], split: str = "validation", **arguments: Any
+    task: Task,
+    lengths: Lengths,
+    split: Text = "validation",
+    num_examples: Count | None = None,
+    discount: Share = 1.0,
+    truncate: bool = True,
 ) -> EvalDataset | None:
     """An `EvalDataset`, or None where no part of the task has the split: then there is nothing to evaluate on."""
     if not has_split(task, split):
         warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
         return None
-    return EvalDataset(task, lengths, split, **arguments)
+    return EvalDataset(task, lengths, split, num_examples, discount, truncate)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmirl_jax.arguments import Path, Text, checked
 from lmirl_jax.data import jsonl, vocabularies
 from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.types import UserError
@@ -51,11 +52,12 @@ def _text(vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray) -> s
     return vocabulary.decode([token for token in np.asarray(tokens).tolist() if token != 0])
 
 
+@checked
 def get_task(
-    mixture_or_task_name: str | None = None,
-    data: str | None = None,
-    validation_data: str | None = None,
-    vocabulary_path: str | None = None,
+    mixture_or_task_name: Text | None = None,
+    data: Path | None = None,
+    validation_data: Path | None = None,
+    vocabulary_path: Path | None = None,
 ) -> Task:
     """Finds a registered SeqIO task or mixture by name, or makes a task of a JSONL file.
 
@@ -95,6 +97,7 @@ def get_task(
     return Task(mixture_or_task_name, tasks, rates)
 
 
+@checked
 def vocab_size(task: Task) -> int:
     """The rows that an embedding table for a task's vocabularies takes: a multiple of 128, as T5's and ByT5's are."""
     return task.vocab_size

@@ -6,15 +6,17 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.data.dataset import check_sizes, warn_once
+from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
+from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.jsonl import check_text, read_objects
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
-from lmirl_jax.data.task_pairs import Pair, TaskPairs, check_count, make_pair
+from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
 from lmirl_jax.types import UserError
 
 REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
 
 
+@checked
 class PairFile:
     """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
 
@@ -35,11 +37,9 @@ class PairFile:
         self,
         path: str | os.PathLike[str],
         task: Task,
-        lengths: Mapping[str, int],
-        num_examples: int | None = None,
+        lengths: Lengths,
+        num_examples: Count | None = None,
     ):
-        check_sizes(1, lengths)
-        check_count(num_examples)
         self.file = pathlib.Path(str(path)).expanduser()
         if not self.file.is_file():
             raise UserError(f"no file at {path}: DATA must be JSONL with inputs and targets on every line")
@@ -80,12 +80,13 @@ class PairFile:
             yield _read_line(line, where)
 
 
+@checked
 def pairs(
     task: Task,
-    lengths: Mapping[str, int],
-    path: str | None = None,
-    split: str = "validation",
-    num_examples: int | None = None,
+    lengths: Lengths,
+    path: Path | None = None,
+    split: Text = "validation",
+    num_examples: Count | None = None,
     truncate: bool = True,
 ) -> "PairFile | TaskPairs":
     """What to score: a file's pairs where `path` names one, else those of the task's split."""

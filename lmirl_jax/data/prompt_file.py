@@ -6,13 +6,13 @@ import itertools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from lmirl_jax.arguments import Count, Lengths, Path, checked
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
-from lmirl_jax.data.dataset import check_sizes
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.jsonl import read_jsonl
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
@@ -21,6 +21,7 @@ from lmirl_jax.types import Batch, UserError
 _log = logging.getLogger(__name__)
 
 
+@checked
 class PromptFile:
     """A file's prompts in order, with the vocabulary of a task; the model reads a prompt as it stands there, and EOS.
 
@@ -42,13 +43,12 @@ class PromptFile:
 
     def __init__(
         self,
-        path: str,
+        path: Path,
         task: Task,
-        lengths: Mapping[str, int],
-        num_examples: int | None = None,
+        lengths: Lengths,
+        num_examples: Count | None = None,
         truncate: bool = True,
     ):
-        check_sizes(1, lengths)
         file = pathlib.Path(str(path)).expanduser()
         if not file.is_file():
             raise UserError(f"no file at {path}: PROMPTS must be JSONL with inputs on every line, or text")
@@ -79,7 +79,6 @@ class PromptFile:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
         """Global batches in order, the last one filled up with rows of zeros, each with its examples."""
-        check_sizes(batch_size, self.lengths)
         nothing = np.zeros(0, np.int32)
         for start in range(0, len(self.examples), batch_size):
             part = slice(start, start + batch_size)
@@ -95,12 +94,13 @@ class PromptFile:
         return self.task.decode(tokens)
 
 
+@checked
 def prompts(
     dataset: Callable[[], EvalDataset | None],
-    path: str | None,
+    path: Path | None,
     task: Task,
-    lengths: Mapping[str, int],
-    num_examples: int | None = None,
+    lengths: Lengths,
+    num_examples: Count | None = None,
     truncate: bool = True,
 ) -> EvalDataset | PromptFile:
     """What to answer: a file's prompts where `path` names one, else the data set that `dataset` makes.
@@ -108,8 +108,6 @@ def prompts(
     Raises:
         UserError: there is neither; or what `PromptFile` raises.
     """
-    if num_examples is not None and num_examples < 1:
-        raise UserError(f"INFER_NUM_EXAMPLES={num_examples}: set it to a positive number, or None for all")
     if path is not None:
         return PromptFile(path, task, lengths, num_examples, truncate)
     found = dataset()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from lmirl_jax.data.dataset import check_lengths, check_sizes
+from lmirl_jax.arguments import Count, Lengths, Text, checked
+from lmirl_jax.data.dataset import check_lengths
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
@@ -59,6 +60,7 @@ def make_pair(
     return Pair(inputs, targets, prompt, answer, (*offsets, (end, end)), **place)
 
 
+@checked
 class TaskPairs:
     """The pairs of a task's split: prompts with their own targets, as the task tokenises them.
 
@@ -76,13 +78,11 @@ class TaskPairs:
     def __init__(
         self,
         task: Task,
-        split: str,
-        lengths: Mapping[str, int],
-        num_examples: int | None = None,
+        split: Text,
+        lengths: Lengths,
+        num_examples: Count | None = None,
         truncate: bool = True,
     ):
-        check_sizes(1, lengths)
-        check_count(num_examples)
         parts = [part for part in task.tasks if split in part.splits]
         if not parts:
             splits = sorted({split for part in task.tasks for split in part.splits})
@@ -129,13 +129,6 @@ class TaskPairs:
             if ends in (0, 1) and np.array_equal(encoded, tokens[: len(encoded)]):
                 return text, offsets + ((len(text), len(text)),) * ends
         return decode_with_offsets(vocabulary, tokens)
-
-
-def check_count(num_examples: int | None) -> None:
-    if num_examples is not None and (not isinstance(num_examples, int) or num_examples < 1):
-        raise UserError(
-            f"SCORE_NUM_EXAMPLES={num_examples!r}: set it to a positive whole number, or None for all"
-        )
 
 
 def _is_utf8(text: str) -> bool:

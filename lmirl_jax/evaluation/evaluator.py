@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import files
+from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.types import UserError
@@ -134,6 +135,7 @@ def _means_over_prompts(
     }
 
 
+@checked
 class Evaluator:
     """Generates answers in the midst of training, and measures them.
 
@@ -149,9 +151,9 @@ class Evaluator:
         self,
         data: Measured | None,
         generator: Generator,
-        temperature: float = 0.0,
+        temperature: NonNegative = 0.0,
         label: str = "",
-        folder: str = "inference_eval",
+        folder: Path = "inference_eval",
     ):
         self.data, self.generator, self.temperature = data, generator, temperature
         self.label, self.folder = label, folder

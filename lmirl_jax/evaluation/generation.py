@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import decoding, sharding
+from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, checked, fits
 from lmirl_jax.types import Batch, UserError
 
 
@@ -51,6 +51,7 @@ class Answers:
         return {name: int(np.argmax(values)) for name, values in self.scores.items()}
 
 
+@checked
 class Generator:
     """Samples answers, or searches for them, a batch at a time; compiled once for all temperatures, filters and parameters.
 
@@ -70,33 +71,28 @@ class Generator:
 
     def __init__(
         self,
-        batch_size: int = 32,
-        num_samples: int = 1,
-        max_length: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 32,
+        num_samples: Count = 1,
+        max_length: Count | None = None,
+        seed: Seed = 0,
         *,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        num_beams: int | None = None,
-        beam_alpha: float = 0.6,
+        top_k: Whole | None = None,
+        top_p: PositiveShare = 1.0,
+        min_p: Share = 0.0,
+        num_beams: Count | None = None,
+        beam_alpha: NonNegative = 0.6,
         gauge: bool = False,
     ):
-        for name, value in (("NUM_SAMPLES", num_samples), ("EVAL_BATCH_SIZE", batch_size)):
-            if not _is_whole(value, least=1):
-                raise UserError(f"{name}={value!r} must be a positive whole number")
-        if not _is_whole(seed):
-            raise UserError(f"SAMPLING_SEED={seed!r} must be a whole number, 0 or above")
         self.batch_size, self.num_samples, self.max_length, self.seed = (
             batch_size,
             num_samples,
             max_length,
             seed,
         )
-        self.filters = _checked_filters(top_k, top_p, min_p)
+        self.filters = decoding.Filters(top_k or 0, float(top_p), float(min_p))
         self.num_beams, self.beam_alpha, self.gauge = num_beams, beam_alpha, gauge
         if num_beams is not None:
-            _check_beams(num_beams, beam_alpha, num_samples, self.filters)
+            _check_beams(num_beams, num_samples, self.filters)
 
     def settings(self) -> dict[str, Any]:
         """What the answers depend on, by the names of the macros; neither the batch's size nor the mesh is among it."""
@@ -117,11 +113,11 @@ class Generator:
     def with_top_p(self, top_p: float) -> "Generator":
         """The same generator with another top-p; both share one compilation."""
         other = copy.copy(self)
-        other.filters = _checked_filters(self.filters.top_k, top_p, self.filters.min_p)
+        other.filters = dataclasses.replace(self.filters, top_p=float(top_p))
         return other
 
     def check_temperature(self, temperature: float) -> None:
-        if not _is_number(temperature) or not 0 <= temperature < math.inf:
+        if not fits(temperature, NonNegative):
             raise UserError(
                 f"sampling temperature {temperature!r} must be 0 (the likeliest token) or a positive number"
             )
@@ -201,38 +197,16 @@ def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
     return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
 
 
-def _check_beams(num_beams: int, alpha: float, num_samples: int, filters: decoding.Filters) -> None:
-    if not _is_whole(num_beams, least=1):
-        raise UserError(f"NUM_BEAMS={num_beams!r} must be a positive whole number, or None to sample")
+def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) -> None:
     if num_samples > num_beams:
         raise UserError(
             f"NUM_SAMPLES={num_samples} of NUM_BEAMS={num_beams}: beams end in as many answers as there are; set "
             f"NUM_SAMPLES to {num_beams} or less"
         )
-    if not _is_number(alpha) or not 0 <= alpha < math.inf:
-        raise UserError(f"BEAM_ALPHA={alpha!r} must be 0 (no penalty) or a positive number")
     if filters != decoding.Filters():
         raise UserError(
             f"TOP_K, TOP_P and MIN_P are of sampling: leave them out with NUM_BEAMS={num_beams}, or set NUM_BEAMS=None"
         )
-
-
-def _checked_filters(top_k: int | None, top_p: float, min_p: float) -> decoding.Filters:
-    if top_k is not None and not _is_whole(top_k):
-        raise UserError(f"TOP_K={top_k!r} must be a whole number, 0 or None for all tokens")
-    if not _is_number(top_p) or not 0 < top_p <= 1:
-        raise UserError(f"TOP_P={top_p!r} must be above 0 and at most 1 (all tokens)")
-    if not _is_number(min_p) or not 0 <= min_p <= 1:
-        raise UserError(f"MIN_P={min_p!r} must be from 0 (all tokens) to 1 (the likeliest)")
-    return decoding.Filters(top_k or 0, float(top_p), float(min_p))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: int) -> np.ndarray:

@@ -6,18 +6,18 @@ Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from lmirl_jax.arguments import Count, ShareBelowOne, checked
 from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, mask_to_bias
 from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, parameter, stack
-from lmirl_jax.types import Batch, Unembedding, UserError
+from lmirl_jax.types import Batch, Unembedding
 
-DTYPES = ("float32", "bfloat16")
 REMAT = {
     "none": None,
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -28,6 +28,7 @@ EncodedKeysValues = tuple[
 ]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """Sizes and types of a T5 1.1; names as in T5X.
@@ -44,31 +45,19 @@ class T5Config:
         relpos_buckets, relpos_max_distance: of the bias of relative positions.
     """
 
-    vocab_size: int
-    emb_dim: int = 512
-    num_heads: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 1024
-    num_encoder_layers: int = 8
-    num_decoder_layers: int = 8
-    dropout_rate: float = 0.1
-    dtype: str = "float32"
-    remat: str = "none"
-    scan_unroll: int = 1
-    relpos_buckets: int = 32
-    relpos_max_distance: int = 128
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"models.T5Config.{field.name}={value!r} must be a positive whole number")
-        if self.dtype not in DTYPES:
-            raise UserError(f"DTYPE={self.dtype!r} must be one of {', '.join(map(repr, DTYPES))}")
-        if self.remat not in REMAT:
-            raise UserError(f"REMAT={self.remat!r} must be one of {', '.join(map(repr, REMAT))}")
-        if not isinstance(self.dropout_rate, (int, float)) or not 0 <= self.dropout_rate < 1:
-            raise UserError(f"DROPOUT_RATE={self.dropout_rate!r} must be a number from 0 to below 1")
+    vocab_size: Count
+    emb_dim: Count = 512
+    num_heads: Count = 6
+    head_dim: Count = 64
+    mlp_dim: Count = 1024
+    num_encoder_layers: Count = 8
+    num_decoder_layers: Count = 8
+    dropout_rate: ShareBelowOne = 0.1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "minimal", "full"] = "none"
+    scan_unroll: Count = 1
+    relpos_buckets: Count = 32
+    relpos_max_distance: Count = 128
 
     def build(self, key: Key[Array, ""]) -> "T5":
         return T5(self, key=key)

@@ -22,7 +22,7 @@ from lmirl_jax.objectives.divergences import (
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
 from lmirl_jax.objectives.inverse_q import (
     OnlineWeights,
-    check_shaping,
+    Shaping,
     extracted_rewards,
     implied_rewards,
     iqlearn,
@@ -41,7 +41,7 @@ from lmirl_jax.objectives.reweighted import dft, focal
 
 __all__ = [
     "OnlineWeights",
-    "check_shaping",
+    "Shaping",
     "chi_squared",
     "clip_share",
     "clipped_policy_gradient",

@@ -2,11 +2,15 @@
 
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import NonNegative, checked
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ, UserError
 
 
-def entropy_regularised_mle(soft_q: SoftQ, *, entropy_weight: float = 0.1) -> Float[Array, "*batch length"]:
+@checked
+def entropy_regularised_mle(
+    soft_q: SoftQ, *, entropy_weight: NonNegative = 0.1
+) -> Float[Array, "*batch length"]:
     """Per-token negative log-likelihood with a bonus for the entropy of the policy.
 
         loss_t = -log pi(a_t|s_t) - entropy_weight * H(pi(.|s_t))

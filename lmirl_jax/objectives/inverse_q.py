@@ -6,14 +6,15 @@ reward small, and so matches not only each next token but the distribution of wh
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import Elementwise, ShareBelowOne, checked
 from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
-from lmirl_jax.types import SoftQ, UserError
+from lmirl_jax.types import SoftQ
 
 
 def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> Float[Array, "*batch length"]:
@@ -61,14 +62,15 @@ def shaped_rewards(
     return rewards + discounts * after - potentials
 
 
-SHAPINGS = (None, "value")
+Shaping = Literal["value"]
 
 
+@checked
 def extracted_rewards(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
     *,
-    shaping: str | None = None,
+    shaping: Shaping | None = None,
     reference: SoftQ | None = None,
     beta: float = 1.0,
 ) -> Float[Array, "*batch length"]:
@@ -94,12 +96,7 @@ def extracted_rewards(
     return rewards
 
 
-def check_shaping(shaping: str | None) -> None:
-    """Raises a UserError for a shaping that there is not."""
-    if shaping not in SHAPINGS:
-        raise UserError(f"SHAPING={shaping!r}: set it to 'value', or None for the reward as it is")
-
-
+@checked
 def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
@@ -108,7 +105,7 @@ def iqlearn(
     mle_weight: Float[Array, "..."] | float = 1.0,
     penalty_weight: Float[Array, "..."] | float = 1.0,
     rewards: Float[Array, "..."] | float = 0.0,
-    phi: Callable[[Array], Array] = chi_squared,
+    phi: Elementwise = chi_squared,
 ) -> Float[Array, "*batch length"]:
     """Per-token IQLearn: maximum likelihood, and a penalty on the implied reward that the divergence gives.
 
@@ -153,8 +150,9 @@ class OnlineWeights(NamedTuple):
     td_factor: float
 
 
+@checked
 def online_weights(
-    from_samples: Float[Array, "*shape"], *, alpha: float, rescale: bool = True
+    from_samples: Float[Array, "*shape"], *, alpha: ShareBelowOne, rescale: bool = True
 ) -> OnlineWeights:
     """The weights of online IQLearn: likelihood of the expert alone, the penalty on a mixture of expert and samples.
 
@@ -181,10 +179,6 @@ def online_weights(
     td_weight lambda / (1 - alpha) and penalty weights 1 and alpha / (1 - alpha), which for chi-squared is the same; these
     weights keep the equality with offline, for every divergence.
     """
-    if not (isinstance(alpha, (int, float)) and 0 <= alpha < 1):
-        raise UserError(
-            f"objectives.online_weights: alpha = {alpha!r} is not in [0, 1); 0.1 is usual, 0 learns from the expert alone"
-        )
     from_expert = 1 - from_samples
     return OnlineWeights(
         mle_weight=from_expert,

@@ -1,14 +1,21 @@
 """Maximum likelihood: behavioural cloning of the demonstrations, with T5X's two options."""
 
 import math
+from typing import Annotated
 
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import Count, GivenByCaller, NonNegative, ShareBelowOne, checked
 from lmirl_jax.types import SoftQ, UserError
 
 
+@checked
 def mle(
-    soft_q: SoftQ, *, label_smoothing: float = 0.0, z_loss: float = 0.0, vocab_size: int | None = None
+    soft_q: SoftQ,
+    *,
+    label_smoothing: ShareBelowOne = 0.0,
+    z_loss: NonNegative = 0.0,
+    vocab_size: Annotated[Count | None, GivenByCaller()] = None,
 ) -> Float[Array, "*batch length"]:
     """Per-token negative log-likelihood.
 
@@ -43,10 +50,6 @@ def mle(
 
 def _smoothed(soft_q: SoftQ, smoothing: float, vocab_size: int | None) -> Float[Array, "*batch length"]:
     """Cross-entropy to the smoothed target, from the sum of all logits, less its smallest value."""
-    if not 0 < smoothing < 1:
-        raise UserError(
-            f"objectives.mle: label_smoothing = {smoothing} is not in [0, 1); 0.1 is usual, 0 is none"
-        )
     if soft_q.sum_logits is None:
         raise UserError(
             "objectives.mle: label smoothing needs sum_logits; ask soft_q for it with `with_sum=True`"

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import NonNegative, checked
 from lmirl_jax.objectives.likelihood import mle
-from lmirl_jax.types import SoftQ, UserError
+from lmirl_jax.types import SoftQ
 
 
 def dft(soft_q: SoftQ) -> Float[Array, "*batch length"]:
@@ -28,7 +29,8 @@ def dft(soft_q: SoftQ) -> Float[Array, "*batch length"]:
     return jnp.exp(-jax.lax.stop_gradient(loss)) * loss
 
 
-def focal(soft_q: SoftQ, *, focus: float = 2.0) -> Float[Array, "*batch length"]:
+@checked
+def focal(soft_q: SoftQ, *, focus: NonNegative = 2.0) -> Float[Array, "*batch length"]:
     """Per-token focal loss: tokens that the policy is sure of already count little.
 
         loss_t = -(1 - pi(a_t|s_t)) ** focus * log pi(a_t|s_t)
@@ -45,10 +47,6 @@ def focal(soft_q: SoftQ, *, focus: float = 2.0) -> Float[Array, "*batch length"]
 
     Source: https://arxiv.org/abs/1708.02002.
     """
-    if focus < 0:
-        raise UserError(
-            f"objectives.focal: focus = {focus} is negative; 0 is maximum likelihood, 2 the usual value"
-        )
     loss = jnp.maximum(mle(soft_q), 0.0)  # Rounding may leave a sure token at -1e-7.
     # 1 - pi is the loss itself, to rounding, where that is tiny; only so is the slope of a fractional power finite at 0.
     tiny = loss < jnp.finfo(loss.dtype).eps

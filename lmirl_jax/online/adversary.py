@@ -1,18 +1,18 @@
 """Rewards from a discriminator that learns to tell the expert's answers from the policy's: token by token, or in pairs."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import Count, Elementwise, NonNegative, Within, checked
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
 from lmirl_jax.training.step import Sums, total
-from lmirl_jax.types import Batch, UserError
+from lmirl_jax.types import Batch
 
 HEAD = "discriminator"
 BINS = 10  # of the calibration
@@ -20,6 +20,7 @@ Scores = Float[Array, "rows states"]
 SampledScores = Float[Array, "answers states"]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Adversary:
     """GAIL's discriminator: every token is the expert's or the policy's.
@@ -34,21 +35,12 @@ class Adversary:
     Source: https://arxiv.org/abs/2409.01369, section 3.1; GAIL, https://arxiv.org/abs/1606.03476.
     """
 
-    reward: Callable[[Array], Array] = softplus_reward
-    updates: int = 1
-    label_smoothing: float = 0.0
-    gradient_penalty: float = 0.0
+    reward: Elementwise = softplus_reward
+    updates: Count = 1
+    label_smoothing: Annotated[float, Within(0, 0.5, open_high=True)] = 0.0
+    gradient_penalty: NonNegative = 0.0
 
     in_pairs = False
-
-    def __post_init__(self):
-        _check(self.updates, self.gradient_penalty)
-        if not callable(self.reward):
-            raise UserError(
-                f"DISCRIMINATOR_REWARD={self.reward!r} is no function of a logit: use @objectives.softplus_reward, "
-                "@objectives.log_sigmoid_reward or @objectives.logit_reward"
-            )
-        discriminator_loss(jnp.zeros((1, 1)), jnp.ones((1, 1), bool), label_smoothing=self.label_smoothing)
 
     def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:
         """Of each token, from the logit after it went in; in nats."""
@@ -83,6 +75,7 @@ class Adversary:
         return jnp.sum(gradient_penalty(critic, shown, HEAD))
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class PairwiseAdversary:
     """GAD's discriminator: of two answers to a prompt, which is the expert's? It scores whole answers, after their last token.
@@ -94,14 +87,11 @@ class PairwiseAdversary:
     Source: https://arxiv.org/abs/2511.10643.
     """
 
-    updates: int = 1
-    gradient_penalty: float = 0.0
+    updates: Count = 1
+    gradient_penalty: NonNegative = 0.0
 
     in_pairs = True
     reward = staticmethod(logit_reward)
-
-    def __post_init__(self):
-        _check(self.updates, self.gradient_penalty)
 
     def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:
         """The score of each answer, at its last token."""
@@ -137,10 +127,3 @@ def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:
         error, weight = sums["calibration"]
         metrics["discriminator/calibration_error"] = jnp.sum(jnp.abs(error)) / weight
     return metrics
-
-
-def _check(updates: Any, penalty: Any) -> None:
-    if not isinstance(updates, int) or isinstance(updates, bool) or updates < 1:
-        raise UserError(f"DISCRIMINATOR_UPDATES={updates!r} must be a positive whole number")
-    if not isinstance(penalty, (int, float)) or not penalty >= 0:
-        raise UserError(f"GRADIENT_PENALTY={penalty!r} must be a number of 0 or more")

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
-from lmirl_jax.objectives import check_shaping, extracted_rewards
+from lmirl_jax.arguments import NonNegative, Share, checked
+from lmirl_jax.objectives import Shaping, extracted_rewards
 from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.rollouts import PromptData
-from lmirl_jax.types import SoftQ, UserError
+from lmirl_jax.types import SoftQ
 
 
 @runtime_checkable
@@ -26,6 +27,7 @@ class FrozenPolicy(Protocol):
     discount: float
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FrozenReward:
     """The reward of every token, extracted from a checkpoint of IQLearn, of maximum likelihood, of any other.
@@ -46,27 +48,13 @@ class FrozenReward:
         beta: the weight of the correction.
     """
 
-    policy: Any
-    shaping: str | None = None
-    discount: float | None = None
-    reference: Any = None
-    beta: float = 1.0
+    policy: FrozenPolicy
+    shaping: Shaping | None = None
+    discount: Share | None = None
+    reference: FrozenPolicy | None = None
+    beta: NonNegative = 1.0
 
     takes_target = False
-
-    def __post_init__(self):
-        for name, value in (("policy", self.policy), ("reference", self.reference)):
-            if not isinstance(value, FrozenPolicy) and not (name == "reference" and value is None):
-                raise UserError(
-                    f"FrozenReward.{name}={value!r} is no trained network: use @reward/runs.load() with a checkpoint's path"
-                )
-        check_shaping(self.shaping)
-        if self.discount is not None and not 0 <= self.discount <= 1:
-            raise UserError(
-                f"REWARD_DISCOUNT={self.discount!r} must be between 0 and 1, or None for the checkpoint's own"
-            )
-        if not isinstance(self.beta, (int, float)) or not self.beta >= 0:
-            raise UserError(f"BETA={self.beta!r} must be a number of 0 or more")
 
     def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
         """The draw with the reward of each token; every device reads the rows that it holds."""

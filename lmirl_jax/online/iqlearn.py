@@ -15,12 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import lmirl_jax.online.replay as replay
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, checked
 from lmirl_jax.objectives import mle, online_weights
 from lmirl_jax.online.experience import as_batch, joined
 from lmirl_jax.online.gauges import sample_sums
 from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
-from lmirl_jax.training.learner import check_objective_takes, check_td_weight, jit_update
+from lmirl_jax.training.learner import check_objective_takes, jit_update
 from lmirl_jax.training.step import (
     Sums,
     means,
@@ -34,9 +35,10 @@ from lmirl_jax.training.step import (
     total,
     updated,
 )
-from lmirl_jax.types import Batch, Objective, Schedule, SoftQ
+from lmirl_jax.types import Batch, Objective, SoftQ
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class OnlineIQLearn:
     """A learner of online IQLearn.
@@ -51,16 +53,14 @@ class OnlineIQLearn:
         soft_q_config: how soft Q-values are read off the hidden states.
     """
 
-    objective: Objective
+    objective: LossFunction
     rollouts: Rollouts
-    td_weight: float | Schedule = 0.1
-    alpha: float = 0.1
+    td_weight: NonNegative | Schedule = 0.1
+    alpha: ShareBelowOne = 0.1
     rescale: bool = True
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
     def __post_init__(self):
-        check_td_weight(self.td_weight)
-        online_weights(jnp.zeros(()), alpha=self.alpha)
         check_objective_takes(self.objective, "mle_weight", "penalty_weight", "td_weight", "discounts")
 
     def start(self, setting: Setting) -> Updates:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import sharding
-from lmirl_jax.objectives import clipped_policy_gradient
+from lmirl_jax.arguments import checked
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
@@ -29,6 +29,7 @@ from lmirl_jax.training.learner import jit_update
 from lmirl_jax.types import UserError
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient:
     """A learner that raises what its own answers are rewarded for.
@@ -51,12 +52,6 @@ class PolicyGradient:
     share_trunk: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.reward, (RewardSource, Adversary, PairwiseAdversary)):
-            raise UserError(
-                f"REWARD={self.reward!r} is no reward: use @online.RewardFunction(), @online.FrozenReward(), "
-                "@online.Adversary() or @online.PairwiseAdversary()"
-            )
-        clipped_policy_gradient(*[jnp.zeros((1, 1))] * 3, clip=self.loss.clip, clip_high=self.loss.clip_high)
         rollouts, loss = self.rollouts, self.loss
         if rollouts.draws > 1:
             raise UserError(

@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
+from lmirl_jax.arguments import checked
 from lmirl_jax.decoding import real_tokens
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.rollouts import PromptData
@@ -39,6 +40,7 @@ class RewardSource(Protocol):
         ...
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class RewardFunction:
     """A reward of whole answers, or of each of their tokens, computed on the host.
@@ -49,14 +51,9 @@ class RewardFunction:
             prompt's own, and `tokens`, those of the answer.
     """
 
-    function: Any
+    function: Callable[..., Any]
 
     def __post_init__(self):
-        if not callable(self.function):
-            raise UserError(
-                f"REWARD_FUNCTION={self.function!r} is no function of a prompt and an answer: name one, such as "
-                "@number_paths.reward"
-            )
         try:
             inspect.signature(self.function).bind("", "", **self._asked(target="", tokens=[]))
         except TypeError as error:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import decoding, sharding
+from lmirl_jax.arguments import Count, Positive, Share, Whole, checked
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.types import Batch, TrainData, UserError
@@ -24,11 +25,9 @@ class PromptData(TrainData, Protocol):
     lengths: Mapping[str, int]
 
 
-def num_prompts(sample_batch_size: int, samples_per_prompt: int = 1) -> int:
+@checked
+def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
     """Prompts for that many sampled answers."""
-    numbers = {"SAMPLE_BATCH_SIZE": sample_batch_size, "SAMPLES_PER_PROMPT": samples_per_prompt}
-    for name, value in numbers.items():
-        _check_count(name, value)
     if sample_batch_size % samples_per_prompt:
         raise UserError(
             f"SAMPLE_BATCH_SIZE={sample_batch_size} is no multiple of SAMPLES_PER_PROMPT={samples_per_prompt}: each prompt "
@@ -37,6 +36,7 @@ def num_prompts(sample_batch_size: int, samples_per_prompt: int = 1) -> int:
     return sample_batch_size // samples_per_prompt
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
     """When and how the policy answers, and how long its answers are kept.
@@ -52,25 +52,21 @@ class Rollouts:
     """
 
     prompts: PromptData
-    samples_per_prompt: int = 1
-    sample_every: int = 1
-    replay_size: int | None = None
-    max_age: int | None = None
-    temperature: float = 1.0
-    discount: float = 1.0
+    samples_per_prompt: Count = 1
+    sample_every: Count = 1
+    replay_size: Count | None = None
+    max_age: Whole | None = None
+    temperature: Positive = 1.0
+    discount: Share = 1.0
 
     def __post_init__(self):
-        _check_count("SAMPLES_PER_PROMPT", self.samples_per_prompt)
-        _check_count("SAMPLE_EVERY", self.sample_every)
-        if not isinstance(self.temperature, (int, float)) or not self.temperature > 0:
-            raise UserError(f"SAMPLE_TEMPERATURE={self.temperature!r} must be above 0")
         size = self.rows if self.replay_size is None else self.replay_size
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % self.rows:
+        if size % self.rows:
             raise UserError(
                 f"REPLAY_SIZE={size!r} must be a multiple of the {self.rows} answers of a draw (SAMPLE_BATCH_SIZE), or None"
             )
         age = self.max_age
-        if age is not None and not (isinstance(age, int) and age >= self.sample_every - 1):
+        if age is not None and age < self.sample_every - 1:
             raise UserError(
                 f"REPLAY_MAX_AGE={age!r} leaves no answers to learn from before the next draw: it must be a whole number of at "
                 f"least SAMPLE_EVERY - 1 = {self.sample_every - 1}, or None"
@@ -190,8 +186,3 @@ def draw_answers(
     repeated = functools.partial(jnp.repeat, repeats=samples_per_prompt, axis=0)
     targets = repeated(prompts.decoder_target_tokens) if demonstrations else None
     return Experience(repeated(prompts.encoder_input_tokens), tokens, log_probs, targets)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name}={value!r} must be a positive whole number")

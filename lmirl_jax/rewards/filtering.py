@@ -5,13 +5,14 @@ import difflib
 import itertools
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from lmirl_jax import files
+from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.training.checkpoints import prepare_directory
@@ -23,7 +24,6 @@ MEASURES = {
     "centred_return": "centred_return",
     "log_likelihood": "log_likelihood",
 }
-TRUNCATED = ("drop", "rank")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Filtered:
         return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{cut}"
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
     """What is kept, and how it is weighted.
@@ -61,27 +62,11 @@ class FilterConfig:
         UserError: a value out of range.
     """
 
-    by: str = "normalised_return"
-    per_prompt: int | None = None
-    keep: float = 1.0
-    truncated: str = "drop"
-    weight_temperature: float | None = None
-
-    def __post_init__(self):
-        if isinstance(self.keep, bool) or not isinstance(self.keep, (int, float)) or not 0 < self.keep <= 1:
-            raise UserError(f"KEEP={self.keep!r} must be a share above 0 and at most 1")
-        count = self.per_prompt
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise UserError(f"PER_PROMPT={count!r} must be a positive whole number, or None for all answers")
-        if self.truncated not in TRUNCATED:
-            raise UserError(f"TRUNCATED={self.truncated!r} must be 'drop' or 'rank'")
-        temperature = self.weight_temperature
-        if temperature is not None and not (
-            isinstance(temperature, (int, float)) and 0 < temperature < math.inf
-        ):
-            raise UserError(
-                f"WEIGHT_TEMPERATURE={temperature!r} must be a number above 0, or None for no weights"
-            )
+    by: Text = "normalised_return"
+    per_prompt: Count | None = None
+    keep: PositiveShare = 1.0
+    truncated: Literal["drop", "rank"] = "drop"
+    weight_temperature: Positive | None = None
 
 
 def filter_scored(

@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import objectives, sharding, soft_q
+from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, checked
 from lmirl_jax.data.packing import Packer, Place
 from lmirl_jax.rewards.scored import Scored
-from lmirl_jax.types import Batch, UserError
+from lmirl_jax.types import Batch
 
 DECIMALS = 6  # Of all numbers: what float32 has to say.
 
@@ -52,6 +53,7 @@ class Pair(Protocol):
     candidates: int
 
 
+@checked
 class Scorer:
     """The rewards of answers under a checkpoint; compiled once.
 
@@ -77,22 +79,19 @@ class Scorer:
         self,
         model: RewardModel,
         *,
-        batch_size: int = 32,
-        lengths: Mapping[str, int] | None = None,
-        discount: float | None = None,
+        batch_size: Count = 32,
+        lengths: Lengths | None = None,
+        discount: Share | None = None,
         reference: RewardModel | None = None,
-        beta: float = 1.0,
-        shaping: str | None = None,
+        beta: NonNegative = 1.0,
+        shaping: objectives.Shaping | None = None,
         packed: bool = True,
     ):
         self.model, self.reference, self.batch_size, self.packed = model, reference, batch_size, packed
         self.lengths = dict(model.lengths if lengths is None else lengths)
-        self.discount = _checked_number("DISCOUNT", model.discount if discount is None else discount, 1.0)
-        self.beta = _checked_number("BETA", beta)
+        self.discount = float(model.discount if discount is None else discount)
+        self.beta = float(beta)
         self.shaping = shaping
-        objectives.check_shaping(shaping)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-            raise UserError(f"SCORE_BATCH_SIZE={batch_size!r} must be a positive whole number")
         sharding.check_batch_size(model.mesh, batch_size, name="SCORE_BATCH_SIZE")
 
     def settings(self) -> dict[str, Any]:
@@ -243,10 +242,3 @@ def _centred(answers: list[Scored]) -> list[Scored]:
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(np.round(values, DECIMALS).tolist())
-
-
-def _checked_number(name: str, value: Any, most: float = float("inf")) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-        limit = f"from 0 to {most:g}" if most < float("inf") else "0 or more"
-        raise UserError(f"{name}={value!r} must be a number, {limit}")
-    return float(value)

@@ -4,13 +4,15 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from lmirl_jax.arguments import Count, NonNegative, Text, checked
 from lmirl_jax.types import UserError
 
 LESS_IS_BETTER = ("loss", "perplexity", "self_bleu", "log_prob_gap")
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class BestConfig:
     """Which evaluation is the best one, and when to stop for want of a better.
@@ -25,26 +27,12 @@ class BestConfig:
         UserError: a value out of range, or a patience without a metric.
     """
 
-    metric: str | None = None
-    mode: str | None = None
-    patience: int | None = None
-    min_delta: float = 0.0
+    metric: Text | None = None
+    mode: Literal["max", "min"] | None = None
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
 
     def __post_init__(self):
-        if self.metric is not None and not (isinstance(self.metric, str) and self.metric):
-            raise UserError(
-                f"BEST_METRIC={self.metric!r} must be a metric's name such as 'eval/loss', or None"
-            )
-        if self.mode not in ("max", "min", None):
-            raise UserError(f"BEST_MODE={self.mode!r} must be 'max', 'min', or None (by the metric's name)")
-        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
-        if self.patience is not None and not (whole and self.patience >= 1):
-            raise UserError(
-                f"EARLY_STOPPING_PATIENCE={self.patience!r} must be a positive whole number of evaluations, or None"
-            )
-        number = isinstance(self.min_delta, (int, float)) and not isinstance(self.min_delta, bool)
-        if not (number and 0 <= self.min_delta < math.inf):
-            raise UserError(f"EARLY_STOPPING_MIN_DELTA={self.min_delta!r} must be a number of 0 or more")
         if self.patience is not None and self.metric is None:
             raise UserError(
                 f"EARLY_STOPPING_PATIENCE={self.patience} needs a metric to watch: set BEST_METRIC, such as 'eval/loss'"

@@ -17,11 +17,13 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax import files, sharding
+from lmirl_jax.arguments import Count, checked
 from lmirl_jax.training.checkpoint_shapes import check_extra, check_shapes
 from lmirl_jax.training.state import TrainState, build, init_params
 from lmirl_jax.types import ModelConfig, UserError
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """When to save, and what to keep.
@@ -33,23 +35,10 @@ class CheckpointConfig:
         asynchronous: write while training goes on.
     """
 
-    period: int = 1000
-    keep: int | None = 3
-    keep_period: int | None = None
+    period: Count = 1000
+    keep: Count | None = 3
+    keep_period: Count | None = None
     asynchronous: bool = True
-
-    def __post_init__(self):
-        names = {
-            "period": "CHECKPOINT_PERIOD",
-            "keep": "KEEP_CHECKPOINTS",
-            "keep_period": "CheckpointConfig.keep_period",
-        }
-        for field, name in names.items():
-            value = getattr(self, field)
-            if value is None and field != "period":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name}={value!r} must be a positive whole number")
 
 
 def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import SoftQConfig, train_step
-from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, Schedule, UserError
+from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
 
 Metrics = dict[str, jax.Array]
 
@@ -86,6 +87,7 @@ class Learner(Protocol):
         ...
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Offline:
     """Learns from demonstrations alone: `train_step`.
@@ -96,12 +98,9 @@ class Offline:
         soft_q_config: how soft Q-values are read off the hidden states.
     """
 
-    objective: Objective
-    td_weight: float | Schedule = 0.0
+    objective: LossFunction
+    td_weight: NonNegative | Schedule = 0.0
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
-
-    def __post_init__(self):
-        check_td_weight(self.td_weight)
 
     def start(self, setting: Setting) -> Updates:
         shapes, shardings = setting.policy_state
@@ -131,13 +130,6 @@ def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-
-
-def check_td_weight(td_weight: Any) -> None:
-    if not callable(td_weight) and not (isinstance(td_weight, (int, float)) and td_weight >= 0):
-        raise UserError(
-            f"TD_WEIGHT={td_weight!r} must be a number of 0 or more, or a schedule such as @training.constant()"
-        )
 
 
 def check_objective_takes(objective: Objective, *names: str) -> None:

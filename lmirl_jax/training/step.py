@@ -11,15 +11,17 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax import soft_q, tiles
+from lmirl_jax import soft_q
+from lmirl_jax.arguments import Positive, Whole, checked
 from lmirl_jax.objectives import implied_rewards, mle
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.types import Batch, Objective, Schedule, SoftQ, UserError
+from lmirl_jax.types import Batch, Objective, Schedule, SoftQ
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metrics as a sum and the weight to divide it by; they travel apart until the whole batch is in."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class SoftQConfig:
     """How soft Q-values are read off the hidden states.
@@ -32,13 +34,8 @@ class SoftQConfig:
         UserError: a value out of range.
     """
 
-    temperature: float | None = None
-    block_size: int | None = None
-
-    def __post_init__(self):
-        tiles.choose_tile(1, 1, self.block_size)
-        if self.temperature is not None and not self.temperature > 0:
-            raise UserError(f"SOFT_Q_TEMPERATURE={self.temperature!r} must be above 0, or None")
+    temperature: Positive | None = None
+    block_size: Whole | None = None
 
 
 def train_step(

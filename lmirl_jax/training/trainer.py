@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import jax
 import optax
@@ -11,6 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import files, sharding
+from lmirl_jax.arguments import Count, GivenByCaller, Path, Seed, Text, checked
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.checkpoints import (
     CheckpointConfig,
@@ -30,26 +31,27 @@ from lmirl_jax.types import ModelConfig, TrainData, UserError
 _log = logging.getLogger(__name__)
 
 
+@checked
 def train(
     *,
-    model_dir: str,
-    train_steps: int,
+    model_dir: Path,
+    train_steps: Count,
     model: ModelConfig,
     learner: Learner,
     optimizer: optax.GradientTransformation,
     data: TrainData,
     mesh: Mesh,
     evaluations: Sequence[Evaluation] = (),
-    eval_period: int = 1000,
+    eval_period: Count = 1000,
     best: BestConfig = BestConfig(),
     checkpoint: CheckpointConfig = CheckpointConfig(),
-    initial_checkpoint_path: str | None = None,
-    microbatches: int = 1,
-    seed: int = 0,
-    log_period: int = 1,
+    initial_checkpoint_path: Path | None = None,
+    microbatches: Count = 1,
+    seed: Seed = 0,
+    log_period: Count = 1,
     tensorboard: bool = True,
-    wandb_project: str | None = None,
-    on_start: Callable[[epath.Path], None] = lambda model_dir: None,
+    wandb_project: Text | None = None,
+    on_start: Annotated[Callable[[epath.Path], None], GivenByCaller()] = lambda model_dir: None,
 ) -> TrainState:
     """Trains until `train_steps` updates have been made in all, from the newest checkpoint in `model_dir` where there is one.
 
@@ -81,8 +83,7 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    counts = {"TRAIN_STEPS": train_steps, "EVAL_PERIOD": eval_period, "LOG_PERIOD": log_period}
-    _check(counts | {"NUM_MICROBATCHES": microbatches}, model, data)
+    _check_vocabulary(model, data)
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     check_evaluations(evaluations, mesh, best)
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
@@ -134,11 +135,8 @@ def _has_checkpoints(model_dir: Any) -> bool:
     return isinstance(model_dir, str) and (files.absolute(model_dir) / "checkpoints").is_dir()
 
 
-def _check(whole_numbers: Mapping[str, Any], model: ModelConfig, data: TrainData) -> None:
-    """Raises a UserError for what is wrong before anything is made."""
-    for name, value in whole_numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name}={value!r} must be a positive whole number")
+def _check_vocabulary(model: ModelConfig, data: TrainData) -> None:
+    """Raises a UserError where the model has no embedding for some word of the data."""
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "

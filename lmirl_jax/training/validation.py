@@ -13,8 +13,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
+from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
 from lmirl_jax.training.step import SoftQConfig, loss_sums
-from lmirl_jax.types import Batch, Objective, Schedule
+from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
 """What `loss_sums` gives; `reward` is undefined where no target is whole."""
@@ -27,6 +28,7 @@ class HeldOut(Protocol):
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]: ...
 
 
+@checked
 class Validation:
     """Measures what training measures, on held-out data.
 
@@ -42,11 +44,11 @@ class Validation:
     def __init__(
         self,
         data: HeldOut | None,
-        objective: Objective,
-        td_weight: float | Schedule = 0.0,
+        objective: LossFunction,
+        td_weight: NonNegative | Schedule = 0.0,
         soft_q_config: SoftQConfig = SoftQConfig(),
-        batch_size: int = 32,
-        max_batches: int | None = None,
+        batch_size: Count = 32,
+        max_batches: Count | None = None,
     ):
         self.data, self.objective, self.td_weight = data, objective, td_weight
         self.soft_q_config = soft_q_config
