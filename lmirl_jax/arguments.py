@@ -151,6 +151,18 @@ def _takes(count: int) -> Callable[[Any], bool]:
     return condition
 
 
+def has_parameter(*names: str) -> Callable[[Any], bool]:
+    """The condition that a function names one of these among its arguments."""
+
+    def condition(function: Any) -> bool:
+        try:
+            return not set(names).isdisjoint(inspect.signature(function).parameters)
+        except (TypeError, ValueError):
+            return False
+
+    return condition
+
+
 Count = Annotated[int, Within(1)]
 Whole = Annotated[int, Within(0)]
 Seed = Annotated[int, Words(f"a whole number from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)]
@@ -177,6 +189,7 @@ Elementwise = Annotated[
 LossFunction = Annotated[
     Objective, Words("a loss of tokens such as @objectives.mle, without brackets", _is_objective)
 ]
+GivenText = Annotated[str, GivenByCaller()]
 Corruption = Annotated[
     Callable[..., str],
     Words("a function (inputs, targets, random) such as @rewards.wrong_digit", _takes(3)),

@@ -16,6 +16,7 @@ from typing import Any
 import gin
 
 from lmirl_jax import configuration_errors as errors
+from lmirl_jax import configuration_records as records
 from lmirl_jax import configuration_values as values
 from lmirl_jax import files
 from lmirl_jax.types import UserError
@@ -43,6 +44,7 @@ def load(
     bindings: Sequence[str] = (),
     search_paths: Sequence[str | os.PathLike] = (),
     *,
+    inherited: str = "",
     complete: bool = True,
     known_only: bool = True,
 ) -> None:
@@ -52,6 +54,7 @@ def load(
         gin_files: paths, looked for in the current folder, then in `search_paths`, then among the bundled files.
         bindings: statements `NAME = VALUE` in gin's syntax, which see the imports of all files.
         search_paths: more folders for files and includes.
+        inherited: a gin text that is put over the files and below the bindings.
         complete: False where macros may stay unset, as in a part of a configuration.
         known_only: False where bindings may name macros and functions that only the rest of the configuration has; what
             refers to such a function is then left out.
@@ -59,7 +62,7 @@ def load(
     Raises:
         UserError: one line for whatever the files or bindings get wrong.
     """
-    paths = ["", *(os.path.expanduser(path) for path in search_paths), str(find_gin_root())]
+    paths = _search_path(search_paths)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # A user's own task module lies there; last, so that it shadows nothing.
     gin.clear_config()
@@ -68,6 +71,8 @@ def load(
             path = _find(os.path.expanduser(name), paths)
             with errors.in_file(path, bundled_files()):
                 gin.parse_config_file(path)
+        with errors.in_file("the configuration of the run that this one starts from", bundled_files()):
+            gin.parse_config(inherited)
         before = values.bindings()
         known = _macros() | _used_macros()
         bound = [_bind(binding, known_only) for binding in bindings]
@@ -75,8 +80,23 @@ def load(
             _check_new_macros(bound, known)
     if complete:
         _check_unset(_unset())
-        values.check(before)
+    values.check(before, complete)
+    if complete:
         gin.finalize()
+
+
+def explicit_keys(
+    gin_files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | os.PathLike] = ()
+) -> set[str]:
+    """What is set on purpose: by bindings, and in files that are not the bundled runs', whose values are defaults."""
+    paths, defaults = _search_path(search_paths), find_gin_root() / "gin" / "runs"
+
+    def is_default(path: str) -> bool:
+        return pathlib.Path(path).resolve().is_relative_to(defaults)
+
+    return records.explicit_keys(
+        gin_files, bindings, lambda name: _find(os.path.expanduser(name), paths), is_default
+    )
 
 
 def require(*names: str) -> None:
@@ -169,6 +189,10 @@ def _looking_in(paths: list[str]) -> Iterator[None]:
         yield
     finally:
         prefixes[:], readers[:] = before
+
+
+def _search_path(search_paths: Sequence[str | os.PathLike]) -> list[str]:
+    return ["", *(os.path.expanduser(path) for path in search_paths), str(find_gin_root())]
 
 
 def _find(name: str, paths: Iterable[str]) -> str:

@@ -31,15 +31,17 @@ def bindings() -> dict[tuple[str, str], dict[str, Any]]:
     return {key: dict(parameters) for key, parameters in gin.config._CONFIG.items()}
 
 
-def check(before: Bindings) -> None:
+def check(before: Bindings, complete: bool) -> None:
     """Raises a UserError for the first value that its parameter cannot take.
 
     Args:
         before: the bindings of the gin files alone, whose values serve as examples.
+        complete: whether nothing else will be bound, so that a function which is called has all its arguments.
     """
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for parameter, value in parameters.items():
-            _check_calls(f"{_name(scope, selector)}.{parameter}", scope, selector, value)
+            if complete:
+                _check_calls(f"{_name(scope, selector)}.{parameter}", scope, selector, value)
             if selector not in (MACRO, CONSTANT):
                 _check_one((scope, selector, parameter), value, before)
 

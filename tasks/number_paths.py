@@ -22,12 +22,13 @@ import itertools
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import seqio
 import tensorflow as tf
 
 from lmirl_jax import evaluation
+from lmirl_jax.arguments import GivenByCaller, GivenText
 
 NUMBERS = 4  # in a prompt
 LARGEST = 9  # of the numbers; the smallest is 1
@@ -79,7 +80,7 @@ def check(prompt: str, answer: str) -> Derivation:
     return Derivation(valid_steps, max(len(steps), needed), valid, last_number(answer) == str(total))
 
 
-def reward(prompt: str, answer: str) -> float:
+def reward(prompt: GivenText, answer: GivenText) -> float:
     """1 for a right derivation, else 0: a reward function for policy gradients."""
     found = check(prompt, answer)
     return float(found.valid and found.correct)
@@ -189,7 +190,9 @@ def with_wrong_sum(answer: str, step: int = 0) -> str:
     return " ".join(steps)
 
 
-def wrong_step(inputs: str, targets: str, generator: random.Random) -> str | None:
+def wrong_step(
+    inputs: GivenText, targets: GivenText, generator: Annotated[random.Random, GivenByCaller()]
+) -> str | None:
     """A damage for corruption tests: `with_wrong_sum` at a step drawn from all; None for an answer that is wrong already."""
     if not reward(inputs, targets):
         return None

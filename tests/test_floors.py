@@ -35,6 +35,7 @@ ROOMS = {
     "soft_q_blocked": "soft_q",
     "tiles": "soft_q",
     "configuration_errors": "configuration",
+    "configuration_records": "configuration",
     "configuration_values": "configuration",
     "__main__": "cli",
     "__init__": "types",

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from lmirl_jax import configuration
+from lmirl_jax import configuration, configuration_records
+from lmirl_jax.arguments import Path
 from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.processes import initialize_distributed
+
+_log = logging.getLogger(__name__)
 
 # What is read from where the command was typed: a run's config.gin has it from the root, for later commands elsewhere.
 PATHS = (
@@ -23,11 +26,45 @@ PATHS = (
 
 
 def configure(flags: Flags) -> None:
-    """Joins the other processes, reads the gin files and points the data room at its folders."""
+    """Joins the other processes, reads the gin files and points the data room at its folders.
+
+    A run that starts from a checkpoint has the task, the vocabulary, the lengths, the batch and the model of that one's run,
+    where neither a flag nor a gin file of the user's own sets them.
+    """
     _start(flags, "gin/runs/finetune.gin")
-    configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
+    given = flags.gin_file, flags.gin_bindings, flags.gin_search_paths
+    configuration.load(*given, complete=False)
+    inherited = _inherited(flags)
+    configuration.load(*given, inherited=inherited)
     configuration.make_absolute(PATHS)
     _set_data_folders(flags)
+
+
+def _inherited(flags: Flags) -> str:
+    """What the run takes from the record of the one that it starts from, as a gin text; says what that is."""
+    path = configuration.macro("INITIAL_CHECKPOINT_PATH", None, hint=Path | None)
+    if path is None:
+        return ""
+    from lmirl_jax import files
+    from lmirl_jax.training import checkpoints
+
+    # A run that goes on keeps its own record, should the one that it started from be gone.
+    own = files.absolute(configuration.macro("MODEL_DIR", "", hint=str)) / "config.gin"
+    config = own if (own.parent / "checkpoints").is_dir() and own.is_file() else None
+    if config is None:
+        checkpoint = checkpoints.find_checkpoint(path)
+        config = epath.Path(configuration_records.config_of(checkpoint))
+    if not config.is_file():
+        _log.warning("no %s: task, vocabulary, lengths and model are those of the gin files", config)
+        return ""
+    record = configuration_records.read(config.read_text(encoding="utf-8"))
+    explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
+    keys = configuration_records.inherited_keys(record, explicit)
+    values = {key: record.values[key] for key in keys if key in record.values}
+    # A macro's own value is either in this list too or not taken over.
+    shown = ", ".join(f"{key}={value}" for key, value in values.items() if not value.startswith("%"))
+    _log.info("from %s, as nothing else is set: %s", config, shown or "nothing")
+    return record.text(keys)
 
 
 def configure_from_run(flags: Flags, run_file: str, own: Sequence[str] = ()) -> epath.Path:
@@ -42,7 +79,7 @@ def configure_from_run(flags: Flags, run_file: str, own: Sequence[str] = ()) -> 
         The checkpoint's folder, found from CHECKPOINT_PATH.
     """
     configure_without_run(flags, run_file, "CHECKPOINT_PATH")
-    return add_run(flags, configuration.macro("CHECKPOINT_PATH"), own)
+    return add_run(flags, configuration.macro("CHECKPOINT_PATH", hint=Path), own)
 
 
 def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:

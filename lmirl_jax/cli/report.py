@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import configuration, files
+from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import add_run, check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.report_plan import (
@@ -21,7 +22,7 @@ from lmirl_jax.cli.report_plan import (
     longest_answer,
     write_damaged,
 )
-from lmirl_jax.cli.sweep_plan import checked_runs
+from lmirl_jax.cli.sweep_plan import Runs, paths_by_label
 
 RUN_FILE = "gin/runs/report.gin"
 Source = RewardingRun | ScoredFile
@@ -35,7 +36,7 @@ def main(flags: Flags) -> int:
     from lmirl_jax.training import checkpoints
 
     config = configuration.configured(ReportConfig)()
-    output_dir = configuration.macro("OUTPUT_DIR")
+    output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     sources = _sources(flags)
     _check(sources, config)
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
@@ -59,7 +60,7 @@ class Material:
 def _sources(flags: Flags) -> list[Source]:
     from lmirl_jax import files
 
-    runs = checked_runs(configuration.macro("RUNS"))
+    runs = paths_by_label(configuration.macro("RUNS", hint=Runs))
     found: list[Source] = []
     for label, paths in runs.items():
         for seed, path in enumerate(paths):

@@ -80,7 +80,7 @@ class RewardingRun:
     discount: Share
     data: Annotated[Any, Is(Measured | None)]
     generator: Generator
-    scorer: Callable[..., Any]
+    scorer: score.MakesScorer
     temperature: NonNegative = 1.0
 
     def __post_init__(self):

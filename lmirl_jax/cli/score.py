@@ -8,22 +8,25 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration
-from lmirl_jax.arguments import GivenByCaller, Lengths, Path, Share, checked
+from lmirl_jax.arguments import GivenByCaller, Lengths, Path, Share, Words, checked, has_parameter
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.types import ModelConfig, Task
 
 RUN_FILE = "gin/runs/score.gin"
+MakesPairs = Annotated[Callable[..., Any], Words("@data.pairs, without brackets", has_parameter("path"))]
+MakesScorer = Annotated[
+    Callable[..., Any], Words("@rewards.Scorer, without brackets", has_parameter("reference"))
+]
 
 
 def main(flags: Flags) -> int:
     configure_without_run(flags, RUN_FILE, "CHECKPOINT_PATH")
-    data = configuration.macro(
-        "DATA", None
-    )  # What to score; in the run's own configuration, what it was trained on.
+    # What to score; in the run's own configuration, what it was trained on.
+    data = configuration.macro("DATA", None, hint=Path | None)
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
-    checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH"), own=("DATA",))
+    checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH", hint=Path), own=("DATA",))
     if named:  # Another task than the run's, which may have been a file.
         configuration.set_macros({"DATA": None, "VALIDATION_DATA": None})
     print(configuration.configured(score)(checkpoint, data))
@@ -40,8 +43,8 @@ def score(
     task: Task,
     lengths: Lengths,
     discount: Share,
-    pairs: Callable[..., Any],
-    scorer: Callable[..., Any],
+    pairs: MakesPairs,
+    scorer: MakesScorer,
     reference_path: Path | None = None,
     output_path: Path | None = None,
     metrics: bool = True,

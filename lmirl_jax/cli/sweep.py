@@ -10,9 +10,10 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import configuration, files
+from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep, checked_runs
+from lmirl_jax.cli.sweep_plan import Policy, Runs, SweepConfig, check_sweep, paths_by_label
 
 RUN_FILE = "gin/runs/sweep.gin"
 
@@ -67,7 +68,8 @@ def run(flags: Flags) -> Sweep | None:
     from lmirl_jax.training import checkpoints
 
     config = configuration.configured(SweepConfig)()
-    runs, output_dir = checked_runs(configuration.macro("RUNS")), configuration.macro("OUTPUT_DIR")
+    runs = paths_by_label(configuration.macro("RUNS", hint=Runs))
+    output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     policies = []
     for label, paths in runs.items():
         for seed, path in enumerate(paths):

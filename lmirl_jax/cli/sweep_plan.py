@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax.arguments import GivenByCaller, Is, Positive, PositiveShare, Text, Whole, Words, checked
+from lmirl_jax.arguments import GivenByCaller, Is, Path, Positive, PositiveShare, Text, Whole, Words, checked
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
 from lmirl_jax.evaluation.evaluator import Measured
@@ -30,6 +30,13 @@ Temperatures = Annotated[
 TopPs = Annotated[
     Sequence[PositiveShare],
     Words("a list of one or more different numbers above 0 and at most 1", _different),
+]
+Runs = Annotated[
+    Mapping[Text, Path | Sequence[Path]],
+    Words(
+        "labels with a list of paths each, {'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}",
+        lambda runs: len(runs) > 0 and all(len(paths) > 0 for paths in runs.values()),
+    ),
 ]
 Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda names: len(names) > 0)]
 
@@ -151,23 +158,9 @@ class Policy:
         return list(found if reranker is None else reranker(self.data, found))
 
 
-def checked_runs(runs: Any) -> dict[str, list[str]]:
-    """RUNS with each run's paths as a list.
-
-    Raises:
-        UserError: it names no runs, or not in this form.
-    """
-    from lmirl_jax.types import UserError
-
-    example = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
-    if not isinstance(runs, dict) or not runs:
-        raise UserError(f"RUNS={runs!r} names no runs: give each label its paths, {example}")
-    listed = {label: [paths] if isinstance(paths, str) else paths for label, paths in runs.items()}
-    for label, paths in listed.items():
-        fits = isinstance(paths, (list, tuple)) and paths and all(isinstance(path, str) for path in paths)
-        if not isinstance(label, str) or not fits:
-            raise UserError(f"RUNS: {label!r}: {paths!r} is no label with a list of paths; write {example}")
-    return {label: list(paths) for label, paths in listed.items()}
+def paths_by_label(runs: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """RUNS with each run's paths as a list, one path alone too."""
+    return {label: [paths] if isinstance(paths, str) else list(paths) for label, paths in runs.items()}
 
 
 def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:

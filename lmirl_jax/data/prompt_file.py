@@ -7,11 +7,11 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Words, checked, has_parameter
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.jsonl import read_jsonl
@@ -19,6 +19,9 @@ from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.types import Batch, UserError
 
 _log = logging.getLogger(__name__)
+MakesDataset = Annotated[
+    Callable[..., Any], Words("@data.validation_dataset, without brackets", has_parameter("split"))
+]
 
 
 @checked
@@ -96,7 +99,7 @@ class PromptFile:
 
 @checked
 def prompts(
-    dataset: Callable[[], EvalDataset | None],
+    dataset: MakesDataset,
     path: Path | None,
     task: Task,
     lengths: Lengths,

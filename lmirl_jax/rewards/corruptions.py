@@ -13,7 +13,9 @@ import random as random_module
 import re
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Annotated
 
+from lmirl_jax.arguments import GivenByCaller, GivenText, Text, checked
 from lmirl_jax.rewards.steps import Span, split_steps
 from lmirl_jax.types import UserError
 
@@ -37,10 +39,11 @@ class Corruption:
     kind: str = ""
 
 
+GivenRandom = Annotated[Random, GivenByCaller()]
 Damage = Callable[[str, str, Random], Corruption | str | None]
 
 
-def wrong_digit(inputs: str, targets: str, random: Random) -> Corruption | None:
+def wrong_digit(inputs: GivenText, targets: GivenText, random: GivenRandom) -> Corruption | None:
     """Another digit in place of one, drawn from all; no number of several digits begins with a 0 that did not before."""
     places = [(match.start(), match.end()) for match in re.finditer(r"[0-9]+", targets)]
     digits = [(i, i == begin and end - begin > 1) for begin, end in places for i in range(begin, end)]
@@ -52,8 +55,9 @@ def wrong_digit(inputs: str, targets: str, random: Random) -> Corruption | None:
     return Corruption(damaged, (index, index + 1), (index, index + 1))
 
 
+@checked
 def dropped_step(
-    inputs: str, targets: str, random: Random, separator: str | None = None
+    inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
     """A step left out, any but the last; the place is the step that now follows too early.
 
@@ -73,8 +77,9 @@ def dropped_step(
     )
 
 
+@checked
 def shuffled_steps(
-    inputs: str, targets: str, random: Random, separator: str | None = None
+    inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
     """The steps in another order, what stands between them left in place; the place is the first that moved.
 
@@ -100,8 +105,9 @@ def shuffled_steps(
     return Corruption("".join(pieces) + targets[end:], (begin, begin + length), steps[order[moved]])
 
 
+@checked
 def repeated_step(
-    inputs: str, targets: str, random: Random, separator: str | None = None
+    inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
     """A step said twice in a row; the place is the second time, and of the last step with what stands before it.
 
@@ -127,7 +133,10 @@ def repeated_step(
     return Corruption(damaged, (end + len(between), end + len(added)), (begin, end))
 
 
-def truncation(inputs: str, targets: str, random: Random, separator: str | None = None) -> Corruption | None:
+@checked
+def truncation(
+    inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
+) -> Corruption | None:
     """The answer ends after one of its steps, any but the last; the place is its EOS, compared with the original's.
 
     EOS is kept: the policy says that it is done, which a reward should hold against it. Without EOS the last token of the
