@@ -92,6 +92,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def logical_axes(state: nnx.State) -> dict[str, tuple[str, ...]]:
+    """The logical names of each parameter's axes, by its path, such as `encoder/norm/scale`."""
+    return {
+        "/".join(map(str, path)): variable.get_metadata("out_sharding")
+        for path, variable in nnx.to_flat_state(state)
+    }
+
+
 def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
     """The sharding of each parameter, from the logical names of its axes.
 
@@ -106,11 +114,10 @@ def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
         UserError: a mesh axis does not divide the parameter's axis that it splits.
     """
     shardings: dict[str, Any] = {}
+    axes = logical_axes(state)
     for path, variable in nnx.to_flat_state(state):
         name = "/".join(map(str, path))
-        spec = [
-            _checked(mesh, name, *axis) for axis in zip(variable.get_metadata("out_sharding"), variable.shape)
-        ]
+        spec = [_checked(mesh, name, *axis) for axis in zip(axes[name], variable.shape)]
         inner = shardings
         for part in path[:-1]:
             inner = inner.setdefault(part, {})

@@ -5,12 +5,14 @@ import inspect
 import gin
 import jax
 import numpy as np
+import optax
 import pytest
 
 from lmirl_jax import configuration, objectives, online, rewards, soft_q, training
 from lmirl_jax.training.state import init_params
 from tests.fakes import make_run
 
+RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
 SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
 # Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
 SIZES = {
@@ -33,6 +35,7 @@ def test_every_file_belongs_to_a_tested_folder():
         "models",
         "objectives",
         "meshes",
+        "optimizers",
         "runs",
     }
 
@@ -116,14 +119,34 @@ def test_what_is_commonly_overridden_in_objectives(name, binding, function, opti
     np.testing.assert_array_equal(configuration.macro("OBJECTIVE")(out, **given), function(out, **options))
 
 
+@pytest.mark.parametrize("name", files("optimizers"))
+def test_optimizers_move_by_what_they_state(name):
+    """T5X's fine-tuning: a thousandth of a matrix's size from the first update to the last, whatever the gradient's."""
+    configuration.load(
+        ["gin/runs/finetune.gin", name], [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"]
+    )
+    optimizer = gin.get_bindings(training.train)["optimizer"]
+    params = {"kernel": 2 * jax.numpy.ones((4, 6))}
+    state = optimizer.init(params)
+    for gradient in (0.1, 1.0, 1.0):
+        updates, state = optimizer.update({"kernel": gradient * params["kernel"]}, state, params)
+        rate = optax.tree_utils.tree_get(
+            state, "learning_rate", filtering=lambda _, x: isinstance(x, jax.Array)
+        )
+        np.testing.assert_allclose(rate, 1e-3, rtol=1e-6)
+        np.testing.assert_allclose(updates["kernel"], -2e-3, rtol=1e-5)
+    configuration.load(
+        ["gin/runs/finetune.gin", name], [*RUN_BINDINGS, "LEARNING_RATE_SCHEDULE = @training.rsqrt_decay()"]
+    )
+    rate = gin.get_bindings(training.train)["optimizer"].init(params).hyperparams["learning_rate"]
+    np.testing.assert_allclose(rate, 1e-2, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", files("meshes"))
 def test_meshes(name):
     configuration.load([name], complete=False)
     mesh = configuration.macro("MESH")
     assert mesh.size == jax.device_count() and mesh.axis_names == ("data", "fsdp", "tensor")
-
-
-RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
 
 
 def test_finetune_defaults():

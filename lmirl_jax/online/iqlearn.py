@@ -173,7 +173,7 @@ def online_step(
     keys = row_keys(key, state.step, rows)
     part = (batch, written, from_samples)
     gradients, sums = summed_over_parts(gradient, state.params, part, keys, microbatches)
-    state, watched = updated(state, gradients, optimizer)
+    state, watched = updated(state, gradients, optimizer, graph)
     metrics = means(sums) | watched
     loss = sums["loss_expert"][0] / expert_weight + metrics.pop("loss_samples")
     del metrics["loss_expert"]

@@ -16,6 +16,7 @@ from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary, discr
 from lmirl_jax.online.experience import flat, joined
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.training.learner import Metrics
+from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import build, init_params, state_shardings
 from lmirl_jax.training.step import (
     Sums,
@@ -54,7 +55,8 @@ class Network:
     def first_state(self, policy_params: Any, key: Key[Array, ""]) -> TrainState:
         """Its trunk begins as the policy's, its heads at 0."""
         params = critic_params(policy_params, init_params(self.config, key))
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+        optimizer = for_model(self.optimizer, nnx.state(self.model(params)))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     def model(self, params: Any) -> Critic:
         return nnx.merge(self.graph, params)
@@ -127,7 +129,7 @@ def update_network(
         gradient = jax.grad(loss_of_part, has_aux=True)
         part = shown, answers, targets
         gradients, sums = summed_over_parts(gradient, state.params, part, keys, parts)
-        state, watched = updated(state, gradients, network.optimizer)
+        state, watched = updated(state, gradients, network.optimizer, network.graph)
         return state, (sums, watched["gradient_norm"])
 
     times = 1 if adversary is None else adversary.updates

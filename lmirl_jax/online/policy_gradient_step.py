@@ -157,7 +157,7 @@ def _update_policy(
 
     gradient = jax.grad(loss_of_part, has_aux=True)
     gradients, sums = summed_over_parts(gradient, state.params, part, None, setting.microbatches)
-    state, watched = updated(state, gradients, setting.optimizer)
+    state, watched = updated(state, gradients, setting.optimizer, setting.graph)
     return state, means(sums) | watched | {"target_tokens": counts[0], "kl_weight": kl_weight}
 
 

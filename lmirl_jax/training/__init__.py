@@ -4,10 +4,12 @@ from lmirl_jax.training.best import BestConfig
 from lmirl_jax.training.checkpoints import CheckpointConfig
 from lmirl_jax.training.learner import Learner, Offline, Setting, Updates
 from lmirl_jax.training.optimizers import adafactor, adamw
+from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.schedules import (
     annealed,
     constant,
     delayed_constant,
+    rsqrt_decay,
     warmup_constant,
     warmup_cosine,
     warmup_rsqrt,
@@ -32,7 +34,9 @@ __all__ = [
     "annealed",
     "constant",
     "delayed_constant",
+    "for_model",
     "loss_sums",
+    "rsqrt_decay",
     "train",
     "train_step",
     "warmup_constant",

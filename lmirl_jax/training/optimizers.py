@@ -1,9 +1,13 @@
-"""Optimizers by name: optax's, behind a clip of the global gradient norm, with a learning rate that can be read back."""
+"""Optimizers by name: AdamW and Adafactor, behind a clip of the global gradient norm, their learning rate in the state."""
 
+import functools
 from collections.abc import Callable
 
+import jax
 import optax
 
+from lmirl_jax.training.adafactor import scale_by_adafactor
+from lmirl_jax.training.parameter_axes import Axes, ByAxes, in_a_layer, named_axes
 from lmirl_jax.types import Schedule
 
 
@@ -28,6 +32,7 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     clip_norm: float | None = 1.0,
+    decay_norms_and_biases: bool = True,
 ) -> optax.GradientTransformation:
     """AdamW on gradients clipped to a global norm.
 
@@ -35,17 +40,28 @@ def adamw(
         learning_rate: a number or a schedule of the updates made.
         b1, b2: decay of the two moments.
         eps: keeps the step finite where the second moment is 0.
-        weight_decay: decoupled from the gradient, scaled by the learning rate; on every parameter.
+        weight_decay: decoupled from the gradient, scaled by the learning rate.
         clip_norm: the largest global gradient norm, or None.
+        decay_norms_and_biases: whether weights decay in norms' scales, biases and relative position biases too, as in
+            optax and T5X; False leaves these out, as Hugging Face does.
 
     Returns:
         The optimizer.
     """
-    return _with_learning_rate(
-        lambda rate: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
-        learning_rate,
-        clip_norm,
-    )
+
+    def make(axes: Axes) -> optax.GradientTransformation:
+        def decays(path, parameter) -> bool:
+            names = named_axes(axes, path, parameter.shape)
+            return len(in_a_layer(names)) > 1 and "relpos_buckets" not in names
+
+        mask = None if decay_norms_and_biases else functools.partial(jax.tree_util.tree_map_with_path, decays)
+
+        def update(rate):
+            return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+
+        return _with_learning_rate(update, learning_rate, clip_norm)
+
+    return make({}) if decay_norms_and_biases else ByAxes(make)
 
 
 def adafactor(
@@ -55,27 +71,25 @@ def adafactor(
     min_dim_size_to_factor: int = 128,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """Adafactor: second moments of matrices kept as row and column sums; it clips its own updates.
+    """T5X's Adafactor: second moments of matrices kept as row and column means; it clips its own updates.
 
-    A stack of layers is one parameter here: its update is clipped and scaled as one.
+    Every layer of a stack is a matrix of its own, in which the heads of an attention are one axis.
 
     Args:
-        learning_rate: relative to each parameter's size where `multiply_by_parameter_scale`.
+        learning_rate: relative to each matrix's size where `multiply_by_parameter_scale`.
         multiply_by_parameter_scale: as T5 is trained.
         decay_rate: exponent of the second moment's decay.
-        min_dim_size_to_factor: smaller matrices keep their full second moment.
+        min_dim_size_to_factor: matrices with fewer rows or columns keep their full second moment.
         clip_norm: the largest global gradient norm, or None.
 
     Returns:
         The optimizer.
     """
 
-    def make(rate):
-        return optax.adafactor(
-            rate,
-            min_dim_size_to_factor=min_dim_size_to_factor,
-            decay_rate=decay_rate,
-            multiply_by_parameter_scale=multiply_by_parameter_scale,
+    def make(axes: Axes) -> optax.GradientTransformation:
+        scale = scale_by_adafactor(axes, decay_rate, min_dim_size_to_factor, multiply_by_parameter_scale)
+        return _with_learning_rate(
+            lambda rate: optax.chain(scale, optax.scale_by_learning_rate(rate)), learning_rate, clip_norm
         )
 
-    return _with_learning_rate(make, learning_rate, clip_norm)
+    return ByAxes(make)

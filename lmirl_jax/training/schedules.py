@@ -41,20 +41,68 @@ def warmup_rsqrt(peak: float, warmup_steps: int) -> Schedule:
     return rate
 
 
+def rsqrt_decay(base: float = 1.0, warmup_steps: int = 10000, linear_warmup: bool = False) -> Schedule:
+    """T5X's `constant * rsqrt_decay`, with `linear_warmup` its `constant * linear_warmup * rsqrt_decay`.
+
+        base / sqrt(max(step, warmup_steps)) * min(1, step / warmup_steps)
+
+    Args:
+        base: T5X's base_learning_rate; without `linear_warmup` the rate begins at base / sqrt(warmup_steps).
+        warmup_steps: updates before the decay.
+        linear_warmup: whether the last factor is there. As in T5X the first update is then 0; `warmup_rsqrt` is the same
+            with a peak of base / sqrt(warmup_steps), one update earlier.
+    """
+    _check(base=base, warmup_steps=warmup_steps)
+
+    def rate(step):
+        warm = max(warmup_steps, 1)
+        factor = jnp.minimum(1.0, step / warm) if linear_warmup else 1.0
+        return base * factor / jnp.sqrt(jnp.maximum(jnp.asarray(step, jnp.float32), warm))
+
+    return rate
+
+
 def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float = 0.0) -> Schedule:
-    """Rises in a line to `peak`, then falls along a cosine to `end`, reached at step `decay_steps` in all."""
+    """Rises in a line to `peak`, reached at update `warmup_steps`, then along a cosine to `end`, reached at `decay_steps`.
+
+    The first update is not a wasted 0, and the last of a run of `decay_steps` is made with `end`.
+    """
     _check(peak=peak, warmup_steps=warmup_steps, decay_steps=decay_steps, end=end)
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, decay_steps, end)
+    if decay_steps <= warmup_steps:
+        raise UserError(
+            f"schedule: decay_steps={decay_steps!r} counts the updates in all, those of the warm-up among them: it must be "
+            f"above warmup_steps={warmup_steps!r}"
+        )
+
+    def rate(step):
+        done = step + 1.0
+        share = jnp.clip((done - warmup_steps) / (decay_steps - warmup_steps), 0.0, 1.0)
+        falling = end + (peak - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+        return jnp.where(done < warmup_steps, peak * done / max(warmup_steps, 1), falling)
+
+    return rate
 
 
 def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Schedule:
-    """0 for `start_step` updates, then a line to `value` over `ramp_steps`: lambda after a warm-up of pure MLE."""
+    """0 for `start_step` updates, then `value`: lambda after a warm-up of pure MLE.
+
+    With `ramp_steps` a line leads to `value`, reached at the last of so many updates, the first of which is not 0.
+    """
     _check(value=value, start_step=start_step, ramp_steps=ramp_steps)
-    return optax.linear_schedule(0.0, value, max(ramp_steps, 1), transition_begin=start_step)
+
+    def scheduled(step):
+        return value * jnp.clip((step + 1.0 - start_step) / max(ramp_steps, 1), 0.0, 1.0)
+
+    return scheduled
 
 
 def annealed(start: float, end: float, anneal_steps: int, start_step: int = 0) -> Schedule:
-    """0 for `start_step` updates, then a line from `start` to `end` over `anneal_steps`: lambda, annealed."""
+    """0 for `start_step` updates, then a line from `start`, at the next, to `end`, `anneal_steps` later: lambda, annealed."""
     _check(start=start, end=end, anneal_steps=anneal_steps, start_step=start_step)
-    line = optax.linear_schedule(start, end, max(anneal_steps, 1))
-    return optax.join_schedules([optax.constant_schedule(0.0), line], [start_step])
+
+    def scheduled(step):
+        since = jnp.asarray(step - start_step, jnp.float32)
+        share = jnp.clip(since / anneal_steps, 0.0, 1.0) if anneal_steps else 1.0
+        return jnp.where(since < 0, 0.0, start + (end - start) * share)
+
+    return scheduled

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from lmirl_jax import sharding
+from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.types import NetworkConfig
 
 
@@ -52,7 +53,7 @@ def state_shardings(
     _, variables = build(model, key)
     params = jax.eval_shape(functools.partial(init_params, model), key)
     shardings = sharding.parameter_shardings(mesh, variables)
-    opt_state, opt_shardings = optimizer_shardings(mesh, optimizer, params, shardings)
+    opt_state, opt_shardings = optimizer_shardings(mesh, for_model(optimizer, variables), params, shardings)
     shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
     return shapes, TrainState(sharding.replicated(mesh), shardings, opt_shardings)
 
@@ -72,8 +73,11 @@ def optimizer_shardings(
     whole = sharding.replicated(mesh)
 
     def like_parameter(leaf, parameter, place):
-        # Adafactor's factored moments hang on parameters but have lost an axis; they are small.
-        return place if leaf.shape == parameter.shape else whole
+        if len(leaf.shape) != len(parameter.shape):
+            return whole
+        # Adafactor's moments are averaged over some axes, and whole there.
+        sizes = zip(place.spec, leaf.shape, parameter.shape, strict=True)
+        return NamedSharding(mesh, PartitionSpec(*(axis if a == b else None for axis, a, b in sizes)))
 
     opt_shardings = optax.tree_utils.tree_map_params(
         optimizer, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
@@ -102,6 +106,7 @@ def init_state(
     Returns:
         The state before the first update.
     """
+    optimizer = for_model(optimizer, build(model, key)[1])
 
     def make(given: Any, key: Key[Array, ""]) -> TrainState:
         params = init_params(model, key) if given is None else given

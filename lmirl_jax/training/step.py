@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from lmirl_jax import soft_q
 from lmirl_jax.arguments import Positive, Whole, checked
 from lmirl_jax.objectives import implied_rewards, mle
+from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import Batch, Objective, Schedule, SoftQ
 
@@ -80,7 +81,7 @@ def train_step(
 
     gradient = jax.grad(loss_of_part, has_aux=True)
     gradients, sums = summed_over_parts(gradient, state.params, batch, dropout_keys, microbatches)
-    state, watched = updated(state, gradients, optimizer)
+    state, watched = updated(state, gradients, optimizer, graph)
     metrics = means(sums) | {"loss": sums["loss"][0] / weight}
     return state, metrics | watched | {"td_weight": now, "target_tokens": target_tokens(batch)}
 
@@ -107,9 +108,10 @@ def row_keys(key: Key[Array, ""], step: Int[Array, ""], rows: int) -> Key[Array,
 
 
 def updated(
-    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation, graph: nnx.GraphDef
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """The state after one update of the policy, and the gradient's norm and the learning rate."""
+    """The state after one update of the network of that graph, and the gradient's norm and the learning rate."""
+    optimizer = for_model(optimizer, nnx.state(nnx.merge(graph, state.params)))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {"gradient_norm": optax.tree.norm(gradients)}

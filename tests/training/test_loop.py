@@ -100,6 +100,32 @@ def test_resumed_equals_uninterrupted(uninterrupted, tmp_path):
     assert without_times(metrics(tmp_path)) == without_times(metrics(folder))
 
 
+def test_schedules_and_moments_go_on_after_a_resume(tmp_path):
+    """At a corner each: two updates without lambda, the third with it; a rate that ends with the fourth update."""
+
+    def settings():
+        rate = training.warmup_cosine(1e-2, 1, 4, end=1e-3)
+        return {
+            "optimizer": training.adafactor(rate, min_dim_size_to_factor=16),
+            "learner": training.Offline(objectives.iqlearn, training.delayed_constant(0.1, start_step=2)),
+            "checkpoint": training.CheckpointConfig(period=1, keep=None),
+        }
+
+    whole = train(tmp_path / "whole", 5, **settings())
+    for steps in (1, 2, 3, 5):
+        parts = train(tmp_path / "parts", steps, **settings())
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(parts), jax.device_get(whole))
+    for folder in ("whole", "parts"):
+        lines = metrics(tmp_path / folder)
+        np.testing.assert_allclose(
+            [line["train/td_weight"] for line in lines], [0, 0, 0.1, 0.1, 0.1], rtol=1e-6
+        )
+        # By hand: 1e-2, and 1e-3 + 9e-3 / 2 * (1 + cos(pi / 3)), then of 2 pi / 3, then the end.
+        np.testing.assert_allclose(
+            [line["train/learning_rate"] for line in lines], [1e-2, 7.75e-3, 3.25e-3, 1e-3, 1e-3], rtol=1e-5
+        )
+
+
 def test_resumed_on_another_mesh(uninterrupted, tmp_path):
     _, params = uninterrupted
     train(tmp_path, train_steps=2)

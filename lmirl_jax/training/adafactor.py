@@ -1,0 +1,118 @@
+"""Adafactor's update as T5X makes it: every layer of a stack by itself, the heads of an attention as one axis."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from lmirl_jax.training.parameter_axes import in_a_layer, named_axes
+
+# T5X's epsilon1, epsilon2 and clipping_threshold.
+SQUARE_FLOOR, SMALLEST_SCALE, LARGEST_RMS = 1e-30, 1e-3, 1.0
+
+
+class AdafactorState(NamedTuple):
+    """The number of updates made, and of each parameter its moments: of rows and columns where it is factored, else whole.
+
+    A moment has as many axes as its parameter; those that it is averaged over have size 1, and all where it is not used.
+    """
+
+    count: Any
+    v_row: Any
+    v_col: Any
+    v: Any
+
+
+class _Form(NamedTuple):
+    """Which axes of a parameter form one matrix, and which of these are its rows and its columns (none: not factored)."""
+
+    matrix: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+
+
+def _form(names: tuple[str, ...], shape: tuple[int, ...], min_size: int) -> _Form:
+    matrix = in_a_layer(names)
+    # With heads apart, the axis of the embedding faces all others: what T5X keeps as one matrix.
+    rows = tuple(i for i in matrix if names[i] == "embed") if len(matrix) > 2 else matrix[:1]
+    columns = tuple(i for i in matrix if i not in rows)
+    smaller = min(math.prod(shape[i] for i in part) for part in (rows, columns))
+    return _Form(matrix, rows, columns) if rows and columns and smaller >= min_size else _Form(matrix)
+
+
+def _root_mean_square(x: Float[Array, "..."], axes: tuple[int, ...]) -> Float[Array, "..."]:
+    return jnp.sqrt(jnp.mean(x * x, axis=axes, keepdims=True))
+
+
+def scale_by_adafactor(
+    axes: Mapping[str, tuple[str, ...]],
+    decay_rate: float,
+    min_dim_size_to_factor: int,
+    multiply_by_parameter_scale: bool,
+) -> optax.GradientTransformation:
+    """Scales gradients by factored second moments, clips each matrix's update, and scales it by the matrix's own size.
+
+        R = decay R + (1 - decay) mean over columns of (G ** 2 + 1e-30),  C alike over rows,  decay = 1 - step ** -decay_rate
+        U = G / sqrt(R C / mean(R)),   U / max(1, rms(U)) * max(1e-3, rms(parameter))
+
+    Args:
+        axes: logical names of each parameter's axes, by its path.
+        decay_rate: exponent of the moments' decay.
+        min_dim_size_to_factor: a matrix with fewer rows or columns keeps its moment whole.
+        multiply_by_parameter_scale: whether the last factor is there.
+
+    Returns:
+        The transformation; the learning rate and the sign are not in it.
+
+    Source: https://arxiv.org/abs/1804.04235, algorithms 4 and 6, and T5X's adafactor.py.
+    """
+
+    def form(path: Any, parameter: Any) -> _Form:
+        return _form(named_axes(axes, path, parameter.shape), parameter.shape, min_dim_size_to_factor)
+
+    def first_moments(path: Any, parameter: Any) -> tuple[Array, Array, Array]:
+        _, rows, columns = form(path, parameter)
+
+        def zeros(averaged: tuple[int, ...], used: bool) -> Array:
+            sizes = [1 if i in averaged or not used else size for i, size in enumerate(parameter.shape)]
+            return jnp.zeros(sizes, jnp.float32)
+
+        return zeros(columns, bool(rows)), zeros(rows, bool(rows)), zeros((), not rows)
+
+    def init(params: Any) -> AdafactorState:
+        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+        moments = [first_moments(path, leaf) for path, leaf in leaves]
+        return AdafactorState(
+            jnp.zeros((), jnp.int32), *(tree.unflatten([m[i] for m in moments]) for i in range(3))
+        )
+
+    def update(gradients: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
+        decay = 1.0 - jnp.asarray(state.count + 1, jnp.float32) ** -decay_rate
+
+        def of_parameter(path, parameter, gradient, row, column, whole):
+            matrix, rows, columns = form(path, parameter)
+            squared = gradient * gradient + SQUARE_FLOOR
+            if rows:
+                row = decay * row + (1 - decay) * jnp.mean(squared, axis=columns, keepdims=True)
+                column = decay * column + (1 - decay) * jnp.mean(squared, axis=rows, keepdims=True)
+                # Not one root of the product, which can be too small for a float32.
+                scaled = gradient * (row / jnp.mean(row, axis=rows, keepdims=True)) ** -0.5 * column**-0.5
+            else:
+                whole = decay * whole + (1 - decay) * squared
+                scaled = gradient * whole**-0.5
+            scaled /= jnp.maximum(1.0, _root_mean_square(scaled, matrix) / LARGEST_RMS)
+            if multiply_by_parameter_scale:
+                scaled *= jnp.maximum(SMALLEST_SCALE, _root_mean_square(parameter, matrix))
+            return scaled, row, column, whole
+
+        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+        others = (jax.tree.leaves(part) for part in (gradients, *state[1:]))
+        found = [of_parameter(*leaf, *rest) for leaf, *rest in zip(leaves, *others, strict=True)]
+        updates, *moments = (tree.unflatten([f[i] for f in found]) for i in range(4))
+        return updates, AdafactorState(state.count + 1, *moments)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,60 @@
+"""What an optimizer knows of a parameter beside its numbers: the logical names of its axes, as the model gives them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from lmirl_jax import sharding
+from lmirl_jax.types import UserError
+
+Axes = Mapping[str, tuple[str, ...]]
+
+
+class ByAxes(optax.GradientTransformation):
+    """An optimizer that treats a parameter by what its axes are; `for_model` gives it those of a model.
+
+    By itself it takes vectors and matrices alone, each as one parameter.
+    """
+
+    make: Callable[[Axes], optax.GradientTransformation]
+
+    def __new__(cls, make: Callable[[Axes], optax.GradientTransformation]) -> "ByAxes":
+        """From a function of the axes, by the parameters' paths, to the optimizer."""
+        optimizer = super().__new__(cls, *make({}))
+        optimizer.make = make
+        return optimizer
+
+
+def for_model(optimizer: optax.GradientTransformation, variables: nnx.State) -> optax.GradientTransformation:
+    """The optimizer of a model's parameters; any but a `ByAxes` is that already.
+
+    Args:
+        optimizer: any of optax's form.
+        variables: the model's state, its arrays or their shapes, with the names of their axes.
+    """
+    return optimizer.make(sharding.logical_axes(variables)) if isinstance(optimizer, ByAxes) else optimizer
+
+
+def named_axes(axes: Axes, path: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of a parameter's axes; empty ones for a vector or a matrix of which nothing is known.
+
+    Raises:
+        UserError: nothing is known of a parameter of more axes.
+    """
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if name in axes:
+        return axes[name]
+    if len(shape) > 2:
+        raise UserError(
+            f"the optimizer does not know which of the {len(shape)} axes of {name} are layers and heads: make it with "
+            "training.for_model(optimizer, variables), the variables as nnx.state(model) gives them"
+        )
+    return ("",) * len(shape)
+
+
+def in_a_layer(names: tuple[str, ...]) -> tuple[int, ...]:
+    """The axes of a parameter that belong to one layer."""
+    return tuple(i for i, name in enumerate(names) if name != "layers")
