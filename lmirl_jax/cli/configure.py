@@ -27,7 +27,7 @@ def configure(flags: Flags) -> None:
     _start(flags, "gin/runs/finetune.gin")
     configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     configuration.make_absolute(PATHS)
-    _set_data_folders(flags)
+    set_data_folders(flags)
 
 
 def configure_from_run(flags: Flags, run_file: str, own: Sequence[str] = ()) -> epath.Path:
@@ -72,7 +72,7 @@ def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
     kept = {name: configuration.macro(name, None) for name in own}
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
     configuration.set_macros(kept)
-    _set_data_folders(flags)
+    set_data_folders(flags)
     return checkpoint
 
 
@@ -96,7 +96,7 @@ def _start(flags: Flags, run_file: str) -> None:
     importlib.import_module("lmirl_jax.data.seqio_library")
 
 
-def _set_data_folders(flags: Flags) -> None:
+def set_data_folders(flags: Flags) -> None:
     from lmirl_jax import data
 
     if flags.tfds_data_dir is not None:
