@@ -57,3 +57,23 @@ def shared_data(repository) -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no data at {path}: this test needs it")
     return path
+
+
+@pytest.fixture(scope="session")
+def words_model(tmp_path_factory) -> pathlib.Path:
+    """A small SentencePiece model like T5's: it lacks `<`, `>`, braces and umlauts, and runs white space together."""
+    import sentencepiece
+
+    lines = [f"compare {n} and {n + 1} if a then x = {n} ; y = {n}" for n in range(100)]
+    prefix = tmp_path_factory.mktemp("vocabulary") / "words"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(prefix),
+        vocab_size=60,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return prefix.with_suffix(".model")

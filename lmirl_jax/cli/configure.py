@@ -37,7 +37,7 @@ def configure(flags: Flags) -> None:
     inherited = _inherited(flags)
     configuration.load(*given, inherited=inherited)
     configuration.make_absolute(PATHS)
-    _set_data_folders(flags)
+    set_data_folders(flags)
 
 
 def _inherited(flags: Flags) -> str:
@@ -109,7 +109,7 @@ def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
     kept = {name: configuration.macro(name, None) for name in own}
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
     configuration.set_macros(kept)
-    _set_data_folders(flags)
+    set_data_folders(flags)
     return checkpoint
 
 
@@ -133,7 +133,7 @@ def _start(flags: Flags, run_file: str) -> None:
     importlib.import_module("lmirl_jax.data.seqio_library")
 
 
-def _set_data_folders(flags: Flags) -> None:
+def set_data_folders(flags: Flags) -> None:
     from lmirl_jax import data
 
     if flags.tfds_data_dir is not None:

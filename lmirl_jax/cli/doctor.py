@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 
+from lmirl_jax.cli.configure import set_data_folders
 from lmirl_jax.cli.flags import Flags
 
 # Without these no run starts; their versions are read from metadata, so that TensorFlow is not imported.
@@ -33,7 +34,8 @@ NEEDED = (
 def main(flags: Flags) -> int:
     """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
     rows, problems = [], []
-    for report in (_versions, _machine, _devices, _gin_files, functools.partial(_soft_q, flags)):
+    of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)
+    for report in (_versions, _machine, _devices, _gin_files, *of_run):
         more_rows, more_problems = report()
         rows += more_rows
         problems += more_problems
@@ -145,6 +147,34 @@ def _soft_q(flags: Flags) -> tuple[list, list]:
     except UserError as error:
         return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]
     return [("soft Q-values", form)], []
+
+
+def _texts(flags: Flags) -> tuple[list, list]:
+    """With gin files, what the vocabulary cannot hold of each split that a run of theirs would read."""
+    if not flags.gin_file:
+        return [], []
+    from lmirl_jax import configuration
+    from lmirl_jax.types import UserError
+
+    rows = []
+    try:
+        configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
+        if configuration.macro("TASK", None) is None:
+            return [], []
+        from lmirl_jax.data.records import tokenized_records
+        from lmirl_jax.data.vocabulary_losses import describe_losses
+
+        set_data_folders(flags)
+        for part in configuration.macro("TASK").tasks:
+            for split in ("train", "validation"):
+                if split in part.splits:
+                    records = tokenized_records(part, split)
+                    lost = describe_losses(f"{part.name}, {split}", len(records), records.losses)
+                    rows.append(("texts", lost or f"{part.name}, {split}: the vocabulary holds all"))
+    except UserError as error:
+        line = f"a run of these gin files: {str(error).splitlines()[0]}"
+        return rows, [line]
+    return rows, []
 
 
 def _check_data(data: str | None, validation_data: str | None) -> None:

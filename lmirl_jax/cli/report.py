@@ -107,7 +107,7 @@ def _check_metric(run: RewardingRun, metric: str) -> None:
     from lmirl_jax.types import UserError
 
     example = run.data.examples[0]
-    target = run.data.decode(example["targets"])
+    target = run.data.reference(example)
     names = answer_metrics(run.task.tasks[0], example["inputs_pretokenized"], target, target)
     if metric not in names:
         hint = nearest(metric, names) or f"; there are {', '.join(names) or 'none'}"

@@ -144,7 +144,7 @@ def damaged_answers(run: RewardingRun, config: ReportConfig) -> list[tuple[str, 
 
     found = []
     for example in run.data.examples:
-        inputs, targets = example["inputs_pretokenized"], run.data.decode(example["targets"])
+        inputs, targets = example["inputs_pretokenized"], run.data.reference(example)
         damages = corrupt(
             inputs,
             targets,

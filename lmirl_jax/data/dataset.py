@@ -19,6 +19,7 @@ from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
+from lmirl_jax.data.vocabulary_losses import describe_losses
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -75,7 +76,7 @@ class TrainDataset:
             raise UserError(f"{task.name} has no split {split!r} to train on; it has {', '.join(splits)}")
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
-            check_lengths(part.name, split, part_records, self.lengths, truncate)
+            check_records(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
         self._weighted = any(part.weighted for part in records)  # Else no record's texts need to be read.
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
@@ -171,10 +172,17 @@ class TrainIterator:
         return blocks[self._block :: self._blocks].to_iter_dataset(READ)
 
 
-def check_lengths(
+def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line, what the lengths cut off; without `truncate` that is a UserError."""
+    """Logs, in one line each, what the vocabulary cannot hold and what the lengths cut off.
+
+    Raises:
+        UserError: the lengths cut something off, without `truncate`.
+    """
+    lost = describe_losses(f"{name}, {split}", len(records), records.losses)
+    if lost is not None:
+        warn_once(lost)
     if records.without_eos:
         _log.warning(
             "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "

@@ -7,11 +7,12 @@ import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
-from lmirl_jax.data.dataset import check_lengths, warn_once
+from lmirl_jax.data.dataset import check_records, warn_once
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
+from lmirl_jax.data.texts import kept_text, mark_unknown, unknown_surface
 from lmirl_jax.types import Batch, UserError
 
 
@@ -20,7 +21,7 @@ class EvalDataset:
     """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
 
     Each of `examples` is a dict: `task_name`, `inputs` and `targets` (tokens, untrimmed), and the task's other features,
-    `inputs_pretokenized` and `targets_pretokenized` among them where the task keeps them.
+    `inputs_pretokenized` and `targets_pretokenized` among them: as the task keeps them, else decoded from the tokens.
 
     Args:
         task: from `get_task`.
@@ -53,15 +54,20 @@ class EvalDataset:
         if not self._parts:
             splits = sorted({split for part in task.tasks for split in part.splits})
             raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
+        self._unknown = unknown_surface(task.output_vocabulary)
         self.examples: list[dict[str, Any]] = []
         for part in self._parts.values():
             records = tokenized_records(part, split, cache_dir)
-            check_lengths(part.name, split, records, self.lengths, truncate)
+            check_records(part.name, split, records, self.lengths, truncate)
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = decode_example(records.source[index])
+                texts = {
+                    "inputs_pretokenized": task.decode_inputs(example.inputs),
+                    "targets_pretokenized": task.decode(example.targets),
+                }
                 tokens = {"inputs": example.inputs, "targets": example.targets}
-                self.examples.append(example.features | tokens | {"task_name": part.name})
+                self.examples.append(texts | example.features | tokens | {"task_name": part.name})
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -91,14 +97,21 @@ class EvalDataset:
         """The text of target tokens, up to the first EOS, padding dropped."""
         return self.task.decode(tokens)
 
+    def reference(self, example: Mapping[str, Any]) -> str:
+        """The target as its user wrote it, whole, whatever the vocabulary and the lengths leave of it."""
+        text = kept_text(example, "targets")
+        return self.decode(example["targets"]) if text is None else text
+
     def postprocess(self, text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
         """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's own target."""
         part = self._parts[example["task_name"]]
+        if not is_target:
+            text = mark_unknown(text, self.reference(example), self._unknown)
         return part.postprocess_fn(text, example=as_seqio(example), is_target=is_target)
 
     def target(self, example: Mapping[str, Any]) -> Any:
         """The postprocessed target, as the task's metrics take it."""
-        return self.postprocess(self.decode(example["targets"]), example, is_target=True)
+        return self.postprocess(self.reference(example), example, is_target=True)
 
     @property
     def has_metrics(self) -> bool:

@@ -11,6 +11,7 @@ from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.jsonl import check_text, read_objects
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
+from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import UserError
 
 REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
@@ -52,6 +53,7 @@ class PairFile:
 
     def __iter__(self) -> Iterator[Pair]:
         longest, cut = self.lengths["inputs"], 0
+        losses = {feature: Losses() for feature in FEATURES}
         for number, (line, answers) in enumerate(self._lines()):
             for candidate, (text, tokens) in enumerate(answers):
                 place = {"example": number, "candidate": candidate, "candidates": len(answers)}
@@ -59,7 +61,12 @@ class PairFile:
                 pair = make_pair(self.task, line["inputs"], text, tokens, **about, **place)
                 longest = max(longest, len(pair.input_tokens))
                 cut += len(pair.input_tokens) > self.lengths["inputs"]
+                losses["inputs"].add(self.task.input_vocabulary, pair.input_tokens, pair.inputs)
+                losses["targets"].add(self.task.output_vocabulary, pair.target_tokens, pair.targets)
                 yield pair
+        lost = describe_losses(str(self.file), len(self), losses)
+        if lost is not None:
+            warn_once(lost)
         if cut:
             warn_once(
                 f"{self.file}: the prompts of {cut} answers are longer than {self.lengths['inputs']} tokens and are truncated; "

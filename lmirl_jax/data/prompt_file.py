@@ -13,9 +13,11 @@ import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Words, checked, has_parameter
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
+from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.jsonl import read_jsonl
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import Batch, UserError
 
 _log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class PromptFile:
             for example in self.examples
         ]
         self._check_lengths(path, truncate)
+        self._tell_losses(path)
 
     def _check_lengths(self, path: str, truncate: bool) -> None:
         sizes = [len(tokens) for tokens in self._tokens]
@@ -76,6 +79,14 @@ class PromptFile:
         if not truncate:
             raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
         _log.warning("%s and are truncated; %s", message, remedy)
+
+    def _tell_losses(self, path: str) -> None:
+        lost = Losses()
+        for example, tokens in zip(self.examples, self._tokens, strict=True):
+            lost.add(self.task.input_vocabulary, tokens, example["inputs_pretokenized"])
+        line = describe_losses(str(path), len(self.examples), {"inputs": lost})
+        if line is not None:
+            warn_once(line)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -4,7 +4,8 @@ A folder of the cache holds one split of one task:
 
     examples.array_record   a record an example: its tokens, then its other features as JSON
     lengths.npy             [n, 2] token counts of inputs and targets, EOS included: what would be truncated shows at once
-    info.json               how many examples, how many targets lack a final EOS, and a hash of all tokens and weights
+    info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
+                            and a hash of all tokens and weights
 """
 
 import dataclasses
@@ -27,9 +28,11 @@ from lmirl_jax.data import fingerprints
 from lmirl_jax.data.jsonl import WEIGHT, check_weight
 from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.seqio_library import seqio, tf
+from lmirl_jax.data.texts import kept_text
+from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Preprocessors that draw random numbers draw the same ones on every host.
 SEED = 42
 
@@ -53,6 +56,7 @@ class Records:
     lengths: Int64[np.ndarray, "examples 2"]
     content: str
     without_eos: int
+    losses: dict[str, Losses]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -141,7 +145,8 @@ def _open(folder: pathlib.Path) -> Records | None:
         _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Records(folder, source, lengths, info["content"], info["without_eos"])
+    losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
+    return Records(folder, source, lengths, info["content"], info["without_eos"], losses)
 
 
 def _write_folder(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
@@ -170,6 +175,7 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
     _log.info("tokenising %s, split %s", task.name, split)
     eos_id = task.output_features["targets"].vocabulary.eos_id
     lengths, without_eos, digest, heaviest = [], 0, hashlib.sha256(), None
+    losses = {feature: Losses() for feature in FEATURES}
     # A record a group: reading one example decompresses no other.
     writer = array_record_module.ArrayRecordWriter(str(folder / "examples.array_record"), "group_size:1")
     try:
@@ -182,6 +188,9 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
                 check_weight(weight, f"task {task.name}, {split}, example {len(lengths)}")
                 digest.update(repr(float(weight)).encode())
                 heaviest = max(weight, heaviest or 0)
+            for feature, lost in losses.items():
+                vocabulary = task.output_features[feature].vocabulary
+                lost.add(vocabulary, getattr(example, feature), kept_text(example.features, feature))
             lengths.append((len(example.inputs), len(example.targets)))
             without_eos += len(example.targets) == 0 or int(example.targets[-1]) != eos_id
     finally:
@@ -194,7 +203,9 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
         )
     np.save(folder / "lengths.npy", np.array(lengths, np.int64))
     info = {"task": task.name, "split": split, "examples": len(lengths), "without_eos": without_eos}
-    (folder / "info.json").write_text(json.dumps(info | {"content": digest.hexdigest()}))
+    counts = {feature: dataclasses.asdict(lost) for feature, lost in losses.items()}
+    info |= {"losses": counts, "content": digest.hexdigest()}
+    (folder / "info.json").write_text(json.dumps(info))
 
 
 def _examples(task: seqio.Task, split: str) -> Iterator[Example]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
@@ -50,10 +51,12 @@ def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -
         UserError: the task's functions cannot read the texts.
     """
     example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
+    surface = unknown_surface(task.output_features["targets"].vocabulary)
+    prediction = mark_unknown(answer, reference, surface)
     try:
         target = task.postprocess_fn(reference, example=example, is_target=True)
         return predict_metrics(
-            task, [target], [task.postprocess_fn(answer, example=example, is_target=False)]
+            task, [target], [task.postprocess_fn(prediction, example=example, is_target=False)]
         )
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Text, checked
-from lmirl_jax.data.dataset import check_lengths
+from lmirl_jax.data.dataset import check_records
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.texts import kept_text
 from lmirl_jax.types import UserError
 
 
@@ -93,7 +94,7 @@ class TaskPairs:
         self.name = f"{task.name}-{split}"
         self._records = [tokenized_records(part, split) for part in parts]
         for part, records in zip(parts, self._records, strict=True):
-            check_lengths(part.name, split, records, lengths, truncate)
+            check_records(part.name, split, records, lengths, truncate)
         self._counts = [min(num_examples or len(records), len(records)) for records in self._records]
 
     def __len__(self) -> int:
@@ -117,20 +118,15 @@ class TaskPairs:
         if not len(targets):
             raise UserError(f"{self.name}, example {number}: it has no target, so there is nothing to score")
         prompt = features.get("inputs_pretokenized", self.task.decode_inputs(inputs))
-        text, offsets = self._text(targets, features.get("targets_pretokenized"))
+        text, offsets = self._text(targets, kept_text(features, "targets"))
         return Pair(prompt, text, np.asarray(inputs), np.asarray(targets), offsets, number)
 
-    def _text(self, tokens: Any, text: Any) -> tuple[str, Offsets]:
+    def _text(self, tokens: Any, text: str | None) -> tuple[str, Offsets]:
         """The text as the task had it, if the tokens are of just this text; else what they decode to."""
         vocabulary = self.task.output_vocabulary
-        if isinstance(text, str) and _is_utf8(text):
+        if text is not None:
             encoded, offsets = encode_with_offsets(vocabulary, text)
             ends = len(tokens) - len(encoded)
             if ends in (0, 1) and np.array_equal(encoded, tokens[: len(encoded)]):
                 return text, offsets + ((len(text), len(text)),) * ends
         return decode_with_offsets(vocabulary, tokens)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether it holds no bytes of the source that are none."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

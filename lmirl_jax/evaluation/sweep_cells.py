@@ -11,6 +11,10 @@ from etils import epath
 
 from lmirl_jax import files
 
+# What answers are measured against, a part of every digest of examples: cells that were measured against the decoded tokens
+# of the targets, and not against their texts, are made again.
+REFERENCES = "texts"
+
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +81,7 @@ def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         cell = FinishedCell(**content | {"settings": CellSettings(**content["settings"])})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         cell = None
     if cell is not None and cell.settings == settings:
         return cell
@@ -97,7 +101,7 @@ def identity(checkpoint: epath.Path) -> str:
 def examples_digest(examples: Sequence[Mapping[str, Any]]) -> str:
     """A digest of prompts and targets, as texts where the task keeps them and as tokens where not."""
     rows = [[_text(example, feature) for feature in ("inputs", "targets")] for example in examples]
-    return digest(json.dumps(rows))
+    return digest(json.dumps([REFERENCES, rows]))
 
 
 def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,36 @@
+"""The texts behind an example's tokens: as the user wrote them, and how a vocabulary writes what it does not know."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmirl_jax.data.seqio_library import seqio
+
+# A Unicode noncharacter: no text of a user holds it, so that it equals nothing in a reference.
+NO_CHARACTER = "\ufdd0"
+
+
+def kept_text(features: Mapping[str, Any], feature: str) -> str | None:
+    """The text that a task tokenised, as SeqIO's `tokenize` keeps it; None where it keeps none, or no UTF-8."""
+    text = features.get(f"{feature}_pretokenized")
+    return text if isinstance(text, str) and not _has_surrogates(text) else None
+
+
+def unknown_surface(vocabulary: seqio.Vocabulary) -> str:
+    """What the vocabulary writes for a token that it does not know, such as `⁇`; '' where it writes nothing."""
+    if vocabulary.unk_id is None or isinstance(vocabulary, seqio.PassThroughVocabulary):
+        return ""
+    return str(vocabulary.decode([vocabulary.unk_id])).strip()
+
+
+def mark_unknown(prediction: str, reference: str, surface: str) -> str:
+    """The prediction with its unknown tokens as a character that no reference holds, where the reference holds `surface`.
+
+    An unknown token stands for a character that the vocabulary lacks, and nobody knows for which: it equals none, not even
+    the sign that is written for it.
+    """
+    return prediction.replace(surface, NO_CHARACTER) if surface and surface in reference else prediction
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether the text holds bytes of the source that are no UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
