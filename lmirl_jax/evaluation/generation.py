@@ -110,7 +110,8 @@ class Generator:
     def check(self, mesh: Mesh) -> None:
         sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
 
-    def with_top_p(self, top_p: float) -> "Generator":
+    @checked
+    def with_top_p(self, top_p: PositiveShare) -> "Generator":
         """The same generator with another top-p; both share one compilation."""
         other = copy.copy(self)
         other.filters = dataclasses.replace(self.filters, top_p=float(top_p))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax
 import optax
 
+from lmirl_jax.arguments import Count, NonNegative, Positive, PositiveShare, Schedule, ShareBelowOne, checked
 from lmirl_jax.training.adafactor import scale_by_adafactor
 from lmirl_jax.training.parameter_axes import Axes, ByAxes, in_a_layer, named_axes
-from lmirl_jax.types import Schedule
 
 
 def _with_learning_rate(
@@ -25,13 +25,14 @@ def _with_learning_rate(
     return optax.inject_hyperparams(clipped)(learning_rate=learning_rate)
 
 
+@checked
 def adamw(
-    learning_rate: float | Schedule,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    clip_norm: float | None = 1.0,
+    learning_rate: Positive | Schedule,
+    b1: ShareBelowOne = 0.9,
+    b2: ShareBelowOne = 0.999,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    clip_norm: Positive | None = 1.0,
     decay_norms_and_biases: bool = True,
 ) -> optax.GradientTransformation:
     """AdamW on gradients clipped to a global norm.
@@ -64,12 +65,13 @@ def adamw(
     return make({}) if decay_norms_and_biases else ByAxes(make)
 
 
+@checked
 def adafactor(
-    learning_rate: float | Schedule,
+    learning_rate: Positive | Schedule,
     multiply_by_parameter_scale: bool = True,
-    decay_rate: float = 0.8,
-    min_dim_size_to_factor: int = 128,
-    clip_norm: float | None = None,
+    decay_rate: PositiveShare = 0.8,
+    min_dim_size_to_factor: Count = 128,
+    clip_norm: Positive | None = None,
 ) -> optax.GradientTransformation:
     """T5X's Adafactor: second moments of matrices kept as row and column means; it clips its own updates.
 

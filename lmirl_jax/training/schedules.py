@@ -3,25 +3,19 @@
 import jax.numpy as jnp
 import optax
 
+from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, checked
 from lmirl_jax.types import Schedule, UserError
 
 
-def _check(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not isinstance(value, (int, float)) or value < 0:
-            raise UserError(f"schedule: {name}={value!r} must be a number of 0 or more")
-
-
-def constant(value: float) -> Schedule:
+@checked
+def constant(value: NonNegative) -> Schedule:
     """The same value at every step."""
-    _check(value=value)
     return optax.constant_schedule(value)
 
 
-def warmup_constant(peak: float, warmup_steps: int) -> Schedule:
+@checked
+def warmup_constant(peak: Positive, warmup_steps: Whole) -> Schedule:
     """Rises in a line to `peak`, reached at update `warmup_steps`, then stays. The first update is not a wasted 0."""
-
-    _check(peak=peak, warmup_steps=warmup_steps)
 
     def rate(step):
         return peak * jnp.minimum(1.0, (step + 1.0) / max(warmup_steps, 1))
@@ -29,10 +23,9 @@ def warmup_constant(peak: float, warmup_steps: int) -> Schedule:
     return rate
 
 
-def warmup_rsqrt(peak: float, warmup_steps: int) -> Schedule:
+@checked
+def warmup_rsqrt(peak: Positive, warmup_steps: Whole) -> Schedule:
     """Rises in a line to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
-
-    _check(peak=peak, warmup_steps=warmup_steps)
 
     def rate(step):
         done, warm = step + 1.0, max(warmup_steps, 1)
@@ -41,7 +34,8 @@ def warmup_rsqrt(peak: float, warmup_steps: int) -> Schedule:
     return rate
 
 
-def rsqrt_decay(base: float = 1.0, warmup_steps: int = 10000, linear_warmup: bool = False) -> Schedule:
+@checked
+def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup: bool = False) -> Schedule:
     """T5X's `constant * rsqrt_decay`, with `linear_warmup` its `constant * linear_warmup * rsqrt_decay`.
 
         base / sqrt(max(step, warmup_steps)) * min(1, step / warmup_steps)
@@ -52,7 +46,6 @@ def rsqrt_decay(base: float = 1.0, warmup_steps: int = 10000, linear_warmup: boo
         linear_warmup: whether the last factor is there. As in T5X the first update is then 0; `warmup_rsqrt` is the same
             with a peak of base / sqrt(warmup_steps), one update earlier.
     """
-    _check(base=base, warmup_steps=warmup_steps)
 
     def rate(step):
         warm = max(warmup_steps, 1)
@@ -62,12 +55,14 @@ def rsqrt_decay(base: float = 1.0, warmup_steps: int = 10000, linear_warmup: boo
     return rate
 
 
-def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float = 0.0) -> Schedule:
+@checked
+def warmup_cosine(
+    peak: Positive, warmup_steps: Whole, decay_steps: Count, end: NonNegative = 0.0
+) -> Schedule:
     """Rises in a line to `peak`, reached at update `warmup_steps`, then along a cosine to `end`, reached at `decay_steps`.
 
     The first update is not a wasted 0, and the last of a run of `decay_steps` is made with `end`.
     """
-    _check(peak=peak, warmup_steps=warmup_steps, decay_steps=decay_steps, end=end)
     if decay_steps <= warmup_steps:
         raise UserError(
             f"schedule: decay_steps={decay_steps!r} counts the updates in all, those of the warm-up among them: it must be "
@@ -83,12 +78,12 @@ def warmup_cosine(peak: float, warmup_steps: int, decay_steps: int, end: float =
     return rate
 
 
-def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Schedule:
+@checked
+def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 0) -> Schedule:
     """0 for `start_step` updates, then `value`: lambda after a warm-up of pure MLE.
 
     With `ramp_steps` a line leads to `value`, reached at the last of so many updates, the first of which is not 0.
     """
-    _check(value=value, start_step=start_step, ramp_steps=ramp_steps)
 
     def scheduled(step):
         return value * jnp.clip((step + 1.0 - start_step) / max(ramp_steps, 1), 0.0, 1.0)
@@ -96,9 +91,9 @@ def delayed_constant(value: float, start_step: int, ramp_steps: int = 0) -> Sche
     return scheduled
 
 
-def annealed(start: float, end: float, anneal_steps: int, start_step: int = 0) -> Schedule:
+@checked
+def annealed(start: NonNegative, end: NonNegative, anneal_steps: Whole, start_step: Whole = 0) -> Schedule:
     """0 for `start_step` updates, then a line from `start`, at the next, to `end`, `anneal_steps` later: lambda, annealed."""
-    _check(start=start, end=end, anneal_steps=anneal_steps, start_step=start_step)
 
     def scheduled(step):
         since = jnp.asarray(step - start_step, jnp.float32)
