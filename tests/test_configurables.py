@@ -1,73 +1,219 @@
 """A walk over everything that gin files can set: each wrong value is refused in one line, or accepted for a stated reason.
 
-The table below says what each argument may be, a second time and by hand: it is held against the annotations of the library.
+The table says what each argument may be, a second time and by hand: it is held against the annotations of the library.
 """
 
+import inspect
 import math
 
 import gin
+import pytest
 
-from lmirl_jax import configuration, training
+from lmirl_jax import arguments, configuration, configuration_values, training
+from lmirl_jax.types import UserError
 
-WRONG = [None, "a", "", True, -1, 0, 1.5, math.nan, math.inf, 1e39, [], {}, training.adamw]
-# Of these values, the ones that an argument of each kind takes, and why.
-KINDS = {
-    "count": [],  # 1 or more of something
-    "whole": [0],  # 0 or more of something
-    "seed": [0],
-    "positive": [1.5],
-    "non-negative": [0, 1.5],
-    "share": [0],  # from 0 to 1
-    "positive share": [],  # above 0 and at most 1
-    "share below 1": [0],
-    "share below 1/2": [0],
-    "number or schedule": [0, 1.5],
-    "switch": [True],
-    "text": ["a"],
-    "label": ["a", ""],  # the empty one stands for no label
-    "path": ["a"],  # whether something is there shows when it is read
-    "choice": [],  # one of a few texts
-    "lengths": [],
-    "axis": [-1],  # of the mesh: -1 is what the others leave
-    "numbers": [],  # a list of one or more
-    "texts": ["a"],  # one or a list of one or more
-    "functions": [{}],  # by name; none of them tests nothing
-    "function": [training.adamw],  # any, with arguments that are seen at its first call
-    "function of arrays": [],
-    "objects": [[]],  # a list; none of them is nothing to do
-    "object": [],  # what a configurable with brackets makes
-    "caller": [],  # given by whoever calls the function: never set
+WRONG = {
+    "None": None,
+    "text": "a",
+    "empty": "",
+    "True": True,
+    "-1": -1,
+    "0": 0,
+    "1.5": 1.5,
+    "nan": math.nan,
+    "inf": math.inf,
+    "1e39": 1e39,  # Above float32's largest.
+    "list": [],
+    "dictionary": {},
+    "function": training.adamw,  # A configurable without brackets.
 }
-# Of each configurable what its arguments may be, in their order; '?' marks those that may be None.
+# Which of these an argument of each kind takes, and why.
+KINDS = {
+    "count": "",  # 1 or more of something
+    "whole": "0",  # 0 or more of something
+    "seed": "0",
+    "positive": "1.5",
+    "non-negative": "0 1.5",
+    "share": "0",  # from 0 to 1
+    "positive-share": "",  # above 0 and at most 1
+    "share-below": "0",  # from 0 to below 1, or below 1/2
+    "rate": "1.5",  # a positive number or a schedule of them
+    "weight": "0 1.5",  # a number of 0 or more, or a schedule of them
+    "switch": "True",
+    "text": "text",
+    "label": "text empty",  # the empty one is no label
+    "path": "text",  # whether something is there shows when it is read
+    "choice": "",  # one of a few texts
+    "lengths": "",
+    "axis": "-1",  # of the mesh: -1 is what the others leave
+    "numbers": "",  # a list of one or more
+    "texts": "text",  # one, or a list of one or more
+    "corruptions": "dictionary",  # functions by name; none of them tests nothing
+    "function": "function",  # any: which arguments it takes shows at its first call
+    "certain": "",  # a function with certain arguments, a loss, a divergence
+    "objects": "list",  # none of them is nothing to do
+    "object": "",  # what a configurable with brackets makes
+    "caller": "",  # given by whoever calls the function, so that a binding would have no effect
+}
+# Of each configurable what its arguments may be, in their order; '?' may be None too.
 TABLE = {
     "cli.eval_script.evaluate": "caller object object object? object numbers path?",
     "cli.infer_script.infer": "caller object object object object non-negative path? object function?",
-    "cli.report_plan.ReportConfig": "text? text? functions? function? seed",
-    "cli.report_plan.RewardingRun": "caller caller caller object object object lengths share object? object function "
-    "non-negative",
+    "cli.report_plan.ReportConfig": "text? text? corruptions? function? seed",
+    "cli.report_plan.RewardingRun": (
+        "caller caller caller object object object lengths share object? object certain non-negative"
+    ),
     "cli.reranking.Reranking": "switch? path? share? share",
-    "cli.score_script.score": "caller caller object object object lengths share function function path? path? switch",
+    "cli.score_script.score": (
+        "caller caller object object object lengths share certain certain path? path? switch"
+    ),
     "cli.sweep_plan.Policy": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path?",
     "data.get_task": "text? path? path? path?",
     "data.pairs": "object lengths path? text count? switch",
-    "data.prompts": "function path? object lengths count? switch",
+    "data.prompts": "certain path? object lengths count? switch",
     "data.validation_dataset": "object lengths text count? share switch",
     "data.vocab_size": "object",
     "evaluation.Evaluator": "object? object non-negative label path",
+    "evaluation.Generator": (
+        "count count count? seed whole? positive-share share count? non-negative switch"
+    ),
+    "models.T5Config": (
+        "count count count count count count count share-below choice choice count count count"
+    ),
+    "objectives.chi_squared": "caller",
+    "objectives.dft": "caller",
+    "objectives.entropy_regularised_mle": "caller non-negative",
+    "objectives.focal": "caller non-negative",
+    "objectives.forward_kl": "caller",
+    "objectives.gae": "caller caller caller caller caller share",
+    "objectives.gem": "caller",
+    "objectives.group_relative": "caller switch whole positive",
+    "objectives.hellinger": "caller",
+    "objectives.iqlearn": "caller caller caller caller caller caller certain",
+    "objectives.jensen_shannon": "caller",
+    "objectives.mle": "caller share-below non-negative caller",
+    "objectives.reverse_kl": "caller",
+    "objectives.softplus_reward": "caller",
+    "objectives.total_variation": "caller",
+    "online.Adversary": "certain count share-below non-negative",
+    "online.FrozenReward": "object choice? share? object? non-negative",
+    "online.Loss": "certain non-negative non-negative? switch weight non-negative non-negative object",
+    "online.OnlineIQLearn": "certain object weight share-below switch object",
+    "online.PairwiseAdversary": "count non-negative",
+    "online.PolicyGradient": "object object object object? switch",
+    "online.RewardFunction": "function",
+    "online.Rollouts": "object count count count? whole? positive share",
+    "online.num_prompts": "count count",
+    "rewards.FilterConfig": "text count? positive-share choice positive?",
+    "rewards.Scorer": "object count lengths? share? object? non-negative choice? switch",
+    "rewards.dropped_step": "caller caller caller text?",
+    "rewards.repeated_step": "caller caller caller text?",
+    "rewards.shuffled_steps": "caller caller caller text?",
+    "rewards.truncation": "caller caller caller text?",
+    "rewards.wrong_digit": "caller caller caller",
+    "runs.load": "path object? object?",
+    "runs.load_if_any": "path? object? object?",
+    "sharding.make_mesh": "axis axis axis",
+    "tasks.number_paths.reward": "caller caller",
+    "tasks.number_paths.wrong_step": "caller caller caller",
+    "training.BestConfig": "text? choice? count? non-negative",
+    "training.CheckpointConfig": "count count? count? switch",
+    "training.Offline": "certain weight object",
+    "training.SoftQConfig": "positive? whole?",
+    "training.Validation": "object? certain weight object count count?",
+    "training.adafactor": "rate switch positive-share count positive?",
+    "training.adamw": "rate share-below share-below positive non-negative positive? switch",
+    "training.annealed": "non-negative non-negative whole whole",
+    "training.delayed_constant": "non-negative whole whole",
+    "training.train": (
+        "path count object object object object object objects count object object path? count seed count switch text? "
+        "caller"
+    ),
+    "training.warmup_constant": "positive whole",
 }
 
 
-def reached() -> dict[str, object]:
-    """Every configurable of the library that a bundled gin file names, by its selector."""
-    found = {}
-    for name in configuration.bundled_files():
-        configuration.load([name], complete=False)
+@pytest.fixture(scope="module", autouse=True)
+def _restored():
+    yield
+    gin.clear_config()
+
+
+def reached() -> dict[str, tuple[str, str]]:
+    """Every configurable of the library that a bundled gin file names: the file, and gin's selector for it."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in configuration.bundled_files():
+        configuration.load([file], complete=False)
         selectors = {selector for _, selector in gin.config._CONFIG}
         selectors |= {reference.selector for reference in gin.config.iterate_references(gin.config._CONFIG)}
         for selector in selectors:
             configurable = gin.config._REGISTRY.get_match(selector)
             if configurable.wrapped.__module__.startswith("lmirl_jax."):
-                found[configurable.selector.removeprefix("lmirl_jax.")] = configurable.wrapped
+                name = configurable.selector.removeprefix("lmirl_jax.")
+                found.setdefault(name, (file, configurable.selector))
     return found
+
+
+REACHED = reached()
+
+
+def parameters(selector: str) -> list[str]:
+    target = gin.config._REGISTRY.get_match(selector).wrapped
+    return [name for name in inspect.signature(target).parameters if name != "self"]
+
+
+def test_the_table_holds_all_that_gin_files_can_set():
+    assert sorted(TABLE) == sorted(REACHED)
+    for name, (_, selector) in REACHED.items():
+        assert len(TABLE[name].split()) == len(parameters(selector)), f"{name}: {parameters(selector)}"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_wrong_value_is_refused_in_one_line_or_accepted_for_a_reason(name):
+    file, selector = REACHED[name]
+    for parameter, kind in zip(parameters(selector), TABLE[name].split(), strict=True):
+        accepted = set(KINDS[kind.removesuffix("?")].split()) | ({"None"} if kind.endswith("?") else set())
+        for label, value in WRONG.items():
+            configuration.load([file], complete=False)
+            before = configuration_values.bindings()
+            gin.bind_parameter(f"{selector}.{parameter}", value)
+            try:
+                configuration_values.check(before, complete=False)
+            except UserError as error:
+                line = str(error)
+                assert label not in accepted, line
+                assert "\n" not in line and f".{parameter}" in line
+                assert "--gin." in line or "leave it out" in line or "with brackets" in line
+            else:
+                assert label in accepted, f"{name}.{parameter} takes {label}"
+
+
+MACROS = ["BATCH_SIZE", "TRAIN_STEPS", "LEARNING_RATE", "TASK_FEATURE_LENGTHS", "OPTIMIZER", "EVALUATIONS"]
+
+
+@pytest.mark.parametrize("macro", MACROS)
+@pytest.mark.parametrize("value", ["''", "-1", "1e39", "{}", "@training.adamw"])
+def test_a_macro_is_told_by_its_name_with_a_value_that_fits(macro, value):
+    files = ["gin/runs/finetune.gin"]
+    required = [f"{name} = {given}" for name, given in {"MODEL_DIR": "'/run'", "TRAIN_STEPS": "3"}.items()]
+    with pytest.raises(UserError) as caught:
+        configuration.load(files, [*required, f"{macro} = {value}"])
+    line = str(caught.value)
+    assert line.startswith(f"{macro}=") and "\n" not in line
+    assert f"--gin.{macro}=" in line or "with brackets, @training.adamw()" in line
+
+
+def test_brackets_too_many_are_told():
+    required = ["MODEL_DIR = '/run'", "TRAIN_STEPS = 3", "OBJECTIVE = @objectives.mle()"]
+    with pytest.raises(UserError, match=r"OBJECTIVE=@objectives.mle\(\) calls objectives.mle without soft_q"):
+        configuration.load(["gin/runs/finetune.gin"], required)
+
+
+def test_numbers_are_judged_in_float32():
+    """What float32 takes for 0, infinity or 1 is that."""
+    assert not arguments.fits(1e-46, arguments.NonNegative) and arguments.fits(1e-30, arguments.Positive)
+    assert not arguments.fits(1e39, arguments.NonNegative) and arguments.fits(1e38, arguments.NonNegative)
+    assert not arguments.fits(0.999999999, arguments.ShareBelowOne)
+    assert not arguments.fits(10**400, float) and not arguments.fits(2**32, int)

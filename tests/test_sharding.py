@@ -26,8 +26,8 @@ def test_one_axis_takes_what_the_others_leave():
     [
         ({"data": 3}, r"data=3 x fsdp=1 x tensor=1 does not fit the 8 device\(s\)"),
         ({"data": -1, "tensor": 3}, "does not fit the 8"),
-        ({"data": -1, "fsdp": -1}, "at most one is -1"),
-        ({"data": 0}, "each axis is a positive number"),
+        ({"data": -1, "fsdp": -1}, "at most one axis is -1"),
+        ({"data": 0}, "data=0 must be a whole number of 1 or more, or -1"),
     ],
 )
 def test_a_mesh_that_does_not_fit(sizes, message):

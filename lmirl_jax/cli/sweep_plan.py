@@ -12,7 +12,7 @@ from lmirl_jax.arguments import GivenByCaller, Is, Path, Positive, PositiveShare
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
 from lmirl_jax.evaluation.evaluator import Measured
-from lmirl_jax.evaluation.generation import Generator
+from lmirl_jax.evaluation.generation import AnswersPrompts
 from lmirl_jax.types import ModelConfig
 
 
@@ -100,7 +100,7 @@ class Policy:
     model: ModelConfig
     mesh: Mesh
     data: Annotated[Any, Is(Measured | None)]
-    generator: Generator
+    generator: Annotated[Any, Is(AnswersPrompts)]
     reranking: Reranking = dataclasses.field(default_factory=Reranking)
 
     def __post_init__(self):

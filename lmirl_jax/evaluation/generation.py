@@ -28,6 +28,19 @@ class Prompts(Protocol):
     def decode(self, tokens: Sequence[int]) -> str: ...
 
 
+@runtime_checkable
+class AnswersPrompts(Protocol):
+    """What answers a data set's prompts, as `Generator` does."""
+
+    num_samples: int
+
+    def check(self, mesh: Mesh) -> None: ...
+
+    def __call__(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, prompts: Any, temperature: float
+    ) -> Iterator["Answers"]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """The samples of one prompt: texts, the tokens of each (EOS included), and of each token log pi and the entropy.

@@ -150,7 +150,7 @@ def test_cells_that_are_scored_otherwise_are_others(runs):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"on": "return"}, "RERANK='return' must be True, or None"),
+        ({"on": "return"}, "on='return' must be True or False, or None"),
         (
             {"reward_path": "/run"},
             "REWARD_CHECKPOINT_PATH='/run' has no effect without RERANK: add --gin.RERANK",

@@ -11,7 +11,7 @@ import sys
 import pytest
 from etils import epath
 
-from lmirl_jax import decoding
+from lmirl_jax import configuration_values, decoding, models, sharding
 from lmirl_jax.cli import sweep, sweep_output, sweep_plan
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.types import UserError
@@ -85,7 +85,13 @@ def policy(tmp_path, run="MLE", seed=0, *, generator=None, data=None, step=10):
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "_CHECKPOINT_METADATA").write_text(f"{run} {seed} {step}")
     return sweep_plan.Policy(
-        run, seed, epath.Path(checkpoint), None, None, data or Sums(), generator or Wobbly(seed)
+        run,
+        seed,
+        epath.Path(checkpoint),
+        models.T5Config(8),
+        sharding.make_mesh(),
+        data or Sums(),
+        generator or Wobbly(seed),
     )
 
 
@@ -252,18 +258,18 @@ def test_runs_that_solve_nothing_make_an_honest_page(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"temperatures": []}, r"TEMPERATURES=\[\] must name one or more"),
-        ({"temperatures": 1.0}, "TEMPERATURES=1.0 must name one or more"),
-        ({"temperatures": [0.5, 0.0]}, "TEMPERATURES: 0.0 must be a positive number: at 0 all samples"),
-        ({"temperatures": [-1]}, "TEMPERATURES: -1 must be a positive number"),
-        ({"temperatures": [float("nan")]}, "TEMPERATURES: nan must be a positive number"),
-        ({"temperatures": ["1"]}, "TEMPERATURES: '1' is no number"),
-        ({"temperatures": [1.0], "top_ps": 0.9}, "TOP_PS=0.9 must name one or more"),
-        ({"temperatures": [1.0], "top_ps": [0.0]}, "TOP_PS: 0.0 must be above 0 and at most 1"),
-        ({"temperatures": [1.0], "top_ps": [1.0, 90]}, "TOP_PS: 90 must be above 0 and at most 1"),
-        ({"temperatures": [1.0], "top_ps": [1, 1.0]}, "names one twice"),
-        ({"temperatures": [1.0], "shown_prompts": -1}, "SHOWN_PROMPTS=-1 must be a whole number"),
-        ({"temperatures": [1, 1.0]}, "names one twice"),
+        ({"temperatures": []}, r"temperatures=\[\] must be a list of one or more"),
+        ({"temperatures": 1.0}, "temperatures=1.0 must be a list"),
+        ({"temperatures": [0.5, 0.0]}, r"temperatures=\[0.5, 0.0\] must be .* above 0 \(at 0 all samples"),
+        ({"temperatures": [-1]}, r"temperatures=\[-1\] must be"),
+        ({"temperatures": [float("nan")]}, r"temperatures=\[nan\] must be"),
+        ({"temperatures": ["1"]}, r"temperatures=\['1'\] must be"),
+        ({"temperatures": [1.0], "top_ps": 0.9}, "top_ps=0.9 must be a list"),
+        ({"temperatures": [1.0], "top_ps": [0.0]}, r"top_ps=\[0.0\] must be .* above 0 and at most 1"),
+        ({"temperatures": [1.0], "top_ps": [1.0, 90]}, r"top_ps=\[1.0, 90\] must be"),
+        ({"temperatures": [1.0], "top_ps": [1, 1.0]}, "must be a list of one or more different numbers"),
+        ({"temperatures": [1.0], "shown_prompts": -1}, "shown_prompts=-1 must be a whole number"),
+        ({"temperatures": [1, 1.0]}, "must be a list of one or more different numbers"),
         ({"temperatures": [1.0], "shown_temperature": 2.0}, "SHOWN_TEMPERATURE=2.0 is not swept over"),
     ],
 )
@@ -282,7 +288,7 @@ def test_settings_that_make_no_sweep(arguments, line):
             "DIVERSITY: the task has no metric 'self_blue'; did you mean 'self_bleu'?",
         ),
         ({"diversity": "xyz"}, "DIVERSITY: the task has no metric 'xyz'; there are "),
-        ({"diversity": []}, "DIVERSITY is empty"),
+        ({"diversity": []}, "diversity=[] must be"),
         ({"baseline": "DFT"}, "no run is called 'DFT'"),
     ],
 )
@@ -296,12 +302,12 @@ def test_metrics_and_runs_that_there_are_not_are_told_before_the_first_cell(tmp_
 @pytest.mark.parametrize("runs", [None, {}, [], "a", {"MLE": []}, {"MLE": 3}, {"MLE": [3]}, {1: ["a"]}])
 def test_runs_of_another_form(runs):
     with pytest.raises(UserError, match=r"--gin\.RUNS=") as error:
-        sweep_plan.checked_runs(runs)
+        configuration_values.check_macro("RUNS", runs, sweep_plan.Runs)
     assert "\n" not in str(error.value)
 
 
 def test_one_path_needs_no_list():
-    assert sweep_plan.checked_runs({"MLE": "a", "IQLearn": ("b", "c")}) == {
+    assert sweep_plan.paths_by_label({"MLE": "a", "IQLearn": ("b", "c")}) == {
         "MLE": ["a"],
         "IQLearn": ["b", "c"],
     }

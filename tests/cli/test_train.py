@@ -192,9 +192,9 @@ def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("TEMPERATURE=-1.0", "temperature -1.0 must be 0"),
+        ("TEMPERATURE=-1.0", "TEMPERATURE=-1.0 must be a number of 0 or more"),
         ("TEMPERATURE=0.0", "TEMPERATURE=0 has one answer to a prompt, not NUM_SAMPLES=2"),
-        ("TOP_P=0.0", "TOP_P=0.0 must be above 0"),
+        ("TOP_P=0.0", "TOP_P=0.0 must be a number above 0 and at most 1"),
         ("NUM_BEAMS=1", "NUM_SAMPLES=2 of NUM_BEAMS=1"),
         ("PROMPTS='no.txt'", "no file at no.txt"),
         ("OUTPUT_PATH='.'", "is a folder: name a file, such as"),

@@ -140,11 +140,11 @@ def test_a_task_that_appends_no_eos_is_pointed_out(make_task, single, build, cap
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "BATCH_SIZE is 0"),
-        ({"lengths": {"inputs": 4}}, "TASK_FEATURE_LENGTHS has inputs: set it to"),
-        ({"lengths": {"inputs": 4, "targets": -1}}, r"TASK_FEATURE_LENGTHS\['targets'\] is -1"),
-        ({"discount": 1.5}, "DISCOUNT is 1.5"),
-        ({"seed": -1}, "seed is -1"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of 1 or more"),
+        ({"lengths": {"inputs": 4}}, "lengths={'inputs': 4} must be {'inputs': 512, 'targets': 256}"),
+        ({"lengths": {"inputs": 4, "targets": -1}}, "lengths={'inputs': 4, 'targets': -1} must be"),
+        ({"discount": 1.5}, "discount=1.5 must be a number from 0 to 1"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         ({"split": "dev"}, "letters has no split 'dev' to train on; it has train"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_mixture_is_scored_task_by_task(build, make_task):
 def test_a_missing_split_and_a_bad_number(build):
     with pytest.raises(UserError, match="letters has no split 'test'; it has train, validation"):
         build(split="test")
-    with pytest.raises(UserError, match="num_examples is 0"):
+    with pytest.raises(UserError, match="num_examples=0 must be a whole number of 1 or more"):
         build(num_examples=0)
 
 

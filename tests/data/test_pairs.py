@@ -94,7 +94,7 @@ def test_files_and_counts_that_there_are_not(tmp_path, task):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(UserError, match="is empty"):
         data.pairs(task, LENGTHS, str(tmp_path / "empty.jsonl"))
-    with pytest.raises(UserError, match="SCORE_NUM_EXAMPLES=0: set it to a positive whole number"):
+    with pytest.raises(UserError, match="num_examples=0 must be a whole number of 1 or more"):
         data.pairs(task, LENGTHS, num_examples=0)
     with pytest.raises(UserError, match="number_paths has no split 'dev'; it has test, train, validation"):
         data.pairs(task, LENGTHS, split="dev")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax import objectives, soft_q
-from lmirl_jax.types import UserError
+from lmirl_jax.types import SoftQ, UserError
 from tests.objectives.bandit import ended
 
 LOGITS = jnp.log(jnp.array([[[1.0, 3.0], [2.0, 6.0]]]))
@@ -57,5 +57,7 @@ def test_packed_neighbours_keep_apart():
 
 
 def test_a_shaping_that_there_is_not():
-    with pytest.raises(UserError, match="SHAPING='vale': set it to 'value', or None"):
-        objectives.check_shaping("vale")
+    with pytest.raises(UserError, match="shaping='vale' must be 'value', or None"):
+        objectives.extracted_rewards(
+            SoftQ(jnp.ones((1, 2)), jnp.ones((1, 2))), jnp.ones((1, 2)), shaping="vale"
+        )

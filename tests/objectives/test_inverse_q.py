@@ -67,7 +67,7 @@ def test_chi_squared_through_a_wrapper_is_the_same():
 
     @functools.wraps(objectives.chi_squared)
     def wrapped(x):
-        raise AssertionError("chi-squared's penalty is computed directly")
+        return jnp.full_like(x, jnp.nan)  # It would show: chi-squared's penalty is computed directly.
 
     plain = objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3)
     np.testing.assert_array_equal(objectives.iqlearn(out, ended(5, 1.0), td_weight=0.3, phi=wrapped), plain)

@@ -96,8 +96,12 @@ def test_the_optimum_under_label_smoothing_and_z_loss():
         ({}, {"label_smoothing": 0.1, "vocab_size": 5}, "with_sum=True"),
         ({"sum_logits": True}, {"label_smoothing": 0.1}, "vocab_size = None"),
         ({"sum_logits": True}, {"label_smoothing": 0.1, "vocab_size": 1}, "vocab_size = 1"),
-        ({"sum_logits": True}, {"label_smoothing": 1.0, "vocab_size": 5}, "label_smoothing = 1.0"),
-        ({"sum_logits": True}, {"label_smoothing": -0.1, "vocab_size": 5}, "label_smoothing = -0.1"),
+        (
+            {"sum_logits": True},
+            {"label_smoothing": 1.0, "vocab_size": 5},
+            "label_smoothing=1.0 must be a number from 0",
+        ),
+        ({"sum_logits": True}, {"label_smoothing": -0.1, "vocab_size": 5}, "label_smoothing=-0.1 must be"),
     ],
 )
 def test_errors(fields, options, says):

@@ -59,7 +59,7 @@ def test_weights():
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.0, float("nan")])
 def test_alpha_out_of_range_is_refused(alpha):
-    with pytest.raises(UserError, match=r"online_weights: alpha = .* is not in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"online_weights: alpha=.* must be a number from 0 to below 1"):
         objectives.online_weights(jnp.zeros(2), alpha=alpha)
 
 

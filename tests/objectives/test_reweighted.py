@@ -135,5 +135,5 @@ def test_the_optimum_under_focal_loss(focus, policy):
 
 
 def test_errors():
-    with pytest.raises(UserError, match=r"focus = -1\.0 is negative"):
+    with pytest.raises(UserError, match=r"focus=-1\.0 must be a number of 0 or more"):
         objectives.focal(of_log_pi(jnp.ones((1, 2))), focus=-1.0)

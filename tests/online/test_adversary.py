@@ -75,9 +75,9 @@ def test_a_collapse_is_said_once():
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: Adversary(updates=0), "DISCRIMINATOR_UPDATES=0 must be a positive whole number"),
-        (lambda: PairwiseAdversary(updates=True), "DISCRIMINATOR_UPDATES=True must be a positive whole"),
-        (lambda: Adversary(gradient_penalty=-1), "GRADIENT_PENALTY=-1 must be a number of 0 or more"),
+        (lambda: Adversary(updates=0), "updates=0 must be a whole number of 1 or more"),
+        (lambda: PairwiseAdversary(updates=True), "updates=True must be a whole number of 1 or more"),
+        (lambda: Adversary(gradient_penalty=-1), "gradient_penalty=-1 must be a number of 0 or more"),
         (lambda: Adversary(label_smoothing=0.5), r"label_smoothing = 0.5 is not in \[0, 0.5\)"),
     ],
 )

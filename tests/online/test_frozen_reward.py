@@ -142,8 +142,8 @@ def test_the_return_rises(updates_of):
     [
         ({"policy": "run"}, r"FrozenReward.policy='run' is no trained network: use @reward/runs.load\(\)"),
         ({"shaping": "mean"}, r"SHAPING='mean': set it to 'value', or None"),
-        ({"discount": 1.5}, r"REWARD_DISCOUNT=1.5 must be between 0 and 1"),
-        ({"beta": -1}, r"BETA=-1 must be a number of 0 or more"),
+        ({"discount": 1.5}, r"discount=1.5 must be a number from 0 to 1"),
+        ({"beta": -1}, r"beta=-1 must be a number of 0 or more"),
         ({"reference": "run"}, r"FrozenReward.reference='run' is no trained network"),
     ],
 )

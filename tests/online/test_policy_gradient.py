@@ -175,9 +175,9 @@ def test_a_run_begins_as_its_checkpoint(tmp_path):
             lambda: learner(advantages=objectives.group_relative),
             r"SAMPLES_PER_PROMPT=1: ADVANTAGES=@objectives.group_relative compares .*@objectives.gae",
         ),
-        (lambda: learner(clip=-0.1), r"CLIP=-0.1 must be a number of 0 or more"),
-        (lambda: learner(kl_weight=-1), r"KL_WEIGHT=-1 must be a number of 0 or more, or a schedule"),
-        (lambda: learner(mle_weight=-1), r"MLE_WEIGHT=-1 must be a number of 0 or more"),
+        (lambda: learner(clip=-0.1), r"clip=-0.1 must be a number of 0 or more"),
+        (lambda: learner(kl_weight=-1), r"kl_weight=-1 must be a number of 0 or more, or a schedule"),
+        (lambda: learner(mle_weight=-1), r"mle_weight=-1 must be a number of 0 or more"),
         (lambda: online.RewardFunction("accuracy"), r"REWARD_FUNCTION='accuracy' is no function"),
     ],
 )

@@ -104,12 +104,12 @@ def test_what_was_kept_is_said(scored):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"keep": 0}, r"KEEP=0 must be a share above 0 and at most 1"),
-        ({"keep": 2}, r"KEEP=2 must be"),
-        ({"keep": True}, r"KEEP=True must be"),
-        ({"per_prompt": 0}, r"PER_PROMPT=0 must be a positive whole number"),
-        ({"truncated": "no"}, r"TRUNCATED='no' must be 'drop' or 'rank'"),
-        ({"weight_temperature": 0.0}, r"WEIGHT_TEMPERATURE=0\.0 must be a number above 0"),
+        ({"keep": 0}, r"keep=0 must be a number above 0 and at most 1"),
+        ({"keep": 2}, r"keep=2 must be"),
+        ({"keep": True}, r"keep=True must be"),
+        ({"per_prompt": 0}, r"per_prompt=0 must be a whole number of 1 or more"),
+        ({"truncated": "no"}, r"truncated='no' must be 'drop' or 'rank'"),
+        ({"weight_temperature": 0.0}, r"weight_temperature=0\.0 must be a number above 0"),
         ({"weight_temperature": math.nan}, r"WEIGHT_TEMPERATURE=nan"),
         ({"by": "rouge"}, r"answer 1: no measure BY='rouge': did you mean 'rouge_1'\?"),
         ({"by": "x"}, r"no measure BY='x': it has normalised_return, .*, rouge_1"),

@@ -184,11 +184,11 @@ def test_scores_as_arrays(run):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"discount": 1.5}, "DISCOUNT=1.5 must be a number, from 0 to 1"),
-        ({"beta": -1.0}, r"BETA=-1\.0 must be a number, 0 or more"),
+        ({"discount": 1.5}, "discount=1.5 must be a number from 0 to 1"),
+        ({"beta": -1.0}, r"beta=-1\.0 must be a number of 0 or more"),
         ({"shaping": "vale"}, "SHAPING='vale': set it to 'value', or None"),
         ({"batch_size": 0}, "SCORE_BATCH_SIZE=0 cannot be split"),
-        ({"batch_size": True}, "SCORE_BATCH_SIZE=True must be a positive whole number"),
+        ({"batch_size": True}, "batch_size=True must be a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_range(run, settings, message):

@@ -83,11 +83,11 @@ def test_the_state_goes_through_json_and_belongs_to_one_metric():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": ""}, "BEST_METRIC='' must be a metric's name"),
-        ({"metric": "x", "mode": "best"}, "BEST_MODE='best' must be 'max', 'min', or None"),
-        ({"metric": "x", "patience": 0}, "EARLY_STOPPING_PATIENCE=0 must be a positive whole number"),
-        ({"metric": "x", "patience": -1}, "EARLY_STOPPING_PATIENCE=-1 must be a positive whole number"),
-        ({"metric": "x", "min_delta": -0.1}, "EARLY_STOPPING_MIN_DELTA=-0.1 must be a number of 0 or more"),
+        ({"metric": ""}, "metric='' must be a text"),
+        ({"metric": "x", "mode": "best"}, "mode='best' must be 'max' or 'min', or None"),
+        ({"metric": "x", "patience": 0}, "patience=0 must be a whole number of 1 or more"),
+        ({"metric": "x", "patience": -1}, "patience=-1 must be a whole number of 1 or more"),
+        ({"metric": "x", "min_delta": -0.1}, "min_delta=-0.1 must be a number of 0 or more"),
         ({"patience": 3}, "EARLY_STOPPING_PATIENCE=3 needs a metric to watch: set BEST_METRIC"),
     ],
 )

@@ -154,7 +154,7 @@ def test_an_unknown_metric_is_told_before_anything_is_made(tmp_path):
     with pytest.raises(UserError, match=r"BEST_METRIC='eval/scor' .* did you mean 'eval/score'"):
         train(tmp_path / "run", best=training.BestConfig("eval/scor"))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match="KEEP_CHECKPOINTS=0 must be a positive whole number"):
+    with pytest.raises(UserError, match="keep=0 must be a whole number of 1 or more"):
         training.CheckpointConfig(keep=0)
-    with pytest.raises(UserError, match="EVAL_PERIOD=0 must be a positive whole number"):
+    with pytest.raises(UserError, match="eval_period=0 must be a whole number of 1 or more"):
         train(tmp_path / "run", eval_period=0)

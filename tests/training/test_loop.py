@@ -253,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_steps": 0}, "TRAIN_STEPS=0 must be a positive whole number"),
+        ({"train_steps": 0}, "train_steps=0 must be a whole number of 1 or more"),
         ({"data": FakeData(15)}, r"BATCH_SIZE=15 .* multiple of 2 \(such as 14 or 16\)"),
         ({"microbatches": 3}, r"BATCH_SIZE=16 .* 3 microbatches.*multiple of 6"),
         ({"initial_checkpoint_path": "/nowhere"}, "no checkpoint at /nowhere.*does not exist"),

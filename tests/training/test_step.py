@@ -167,8 +167,8 @@ def test_objectives_are_given_what_they_need(block_size):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ({"block_size": -1}, r"SOFT_Q_BLOCK_SIZE=-1 must be a whole number"),
-        ({"temperature": 0.0}, r"SOFT_Q_TEMPERATURE=0.0 must be above 0"),
+        ({"block_size": -1}, r"block_size=-1 must be a whole number"),
+        ({"temperature": 0.0}, r"temperature=0.0 must be a number above 0"),
     ],
 )
 def test_settings_out_of_range_are_one_line(setting, line):
