@@ -122,9 +122,8 @@ def test_what_is_commonly_overridden_in_objectives(name, binding, function, opti
 @pytest.mark.parametrize("name", files("optimizers"))
 def test_optimizers_move_by_what_they_state(name):
     """T5X's fine-tuning: a thousandth of a matrix's size from the first update to the last, whatever the gradient's."""
-    configuration.load(
-        ["gin/runs/finetune.gin", name], [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"]
-    )
+    bindings = [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"]
+    configuration.load(["gin/runs/finetune.gin", name], bindings)
     optimizer = gin.get_bindings(training.train)["optimizer"]
     params = {"kernel": 2 * jax.numpy.ones((4, 6))}
     state = optimizer.init(params)
@@ -135,9 +134,8 @@ def test_optimizers_move_by_what_they_state(name):
         )
         np.testing.assert_allclose(rate, 1e-3, rtol=1e-6)
         np.testing.assert_allclose(updates["kernel"], -2e-3, rtol=1e-5)
-    configuration.load(
-        ["gin/runs/finetune.gin", name], [*RUN_BINDINGS, "LEARNING_RATE_SCHEDULE = @training.rsqrt_decay()"]
-    )
+    bindings.append("LEARNING_RATE_SCHEDULE = @training.rsqrt_decay()")
+    configuration.load(["gin/runs/finetune.gin", name], bindings)
     rate = gin.get_bindings(training.train)["optimizer"].init(params).hyperparams["learning_rate"]
     np.testing.assert_allclose(rate, 1e-2, rtol=1e-6)
 

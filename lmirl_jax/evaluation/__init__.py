@@ -10,6 +10,7 @@ from lmirl_jax.evaluation.corpus_metrics import (
     chrf,
     chrf_interval,
     chrf_signature,
+    t5_bleu,
 )
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu, self_bleu_per_prompt
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
@@ -17,7 +18,7 @@ from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
 from lmirl_jax.evaluation.intervals import intervals
 from lmirl_jax.evaluation.pareto import pareto_hull
-from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu
+from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu, t5_rouge
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
     maj_at_k_per_prompt,
@@ -58,6 +59,8 @@ __all__ = [
     "self_bleu",
     "self_bleu_per_prompt",
     "sentence_bleu",
+    "t5_bleu",
+    "t5_rouge",
     "table",
     "verdict",
     "votes",

@@ -1,6 +1,7 @@
 """How different several samples of one prompt are: Self-BLEU and distinct n-grams."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
@@ -15,7 +16,8 @@ def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
     """Self-BLEU, 0 to 100: how well each sample of a prompt is predicted by the others. High means little diversity.
 
     It is sacrebleu's sentence BLEU (effective order, exponential smoothing) of each sample against the prompt's other
-    samples as references, averaged over the samples of a prompt and then over prompts. Equal samples give 100.
+    samples as references, averaged over the samples of a prompt and then over prompts. Equal samples give 100, empty ones
+    too; an empty sample among others that are not gives 0. Prompts may differ in how many samples they have.
 
     Args:
         samples: for each prompt its samples, at least two.
@@ -25,7 +27,7 @@ def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
         The mean, on sacrebleu's scale of 0 to 100.
 
     Raises:
-        UserError: no prompt, a prompt with fewer than two samples, or an unknown tokenizer.
+        UserError: no prompt, a prompt with fewer than two samples, samples that are no lists of texts, or an unknown tokenizer.
 
     Source: Zhu et al., Texygen, https://arxiv.org/abs/1802.01886.
     """
@@ -35,15 +37,9 @@ def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
 
 def self_bleu_per_prompt(samples: Samples, *, tokenize: str = "13a") -> list[float]:
     """Self-BLEU of each prompt, 0 to 100; see `self_bleu`, which is its mean."""
-    if not samples:
-        raise UserError("Self-BLEU: there are no samples; generate some for at least one prompt")
+    checked = _checked("Self-BLEU", samples, least=2)
     bleu = sacrebleu_bleu("Self-BLEU", tokenize, effective_order=True)
-    for i, texts in enumerate(samples):
-        if len(texts) < 2:
-            raise UserError(
-                f"Self-BLEU: prompt {i} has {len(texts)} sample(s), at least 2 are needed; draw more samples a prompt"
-            )
-    return [_prompt_self_bleu(bleu, texts) for texts in samples]
+    return [_prompt_self_bleu(bleu, texts) for texts in checked]
 
 
 def distinct_n(samples: Samples, n: int) -> float:
@@ -61,25 +57,47 @@ def distinct_n(samples: Samples, n: int) -> float:
         The ratio; 0 where every sample is shorter than n tokens.
 
     Raises:
-        UserError: n below 1, or no samples.
+        UserError: n below 1, a prompt without samples, or samples that are no lists of texts.
 
     Source: Li et al., https://arxiv.org/abs/1510.03055.
     """
-    _check_distinct(samples, n)
-    return _distinct([text for texts in samples for text in texts], n)
+    return _distinct([text for texts in _checked_distinct(samples, n) for text in texts], n)
 
 
 def distinct_n_per_prompt(samples: Samples, n: int) -> list[float]:
     """Distinct-n of each prompt's samples, 0 to 1: unique n-grams over all n-grams within the prompt; see `distinct_n`."""
-    _check_distinct(samples, n)
-    return [_distinct(texts, n) for texts in samples]
+    return [_distinct(texts, n) for texts in _checked_distinct(samples, n)]
 
 
-def _check_distinct(samples: Samples, n: int) -> None:
+def _checked_distinct(samples: Samples, n: int) -> list[list[str]]:
     if n < 1:
         raise UserError(f"distinct-n: n is {n}; give 1 or more")
-    if not any(samples):
-        raise UserError("distinct-n: there are no samples; generate some for at least one prompt")
+    return _checked("distinct-n", samples, least=1)
+
+
+def _checked(measure: str, samples: Any, least: int) -> list[list[str]]:
+    """The samples as lists of texts, at least so many of each prompt; else a UserError."""
+    if isinstance(samples, (str, bytes, Mapping)):
+        raise UserError(
+            f"{measure}: samples is a {type(samples).__name__}; give a list with a list of samples for each prompt"
+        )
+    if len(samples) == 0 or all(not isinstance(texts, str) and len(texts) == 0 for texts in samples):
+        raise UserError(f"{measure}: there are no samples; generate some for at least one prompt")
+    for i, texts in enumerate(samples):
+        if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Collection):
+            raise UserError(
+                f"{measure}: prompt {i} is a {type(texts).__name__} and no list of samples; give a list of texts for each prompt"
+            )
+        wrong = next((text for text in texts if not isinstance(text, str)), "")
+        if wrong != "":
+            raise UserError(
+                f"{measure}: prompt {i} has a {type(wrong).__name__} among its samples; give a list of texts for each prompt"
+            )
+        if len(texts) < least:
+            raise UserError(
+                f"{measure}: prompt {i} has {len(texts)} sample(s), at least {least} are needed; draw more samples a prompt"
+            )
+    return [list(texts) for texts in samples]
 
 
 def _distinct(texts: Sequence[str], n: int) -> float:
@@ -116,6 +134,10 @@ def _prompt_self_bleu(bleu: BLEU, texts: Sequence[str]) -> float:
             # A count below the largest leaves the largest to another text; otherwise the clip is the second.
             correct[order] += count if count < largest[gram] else second[gram]
         others = [other for j, (_, other) in enumerate(counted) if j != i]
+        if length == 0:
+            # sacrebleu has 0 for every empty text, though it is predicted whole by another one that is empty.
+            total += 100.0 if 0 in others else 0.0
+            continue
         closest = min(others, key=lambda other: (abs(other - length), other))
         score = bleu.compute_bleu(
             correct,

@@ -42,6 +42,9 @@ def reference_lists(
 
 
 def check_lengths(metric: str, targets: Sequence[Any], predictions: Sequence[Any]) -> None:
+    for name, given in (("targets", targets), ("predictions", predictions)):
+        if isinstance(given, (str, bytes)):
+            raise UserError(f"{metric}: {name} is one text; give a list with one for each prompt")
     if len(targets) != len(predictions):
         raise UserError(
             f"{metric}: {len(predictions)} predictions for {len(targets)} targets; give one for each"

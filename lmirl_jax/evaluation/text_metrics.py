@@ -12,11 +12,20 @@ import numpy as np
 
 from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
 from lmirl_jax.evaluation.references import Targets, check_lengths, reference_lists, sample_lists
+from lmirl_jax.evaluation.rouge_tokenizers import (
+    ROUGE_TOKENIZERS,
+    RougeTokenizer,
+    rouge_tokenizer,
+    tell_what_is_lost,
+)
+from lmirl_jax.types import UserError
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeLsum")
 
 
-def rouge(targets: Targets, predictions: Sequence[str], *, use_stemmer: bool = False) -> dict[str, float]:
+def rouge(
+    targets: Targets, predictions: Sequence[str], *, use_stemmer: bool = False, tokenize: str = "auto"
+) -> dict[str, float]:
     """ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures from 0 to 100, as the rouge-score library computes them.
 
     Of several references each of the three takes the one on which it is largest (the library's `score_multi`). Sentences, of
@@ -25,20 +34,57 @@ def rouge(targets: Targets, predictions: Sequence[str], *, use_stemmer: bool = F
     Args:
         targets: for each prompt a reference or several, not all of them empty.
         predictions: one text a prompt.
-        use_stemmer: whether words count as equal that Porter's stemmer makes equal.
+        use_stemmer: whether words count as equal that Porter's stemmer (of English) makes equal.
+        tokenize: "ascii": rouge-score's own words of a to z and digits, where every other letter is a space; "unicode": words
+            of any language, and single characters where none are written apart (`words.unicode_words`); "auto": "unicode" for
+            a prompt of whose references' words at least half would lose a letter, else "ascii". A line says so, once.
 
     Returns:
         `rouge1`, `rouge2` and `rougeLsum`: means over prompts.
 
     Raises:
-        UserError: no prompts, lists of different lengths, or a prompt without a reference.
+        UserError: no prompts, lists of different lengths, a prompt without a reference, or an unknown tokenizer.
 
     Source: Lin, https://aclanthology.org/W04-1013.
     """
-    scorer = _rouge_scorer(use_stemmer)
-    references = reference_lists("ROUGE", targets, predictions)
-    scores = [scorer.score_multi(own, text) for text, own in zip(predictions, references)]
+    if tokenize not in ROUGE_TOKENIZERS:
+        raise UserError(
+            f"ROUGE: there is no tokenizer {tokenize!r}; choose one of {', '.join(ROUGE_TOKENIZERS)}"
+        )
+    scores = []
+    for text, own in zip(predictions, reference_lists("ROUGE", targets, predictions)):
+        chosen = rouge_tokenizer(own) if tokenize == "auto" else tokenize
+        tell_what_is_lost(own, chosen, tokenize)
+        scores.append(_rouge_scorer(use_stemmer, chosen).score_multi(own, text))
     return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in ROUGE_TYPES}
+
+
+def t5_rouge(targets: Targets, predictions: Sequence[str]) -> dict[str, float]:
+    """ROUGE as T5's own metrics have it: sentences end after ` . `, so that ROUGE-Lsum is over them; words are of a to z.
+
+    T5 reports the median of 1,000 means over resampled prompts, which differs from draw to draw; these are the plain means.
+
+    Args:
+        targets: for each prompt a reference or several, not all of them empty.
+        predictions: one text a prompt.
+
+    Returns:
+        `t5_rouge1`, `t5_rouge2` and `t5_rougeLsum`, 0 to 100: means over prompts.
+
+    Raises:
+        UserError: as `rouge`.
+
+    Source: rouge of t5/evaluation/metrics.py, https://github.com/google-research/text-to-text-transfer-transformer.
+    """
+    references = [
+        [_t5_sentences(text) for text in own] for own in reference_lists("ROUGE", targets, predictions)
+    ]
+    scores = rouge(references, [_t5_sentences(text) for text in predictions], tokenize="ascii")
+    return {f"t5_{name}": value for name, value in scores.items()}
+
+
+def _t5_sentences(text: str) -> str:
+    return text.replace(" . ", " .\n")
 
 
 def sentence_bleu(targets: Targets, predictions: Sequence[str], *, tokenize: str = "13a") -> dict[str, float]:
@@ -78,7 +124,8 @@ def by_prompt(
 
 
 @functools.cache
-def _rouge_scorer(use_stemmer: bool) -> Any:
+def _rouge_scorer(use_stemmer: bool, tokenize: str) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # It loads NLTK, which takes a second.
 
-    return RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer)
+    own = None if tokenize == "ascii" else RougeTokenizer(use_stemmer)
+    return RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer, tokenizer=own)

@@ -8,11 +8,14 @@ from lmirl_jax.types import UserError
 
 
 def direct(samples, tokenize="13a"):
-    """Self-BLEU as sacrebleu alone computes it."""
+    """Self-BLEU as sacrebleu alone computes it, but that an empty text is predicted whole by another: there it has 0."""
     bleu = sacrebleu.BLEU(effective_order=True, tokenize=tokenize)
     means = []
     for texts in samples:
         scores = [bleu.sentence_score(t, [*texts[:i], *texts[i + 1 :]]).score for i, t in enumerate(texts)]
+        empty = [not text.strip() for text in texts]
+        if sum(empty) > 1:
+            scores = [100.0 if none else score for none, score in zip(empty, scores, strict=True)]
         means.append(sum(scores) / len(scores))
     return sum(means) / len(means)
 
@@ -51,6 +54,23 @@ def test_hand_worked_values():
     assert diversity.self_bleu([["a b", "a b"], ["c d", "e f", "g h", "i j"]]) == pytest.approx(50.0)
 
 
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([["", ""]], [100.0]),
+        ([["", " \n"]], [100.0]),
+        ([["", "", ""], ["a b", "a b"]], [100.0, 100.0]),
+        ([["", "a b"]], [0.0]),  # Nothing of one in the other.
+        ([["", "", "a b"]], [200 / 3]),  # Two are predicted whole, one not at all.
+        ([["a", "a"]], [100.0]),
+        ([["a b", "a b"], ["a b"] * 3], [100.0, 100.0]),  # One prompt may have more samples than another.
+    ],
+)
+def test_equal_and_empty_samples(samples, expected):
+    assert diversity.self_bleu_per_prompt(samples) == pytest.approx(expected)
+    assert diversity.self_bleu(samples) == pytest.approx(sum(expected) / len(expected))
+
+
 def test_self_bleu_per_prompt():
     assert diversity.self_bleu_per_prompt([["a b", "a b"], ["a b", "c d"]]) == pytest.approx([100.0, 0.0])
 
@@ -73,14 +93,32 @@ def test_fast_enough():
     "samples, message",
     [
         ([], "no samples"),
+        ("ab", "samples is a str; give a list"),
+        (["ab", "ac"], "prompt 0 is a str and no list of samples"),
+        ([["a", "b"], "ab"], "prompt 1 is a str and no list of samples"),
         ([["a", "b"], ["a"]], "prompt 1 has 1 sample"),
         ([["a", "b"], []], "prompt 1 has 0 sample"),
     ],
 )
-def test_too_few_samples(samples, message):
+def test_too_few_or_wrong_samples(samples, message):
     with pytest.raises(UserError, match=message) as error:
         diversity.self_bleu(samples)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([["a", "b"], None], "prompt 1 is a NoneType and no list of samples"),
+        ({"a": ["b", "c"]}, "samples is a dict"),
+        ([["a", None]], "prompt 0 has a NoneType among its samples"),
+        ([[["a", "b"], ["a"]]], "prompt 0 has a list among its samples"),
+        ([["a", 3]], "prompt 0 has a int among its samples"),
+    ],
+)
+def test_samples_of_another_type(samples, message):  # Tests check the annotated types of what is public.
+    with pytest.raises(UserError, match=message):
+        diversity._checked("Self-BLEU", samples, least=2)
 
 
 def test_unknown_tokenizer_names_the_nearest():
@@ -107,6 +145,11 @@ def test_distinct_n_per_prompt():
 def test_distinct_n_errors():
     with pytest.raises(UserError, match="n is 0"):
         diversity.distinct_n([["a"]], 0)
-    for empty in ([], [[], []]):
-        with pytest.raises(UserError, match="no samples"):
-            diversity.distinct_n(empty, 1)
+    for function in (diversity.distinct_n, diversity.distinct_n_per_prompt):
+        for empty in ([], [[], []]):
+            with pytest.raises(UserError, match="no samples"):
+                function(empty, 1)
+        with pytest.raises(UserError, match=r"prompt 1 has 0 sample\(s\), at least 1"):
+            function([["a"], []], 1)
+        with pytest.raises(UserError, match="prompt 0 is a str and no list of samples"):
+            function(["a b", "a c"], 1)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
+from lmirl_jax.evaluation import rouge_tokenizers
 from lmirl_jax.types import UserError
 
 TARGETS = [
@@ -68,6 +70,103 @@ def test_of_several_references_rouge_takes_the_best_for_each_kind():
     both = evaluation.rouge([["d c b a", "a b"]], ["a b c d"])
     assert both == {name: max(scores[name] for scores in alone) for name in both}
     assert both["rouge1"] == 100.0 and both["rouge2"] == pytest.approx(50.0)
+
+
+HINDI = "मौसम आज बहुत अच्छा है"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HINDI,
+        "今天天气很好",
+        "東京タワーへ行く",
+        "ภาษาไทยง่าย",
+        "Погода сегодня",
+        "오늘 날씨",
+        "الطقس اليوم",
+        "Thời tiết hôm nay",
+    ],
+)
+def test_rouge_of_a_text_against_itself_is_100_in_any_language(text, caplog):
+    rouge_tokenizers._told.clear()
+    assert evaluation.rouge([text], [text]) == {"rouge1": 100.0, "rouge2": 100.0, "rougeLsum": 100.0}
+    assert evaluation.rouge([text], ["English"])["rouge1"] == 0.0
+    assert len(caplog.messages) == 1 and "tokenize='unicode'" in caplog.text
+
+
+def test_rouge_in_other_languages_by_hand():
+    # Two of the five words stay, and the first of four pairs.
+    assert evaluation.rouge([HINDI], ["मौसम आज ठीक नहीं था"]) == pytest.approx(
+        {"rouge1": 40.0, "rouge2": 25.0, "rougeLsum": 40.0}
+    )
+    # Five of six characters, of which four follow each other: 3 of 5 pairs.
+    assert evaluation.rouge(["今天天气很好"], ["今天天气不好"]) == pytest.approx(
+        {"rouge1": 100 * 5 / 6, "rouge2": 60.0, "rougeLsum": 100 * 5 / 6}
+    )
+    # Full width is half width, and marks may be composed with their letter or not.
+    assert evaluation.rouge(["ＡＢＣ 데이터"], ["abc 데이터"])["rouge2"] == pytest.approx(100.0)
+    assert evaluation.rouge(["mu\u0308de"], ["müde"], tokenize="unicode")["rouge1"] == 100.0
+
+
+def test_what_rouge_scores_tokenizer_cuts_is_told_once(caplog):
+    rouge_tokenizers._told.clear()
+    target, prediction = "the Müller family lives here", "the Möller family lives here"
+    for _ in range(2):
+        # rouge-score's words are the, m, ller, family, lives, here: umlauts are spaces.
+        assert evaluation.rouge([target], [prediction])["rouge1"] == pytest.approx(100.0)
+        assert evaluation.rouge([target], [prediction], tokenize="unicode")["rouge1"] == pytest.approx(80.0)
+    assert len(caplog.messages) == 1 and "'müller'" in caplog.text
+    assert evaluation.rouge(["?!"], ["?!"])["rouge1"] == 0.0
+    assert len(caplog.messages) == 2 and "without a word" in caplog.text
+
+
+@pytest.mark.parametrize("use_stemmer", [False, True])
+def test_rouge_of_english_is_rouge_scores_whatever_the_tokenizer(summaries, use_stemmer):
+    targets, predictions = summaries
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeLsum"], use_stemmer=use_stemmer)
+    pairs = [(own, text) for own, text in zip(targets, predictions) if all(map(str.isascii, [*own, text]))]
+    assert len(pairs) > 20
+    direct = [scorer.score_multi(own, text) for own, text in pairs]
+    expected = {k: pytest.approx(100 * np.mean([s[k].fmeasure for s in direct])) for k in direct[0]}
+    for tokenize in ("auto", "ascii", "unicode"):
+        assert evaluation.rouge(*zip(*pairs), use_stemmer=use_stemmer, tokenize=tokenize) == expected
+    with pytest.raises(UserError, match="no tokenizer 'words'; choose one of auto, ascii, unicode"):
+        evaluation.rouge(["a"], ["a"], tokenize="words")
+
+
+def test_t5s_own_metrics(captions, summaries):
+    """As t5/evaluation/metrics.py calls the libraries; its median of resampled means lies by ours."""
+    targets, predictions = captions
+    single = [own[0] for own in targets]
+    direct = sacrebleu.corpus_bleu(predictions, [single], tokenize="intl", use_effective_order=False)
+    assert evaluation.t5_bleu(single, predictions) == {"t5_bleu": direct.score}
+    unicode_quotes = ["“Yes”, he said – no", "a b c d"]
+    plain = ["Yes , he said – no", "a b c d"]
+    assert (
+        evaluation.t5_bleu(plain, unicode_quotes)["t5_bleu"] != evaluation.bleu(plain, unicode_quotes)["bleu"]
+    )
+
+    targets = [" . ".join(own).replace(".", " . ") for own in summaries[0]]
+    predictions = [text.replace(".", " . ") for text in summaries[1]]
+    scorer, sampled = RougeScorer(["rouge1", "rouge2", "rougeLsum"]), BootstrapAggregator()
+    scores = []
+    for target, text in zip(targets, predictions, strict=True):
+        lines = [t.replace(" . ", " .\n") for t in (target, text)]
+        scores.append(scorer.score(target=lines[0], prediction=lines[1]))
+        sampled.add_scores(scores[-1])
+    found = evaluation.t5_rouge(targets, predictions)
+    for name, middle in sampled.aggregate().items():
+        assert found[f"t5_{name}"] == pytest.approx(100 * np.mean([s[name].fmeasure for s in scores]))
+        assert found[f"t5_{name}"] == pytest.approx(100 * middle.mid.fmeasure, abs=0.5)
+    assert found["t5_rougeLsum"] != pytest.approx(evaluation.rouge(targets, predictions)["rougeLsum"], abs=1)
+
+
+def test_one_text_in_place_of_a_list_is_refused():
+    with pytest.raises(UserError, match="BLEU: targets is one text; give a list"):
+        evaluation.bleu("a b", "a b")
+    with pytest.raises(UserError, match="exact match: predictions is one text"):
+        evaluation.exact_match(["a"], "a")
 
 
 @pytest.mark.parametrize("settings", [{}, {"tokenize": "intl", "lowercase": True}, {"tokenize": "char"}])
