@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import gin
 
@@ -145,11 +145,20 @@ def _looking_in(paths: list[str]) -> Iterator[None]:
     """
     prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
     before = prefixes[:], readers[:]
-    prefixes[:], readers[:] = paths, [(open, os.path.isfile)]
+    prefixes[:], readers[:] = paths, [(_open, os.path.isfile)]
     try:
         yield
     finally:
         prefixes[:], readers[:] = before
+
+
+def _open(path: str) -> TextIO:
+    """A gin file as UTF-8, whatever the machine's locale; some editors put a byte order mark first."""
+    try:
+        pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.not_utf8(path, error) from None
+    return open(path, encoding="utf-8-sig")
 
 
 def _find(name: str, paths: Iterable[str]) -> str:

@@ -20,9 +20,9 @@ def main(flags: Flags) -> int:
         "DATA", None
     )  # What to score; in the run's own configuration, what it was trained on.
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
-    checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH"), own=("DATA",))
-    if named:  # Another task than the run's, which may have been a file.
-        configuration.set_macros({"DATA": None, "VALIDATION_DATA": None})
+    # Another task than the run's, which may have been a file.
+    no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
+    checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH"), own=("DATA",), macros=no_file)
     print(configuration.configured(score)(checkpoint, data))
     return 0
 
