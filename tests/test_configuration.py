@@ -267,7 +267,7 @@ def test_a_gin_file_that_is_not_utf8_is_one_line(tmp_path, monkeypatch, included
     with pytest.raises(UserError) as raised:
         configuration.load(["outer.gin" if included else "latin.gin"], complete=False)
     first = str(raised.value).splitlines()[0]  # What the command prints.
-    assert first == "latin.gin:2: not UTF-8 (invalid continuation byte): save the file as UTF-8"
+    assert first == "latin.gin:2: not UTF-8 (invalid start byte): save the file as UTF-8"
 
 
 def test_a_gin_file_may_begin_with_a_byte_order_mark(tmp_path):
