@@ -21,7 +21,7 @@ from lmirl_jax.cli.report_plan import (
     longest_answer,
     write_damaged,
 )
-from lmirl_jax.cli.sweep_plan import checked_runs
+from lmirl_jax.cli.sweep_plan import check_output_dir, checked_runs
 
 RUN_FILE = "gin/runs/report.gin"
 Source = RewardingRun | ScoredFile
@@ -38,6 +38,9 @@ def main(flags: Flags) -> int:
     output_dir = configuration.macro("OUTPUT_DIR")
     sources = _sources(flags)
     _check(sources, config)
+    check_output_dir(
+        output_dir, ("report.html", "report.json", "correlations.csv"), [str(one) for one in sources]
+    )
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0
     with files.held_alone(folder, "OUTPUT_DIR") if first else contextlib.nullcontext():
@@ -58,13 +61,14 @@ class Material:
 
 def _sources(flags: Flags) -> list[Source]:
     from lmirl_jax import files
+    from lmirl_jax.data import formats
 
     runs = checked_runs(configuration.macro("RUNS"))
     found: list[Source] = []
     for label, paths in runs.items():
         for seed, path in enumerate(paths):
             file = files.absolute(path)
-            if file.suffix in (".jsonl", ".parquet"):
+            if file.suffix in (*formats.JSON, formats.PARQUET) or file.is_file():
                 found.append(ScoredFile(label, seed, file))
             else:
                 checkpoint = add_run(flags, path)

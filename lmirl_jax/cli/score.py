@@ -23,6 +23,7 @@ def main(flags: Flags) -> int:
     # Another task than the run's, which may have been a file.
     no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
     checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH"), own=("DATA",), macros=no_file)
+    line_file.check_inputs(checkpoint, DATA=data)
     print(configuration.configured(score)(checkpoint, data))
     return 0
 
@@ -68,7 +69,7 @@ def score(
 
     chosen = pairs(path=data)
     default = checkpoint.parent.parent / "score" / f"{chosen.name}-{int(checkpoint.name):06}.jsonl"
-    path = line_file.output_path(output_path, default)
+    path = line_file.output_path(output_path, default, parquet=True)
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     run = runs.Run(checkpoint, graph, params, mesh, task, lengths, discount)
     reference = None if reference_path is None else runs.load(reference_path, mesh, task)

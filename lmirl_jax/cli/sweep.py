@@ -12,7 +12,7 @@ from etils import epath
 from lmirl_jax import configuration, files
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep, checked_runs
+from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_output_dir, check_sweep, checked_runs
 
 RUN_FILE = "gin/runs/sweep.gin"
 
@@ -74,6 +74,7 @@ def run(flags: Flags) -> Sweep | None:
             checkpoint = add_run(flags, path)
             policies.append(configuration.configured(Policy)(label, seed, checkpoint))
     check_sweep(policies, config)
+    check_output_dir(output_dir, ("sweep.csv", "sweep.json", "report.html"), [])
     # Last of what can go wrong: an error leaves no folder behind.
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0

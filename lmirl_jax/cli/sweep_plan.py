@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from lmirl_jax import configuration
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
 
@@ -171,6 +172,17 @@ def checked_runs(runs: Any) -> dict[str, list[str]]:
         if not isinstance(label, str) or not fits:
             raise UserError(f"RUNS: {label!r}: {paths!r} is no label with a list of paths; write {example}")
     return {label: list(paths) for label, paths in listed.items()}
+
+
+def check_output_dir(output_dir: Any, names: Sequence[str], runs: Sequence[str]) -> None:
+    """Raises a UserError where one of the files that OUTPUT_DIR gets is one that the command reads, or lies in a checkpoint."""
+    from lmirl_jax import files
+
+    if not isinstance(output_dir, str) or not output_dir:
+        return  # `prepare_directory` says so.
+    read = {f"RUNS[{number}]": run for number, run in enumerate(runs)}
+    read |= {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
+    files.check_no_input([files.absolute(output_dir) / name for name in names], read, "OUTPUT_DIR")
 
 
 def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:

@@ -11,9 +11,22 @@ def main(flags: Flags) -> int:
     configure(flags)
     from lmirl_jax import training
 
+    _check_inputs()
     _check_start()
     configuration.configured(training.train)(on_start=write_configuration)
     return 0
+
+
+def _check_inputs() -> None:
+    """Raises a UserError where the run would write over a file that it reads."""
+    model_dir = configuration.macro("MODEL_DIR", None)
+    if not isinstance(model_dir, str) or not model_dir:
+        return  # The trainer says so.
+    folder = files.absolute(model_dir)
+    read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
+    written = [folder / name for name in ("config.gin", "metrics.jsonl", "model-info.txt")]
+    written += (folder / "inference_eval").glob("*") if (folder / "inference_eval").is_dir() else []
+    files.check_no_input(written, read, "MODEL_DIR")
 
 
 def _check_start() -> None:

@@ -15,9 +15,11 @@ import grain
 import numpy as np
 
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
+from lmirl_jax.data.jsonl import READ as READ_KEYS
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
+from lmirl_jax.data.unread_keys import describe_unread
 from lmirl_jax.data.vocabulary_losses import describe_losses
 from lmirl_jax.types import Batch, UserError
 
@@ -218,14 +220,17 @@ def check_sizes(batch_size: int, lengths: Mapping[str, int]) -> None:
 def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line each, what the vocabulary cannot hold and what the lengths cut off.
+    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
 
     Raises:
         UserError: the lengths cut something off, without `truncate`.
     """
-    lost = describe_losses(f"{name}, {split}", len(records), records.losses)
-    if lost is not None:
-        warn_once(lost)
+    for line in (
+        describe_unread(f"{name}, {split}", len(records), records.unread, READ_KEYS),
+        describe_losses(f"{name}, {split}", len(records), records.losses),
+    ):
+        if line is not None:
+            warn_once(line)
     if records.without_eos:
         _log.warning(
             "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
