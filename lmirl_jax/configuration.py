@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import gin
 
@@ -184,7 +184,7 @@ def _looking_in(paths: list[str]) -> Iterator[None]:
     """
     prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
     before = prefixes[:], readers[:]
-    prefixes[:], readers[:] = paths, [(open, os.path.isfile)]
+    prefixes[:], readers[:] = paths, [(_open, os.path.isfile)]
     try:
         yield
     finally:
@@ -193,6 +193,15 @@ def _looking_in(paths: list[str]) -> Iterator[None]:
 
 def _search_path(search_paths: Sequence[str | os.PathLike]) -> list[str]:
     return ["", *(os.path.expanduser(path) for path in search_paths), str(find_gin_root())]
+
+
+def _open(path: str) -> TextIO:
+    """A gin file as UTF-8, whatever the machine's locale; some editors put a byte order mark first."""
+    try:
+        pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.not_utf8(path, error) from None
+    return open(path, encoding="utf-8-sig")
 
 
 def _find(name: str, paths: Iterable[str]) -> str:

@@ -58,6 +58,11 @@ def missing_file(name: str, bundled: Iterable[str], where: str = "") -> UserErro
     return UserError(f"{where}no gin file {name!r} in this folder, in --gin_search_paths or bundled{hint}")
 
 
+def not_utf8(path: str, error: UnicodeDecodeError) -> UserError:
+    line = error.object[: error.start].count(b"\n") + 1
+    return UserError(f"{shown(path)}:{line}: not UTF-8 ({error.reason}): save the file as UTF-8")
+
+
 def unset(names: list[str]) -> UserError:
     """All macros without a value at once, as flags to copy."""
     flags = " ".join(flag(name, _EXAMPLES.get(name, "VALUE")) for name in names)

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from etils import epath
@@ -18,6 +18,40 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """The path from the root: a bucket's as it is, a local one made absolute, with `~` read as the home folder."""
     given = epath.Path(path)
     return given if "://" in str(path) else given.expanduser().resolve()
+
+
+def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any], name: str) -> None:
+    """Keeps a command from writing over what it reads, by whatever spelling or link of the path.
+
+    Args:
+        outputs: files that will be written; those that `growing` and `writing` put beside them count too.
+        inputs: paths of files by the names of their settings; what is no path is passed over.
+        name: of the setting that says where to write.
+
+    Raises:
+        UserError: an output is one of the inputs, or lies in a checkpoint.
+    """
+    given = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
+    for output in map(absolute, outputs):
+        beside = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
+        for written in (output, *(output.parent / each for each in beside)):
+            for label, path in given.items():
+                if _same(written, absolute(path)):
+                    what = f"{name}={str(output)!r}"
+                    raise UserError(f"{what} would overwrite {label} {path}, which is read: name another")
+        for folder in output.parents:
+            if (folder / "_CHECKPOINT_METADATA").is_file():
+                raise UserError(f"{name}={str(output)!r} lies in the checkpoint {folder}: name another")
+
+
+def _same(one: epath.Path, other: epath.Path) -> bool:
+    """Whether two paths lead to one file: hard links, or the spelling of a file system that folds case, included."""
+    if one == other:
+        return True
+    try:
+        return "://" not in f"{one}{other}" and os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -162,7 +196,7 @@ def _whole_lines(file: IO[bytes]) -> int:
 def _check_settings(partial: epath.Path, beside: epath.Path, settings: Mapping[str, Any]) -> None:
     try:
         before = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         before = {}
     now = json.loads(json.dumps(settings))
     for name in {**now, **before}:

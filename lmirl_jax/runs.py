@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,10 @@ from jax.sharding import Mesh
 
 from lmirl_jax import configuration, sharding
 from lmirl_jax.arguments import Path, checked
-from lmirl_jax.training import checkpoints
+from lmirl_jax.training import checkpoint_folders, checkpoints
 from lmirl_jax.types import Task, UserError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +68,16 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
         own, model = configuration.macro("TASK"), configuration.macro("MODEL")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
+    recorded = checkpoint_folders.recorded_vocabularies(checkpoint)
+    if recorded is not None:  # Else its own configuration is all that is known.
+        _check_equal(
+            checkpoint, "", recorded, own, "give its config.gin the VOCABULARY_PATH that it was trained with"
+        )
     if task is not None:
-        _check_vocabularies(checkpoint, own, task)
+        trained = own.vocabulary_fingerprints
+        _check_equal(
+            checkpoint, f"on task {own.name} ", trained, task, "name a run with the same VOCABULARY_PATH"
+        )
     mesh = sharding.make_mesh() if mesh is None else mesh
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     return Run(checkpoint, graph, params, mesh, own, lengths, discount)
@@ -91,13 +102,47 @@ def config_file(checkpoint: epath.Path) -> epath.Path:
     return config
 
 
-def _check_vocabularies(checkpoint: epath.Path, own: Any, other: Any) -> None:
-    from lmirl_jax.data import vocabulary_fingerprint
+def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
+    """Compares the vocabularies of a task with those that a checkpoint was trained with.
 
-    for name in ("input_vocabulary", "output_vocabulary"):
-        ours, theirs = getattr(own, name), getattr(other, name)
-        if vocabulary_fingerprint(ours) != vocabulary_fingerprint(theirs):
+    They are recorded in the checkpoint; where they are not, its run's config.gin tells them. Where that cannot be had
+    either, a warning says so.
+
+    Args:
+        checkpoint: its folder.
+        task: a `data.Task`.
+        remedy: what the error tells the user to do.
+
+    Raises:
+        UserError: the vocabularies differ.
+    """
+    trained = checkpoint_folders.recorded_vocabularies(checkpoint)
+    if trained is None:
+        try:
+            trained = _configured_task(checkpoint).vocabulary_fingerprints
+        except UserError as error:
+            _log.warning(
+                "%s does not record its vocabulary, and its run's configuration cannot be read (%s): make sure that it was "
+                "trained with the vocabulary of %s",
+                checkpoint,
+                error,
+                task.name,
+            )
+            return
+    _check_equal(checkpoint, "", trained, task, remedy)
+
+
+def _configured_task(checkpoint: epath.Path) -> Any:
+    with configuration.put_aside():
+        configuration.load([str(config_file(checkpoint))])
+        return configuration.macro("TASK")
+
+
+def _check_equal(
+    checkpoint: Any, trained_on: str, trained: Mapping[str, str], task: Any, remedy: str
+) -> None:
+    for feature, own in task.vocabulary_fingerprints.items():
+        if trained[feature] != own:
             raise UserError(
-                f"{checkpoint} was trained on task {own.name} with another vocabulary than {other.name} has "
-                f"({ours.vocab_size} and {theirs.vocab_size} words): name a run with the same VOCABULARY_PATH"
+                f"{checkpoint} was trained {trained_on}with another vocabulary than {task.name} has for its {feature}: {remedy}"
             )

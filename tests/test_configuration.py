@@ -257,3 +257,20 @@ def test_a_value_that_gin_cannot_read_gets_the_mended_flag(house, binding, flag)
 def test_equals_signs_inside_values_survive(house):
     configuration.load(["run.gin"], ["MODEL_DIR = '/tmp/a=b'", "TRAIN_STEPS = 1"])
     assert configuration.macro("MODEL_DIR") == "/tmp/a=b"
+
+
+@pytest.mark.parametrize("included", [False, True])
+def test_a_gin_file_that_is_not_utf8_is_one_line(tmp_path, monkeypatch, included):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.gin").write_bytes("A = 1\nB = 'Größe'\n".encode("latin-1"))
+    (tmp_path / "outer.gin").write_text("include 'latin.gin'\n")
+    with pytest.raises(UserError) as raised:
+        configuration.load(["outer.gin" if included else "latin.gin"], complete=False)
+    first = str(raised.value).splitlines()[0]  # What the command prints.
+    assert first == "latin.gin:2: not UTF-8 (invalid start byte): save the file as UTF-8"
+
+
+def test_a_gin_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "marked.gin").write_bytes("BATCH_SIZE = 7\n".encode("utf-8-sig"))
+    configuration.load([str(tmp_path / "marked.gin")], complete=False)
+    assert configuration.macro("BATCH_SIZE") == 7

@@ -1,5 +1,6 @@
 """A run is loaded as its own config.gin says, in the midst of another configuration, and leaves that as it was."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import seqio
+from etils import epath
 from flax import nnx
 
 from lmirl_jax import configuration, data, runs, sharding, soft_q
@@ -93,3 +95,63 @@ def test_vocabularies_must_be_the_same(run):
     other = task.tasks[0].replace(name="others", output_features={"inputs": feature, "targets": feature})
     with pytest.raises(UserError, match="trained on task number_paths with another vocabulary than others"):
         runs.load(str(run), task=data.Task("others", (other,), (1.0,)))
+
+
+def other_task(task):
+    feature = seqio.Feature(seqio.ByteVocabulary(extra_ids=7))
+    features = {"inputs": feature, "targets": feature}
+    return data.Task("others", (task.tasks[0].replace(name="others", output_features=features),), (1.0,))
+
+
+def recorded(run, tmp_path, vocabularies):
+    """The run with a checkpoint that says in which vocabularies it was trained."""
+    folder = tmp_path / "recorded"
+    shutil.copytree(run, folder)
+    position = {"batches": {"next_index": 4, "dataset": "d", "vocabularies": vocabularies}}
+    (folder / "checkpoints/3/data/metadata").write_text(json.dumps(position))
+    return folder
+
+
+def test_a_checkpoint_records_its_vocabularies(run, tmp_path):
+    own = data.get_task("number_paths")
+    other = other_task(own)
+    fits = recorded(run, tmp_path, own.vocabulary_fingerprints) / "checkpoints/3"
+    runs.check_vocabularies(epath.Path(fits), own, "mend it")
+    with pytest.raises(
+        UserError, match=r"checkpoints/3 was trained with another vocabulary than others .*: mend it"
+    ):
+        runs.check_vocabularies(epath.Path(fits), other, "mend it")
+
+
+def test_a_vocabulary_file_that_was_replaced_is_noticed(run, tmp_path):
+    """config.gin names what lies there now."""
+    folder = recorded(run, tmp_path, other_task(data.get_task("number_paths")).vocabulary_fingerprints)
+    with pytest.raises(
+        UserError, match=r"another vocabulary than number_paths .*: give its config\.gin the VOCABULARY_PATH"
+    ):
+        runs.load(str(folder))
+
+
+def test_where_none_is_recorded_the_configuration_tells_it(run, tmp_path, caplog):
+    own = data.get_task("number_paths")
+    checkpoint = epath.Path(run) / "checkpoints/3"
+    runs.check_vocabularies(checkpoint, own, "mend it")
+    with pytest.raises(UserError, match="mend it"):
+        runs.check_vocabularies(checkpoint, other_task(own), "mend it")
+    assert not caplog.messages
+    bare = tmp_path / "bare"
+    shutil.copytree(run, bare)
+    (bare / "config.gin").unlink()
+    runs.check_vocabularies(epath.Path(bare) / "checkpoints/3", own, "mend it")
+    assert "does not record its vocabulary" in caplog.text
+
+
+def test_data_in_another_vocabulary_do_not_go_on(tmp_path):
+    task = data.get_task("number_paths")
+    sizes = {"inputs": 8, "targets": 23}
+    iterator = data.TrainDataset(task, 4, sizes, cache_dir=str(tmp_path)).iterator(slice(0, 4))
+    state = iterator.get_state()
+    assert state["vocabularies"] == task.vocabulary_fingerprints
+    iterator.set_state(state)
+    with pytest.raises(UserError, match="trained with another vocabulary: set VOCABULARY_PATH"):
+        iterator.set_state(state | {"vocabularies": other_task(task).vocabulary_fingerprints})

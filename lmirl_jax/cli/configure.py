@@ -3,7 +3,9 @@
 import importlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from etils import epath
 
@@ -89,16 +91,22 @@ def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
     configuration.require(*required)
 
 
-def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
+def add_run(
+    flags: Flags, path: str, own: Sequence[str] = (), macros: Mapping[str, Any] = MappingProxyType({})
+) -> epath.Path:
     """Replaces the configuration by a run's config.gin with the given files over it.
 
     Args:
         flags: of the command line.
         path: of the run or its checkpoint.
         own: macros that the command gives another meaning: the run keeps its values of them.
+        macros: values that come over all others.
 
     Returns:
         The checkpoint's folder: the path itself, or the newest in it.
+
+    Raises:
+        UserError: among others, the task has another vocabulary than the checkpoint was trained with.
     """
     from lmirl_jax import runs
     from lmirl_jax.training import checkpoints
@@ -108,8 +116,11 @@ def add_run(flags: Flags, path: str, own: Sequence[str] = ()) -> epath.Path:
     configuration.load([str(config)])
     kept = {name: configuration.macro(name, None) for name in own}
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
-    configuration.set_macros(kept)
+    configuration.set_macros({**kept, **macros})
     set_data_folders(flags)
+    task = configuration.macro("TASK", None)
+    if task is not None:
+        runs.check_vocabularies(checkpoint, task, "leave VOCABULARY_PATH as its run has it")
     return checkpoint
 
 

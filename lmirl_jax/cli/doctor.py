@@ -4,7 +4,6 @@ import functools
 import glob
 import importlib.metadata
 import os
-import pathlib
 import platform
 import shutil
 import sys
@@ -183,7 +182,7 @@ def _check_data(data: str | None, validation_data: str | None) -> None:
 
     for split, path in {"train": data, "validation": validation_data}.items():
         if path is not None:
-            existing_file(pathlib.Path(path).expanduser(), split)
+            existing_file(path, split)
 
 
 def _hints() -> list[str]:

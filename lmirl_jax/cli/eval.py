@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from etils import epath
@@ -28,7 +29,8 @@ Temperatures = Annotated[
 
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
-    print(configuration.configured(evaluate)(checkpoint), end="")
+    read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
+    print(configuration.configured(evaluate)(checkpoint, read=read), end="")
     return 0
 
 
@@ -42,6 +44,7 @@ def evaluate(
     generator: Generator,
     temperatures: Temperatures,
     output_dir: Path | None = None,
+    read: Annotated[Mapping[str, Any], GivenByCaller()] = MappingProxyType({}),
 ) -> str:
     """Answers every prompt at every temperature, and measures the answers.
 
@@ -53,6 +56,8 @@ def evaluate(
         generator: how to sample.
         temperatures: of the sweep; 0 takes the likeliest token each time.
         output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
+
+        read: files that are read, by the names of their settings: they are not overwritten.
 
     Returns:
         A table of the metrics, a row a temperature; ±: half the 95% interval, bootstrap over prompts.
@@ -69,10 +74,12 @@ def evaluate(
             "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
         )
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
-    folder = checkpoints.prepare_directory(
-        output_dir or str(checkpoint.parent.parent / "eval"), "EVAL_OUTPUT_DIR"
-    )
+    given = output_dir or str(checkpoint.parent.parent / "eval")
     stem = f"{data.name}-{int(checkpoint.name):06}"
+    names = [f"{stem}.json", *(f"{stem}-T{temperature:g}.jsonl" for temperature in temperatures)]
+    if isinstance(given, str):  # Else the next line says so.
+        files.check_no_input([files.absolute(given) / name for name in names], read, "EVAL_OUTPUT_DIR")
+    folder = checkpoints.prepare_directory(given, "EVAL_OUTPUT_DIR")
     cells = []
     for temperature in temperatures:
         began = time.monotonic()

@@ -19,6 +19,7 @@ from lmirl_jax.types import ModelConfig
 
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/infer.gin")
+    line_file.check_inputs(checkpoint)
     print(configuration.configured(infer)(checkpoint))
     return 0
 

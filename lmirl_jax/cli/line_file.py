@@ -6,16 +6,20 @@ from typing import Any
 
 from etils import epath
 
-from lmirl_jax import files
+from lmirl_jax import configuration, files
 from lmirl_jax.cli.processes import from_first_process, wait_for_all
 
+# Macros of files that infer and score read.
+INPUTS = ("PROMPTS", "DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
 
-def output_path(given: str | None, default: epath.Path) -> epath.Path:
+
+def output_path(given: str | None, default: epath.Path, parquet: bool = False) -> epath.Path:
     """OUTPUT_PATH as an absolute path, or the default.
 
     Raises:
-        UserError: it is a folder.
+        UserError: it is a folder, or named like a file of another format than JSON lines or, where `parquet` may be, that.
     """
+    from lmirl_jax.data.formats import check_output_name
     from lmirl_jax.types import UserError
 
     path = files.absolute(given) if given else default
@@ -23,7 +27,24 @@ def output_path(given: str | None, default: epath.Path) -> epath.Path:
         raise UserError(
             f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
         )
+    if given:
+        check_output_name(path, "OUTPUT_PATH", parquet)
     return path
+
+
+def check_inputs(checkpoint: epath.Path, **more: Any) -> None:
+    """Raises a UserError where OUTPUT_PATH is a file that the command reads.
+
+    Args:
+        checkpoint: whose run's files are read too.
+        more: further files by the names of their settings.
+    """
+    output = configuration.macro("OUTPUT_PATH", None)
+    if output:
+        run = checkpoint.parent.parent
+        of_run = {f"the run's {name}": run / name for name in ("config.gin", "metrics.jsonl")}
+        inputs = {name: configuration.macro(name, None) for name in INPUTS}
+        files.check_no_input([output], {**inputs, **of_run, **more}, "OUTPUT_PATH")
 
 
 def write_lines(

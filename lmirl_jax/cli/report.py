@@ -22,7 +22,7 @@ from lmirl_jax.cli.report_plan import (
     longest_answer,
     write_damaged,
 )
-from lmirl_jax.cli.sweep_plan import Runs, paths_by_label
+from lmirl_jax.cli.sweep_plan import Runs, check_output_dir, paths_by_label
 
 RUN_FILE = "gin/runs/report.gin"
 Source = RewardingRun | ScoredFile
@@ -39,6 +39,9 @@ def main(flags: Flags) -> int:
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     sources = _sources(flags)
     _check(sources, config)
+    check_output_dir(
+        output_dir, ("report.html", "report.json", "correlations.csv"), [str(one) for one in sources]
+    )
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0
     with files.held_alone(folder, "OUTPUT_DIR") if first else contextlib.nullcontext():
@@ -59,13 +62,14 @@ class Material:
 
 def _sources(flags: Flags) -> list[Source]:
     from lmirl_jax import files
+    from lmirl_jax.data import formats
 
     runs = paths_by_label(configuration.macro("RUNS", hint=Runs))
     found: list[Source] = []
     for label, paths in runs.items():
         for seed, path in enumerate(paths):
             file = files.absolute(path)
-            if file.suffix in (".jsonl", ".parquet"):
+            if file.suffix in (*formats.JSON, formats.PARQUET) or file.is_file():
                 found.append(ScoredFile(label, seed, file))
             else:
                 checkpoint = add_run(flags, path)

@@ -26,9 +26,12 @@ def main(flags: Flags) -> int:
     # What to score; in the run's own configuration, what it was trained on.
     data = configuration.macro("DATA", None, hint=Path | None)
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
-    checkpoint = add_run(flags, configuration.macro("CHECKPOINT_PATH", hint=Path), own=("DATA",))
-    if named:  # Another task than the run's, which may have been a file.
-        configuration.set_macros({"DATA": None, "VALIDATION_DATA": None})
+    # Another task than the run's, which may have been a file.
+    no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
+    checkpoint = add_run(
+        flags, configuration.macro("CHECKPOINT_PATH", hint=Path), own=("DATA",), macros=no_file
+    )
+    line_file.check_inputs(checkpoint, DATA=data)
     print(configuration.configured(score)(checkpoint, data))
     return 0
 
@@ -75,7 +78,7 @@ def score(
 
     chosen = pairs(path=data)
     default = checkpoint.parent.parent / "score" / f"{chosen.name}-{int(checkpoint.name):06}.jsonl"
-    path = line_file.output_path(output_path, default)
+    path = line_file.output_path(output_path, default, parquet=True)
     graph, params = checkpoints.load_policy(checkpoint, model, mesh)
     run = runs.Run(checkpoint, graph, params, mesh, task, lengths, discount)
     reference = None if reference_path is None else runs.load(reference_path, mesh, task)

@@ -13,7 +13,7 @@ from lmirl_jax import configuration, files
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.sweep_plan import Policy, Runs, SweepConfig, check_sweep, paths_by_label
+from lmirl_jax.cli.sweep_plan import Policy, Runs, SweepConfig, check_output_dir, check_sweep, paths_by_label
 
 RUN_FILE = "gin/runs/sweep.gin"
 
@@ -76,6 +76,7 @@ def run(flags: Flags) -> Sweep | None:
             checkpoint = add_run(flags, path)
             policies.append(configuration.configured(Policy)(label, seed, checkpoint))
     check_sweep(policies, config)
+    check_output_dir(output_dir, ("sweep.csv", "sweep.json", "report.html"), [])
     # Last of what can go wrong: an error leaves no folder behind.
     folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
     first = jax.process_index() == 0

@@ -15,8 +15,35 @@ def main(flags: Flags) -> int:
     configure(flags)
     from lmirl_jax import training
 
+    _check_inputs()
+    _check_start()
     configuration.configured(training.train)(on_start=write_configuration)
     return 0
+
+
+def _check_inputs() -> None:
+    """Raises a UserError where the run would write over a file that it reads."""
+    model_dir = configuration.macro("MODEL_DIR", None)
+    if not isinstance(model_dir, str) or not model_dir:
+        return  # The trainer says so.
+    folder = files.absolute(model_dir)
+    read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
+    written = [folder / name for name in ("config.gin", "metrics.jsonl", "model-info.txt")]
+    written += (folder / "inference_eval").glob("*") if (folder / "inference_eval").is_dir() else []
+    files.check_no_input(written, read, "MODEL_DIR")
+
+
+def _check_start() -> None:
+    """Raises a UserError where the checkpoint to start from was trained with another vocabulary than the data have."""
+    from lmirl_jax import runs
+    from lmirl_jax.training import checkpoint_folders, checkpoints
+
+    path = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
+    model_dir = configuration.macro("MODEL_DIR", None)
+    if path is None or checkpoint_folders.has_checkpoints(model_dir):
+        return
+    remedy = "set VOCABULARY_PATH as its run has it, or start from a run with this vocabulary"
+    runs.check_vocabularies(checkpoints.find_checkpoint(path), configuration.macro("TASK"), remedy)
 
 
 def write_configuration(model_dir: epath.Path) -> None:

@@ -16,9 +16,11 @@ import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
+from lmirl_jax.data.jsonl import READ as READ_KEYS
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
+from lmirl_jax.data.unread_keys import describe_unread
 from lmirl_jax.data.vocabulary_losses import describe_losses
 from lmirl_jax.types import Batch, UserError
 
@@ -96,7 +98,12 @@ class TrainDataset:
                 f"rows {start}:{stop}:{step} are no aligned block of a batch of {self.batch_size}"
             )
         return TrainIterator(
-            self._rows, self.batch_size, start // size, self.batch_size // size, self.fingerprint
+            self._rows,
+            self.batch_size,
+            start // size,
+            self.batch_size // size,
+            self.fingerprint,
+            self.task.vocabulary_fingerprints,
         )
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
@@ -123,12 +130,21 @@ class TrainDataset:
 class TrainIterator:
     """One block of every global batch, and the position in the order that all blocks share."""
 
-    def __init__(self, rows: grain.MapDataset, batch_size: int, block: int, blocks: int, fingerprint: str):
+    def __init__(
+        self,
+        rows: grain.MapDataset,
+        batch_size: int,
+        block: int,
+        blocks: int,
+        fingerprint: str,
+        vocabularies: Mapping[str, str],
+    ):
         self._rows = rows
         self._batch_size = batch_size
         self._block = block
         self._blocks = blocks
         self._fingerprint = fingerprint
+        self._vocabularies = dict(vocabularies)
         self._batches: Any = None
         self._next_index = 0
 
@@ -143,15 +159,25 @@ class TrainIterator:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """`next_index`, the examples consumed by all processes together, and which data set and order that is."""
-        return {"next_index": self._next_index, "dataset": self._fingerprint}
+        """`next_index`, the examples consumed by all processes together, which data set and order that is, and in which
+        vocabularies: a checkpoint that holds the state says by them what its parameters mean.
+        """
+        return {
+            "next_index": self._next_index,
+            "dataset": self._fingerprint,
+            "vocabularies": self._vocabularies,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state of any iterator of the same data, whatever its batch size and number of processes.
 
         Raises:
-            UserError: the state belongs to other examples, or to another order of them.
+            UserError: the state belongs to another vocabulary, to other examples, or to another order of them.
         """
+        if state.get("vocabularies", self._vocabularies) != self._vocabularies:
+            raise UserError(
+                "the checkpoint was trained with another vocabulary: set VOCABULARY_PATH as it was, or use a new MODEL_DIR"
+            )
         if state["dataset"] != self._fingerprint:
             raise UserError(
                 "the checkpoint was trained on other data, or in another order (task, vocabulary, RANDOM_SEED, PROMPT_SEED): use "
@@ -175,14 +201,17 @@ class TrainIterator:
 def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line each, what the vocabulary cannot hold and what the lengths cut off.
+    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
 
     Raises:
         UserError: the lengths cut something off, without `truncate`.
     """
-    lost = describe_losses(f"{name}, {split}", len(records), records.losses)
-    if lost is not None:
-        warn_once(lost)
+    for line in (
+        describe_unread(f"{name}, {split}", len(records), records.unread, READ_KEYS),
+        describe_losses(f"{name}, {split}", len(records), records.losses),
+    ):
+        if line is not None:
+            warn_once(line)
     if records.without_eos:
         _log.warning(
             "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "

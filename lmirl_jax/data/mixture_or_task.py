@@ -36,6 +36,12 @@ class Task:
         return vocabularies.padded_vocab_size(self.input_vocabulary, self.output_vocabulary)
 
     @property
+    def vocabulary_fingerprints(self) -> dict[str, str]:
+        """Of each feature's vocabulary: a checkpoint means nothing with another one."""
+        vocabularies_of = {"inputs": self.input_vocabulary, "targets": self.output_vocabulary}
+        return {key: vocabularies.vocabulary_fingerprint(own) for key, own in vocabularies_of.items()}
+
+    @property
     def eos_id(self) -> int:
         return self.output_vocabulary.eos_id
 

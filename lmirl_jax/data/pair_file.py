@@ -2,18 +2,24 @@
 
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
 from lmirl_jax.data.dataset import warn_once
-from lmirl_jax.data.jsonl import check_text, read_objects
+from lmirl_jax.data.formats import local_file
+from lmirl_jax.data.jsonl import READ, check_text, read_objects
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
+from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import UserError
 
+# Of a file of pairs, and of what `lmirl infer` writes beside its samples.
+READ_KEYS = (
+    *(*READ, "candidates", "samples", "reference", "tokens"),
+    *("log_probs", "token_log_probs", "token_entropies", "returns", "normalised_returns", "best", "majority"),
+)
 REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
 
 
@@ -41,12 +47,16 @@ class PairFile:
         lengths: Lengths,
         num_examples: Count | None = None,
     ):
-        self.file = pathlib.Path(str(path)).expanduser()
-        if not self.file.is_file():
-            raise UserError(f"no file at {path}: DATA must be JSONL with inputs and targets on every line")
+        self.file = local_file(path, "DATA must be JSONL with inputs and targets on every line")
         self.task, self.lengths, self.num_examples = task, lengths, num_examples
         self.name = self.file.stem
-        self._count = sum(len(answers) for _, answers in self._lines())
+        unread, counts = UnreadKeys(READ_KEYS), []
+        for _, answers in self._lines(unread):
+            counts.append(len(answers))
+        self._count = sum(counts)
+        line = describe_unread(str(self.file), len(counts), unread.counts, READ_KEYS)
+        if line is not None:
+            warn_once(line)
 
     def __len__(self) -> int:
         return self._count
@@ -78,12 +88,16 @@ class PairFile:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         return f"{content[:16]} {self.num_examples}"
 
-    def _lines(self) -> Iterator[tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]]:
+    def _lines(
+        self, unread: UnreadKeys | None = None
+    ) -> Iterator[tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]]:
         """Of each line what goes with all its answers, and the answers: texts, with tokens where the line has them."""
         lines = read_objects(self.file, FEATURES)
         for number, (where, line) in enumerate(lines):
             if number == self.num_examples:
                 return
+            if unread is not None:
+                unread.add(line, where)
             yield _read_line(line, where)
 
 

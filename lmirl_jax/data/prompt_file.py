@@ -1,4 +1,4 @@
-"""Prompts of a file for a trained model to answer: JSONL with `inputs` on each line, or text with a prompt a line."""
+"""Prompts of a file for a trained model to answer: rows with `inputs`, or text with a prompt a line."""
 
 import collections
 import hashlib
@@ -15,8 +15,11 @@ from lmirl_jax.arguments import Count, Lengths, Path, Words, checked, has_parame
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.eval_dataset import EvalDataset
-from lmirl_jax.data.jsonl import read_jsonl
+from lmirl_jax.data.formats import is_text, local_file
+from lmirl_jax.data.jsonl import check_text, read_objects
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.pair_file import READ_KEYS
+from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import Batch, UserError
 
@@ -33,8 +36,8 @@ class PromptFile:
     A prompt's answers stay the same where the file's lines change their order: they are keyed by the `sampling_id` of its text.
 
     Args:
-        path: a file named *.jsonl of objects with the string `inputs`, and maybe `targets`; of any other name, text, whose
-            empty lines are passed over.
+        path: a file of rows with the string `inputs`, and maybe `targets`, of any format in `formats`; or named *.txt, text,
+            whose empty lines are passed over.
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: at most so many; None for all.
@@ -54,12 +57,10 @@ class PromptFile:
         num_examples: Count | None = None,
         truncate: bool = True,
     ):
-        file = pathlib.Path(str(path)).expanduser()
-        if not file.is_file():
-            raise UserError(f"no file at {path}: PROMPTS must be JSONL with inputs on every line, or text")
+        file = local_file(path, "PROMPTS must be JSONL with inputs on every line, or text (.txt)")
         self.task, self.name = task, file.stem
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
-        read = _jsonl(file) if file.suffix == ".jsonl" else _text(file)
+        read = _text(file) if is_text(file) else _rows(file)
         self.examples = _numbered(itertools.islice(read, num_examples))
         vocabulary = task.input_vocabulary
         self._tokens = [
@@ -155,9 +156,21 @@ def _numbered(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return numbered
 
 
-def _jsonl(file: pathlib.Path) -> Iterator[dict[str, Any]]:
-    for example in read_jsonl(file, required=("inputs",), optional=("targets",)):
-        yield {f"{key}_pretokenized": text for key, text in example.items()}
+def _rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
+    unread, count = UnreadKeys(READ_KEYS), 0
+    for where, row in read_objects(file, ("inputs",), also=", or text with a prompt a line (.txt)"):
+        unread.add(row, where)
+        count += 1
+        if "inputs" not in row:
+            found = ", ".join(sorted(row)) or "nothing"
+            raise UserError(f"{where}: no key 'inputs' (found: {found}); every line needs inputs")
+        texts = {key: row[key] for key in FEATURES if key in row}
+        for key, text in texts.items():
+            check_text(text, f"{where}: {key}")
+        yield {f"{key}_pretokenized": text for key, text in texts.items()}
+    line = describe_unread(str(file), count, unread.counts, READ_KEYS)
+    if line is not None:
+        warn_once(line)
 
 
 def _text(file: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ A folder of the cache holds one split of one task:
     examples.array_record   a record an example: its tokens, then its other features as JSON
     lengths.npy             [n, 2] token counts of inputs and targets, EOS included: what would be truncated shows at once
     info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
-                            and a hash of all tokens and weights
+                            which keys of a file's rows are not read, and a hash of all tokens and weights
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from array_record.python import array_record_module
 from jaxtyping import Int64
 
 from lmirl_jax.data import fingerprints
-from lmirl_jax.data.jsonl import WEIGHT, check_weight
+from lmirl_jax.data.jsonl import WEIGHT, JsonlSource, check_weight
 from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.data.texts import kept_text
@@ -57,6 +57,7 @@ class Records:
     content: str
     without_eos: int
     losses: dict[str, Losses]
+    unread: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -146,7 +147,7 @@ def _open(folder: pathlib.Path) -> Records | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
-    return Records(folder, source, lengths, info["content"], info["without_eos"], losses)
+    return Records(folder, source, lengths, info["content"], info["without_eos"], losses, info["unread"])
 
 
 def _write_folder(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
@@ -204,7 +205,8 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
     np.save(folder / "lengths.npy", np.array(lengths, np.int64))
     info = {"task": task.name, "split": split, "examples": len(lengths), "without_eos": without_eos}
     counts = {feature: dataclasses.asdict(lost) for feature, lost in losses.items()}
-    info |= {"losses": counts, "content": digest.hexdigest()}
+    unread = task.source.unread.get(split, {}) if isinstance(task.source, JsonlSource) else {}
+    info |= {"losses": counts, "unread": unread, "content": digest.hexdigest()}
     (folder / "info.json").write_text(json.dumps(info))
 
 

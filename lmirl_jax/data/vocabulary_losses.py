@@ -1,7 +1,7 @@
 """What a vocabulary cannot hold of a split's texts: counted when they are tokenised, and told with an example."""
 
 import dataclasses
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -88,7 +88,8 @@ def _changes(vocabulary: seqio.Vocabulary, ids: list[int], text: str) -> bool:
 
 def _excerpts(*texts: str) -> list[str]:
     """The part of each text around the place from which they differ."""
-    start = max(0, len(os.path.commonprefix(texts)) - EXCERPT // 3)
+    shared = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    start = max(0, sum(1 for _ in shared) - EXCERPT // 3)
     ends = [min(len(text), start + EXCERPT) for text in texts]
     return [
         ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")

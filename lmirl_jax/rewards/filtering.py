@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from lmirl_jax import files
 from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
+from lmirl_jax.data.formats import check_output_name
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.training.checkpoints import prepare_directory
@@ -96,10 +97,12 @@ def filter_scored(
     source, path = files.absolute(scored), files.absolute(output_path)
     if path == source:
         raise UserError(f"OUTPUT_PATH={str(output_path)!r} is the scored file itself: name another")
+    files.check_no_input([path], {"SCORED": source}, "OUTPUT_PATH")
     if path.is_dir():
         raise UserError(
             f"OUTPUT_PATH={str(output_path)!r} is a folder: name a file, such as {str(path / 'kept.jsonl')!r}"
         )
+    check_output_name(path, "OUTPUT_PATH")
     measures, prompts, whole = _read(source, config.by)
     allowed = whole if config.truncated == "drop" else np.ones_like(whole)
     kept = chosen(measures, prompts, allowed, config)

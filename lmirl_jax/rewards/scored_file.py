@@ -3,78 +3,40 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 from lmirl_jax import files
+from lmirl_jax.data.formats import ROWS, read_rows
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.types import UserError
 
-PARQUET = ".parquet"
-ROWS = 1024  # Of a Parquet file in memory at a time.
+# What a row of Parquet may lack: it has no nulls.
+_NULLS = {"reference": None, "id": None, "reference_log_prob": None, "centred_return": None, "metrics": {}}
 
 
 def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
     """The scored answers of a file in order, one in memory at a time.
 
     Args:
-        path: of JSONL, or of Parquet where it ends in `.parquet`.
+        path: of any format in `data.formats`.
         name: of the setting that gave the path, for errors.
 
     Raises:
         UserError: no such file, nothing in it, or a line that `lmirl score` did not write; it names the line.
     """
     file = files.absolute(path)
+    must = f"{name} must be what lmirl score wrote"
+    if file.is_dir():
+        raise UserError(f"{path} is a folder: {must}; name a file in it")
     if not file.is_file():
-        raise UserError(f"no file at {path}: {name} must be what lmirl score wrote")
-    empty = True
-    for where, row in _parquet(file) if file.suffix == PARQUET else _jsonl(file):
-        empty = False
-        yield Scored.from_row(row, where)
-    if empty:
-        raise UserError(f"{path} is empty: {name} must be what lmirl score wrote")
-
-
-def _jsonl(file: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    number = 0
-    try:
-        with file.open("r", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{file}, line {number}", _object(line, f"{file}, line {number}")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}, after line {number}: not UTF-8 ({error.reason})") from error
-
-
-def _object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); name a file that lmirl score wrote") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: not a JSON object; name a file that lmirl score wrote")
-    return row
-
-
-def _parquet(file: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    count = 0
-    try:
-        with file.open("rb") as opened:
-            for batch in parquet.ParquetFile(opened).iter_batches(ROWS):
-                for row in batch.to_pylist():
-                    count += 1
-                    # A map comes as pairs.
-                    yield f"{file}, row {count}", row | {"metrics": dict(row.get("metrics") or ())}
-    except pyarrow.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{file}, after row {count}: not Parquet ({reason}); name a file that lmirl score wrote"
-        ) from error
+        raise UserError(f"no file at {path}: {must}")
+    for where, row in read_rows(file, "name a file that lmirl score wrote", must):
+        if isinstance(row.get("metrics"), list):  # Parquet has a map as pairs.
+            row["metrics"] = dict(row["metrics"])
+        yield Scored.from_row(_NULLS | row, where)
 
 
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ where the best one is kept, `best` (JSON: which one that was when this one was s
 
 import dataclasses
 import functools
+import logging
 import shutil
 from typing import Any
 
@@ -18,9 +19,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax import files, sharding
 from lmirl_jax.arguments import Count, checked
+from lmirl_jax.training.checkpoint_folders import finished_steps, is_finished, put_unfinished_aside
 from lmirl_jax.training.checkpoint_shapes import check_extra, check_shapes
 from lmirl_jax.training.state import TrainState, build, init_params
 from lmirl_jax.types import ModelConfig, UserError
+
+_log = logging.getLogger(__name__)
 
 
 @checked
@@ -62,6 +66,7 @@ class Checkpoints:
     """The checkpoints of a run."""
 
     def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
+        put_unfinished_aside(model_dir / "checkpoints")
         self._config = config
         self._best = _OneStep()
         kept = [policies.LatestN(config.keep), self._best]
@@ -164,18 +169,26 @@ class _OneStep(policies.PreservationPolicy):
 def find_checkpoint(path: str) -> epath.Path:
     """The folder of one checkpoint: given itself, a run's MODEL_DIR (then its newest) or MODEL_DIR/checkpoints/best."""
     given = files.absolute(path)
-    if (given / "state").is_dir():
+    if is_finished(given):
         return given
+    if given.parent.name == "checkpoints" and given.name.isdigit() and given.is_dir():
+        raise UserError(
+            f"the checkpoint {given} is not finished: name another, or {given.parent.parent} for the newest that is"
+        )
     if given.name == "best" and given.parent.name == "checkpoints":
         return _best_checkpoint(given)
     steps = given / "checkpoints" if (given / "checkpoints").is_dir() else given
-    found = [child for child in steps.iterdir() if child.name.isdigit()] if steps.is_dir() else []
+    found, unfinished = finished_steps(steps)
+    if unfinished:
+        names = ", ".join(step.name for step in unfinished)
+        used = f"{found[-1].name} is the newest that is" if found else "there is no other"
+        _log.warning("unfinished checkpoints in %s: %s; %s", steps, names, used)
     if not found:
         raise UserError(
             f"no checkpoint at {given}: name a run's MODEL_DIR, or one of its checkpoints/STEP folders"
             + ("" if given.exists() else " (the folder does not exist)")
         )
-    return max(found, key=lambda child: int(child.name))
+    return found[-1]
 
 
 def _best_checkpoint(given: epath.Path) -> epath.Path:

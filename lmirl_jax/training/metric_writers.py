@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
 
 from lmirl_jax import files
+from lmirl_jax.training.event_files import drop_events_after
 from lmirl_jax.types import UserError
 
 
@@ -51,24 +53,36 @@ def _drop_lines_after(path: epath.Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # The half line of a killed run.
     with files.writing(path) as file:
         file.writelines(kept)
 
 
 class TensorBoardWriter:
-    """TensorBoard scalars, through tensorboard's own writer: no TensorFlow."""
+    """TensorBoard scalars, through tensorboard's own writer: no TensorFlow.
 
-    def __init__(self, folder: epath.Path):
-        from tensorboard.summary import Writer
+    Opened at a step, it drops the events of later ones, as `JsonlWriter` drops their lines, and it logs the start of a session at
+    which a TensorBoard that is running forgets them.
+    """
 
-        self._writer = Writer(str(folder))
+    def __init__(self, folder: epath.Path, from_step: int = 0):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        drop_events_after(folder, from_step)
+        self._event, self._summary = event_pb2.Event, scalar_pb
+        self._writer = EventFileWriter(str(folder))
+        self._add(from_step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
+                self._add(step, summary=self._summary(name, value))
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._writer.add_event(self._event(step=step, wall_time=time.time(), **content))
 
     def close(self) -> None:
         self._writer.close()
@@ -112,7 +126,7 @@ def open_writers(directory: epath.Path, step: int, tensorboard: bool, wandb_proj
         return Writers([])
     writers: list[MetricWriter] = [JsonlWriter(directory / "metrics.jsonl", step)]
     if tensorboard:
-        writers.append(TensorBoardWriter(directory))
+        writers.append(TensorBoardWriter(directory, step))
     if wandb_project is not None:
         writers.append(WandbWriter(wandb_project, directory.name))
     return Writers(writers)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import optax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from lmirl_jax import files, sharding
 from lmirl_jax.arguments import Count, GivenByCaller, Path, Seed, Text, checked
 from lmirl_jax.training.best import Best, BestConfig
+from lmirl_jax.training.checkpoint_folders import has_checkpoints
 from lmirl_jax.training.checkpoints import (
     CheckpointConfig,
     Checkpoints,
@@ -89,7 +90,7 @@ def train(
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
-    if initial_checkpoint_path is not None and not _has_checkpoints(model_dir):
+    if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         find_checkpoint(initial_checkpoint_path)
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
@@ -128,11 +129,6 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         updates.shardings, setting.model, setting.optimizer, setting.key, params, updates.extra
     )
     return state, 0
-
-
-def _has_checkpoints(model_dir: Any) -> bool:
-    """Whether the run goes on from one of its own, and needs no other."""
-    return isinstance(model_dir, str) and (files.absolute(model_dir) / "checkpoints").is_dir()
 
 
 def _check_vocabulary(model: ModelConfig, data: TrainData) -> None:

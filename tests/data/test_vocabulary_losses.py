@@ -73,13 +73,13 @@ def test_an_unknown_word_equals_no_reference(write_jsonl, words_model, tmp_path,
     assert prediction.strip() == "⁇"
     assert dataset.metrics([prediction]) == {"exact_match": 0.0}
     assert dataset.prompt_metrics(dataset.examples[0], [prediction] * 2) == {"exact_match": 0.0}
-    (prefix, (exact_match,), targets, samples) = next(iter(dataset.corpora([[prediction]])))
+    (_, (exact_match,), targets, samples) = next(iter(dataset.corpora([[prediction]])))
     assert exact_match(targets, samples[0]) == {"exact_match": 0.0}
     assert data.answer_metrics(task.tasks[0], "compare 15 and 16", target, prediction) == {"exact_match": 0.0}
 
 
 def test_an_unknown_word_is_no_hit_for_bleu_either(words_model, write_jsonl, tmp_path):
-    """One of five words of the prediction is unknown: 4 of 5 unigrams at most agree, and as it stands in the middle, 2 of 4 bigrams."""
+    """One word of five, in the middle, is unknown: 4 of 5 unigrams agree, 2 of 4 bigrams and no trigram."""
     import sacrebleu
 
     path = write_jsonl([{"inputs": "x", "targets": "a x ⁇ y a"}])

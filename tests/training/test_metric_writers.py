@@ -1,6 +1,7 @@
 """metrics.jsonl and TensorBoard events: what is written, what is left out, what a killed run left behind."""
 
 import json
+import time
 
 import pytest
 from etils import epath
@@ -36,6 +37,29 @@ def test_tensorboard_reads_what_is_written(tmp_path):
     writer.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert events.Tags()["tensors"] + events.Tags()["scalars"] == ["train/loss"]
+
+
+def test_tensorboard_holds_each_step_once_after_a_resume(tmp_path):
+    """Steps 4 to 6 were logged and not saved: the run that goes on from step 3 logs them again."""
+    first = metric_writers.TensorBoardWriter(epath.Path(tmp_path))
+    for step in range(1, 7):
+        first.write(step, {"train/loss": float(step)})
+    first.close()
+    time.sleep(1.1)  # Event files are read in the order of the second in their names.
+    second = metric_writers.TensorBoardWriter(epath.Path(tmp_path), from_step=3)
+    for step in range(4, 8):
+        second.write(step, {"train/loss": 10.0 * step})
+    second.close()
+    events = EventAccumulator(str(tmp_path)).Reload().Tensors("train/loss")
+    found = [(event.step, event.tensor_proto.float_val[0]) for event in events]
+    assert found == [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50), (6, 60), (7, 70)]
+
+
+def test_a_line_that_is_nested_too_deeply_is_dropped(tmp_path):
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 1}\n' + "[" * 100_000 + "\n")
+    metric_writers.JsonlWriter(path, 2).close()
+    assert metric_writers.read_metrics(path) == [{"step": 1, "a": 1}]
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):

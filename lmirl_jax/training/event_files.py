@@ -1,0 +1,44 @@
+"""TensorBoard's event files: events that a resumed run will log again are taken out of them."""
+
+from etils import epath
+
+
+def drop_events_after(folder: epath.Path, step: int) -> None:
+    """Rewrites the event files of a folder without the events of steps above `step`; each file is replaced whole.
+
+    Readers differ in what they make of a session's start: TensorBoard itself forgets what it replaces, its EventAccumulator
+    does so for some kinds of events only. Files in a bucket stay as they are.
+    """
+    if "://" in str(folder):
+        return
+    for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name, reverse=True):
+        first = _drop_from_file(path, step)
+        if first is not None and first <= step:
+            return  # Older files end where this one begins.
+
+
+def _drop_from_file(path: epath.Path, step: int) -> int | None:
+    """Drops the events after the step from one file; returns the step of its first metrics, None without any."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    kept, first, dropped = [], None, 0
+    for record in RawEventFileLoader(str(path)).Load():
+        event = Event.FromString(record)
+        if not event.HasField("summary"):
+            kept.append(record)
+            continue
+        first = event.step if first is None else first
+        if event.step <= step:
+            kept.append(record)
+        else:
+            dropped += 1
+    if dropped:
+        temporary = path.parent / f".{path.name}.tmp"
+        with open(temporary, "wb") as file:
+            writer = RecordWriter(file)
+            for record in kept:
+                writer.write(record)
+        temporary.replace(path)
+    return first
