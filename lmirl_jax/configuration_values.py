@@ -162,8 +162,11 @@ def _resolve(value: Any, macro: str | None = None) -> _Bound:
             name = "/".join(value.scopes)
             held = gin.config._CONFIG.get((name, MACRO), {})
             return _resolve(held["value"], name) if "value" in held else _Bound(name, arguments.UNKNOWN)
-        made_later = value.evaluate or value.selector.startswith("gin.")
-        return _Bound(macro, arguments.UNKNOWN if made_later else copy.deepcopy(value))
+        if value.evaluate or value.selector.startswith("gin."):
+            return _Bound(macro, arguments.UNKNOWN)
+        function = copy.deepcopy(value)
+        # Gin's wrapper of a class hides the arguments of its constructor.
+        return _Bound(macro, _target(value.selector) if isinstance(function, type) else function)
     if isinstance(value, (list, tuple)):
         return _Bound(macro, type(value)(_resolve(item).value for item in value))
     if isinstance(value, dict):
