@@ -16,6 +16,8 @@ from lmirl_jax.training import SoftQConfig
 from lmirl_jax.training.step import Sums, policy_sums, read_soft_q, total
 from lmirl_jax.types import Batch, Schedule, UserError
 
+MEANS = ("tokens", "answers")
+
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
@@ -29,6 +31,10 @@ class Loss:
         kl_weight: of the divergence to the policy that the run began with, a number or a schedule of the updates made.
         entropy_weight: of the policy's entropy on its own answers.
         mle_weight: of the likelihood of demonstrations; 0 leaves them out.
+        mean_over: what the loss on own answers is a mean over: 'tokens' of all answers, so that long ones count more, or
+            'answers', of each of which the mean over its tokens is taken first, as in GRPO's paper.
+        mask_truncated: leaves answers that were cut off before EOS out of the loss, as DAPO does. They still count among the
+            returns that others are compared with, and a learned value learns from them.
         soft_q_config: how soft Q-values are read off the hidden states.
     """
 
@@ -39,6 +45,8 @@ class Loss:
     kl_weight: float | Schedule = 0.0
     entropy_weight: float = 0.0
     mle_weight: float = 0.0
+    mean_over: str = "tokens"
+    mask_truncated: bool = False
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
     def __post_init__(self):
@@ -52,6 +60,19 @@ class Loss:
             if not special and not (isinstance(value, (int, float)) and value >= 0):
                 may_be = ", or a schedule" if name == "kl_weight" else ""
                 raise UserError(f"{name.upper()}={value!r} must be a number of 0 or more{may_be}")
+
+        if self.mean_over not in MEANS:
+            raise UserError(f"MEAN_OVER={self.mean_over!r} must be one of {', '.join(map(repr, MEANS))}")
+
+    def weights(self, answers: Batch) -> Float[Array, "*batch length"]:
+        """How much the loss of each token of own answers, [*batch, length], counts; the loss is divided by their sum."""
+        real = answers.weights
+        if self.mask_truncated:
+            cut_off = jnp.any(answers.weights > answers.td_weights, axis=-1, keepdims=True)
+            real = jnp.where(cut_off, 0.0, real)
+        if self.mean_over == "tokens":
+            return real
+        return real / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1.0)
 
     @property
     def needs_values(self) -> bool:
@@ -80,7 +101,7 @@ def policy_loss(
         model: the policy.
         loss: its settings.
         kl_weight: of this update.
-        counts: sampled and expert tokens of the whole batch.
+        counts: the summed weights of sampled and of expert tokens in the whole batch.
         parts: of the batch.
         expert: demonstrations, [rows, ...]; None where they are left out.
         answers: sampled ones, [prompts, samples, ...].
@@ -96,18 +117,18 @@ def policy_loss(
     batch = answers if expert is None else joined(expert, answers)
     everything = read_soft_q(model, batch, None, loss.soft_q_config)
     out = jax.tree.map(lambda x: x[-rows:, :length], everything)
-    log_probs, weights = out.q - out.v, answers.weights
+    log_probs, weights = out.q - out.v, loss.weights(answers)
     clips = {"clip": loss.clip, "clip_high": loss.clip_high}
     gradient = clipped_policy_gradient(log_probs, written, advantages, **clips)
     per_token = gradient - loss.entropy_weight * out.entropy
     sums = {
         "loss_policy": total(gradient, weights),
-        "clip_share": total(clip_share(log_probs, written, advantages, **clips), weights),
+        "clip_share": total(clip_share(log_probs, written, advantages, **clips), answers.weights),
         **sample_sums(out, answers, written, jnp.ones(rows)),
     }
     if reference is not None:
         per_token += kl_weight * kl_to_reference(log_probs, reference)
-        sums["kl"] = total(kl_estimate(log_probs, reference), weights)
+        sums["kl"] = total(kl_estimate(log_probs, reference), answers.weights)
     value = jnp.sum(weights * per_token) / counts[0]
     if expert is not None:
         shown = jax.tree.map(lambda x: x[:-rows, : expert.weights.shape[1]], everything)

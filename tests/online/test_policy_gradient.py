@@ -1,11 +1,13 @@
 """The policy-gradient learner: every recipe on any mesh and in parts, at chance, resumed, and whether it learns at all."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from lmirl_jax import objectives, online, training
+from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.types import UserError
 from tests.online import fakes
@@ -64,6 +66,15 @@ RECIPES = {
         rows=4,
         kl_weight=0.1,
     ),
+    "grpo of answers": lambda: learner(
+        online.RewardFunction(favourite),
+        objectives.group_relative,
+        {"samples_per_prompt": 4},
+        rows=4,
+        whiten=False,
+        mean_over="answers",
+        mask_truncated=True,
+    ),
 }
 
 
@@ -110,6 +121,35 @@ def test_at_chance_the_policy_does_not_move(updates_of):
     assert history[0]["gradient_norm"] == 0
     assert history[0]["samples/advantage_std"] == 0
     assert history[0]["discriminator/gradient_norm"] > 0
+
+
+def test_what_the_loss_is_a_mean_over():
+    """By hand, of answers of three tokens and of one, EOS included, and one that was cut off after four."""
+    tokens = jnp.array([[5, 6, 1, 0], [5, 6, 7, 8], [1, 0, 0, 0]])
+    answers = as_batch(Experience(jnp.ones((3, 1), int), tokens, None), 1.0)
+    losses = np.array([[1.0, 2.0, 6.0, 99.0], [10.0, 20.0, 30.0, 40.0], [8.0, 99.0, 99.0, 99.0]])
+
+    def mean(**settings):
+        weights = np.asarray(Loss(objectives.leave_one_out, **settings).weights(answers))
+        return np.sum(weights * losses) / np.sum(weights)
+
+    assert mean() == pytest.approx(117 / 8)
+    assert mean(mean_over="answers") == pytest.approx((3 + 25 + 8) / 3)
+    assert mean(mask_truncated=True) == pytest.approx(17 / 4)
+    assert mean(mean_over="answers", mask_truncated=True) == pytest.approx((3 + 8) / 2)
+
+
+def test_a_draw_of_truncated_answers_alone_moves_nothing(updates_of):
+    masked = learner(
+        online.RewardFunction(favourite),
+        objectives.leave_one_out,
+        {"samples_per_prompt": 2},
+        rows=1,
+        mask_truncated=True,
+    )
+    _, history = updates_of(masked, steps=6)
+    alone = [m for m in history if m["samples/truncated"] == 1]
+    assert alone and all(m["loss"] == 0 and m["gradient_norm"] == 0 for m in alone)
 
 
 def even(prompt, answer, tokens):
@@ -177,6 +217,7 @@ def test_a_run_begins_as_its_checkpoint(tmp_path):
         ),
         (lambda: learner(clip=-0.1), r"CLIP=-0.1 must be a number of 0 or more"),
         (lambda: learner(kl_weight=-1), r"KL_WEIGHT=-1 must be a number of 0 or more, or a schedule"),
+        (lambda: learner(mean_over="prompts"), r"MEAN_OVER='prompts' must be one of 'tokens', 'answers'"),
         (lambda: learner(mle_weight=-1), r"MLE_WEIGHT=-1 must be a number of 0 or more"),
         (lambda: online.RewardFunction("accuracy"), r"REWARD_FUNCTION='accuracy' is no function"),
     ],
