@@ -156,6 +156,21 @@ def even(prompt, answer, tokens):
     return [token % 2 == 0 for token in tokens]
 
 
+def test_policy_value_and_discriminator_learn_by_adafactor(updates_of):
+    """Each with factored moments of its own layers."""
+    optimizer = training.adafactor(1e-2, min_dim_size_to_factor=8)
+    state, history = updates_of(gail(optimizer=optimizer), mesh_of(8, 2, 2, 2), steps=2, optimizer=optimizer)
+    assert np.isfinite(history[-1]["loss"])
+    trunks = [state, state.extra["value"], state.extra["discriminator"]]
+    for of, params in zip(trunks, ["", "trunk/", "trunk/"], strict=True):
+        moments = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(of.opt_state)
+        }
+        (rows,) = [x for name, x in moments.items() if f"v_row/{params}decoder/layers/mlp/wo/kernel" in name]
+        assert rows.shape == (MODEL.num_decoder_layers, MODEL.mlp_dim, 1) and np.all(rows > 0)
+
+
 def test_a_reward_function_is_learnt(updates_of):
     """The share of even tokens rises from a half: by PPO with a learned value and several updates a draw."""
     adam = optax.adam(1e-2)
