@@ -10,23 +10,26 @@ T5's all but 140: it has no multiplication, division or minus sign beyond ASCII,
 together. No number after `####` is lost.
 
 Metrics are fractions from 0 to 1: `accuracy`, `accuracy_with_calculator`, and of N samples a prompt `pass_at_N` and `maj_at_N`.
+They ask for `####` before the final number, as lm-evaluation-harness's `strict-match` does. `gsm8k_lenient` is the same task
+with the reading of its `flexible-extract`: a number in a box, or the last one, will do.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
 from lmirl_jax import evaluation
+from lmirl_jax.evaluation import final_number
 
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")
 # T5's vocabulary runs the spaces of an empty line together: ` ;  ; ` comes back as ` ; ; `.
 _NEWLINE = re.compile(r" ;(?= ; )| ; ")
-_ANSWER = re.compile(r"####\s*\$?\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+)")
 
 
 def to_plain(answer: str) -> str:
@@ -37,15 +40,6 @@ def to_plain(answer: str) -> str:
 def from_plain(text: str) -> str:
     """The answer as GSM8K writes it."""
     return _NEWLINE.sub("\n", _BRACKETS.sub(r"<<\1>>", text))
-
-
-def final_number(answer: str) -> Decimal | None:
-    """The number after the last `####`, or None if there is none."""
-    found = _ANSWER.findall(answer)
-    try:
-        return Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:
-        return None
 
 
 @seqio.map_over_dataset
@@ -60,42 +54,56 @@ def postprocess(text: str, **_: Any) -> str:
     return from_plain(text)
 
 
-def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The fraction (0 to 1) of predictions whose number after `####` is the target's, as written and with the calculator.
+def accuracy(
+    targets: Sequence[str], predictions: Sequence[str], *, lenient: bool = False
+) -> dict[str, float]:
+    """The fraction (0 to 1) of predictions whose final number is the target's, as written and with the calculator.
 
-    `accuracy_with_calculator` reads each prediction as `evaluation.with_calculator` corrects it; targets stay as they are.
+    Args:
+        targets: as GSM8K writes them.
+        predictions: one a prompt.
+        lenient: whether a number without `####` before it counts; see `evaluation.final_number`.
+
+    Returns:
+        `accuracy`, and `accuracy_with_calculator`, which reads each prediction as `evaluation.with_calculator` corrects it;
+        targets stay as they are.
     """
     wanted = [final_number(target) for target in targets]
     corrected = [evaluation.with_calculator(prediction) for prediction in predictions]
     return {
-        "accuracy": _share_right(wanted, predictions),
-        "accuracy_with_calculator": _share_right(wanted, corrected),
+        "accuracy": _share_right(wanted, predictions, lenient),
+        "accuracy_with_calculator": _share_right(wanted, corrected, lenient),
     }
 
 
-def _share_right(wanted: Sequence[Decimal | None], predictions: Sequence[str]) -> float:
-    found = [final_number(prediction) for prediction in predictions]
+def _share_right(wanted: Sequence[Fraction | None], predictions: Sequence[str], lenient: bool) -> float:
+    found = [final_number(prediction, lenient=lenient) for prediction in predictions]
     right = [n is not None and n == target for n, target in zip(found, wanted, strict=True)]
     return sum(right) / max(len(right), 1)
 
 
 def votes(
-    targets: Sequence[str], predictions: Sequence[str], aux_values: Mapping[str, Any]
+    targets: Sequence[str],
+    predictions: Sequence[str],
+    aux_values: Mapping[str, Any],
+    *,
+    lenient: bool = False,
 ) -> dict[str, float]:
     """`pass_at_N`, `maj_at_N` and weighted majorities of the final numbers of N samples a prompt; see `evaluation.votes`."""
-    answers = [[final_number(text) for text in texts] for texts in aux_values["samples"]]
+    answers = [[final_number(text, lenient=lenient) for text in texts] for texts in aux_values["samples"]]
     return evaluation.votes(answers, [final_number(target) for target in targets], aux_values.get("scores"))
 
 
 if "gsm8k" not in seqio.TaskRegistry.names():
     _text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
-    seqio.TaskRegistry.add(
-        "gsm8k",
-        source=seqio.TfdsDataSource(
-            "gsm8k:1.0.0", splits={"train": "train", "validation": "test", "test": "test"}
-        ),
-        preprocessors=[question_and_answer, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-        output_features={"inputs": _text, "targets": _text},
-        postprocess_fn=postprocess,
-        metric_fns=[accuracy, votes],
-    )
+    for _name, _lenient in (("gsm8k", False), ("gsm8k_lenient", True)):
+        seqio.TaskRegistry.add(
+            _name,
+            source=seqio.TfdsDataSource(
+                "gsm8k:1.0.0", splits={"train": "train", "validation": "test", "test": "test"}
+            ),
+            preprocessors=[question_and_answer, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+            output_features={"inputs": _text, "targets": _text},
+            postprocess_fn=postprocess,
+            metric_fns=[functools.partial(f, lenient=True) if _lenient else f for f in (accuracy, votes)],
+        )

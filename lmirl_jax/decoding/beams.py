@@ -48,7 +48,8 @@ def search(
     In each step a prompt's beams are continued by every token. Of the 2 x num_beams likeliest continuations those that
     end compete with the answers found before for num_beams places, by score, and the best of the others live on. A prompt
     is done when its places are filled and no living beam can reach the worst of them. Where too few answers have ended
-    by `max_length`, living beams, cut off, take the places behind them. One beam is greedy decoding.
+    by `max_length`, living beams, cut off, take the places behind them. One beam is greedy decoding, which T5X's is
+    not (docs/t5x.md).
 
     Args:
         model: the policy, read at temperature 1.

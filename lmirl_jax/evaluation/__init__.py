@@ -14,6 +14,7 @@ from lmirl_jax.evaluation.corpus_metrics import (
 )
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu, self_bleu_per_prompt
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
+from lmirl_jax.evaluation.final_numbers import final_number
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
 from lmirl_jax.evaluation.intervals import intervals
@@ -47,6 +48,7 @@ __all__ = [
     "distinct_n",
     "distinct_n_per_prompt",
     "exact_match",
+    "final_number",
     "intervals",
     "maj_at_k",
     "maj_at_k_per_prompt",

@@ -16,7 +16,7 @@ _NUMBER = r"(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(rf"\s*({_NUMBER}\.?|\*\*|//|[-+*/^()%])")
 # An annotation, and the number directly after it, which usually says the result again.
 _ANNOTATION = re.compile(rf"<<([^<>\n=]*)=([^<>\n=]*)>>(?:(\s*(?:\$\s*)?)(-?{_NUMBER}))?")
-_FINAL = re.compile(rf"(####\s*(?:\$\s*)?)(-?{_NUMBER})")
+_FINAL = re.compile(rf"(####\s*)([-\u2212]?)(\$\s*)?([-\u2212]?)({_NUMBER})")
 
 
 def with_calculator(answer: str) -> str:
@@ -43,7 +43,7 @@ def with_calculator(answer: str) -> str:
     start = worked.rfind("####")
     if start < 0:
         return worked
-    return worked[:start] + _FINAL.sub(lambda m: m[1] + _corrected(m[2], corrections), worked[start:])
+    return worked[:start] + _FINAL.sub(lambda match: _corrected_final(match, corrections), worked[start:])
 
 
 def calculate(expression: str, corrections: Mapping[Fraction, Fraction] | None = None) -> Fraction | None:
@@ -83,6 +83,14 @@ def _recalculated(match: re.Match[str], corrections: dict[Fraction, Fraction]) -
         corrections.update(own)
     again = "" if repeated is None else space + _corrected(repeated, own)
     return f"<<{shown}={result}>>{again}"
+
+
+def _corrected_final(match: re.Match[str], corrections: Mapping[Fraction, Fraction]) -> str:
+    """The number after `####`, whose sign may stand before or after a dollar."""
+    before, minus, dollar, inner, digits = match.groups()
+    number = f"-{digits}" if minus or inner else digits
+    corrected = _corrected(number, corrections)
+    return match[0] if corrected == number else f"{before}{dollar or ''}{corrected}"
 
 
 def _says(text: str, written: Fraction, value: Fraction) -> bool:

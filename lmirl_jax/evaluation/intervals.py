@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.corpus_metrics import bleu, bleu_interval, chrf, chrf_interval
+from lmirl_jax.evaluation.corpus_metrics import bleu, bleu_interval, chrf, chrf_interval, t5_bleu
 from lmirl_jax.evaluation.generation import Answers
 
 Corpus = tuple[str, list[Callable], list[Any], list[list[Any]]]
 OF_CORPUS: dict[Any, tuple[str, Callable[..., tuple[float, float]]]] = {
     bleu: ("bleu", bleu_interval),
     chrf: ("chrf", chrf_interval),
+    t5_bleu: ("t5_bleu", functools.partial(bleu_interval, tokenize="intl")),
 }
 
 
@@ -33,8 +34,8 @@ def intervals(
         per_prompt: values by prompt, as `measure` returns them.
 
     Returns:
-        The lower and the upper end, by the metric's name: of all means over prompts, and of `evaluation.bleu` and
-        `evaluation.chrf` among the task's metric functions, with their options (`functools.partial`) if need be. Other
+        The lower and the upper end, by the metric's name: of all means over prompts, and of `evaluation.bleu`,
+        `t5_bleu` and `chrf` among the task's metric functions, with their options (`functools.partial`) if need be. Other
         metrics of a whole corpus, such as `distinct_1`, have none.
     """
     found = {name: bootstrap_interval(values) for name, values in per_prompt.items()}

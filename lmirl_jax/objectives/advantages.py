@@ -3,13 +3,17 @@
 None of these stops a gradient: the losses of `objectives.policy_gradient` do.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lmirl_jax.arguments import Positive, Share, checked
 from lmirl_jax.types import UserError
 
 
+@checked
 def gae(
     rewards: Float[Array, "*batch length"],
     values: Float[Array, "*batch length"],
@@ -17,7 +21,7 @@ def gae(
     discounts: Float[Array, "*batch length"],
     continues: Bool[Array, "*batch length"],
     *,
-    trace: float = 0.95,
+    trace: Share = 0.95,
 ) -> Float[Array, "*batch length"]:
     """Generalised advantage estimates: the temporal differences of a value, summed with fading weights.
 
@@ -45,8 +49,6 @@ def gae(
 
     Source: https://arxiv.org/abs/1506.02438.
     """
-    if not 0 <= trace <= 1:
-        raise UserError(f"objectives.gae: trace = {trace} is not in [0, 1]; 0.95 is usual")
     deltas = rewards + discounts * next_values - values
 
     def step(after: Float[Array, "*batch"], inputs):
@@ -79,8 +81,13 @@ def leave_one_out(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*p
     return _centred(returns) * (samples / (samples - 1))
 
 
+@checked
 def group_relative(
-    returns: Float[Array, "*prompts samples"], *, scale: bool = True, epsilon: float = 1e-4
+    returns: Float[Array, "*prompts samples"],
+    *,
+    scale: bool = True,
+    epsilon: Positive = 1e-4,
+    ddof: Literal[0, 1] = 0,
 ) -> Float[Array, "*prompts samples"]:
     """The return of each answer less the mean of the prompt's answers, in standard deviations of these.
 
@@ -90,20 +97,22 @@ def group_relative(
         returns: the summed rewards of each of a prompt's n answers, [*prompts, samples].
         scale: false leaves the division out (Dr. GRPO), which otherwise makes much of prompts whose answers hardly differ.
         epsilon: keeps differences far below it from being blown up, in the unit of the returns.
+        ddof: the standard deviation is the root of the squared distances' sum over n - ddof. 0: of these answers; 1: an
+            estimate of all answers', as TRL has it: advantages are sqrt((n - 1) / n) times as large, .87 at four answers.
 
     Returns:
         The advantages, [*prompts, samples]; exactly 0 where all returns are equal.
 
     Raises:
-        UserError: a single answer to each prompt.
+        UserError: a single answer to each prompt, or a ddof that is neither 0 nor 1.
 
     Source: GRPO, https://arxiv.org/abs/2402.03300; without the scale, https://arxiv.org/abs/2503.20783.
     """
-    _samples(returns, "group_relative")
+    samples = _samples(returns, "group_relative")
     centred = _centred(returns)
     if not scale:
         return centred
-    deviation = jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True))
+    deviation = jnp.sqrt(jnp.sum(centred**2, axis=-1, keepdims=True) / (samples - ddof))
     return centred / (deviation + epsilon)
 
 

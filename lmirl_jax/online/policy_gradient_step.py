@@ -44,7 +44,7 @@ def policy_gradient_step(
 ) -> tuple[TrainState, Metrics]:
     """One update of the policy from the newest draw, then of values and discriminator.
 
-        loss = mean over sampled tokens of  clipped policy gradient + kl_weight * KL - entropy_weight * H
+        loss = mean over sampled tokens, or answers, of  clipped policy gradient + kl_weight * KL - entropy_weight * H
              + mle_weight * mean over expert tokens of  -log pi
 
     Networks are read without dropout; the discriminator alone learns with it.
@@ -139,7 +139,9 @@ def _update_policy(
     setting: Setting, loss: Loss, state: TrainState, expert: Batch, answers: Batch, judged: Any
 ) -> tuple[TrainState, Metrics]:
     kl_weight = scheduled(loss.kl_weight, state.step)
-    counts = jnp.sum(answers.weights), summed_weight(expert)
+    weight = jnp.sum(loss.weights(answers))
+    # Where every answer was cut off and these are masked there is nothing to learn from: a loss of 0.
+    counts = jnp.where(weight > 0, weight, 1.0), summed_weight(expert)
     reference = None
     if loss.needs_reference:
 
@@ -158,7 +160,8 @@ def _update_policy(
     gradient = jax.grad(loss_of_part, has_aux=True)
     gradients, sums = summed_over_parts(gradient, state.params, part, None, setting.microbatches)
     state, watched = updated(state, gradients, setting.optimizer, setting.graph)
-    return state, means(sums) | watched | {"target_tokens": counts[0], "kl_weight": kl_weight}
+    tokens = jnp.sum(answers.weights)
+    return state, means(sums) | watched | {"target_tokens": tokens, "kl_weight": kl_weight}
 
 
 def _reward_metrics(

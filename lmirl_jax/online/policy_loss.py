@@ -3,20 +3,30 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lmirl_jax.arguments import NonNegative, Schedule, Words, checked, has_parameter
 from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
 from lmirl_jax.online.experience import flat, joined
 from lmirl_jax.online.gauges import sample_sums
 from lmirl_jax.training import SoftQConfig
 from lmirl_jax.training.step import Sums, policy_sums, read_soft_q, total
-from lmirl_jax.types import Batch, Schedule, UserError
+from lmirl_jax.types import Batch
+
+Advantages = Annotated[
+    Callable[..., Array],
+    Words(
+        "an estimator such as @objectives.gae or @objectives.group_relative",
+        has_parameter("returns", "values"),
+    ),
+]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """The policy's loss, on each token of its own answers and of demonstrations.
@@ -29,29 +39,33 @@ class Loss:
         kl_weight: of the divergence to the policy that the run began with, a number or a schedule of the updates made.
         entropy_weight: of the policy's entropy on its own answers.
         mle_weight: of the likelihood of demonstrations; 0 leaves them out.
+        mean_over: what the loss on own answers is a mean over: 'tokens' of all answers, so that long ones count more, or
+            'answers', of each of which the mean over its tokens is taken first, as in GRPO's paper.
+        mask_truncated: leaves answers that were cut off before EOS out of the loss, as DAPO does. They still count among the
+            returns that others are compared with, and a learned value learns from them.
         soft_q_config: how soft Q-values are read off the hidden states.
     """
 
-    advantages: Callable[..., Array]
-    clip: float = 0.2
-    clip_high: float | None = None
+    advantages: Advantages
+    clip: NonNegative = 0.2
+    clip_high: NonNegative | None = None
     whiten: bool = True
-    kl_weight: float | Schedule = 0.0
-    entropy_weight: float = 0.0
-    mle_weight: float = 0.0
+    kl_weight: NonNegative | Schedule = 0.0
+    entropy_weight: NonNegative = 0.0
+    mle_weight: NonNegative = 0.0
+    mean_over: Literal["tokens", "answers"] = "tokens"
+    mask_truncated: bool = False
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
-    def __post_init__(self):
-        if not callable(self.advantages):
-            raise UserError(
-                f"ADVANTAGES={self.advantages!r} is no estimator: use @objectives.gae or @objectives.group_relative"
-            )
-        for name in ("clip", "clip_high", "kl_weight", "entropy_weight", "mle_weight"):
-            value = getattr(self, name)
-            special = value is None if name == "clip_high" else name == "kl_weight" and callable(value)
-            if not special and not (isinstance(value, (int, float)) and value >= 0):
-                may_be = ", or a schedule" if name == "kl_weight" else ""
-                raise UserError(f"{name.upper()}={value!r} must be a number of 0 or more{may_be}")
+    def weights(self, answers: Batch) -> Float[Array, "*batch length"]:
+        """How much the loss of each token of own answers, [*batch, length], counts; the loss is divided by their sum."""
+        real = answers.weights
+        if self.mask_truncated:
+            cut_off = jnp.any(answers.weights > answers.td_weights, axis=-1, keepdims=True)
+            real = jnp.where(cut_off, 0.0, real)
+        if self.mean_over == "tokens":
+            return real
+        return real / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1.0)
 
     @property
     def needs_values(self) -> bool:
@@ -80,7 +94,7 @@ def policy_loss(
         model: the policy.
         loss: its settings.
         kl_weight: of this update.
-        counts: sampled and expert tokens of the whole batch.
+        counts: the summed weights of sampled and of expert tokens in the whole batch.
         parts: of the batch.
         expert: demonstrations, [rows, ...]; None where they are left out.
         answers: sampled ones, [prompts, samples, ...].
@@ -96,18 +110,18 @@ def policy_loss(
     batch = answers if expert is None else joined(expert, answers)
     everything = read_soft_q(model, batch, None, loss.soft_q_config)
     out = jax.tree.map(lambda x: x[-rows:, :length], everything)
-    log_probs, weights = out.q - out.v, answers.weights
+    log_probs, weights = out.q - out.v, loss.weights(answers)
     clips = {"clip": loss.clip, "clip_high": loss.clip_high}
     gradient = clipped_policy_gradient(log_probs, written, advantages, **clips)
     per_token = gradient - loss.entropy_weight * out.entropy
     sums = {
         "loss_policy": total(gradient, weights),
-        "clip_share": total(clip_share(log_probs, written, advantages, **clips), weights),
+        "clip_share": total(clip_share(log_probs, written, advantages, **clips), answers.weights),
         **sample_sums(out, answers, written, jnp.ones(rows)),
     }
     if reference is not None:
         per_token += kl_weight * kl_to_reference(log_probs, reference)
-        sums["kl"] = total(kl_estimate(log_probs, reference), weights)
+        sums["kl"] = total(kl_estimate(log_probs, reference), answers.weights)
     value = jnp.sum(weights * per_token) / counts[0]
     if expert is not None:
         shown = jax.tree.map(lambda x: x[:-rows, : expert.weights.shape[1]], everything)

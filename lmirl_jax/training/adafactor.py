@@ -1,7 +1,7 @@
 """Adafactor's update as T5X makes it: every layer of a stack by itself, the heads of an attention as one axis."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,45 +74,52 @@ def scale_by_adafactor(
     def form(path: Any, parameter: Any) -> _Form:
         return _form(named_axes(axes, path, parameter.shape), parameter.shape, min_dim_size_to_factor)
 
-    def first_moments(path: Any, parameter: Any) -> tuple[Array, Array, Array]:
-        _, rows, columns = form(path, parameter)
-
-        def zeros(averaged: tuple[int, ...], used: bool) -> Array:
-            sizes = [1 if i in averaged or not used else size for i, size in enumerate(parameter.shape)]
-            return jnp.zeros(sizes, jnp.float32)
-
-        return zeros(columns, bool(rows)), zeros(rows, bool(rows)), zeros((), not rows)
-
     def init(params: Any) -> AdafactorState:
         leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-        moments = [first_moments(path, leaf) for path, leaf in leaves]
-        return AdafactorState(
-            jnp.zeros((), jnp.int32), *(tree.unflatten([m[i] for m in moments]) for i in range(3))
-        )
+        moments = [_first_moments(form(path, leaf), leaf.shape) for path, leaf in leaves]
+        return AdafactorState(jnp.zeros((), jnp.int32), *_unzip(tree, moments, 3))
 
     def update(gradients: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
         decay = 1.0 - jnp.asarray(state.count + 1, jnp.float32) ** -decay_rate
-
-        def of_parameter(path, parameter, gradient, row, column, whole):
-            matrix, rows, columns = form(path, parameter)
-            squared = gradient * gradient + SQUARE_FLOOR
-            if rows:
-                row = decay * row + (1 - decay) * jnp.mean(squared, axis=columns, keepdims=True)
-                column = decay * column + (1 - decay) * jnp.mean(squared, axis=rows, keepdims=True)
-                # Not one root of the product, which can be too small for a float32.
-                scaled = gradient * (row / jnp.mean(row, axis=rows, keepdims=True)) ** -0.5 * column**-0.5
-            else:
-                whole = decay * whole + (1 - decay) * squared
-                scaled = gradient * whole**-0.5
-            scaled /= jnp.maximum(1.0, _root_mean_square(scaled, matrix) / LARGEST_RMS)
-            if multiply_by_parameter_scale:
-                scaled *= jnp.maximum(SMALLEST_SCALE, _root_mean_square(parameter, matrix))
-            return scaled, row, column, whole
-
         leaves, tree = jax.tree_util.tree_flatten_with_path(params)
         others = (jax.tree.leaves(part) for part in (gradients, *state[1:]))
-        found = [of_parameter(*leaf, *rest) for leaf, *rest in zip(leaves, *others, strict=True)]
-        updates, *moments = (tree.unflatten([f[i] for f in found]) for i in range(4))
+        found = []
+        for (path, parameter), gradient, *moments in zip(leaves, *others, strict=True):
+            parts = form(path, parameter)
+            scaled, *moments = _scaled(parts, decay, gradient, *moments)
+            scaled /= jnp.maximum(1.0, _root_mean_square(scaled, parts.matrix) / LARGEST_RMS)
+            if multiply_by_parameter_scale:
+                scaled *= jnp.maximum(SMALLEST_SCALE, _root_mean_square(parameter, parts.matrix))
+            found.append((scaled, *moments))
+        updates, *moments = _unzip(tree, found, 4)
         return updates, AdafactorState(state.count + 1, *moments)
 
     return optax.GradientTransformation(init, update)
+
+
+def _first_moments(form: _Form, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    def zeros(averaged: tuple[int, ...], used: bool) -> Array:
+        return jnp.zeros([1 if i in averaged or not used else size for i, size in enumerate(shape)])
+
+    factored = bool(form.rows)
+    return zeros(form.columns, factored), zeros(form.rows, factored), zeros((), not factored)
+
+
+def _scaled(
+    form: _Form, decay: Array, gradient: Array, row: Array, column: Array, whole: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The gradient over the root of its second moment, and the moments."""
+    squared = gradient * gradient + SQUARE_FLOOR
+    if not form.rows:
+        whole = decay * whole + (1 - decay) * squared
+        return gradient * whole**-0.5, row, column, whole
+    row = decay * row + (1 - decay) * jnp.mean(squared, axis=form.columns, keepdims=True)
+    column = decay * column + (1 - decay) * jnp.mean(squared, axis=form.rows, keepdims=True)
+    # Not one root of the product, which can be too small for a float32.
+    share = row / jnp.mean(row, axis=form.rows, keepdims=True)
+    return gradient * share**-0.5 * column**-0.5, row, column, whole
+
+
+def _unzip(tree: Any, leaves: Sequence[tuple], count: int) -> list[Any]:
+    """So many trees of leaves that come together."""
+    return [tree.unflatten([together[i] for together in leaves]) for i in range(count)]

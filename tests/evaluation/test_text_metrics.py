@@ -13,6 +13,7 @@ from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import rouge_tokenizers
+from lmirl_jax.evaluation.intervals import OF_CORPUS
 from lmirl_jax.types import UserError
 
 TARGETS = [
@@ -293,3 +294,10 @@ def test_other_mistakes():
         evaluation.bleu_interval(["a"], [[]])
     with pytest.raises(UserError, match="BLEU: prompts have different numbers of samples"):
         evaluation.bleu_interval(["a", "b"], [["a"], ["b", "c"]])
+
+
+def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
+    plain, interval = OF_CORPUS[evaluation.t5_bleu]
+    targets, predictions = captions
+    assert plain == "t5_bleu"
+    assert interval(targets, predictions) == evaluation.bleu_interval(targets, predictions, tokenize="intl")

@@ -78,6 +78,8 @@ def test_literals_of_a_group(transform):
     centred = np.array([[-2.0, -1.0, 3.0]])
     group = transform(lambda x: objectives.group_relative(x, epsilon=0.5))(returns)
     np.testing.assert_allclose(group, centred / (np.sqrt(14 / 3) + 0.5), rtol=1e-6)
+    sample = transform(lambda x: objectives.group_relative(x, epsilon=0.5, ddof=1))(returns)
+    np.testing.assert_allclose(sample, centred / (np.sqrt(14 / 2) + 0.5), rtol=1e-6)
     plain = transform(lambda x: objectives.group_relative(x, scale=False))(returns)
     np.testing.assert_allclose(plain, centred, rtol=1e-6)
 
@@ -130,5 +132,7 @@ def test_errors():
         objectives.leave_one_out(jnp.ones((3, 1)))
     with pytest.raises(UserError, match=r"group_relative compares .* there is 1 a prompt"):
         objectives.group_relative(jnp.ones((3, 1)))
-    with pytest.raises(UserError, match=r"trace = 1\.5 is not in \[0, 1\]"):
+    with pytest.raises(UserError, match="ddof=2 must be 0 or 1"):
+        objectives.group_relative(jnp.ones((3, 4)), ddof=2)
+    with pytest.raises(UserError, match=r"trace=1\.5 must be a number from 0 to 1"):
         objectives.gae(*CASE, trace=1.5)

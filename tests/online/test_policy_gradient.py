@@ -1,11 +1,13 @@
 """The policy-gradient learner: every recipe on any mesh and in parts, at chance, resumed, and whether it learns at all."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from lmirl_jax import objectives, online, training
+from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.types import UserError
 from tests.online import fakes
@@ -64,6 +66,15 @@ RECIPES = {
         rows=4,
         kl_weight=0.1,
     ),
+    "grpo of answers": lambda: learner(
+        online.RewardFunction(favourite),
+        objectives.group_relative,
+        {"samples_per_prompt": 4},
+        rows=4,
+        whiten=False,
+        mean_over="answers",
+        mask_truncated=True,
+    ),
 }
 
 
@@ -112,8 +123,52 @@ def test_at_chance_the_policy_does_not_move(updates_of):
     assert history[0]["discriminator/gradient_norm"] > 0
 
 
+def test_what_the_loss_is_a_mean_over():
+    """By hand, of answers of three tokens and of one, EOS included, and one that was cut off after four."""
+    tokens = jnp.array([[5, 6, 1, 0], [5, 6, 7, 8], [1, 0, 0, 0]])
+    answers = as_batch(Experience(jnp.ones((3, 1), int), tokens, None), 1.0)
+    losses = np.array([[1.0, 2.0, 6.0, 99.0], [10.0, 20.0, 30.0, 40.0], [8.0, 99.0, 99.0, 99.0]])
+
+    def mean(**settings):
+        weights = np.asarray(Loss(objectives.leave_one_out, **settings).weights(answers))
+        return np.sum(weights * losses) / np.sum(weights)
+
+    assert mean() == pytest.approx(117 / 8)
+    assert mean(mean_over="answers") == pytest.approx((3 + 25 + 8) / 3)
+    assert mean(mask_truncated=True) == pytest.approx(17 / 4)
+    assert mean(mean_over="answers", mask_truncated=True) == pytest.approx((3 + 8) / 2)
+
+
+def test_a_draw_of_truncated_answers_alone_moves_nothing(updates_of):
+    masked = learner(
+        online.RewardFunction(favourite),
+        objectives.leave_one_out,
+        {"samples_per_prompt": 2},
+        rows=1,
+        mask_truncated=True,
+    )
+    _, history = updates_of(masked, steps=6)
+    alone = [m for m in history if m["samples/truncated"] == 1]
+    assert alone and all(m["loss"] == 0 and m["gradient_norm"] == 0 for m in alone)
+
+
 def even(prompt, answer, tokens):
     return [token % 2 == 0 for token in tokens]
+
+
+def test_policy_value_and_discriminator_learn_by_adafactor(updates_of):
+    """Each with factored moments of its own layers."""
+    optimizer = training.adafactor(1e-2, min_dim_size_to_factor=8)
+    state, history = updates_of(gail(optimizer=optimizer), mesh_of(8, 2, 2, 2), steps=2, optimizer=optimizer)
+    assert np.isfinite(history[-1]["loss"])
+    trunks = [state, state.extra["value"], state.extra["discriminator"]]
+    for of, params in zip(trunks, ["", "trunk/", "trunk/"], strict=True):
+        moments = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(of.opt_state)
+        }
+        (rows,) = [x for name, x in moments.items() if f"v_row/{params}decoder/layers/mlp/wo/kernel" in name]
+        assert rows.shape == (MODEL.num_decoder_layers, MODEL.mlp_dim, 1) and np.all(rows > 0)
 
 
 def test_a_reward_function_is_learnt(updates_of):
@@ -177,8 +232,9 @@ def test_a_run_begins_as_its_checkpoint(tmp_path):
         ),
         (lambda: learner(clip=-0.1), r"clip=-0.1 must be a number of 0 or more"),
         (lambda: learner(kl_weight=-1), r"kl_weight=-1 must be a number of 0 or more, or a schedule"),
+        (lambda: learner(mean_over="prompts"), r"mean_over='prompts' must be 'tokens' or 'answers'"),
         (lambda: learner(mle_weight=-1), r"mle_weight=-1 must be a number of 0 or more"),
-        (lambda: online.RewardFunction("accuracy"), r"REWARD_FUNCTION='accuracy' is no function"),
+        (lambda: online.RewardFunction("accuracy"), r"function='accuracy' must be a function"),
     ],
 )
 def test_settings_out_of_range_are_one_line(make, line):

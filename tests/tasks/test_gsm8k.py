@@ -65,6 +65,17 @@ def test_the_calculator_changes_no_right_answer(answers):
     assert [a for a in answers if evaluation.with_calculator(a) != a] == []
 
 
+def test_the_lenient_task_takes_a_number_without_its_mark():
+    targets, predictions = ["#### 24", "#### 2", "#### -3"], ["So 24.", r"\boxed{2} of 7", "#### −$3.00"]
+    assert gsm8k.accuracy(targets, predictions)["accuracy"] == pytest.approx(1 / 3)
+    assert gsm8k.accuracy(targets, predictions, lenient=True)["accuracy"] == 1.0
+    task = gsm8k.seqio.TaskRegistry.get("gsm8k_lenient")
+    assert task.metric_fns[0](targets, predictions) == {"accuracy": 1.0, "accuracy_with_calculator": 1.0}
+    samples = {"samples": [["24", "25 and 24", "3"]]}
+    assert gsm8k.votes(["#### 24"], [""], samples, lenient=True)["maj_at_3"] == 1.0
+    assert gsm8k.votes(["#### 24"], [""], samples)["pass_at_3"] == 0.0
+
+
 def test_votes_go_by_the_final_number():
     samples = [["#### 24", "a #### 24.0", "#### 3"], ["#### 1", "#### 2", "none"]]
     assert gsm8k.votes(["#### 24", "#### 2"], ["", ""], {"samples": samples}) == {
