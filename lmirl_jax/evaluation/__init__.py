@@ -17,6 +17,7 @@ from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
 from lmirl_jax.evaluation.intervals import intervals
 from lmirl_jax.evaluation.pareto import pareto_hull
+from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
@@ -50,6 +51,7 @@ __all__ = [
     "maj_at_k",
     "maj_at_k_per_prompt",
     "majority",
+    "mean_interval",
     "measure",
     "pareto_hull",
     "pass_at_k",

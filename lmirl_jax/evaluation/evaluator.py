@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import files
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
+from lmirl_jax.evaluation.evidence import counted
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.types import UserError
 
@@ -80,6 +81,19 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         metrics["log_prob_gap"] = max(gaps)
     metrics |= {name: float(np.mean(values)) for name, values in per_prompt.items() if name not in metrics}
     return metrics, per_prompt
+
+
+def prompts_told(data: Prompts) -> str:
+    """Over how many of how many prompts a data set's metrics are: `the first 100 of 150 prompts`, `all 150 prompts`.
+
+    A data set of one's own need not know how many there are (`available`): then it is `150 prompts`.
+    """
+    count, available = len(data.examples), getattr(data, "available", None)
+    if available is None:
+        return counted(count, "prompt")
+    if count == available:
+        return f"all {counted(count, 'prompt')}" if count > 1 else counted(count, "prompt")
+    return f"the first {count} of {counted(available, 'prompt')}"
 
 
 def _of_best(

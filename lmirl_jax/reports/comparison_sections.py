@@ -158,17 +158,18 @@ def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -
 def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
     digits, fine = describe(diversity).digits, describe(quality).digits
     return [
-        _signed(found.area, digits + 1),
-        _signed(found.mean_difference, digits),
-        _signed(found.reach, fine),
+        _interval_text(found.area, digits + 1),
+        _interval_text(found.mean_difference, digits),
+        _interval_text(found.reach, fine),
         " to ".join(f"{value:.{fine}f}" for value in found.shared),
     ]
 
 
-def _signed(value: Interval, digits: int) -> str:
-    # Adding 0 turns a rounded -0 into 0.
-    mean, low, high = (round(v or 0.0, digits) + 0.0 for v in (value.mean, value.low, value.high))
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def _interval_text(value: Interval, digits: int) -> str:
+    text = signed(value.mean, digits)
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
 
 
 def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.evaluation.correlation_samples import correlation_sample
 from lmirl_jax.evaluation.correlation_split import correlation_split
 from lmirl_jax.evaluation.correlations import correlations, difference
 from lmirl_jax.evaluation.length_bins import length_bins
@@ -208,8 +209,14 @@ def _differences(
                 "low": low,
                 "high": high,
             }
-            rows.append(row | told)
+            counts = [_too_few(one, metric, scope) for one in (first, run)]
+            rows.append(row | told | {"too_few": next(filter(None, counts), None)})
     return rows
+
+
+def _too_few(tables: Sequence[AnswerTable], metric: str, scope: str) -> str | None:
+    sample = correlation_sample(tables, ["return"], [metric], ("spearman", scope), 0, 1)
+    return sample.evidence[0][0].too_few
 
 
 def _texts(seeds: Sequence[Sequence[Scored]], what: str) -> set[tuple[int, str]]:
