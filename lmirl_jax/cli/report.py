@@ -164,6 +164,7 @@ def _write(material: Material, sources: Sequence[Source], config: ReportConfig, 
 
 
 def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | list[str]]:
+    from lmirl_jax import evaluation
     from lmirl_jax.evaluation.evaluator import prompts_told
 
     facts: dict[str, str | list[str]] = {}
@@ -172,12 +173,13 @@ def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | l
         one = runs[0]
         whose = f"of {config.answers_of}" if config.answers_of else "each run's own"
         facts = {
-            "Task": f"{one.data.name}, split {one.data.split}, {prompts_told(one.data)}",
+            "Task": f"{one.data.name}, split {one.data.split}, {prompts_told(one.data, len(one.data))}",
             "Answers": f"{whose}, {one.generator.num_samples} a prompt at temperature {one.temperature:g}, "
             f"seed {one.generator.seed}",
             "Rewards": ", ".join(dict.fromkeys(_reward(run) for run in runs)),
             "Damages": f"{', '.join(config.damages()) or 'none'}; seed {config.corruption_seed}",
         }
+        facts |= evaluation.signatures(one.data, len(one.data))
     for label in dict.fromkeys(source.label for source in sources):
         facts[label] = [str(source) for source in sources if source.label == label]
     return facts

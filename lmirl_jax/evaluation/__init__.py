@@ -15,7 +15,7 @@ from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, se
 from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
-from lmirl_jax.evaluation.intervals import intervals
+from lmirl_jax.evaluation.intervals import intervals, signatures
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu
@@ -60,6 +60,7 @@ __all__ = [
     "self_bleu",
     "self_bleu_per_prompt",
     "sentence_bleu",
+    "signatures",
     "table",
     "verdict",
     "votes",

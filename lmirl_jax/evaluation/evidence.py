@@ -85,3 +85,14 @@ def conclusion(low: float | None, high: float | None, p_value: float | None) -> 
 def counted(count: int, noun: str) -> str:
     """A number with its noun: 1 prompt, 2 prompts."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def first_of(count: int, available: int | None, noun: str = "prompt") -> str:
+    """Over how many of how many: `the first 100 of 150 prompts`, `all 150 prompts`; `150 prompts` where it is not known."""
+    if available is None or available == count == 1:
+        return counted(count, noun)
+    return (
+        f"all {counted(count, noun)}"
+        if count == available
+        else f"the first {count} of {counted(available, noun)}"
+    )

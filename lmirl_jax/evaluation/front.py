@@ -200,10 +200,10 @@ def table(
 
 
 def over(curves: Sequence[Curve]) -> str:
-    """What the intervals are over, in words: `100 prompts`, `100 prompts and 2 seeds a run`."""
+    """What the intervals are over, in words: `100 prompts`, `100 prompts and seeds (2 a run)`."""
     prompts = next((values.shape[-1] for curve in curves for values in curve.values.values()), 0)
     seeds = sorted({len(curve.seeds) for curve in curves})
-    several = f" and {' or '.join(map(str, seeds))} seeds a run" if seeds[-1] > 1 else ""
+    several = f" and seeds ({' or '.join(map(str, seeds))} a run)" if seeds[-1] > 1 else ""
     return counted(prompts, "prompt") + several
 
 

@@ -5,14 +5,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lmirl_jax.evaluation.bootstrap import Ends
-from lmirl_jax.evaluation.corpus_metrics import bleu, bleu_interval, chrf, chrf_interval
+from lmirl_jax.evaluation.corpus_metrics import (
+    bleu,
+    bleu_interval,
+    bleu_signature,
+    chrf,
+    chrf_interval,
+    chrf_signature,
+)
 from lmirl_jax.evaluation.generation import Answers
 from lmirl_jax.evaluation.proportions import mean_interval
 
 Corpus = tuple[str, list[Callable], list[Any], list[list[Any]]]
-OF_CORPUS: dict[Any, tuple[str, Callable[..., Ends]]] = {
-    bleu: ("bleu", bleu_interval),
-    chrf: ("chrf", chrf_interval),
+OF_CORPUS: dict[Any, tuple[str, Callable[..., Ends], Callable[..., str]]] = {
+    bleu: ("bleu", bleu_interval, bleu_signature),
+    chrf: ("chrf", chrf_interval, chrf_signature),
 }
 
 
@@ -44,9 +51,28 @@ def intervals(
         for function in functions:
             plain, options = _without_options(function)
             if plain in OF_CORPUS:
-                name, interval = OF_CORPUS[plain]
+                name, interval, _ = OF_CORPUS[plain]
                 found[prefix + name] = interval(targets, samples, **options)
     return {name: (low, high) for name, (low, high) in found.items() if low is not None and high is not None}
+
+
+def signatures(data: Corpora, prompts: int) -> dict[str, str]:
+    """sacrebleu's signatures of BLEU and ChrF among a data set's metrics, by the metric's name: what makes them comparable.
+
+    Args:
+        data: the data set.
+        prompts: how many it has.
+    """
+    found = {}
+    for prefix, functions, targets, _ in data.corpora([()] * prompts):
+        counts = {1 if isinstance(target, str) else len(target) for target in targets}
+        references = counts.pop() if len(counts) == 1 else None
+        for function in functions:
+            plain, options = _without_options(function)
+            if plain in OF_CORPUS:
+                name, _, signature = OF_CORPUS[plain]
+                found[prefix + name] = signature(references, **options)
+    return found
 
 
 def _without_options(function: Callable) -> tuple[Callable, dict[str, Any]]:

@@ -83,7 +83,7 @@ def test_table_shows_intervals_and_what_they_are():
     assert "±" in lines[3] and "distinct: valid distinct answers per prompt" in lines
     assert lines[-2].startswith("95% intervals over 2 prompts: ± half of one, or both ends where it leans")
     more = [*cells, *(cell("MLE", 1, t) for t in (0.2, 1.0))]
-    assert "over 2 prompts and 1 or 2 seeds a run" in front.table(more)
+    assert "over 2 prompts and seeds (1 or 2 a run)" in front.table(more)
 
 
 def test_an_interval_that_leans_is_written_with_both_ends():
