@@ -52,6 +52,7 @@ def evaluate(
 
     from lmirl_jax import evaluation
     from lmirl_jax.evaluation.evaluator import prompts_told, write_answers
+    from lmirl_jax.evaluation.evidence import counted
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
@@ -93,7 +94,7 @@ def evaluate(
     if jax.process_index() == 0:
         with files.writing(folder / f"{stem}.json") as file:
             json.dump([cell | {"signatures": signatures} for cell in cells], file)
-    over = f"{data.name}, split {data.split}: {prompts_told(data, len(data))}, {generator.num_samples} sample(s) each"
+    over = f"{data.name}, split {data.split}: {prompts_told(data, len(data))}, {counted(generator.num_samples, 'sample')} each"
     notes = [f"{name}: {signature}" for name, signature in signatures.items()]
     return "\n".join(
         [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]

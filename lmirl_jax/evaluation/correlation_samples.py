@@ -66,7 +66,7 @@ def _within(
     by_seed, total = _ratio(filled.sum(axis=-1), used), used.sum(axis=0)
     answers = np.einsum("smkp,sp->mk", known.astype(int), counts)
     different, of = known.any(axis=0).sum(axis=-1), int((counts > 0).any(axis=0).sum())
-    evidence = [[Evidence(int(n), of, int(n), "correlation") for n in row] for row in different]
+    evidence = [[Evidence(int(n), of, int(n), "the correlation") for n in row] for row in different]
     return CorrelationSample(by_seed, drawn, answers, total, (counts > 0).sum() - total, evidence)
 
 
@@ -107,7 +107,7 @@ def pooled_evidence(tables: Sequence[AnswerTable], *names: str) -> Evidence:
         (len(event_prompts(np.concatenate([table.rows([name])[0] for table in tables]), prompts)), name)
         for name in names
     )
-    return Evidence(answered, answered, events, what)
+    return Evidence(answered, answered, events, f"`{what}`")
 
 
 def _drawn(

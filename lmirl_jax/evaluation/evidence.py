@@ -36,16 +36,18 @@ class Evidence:
     prompts: int
     of: int
     events: int
-    what: str = "value"
+    what: str = "the value"
 
     @property
     def too_few(self) -> str | None:
         """Why nothing is concluded, with the numbers; None where there is enough."""
         if self.prompts < FEWEST_PROMPTS:
-            return f"{self.prompts} of {counted(self.of, 'prompt')} count, {FEWEST_PROMPTS} are needed"
+            return (
+                f"{self.prompts} of {counted(self.of, 'prompt')} can be counted, {FEWEST_PROMPTS} are needed"
+            )
         if self.events < FEWEST_EVENTS:
             return (
-                f"in {self.events} of {counted(self.prompts, 'prompt')} the {self.what} is other than its commonest value, "
+                f"{self.what} differs from its commonest value in {self.events} of {counted(self.prompts, 'prompt')}, "
                 f"{FEWEST_EVENTS} are needed"
             )
         return None

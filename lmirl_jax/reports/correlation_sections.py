@@ -50,8 +50,9 @@ REST = (
     "last token, which has no reward."
 )
 LENGTH = (
-    "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation "
-    "there is not length's doing."
+    "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation there is not "
+    'length\'s doing. "Too few": fewer than {prompts} prompts are in the row, or in fewer than {events} of them the return or the '
+    "metric differs from its commonest value there."
 )
 
 
@@ -112,6 +113,10 @@ def add_split(report: Report, findings: Mapping[str, Any]) -> None:
     )
 
 
+def _in_bin(own: Mapping[str, Any]) -> str:
+    return TOO_FEW if own["too_few"] and own["correlation"] is not None else _signed(own["correlation"])
+
+
 def _numbers_of_split(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
     return _numbers(runs, metrics, POOLED)[:2]
 
@@ -119,14 +124,15 @@ def _numbers_of_split(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str])
 def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     """Adds returns and the metric of short and of long answers."""
     metric, runs = findings["metric"], findings["runs"]
-    report.section("Reliability by length", LENGTH if metric else "Returns of short and of long answers.")
+    reading = LENGTH.format(prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS)
+    report.section("Reliability by length", reading if metric else "Returns of short and of long answers.")
     rows = []
     for run in runs:
         for own in run["lengths"].get(metric or "", ()):
             ends = dict.fromkeys((own["shortest"], own["longest"]))
             tokens = "–".join(map(str, ends))
             row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
-            rows.append([*row, *([_plain(own["metric"]), _signed(own["correlation"])] if metric else [])])
+            rows.append([*row, *([_plain(own["metric"]), _in_bin(own)] if metric else [])])
     header = ["run", "tokens", "answers", "mean return", "a token"]
     report.table([*header, *([f"mean {metric}", "Spearman"] if metric else [])], _blank_repeats(rows))
     rows = [
@@ -156,7 +162,8 @@ def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
     )
     tenths = {run["run"]: run["tenths"][metric] for run in runs if metric in run["tenths"]}
     report.subheading(f"`{metric}` from the lowest returns to the highest")
-    report.figures(tenths_figure(tenths, metric), caption=TENTHS)
+    counts = [f"{run}: {sum(row['answers'] for row in rows)} answers" for run, rows in tenths.items()]
+    report.figures(tenths_figure(tenths, metric), caption=f"{TENTHS} {'; '.join(counts)}.")
 
 
 def _measures(scope: str) -> list[str]:

@@ -137,11 +137,15 @@ def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
         if len(rows) == 2:
             known = [row for row in rows if row["low"] is not None]
-            told = "" if known else " (too few to say)"
+            texts = [with_ends(row) if row in known else f"too few ({too_few(row)})" for row in rows]
+            told = (
+                f"{texts[0]}, within one prompt {texts[1]}"
+                if known
+                else f"too few to say ({too_few(rows[0])})"
+            )
             if known and all(row["low"] <= 0 <= row["high"] for row in known):
-                told = " (no difference shows)"
-            texts = [with_ends(row) if row in known else f"too few ({row['too_few']})" for row in rows]
-            parts.append(f"{run['run']} {texts[0]} and {texts[1]}{told * bool(known)}")
+                told += " (no difference shows)"
+            parts.append(f"{run['run']} {told}")
             others |= not rows[0]["same_answers"]
     if not parts:
         return ""
@@ -187,9 +191,12 @@ def number(row: Mapping[str, Any]) -> str:
 
 def reason(row: Mapping[str, Any]) -> str:
     """Why a correlation has no interval."""
-    if row["too_few"]:
-        return row["too_few"]
-    return f"undefined in {row['undefined_draws']} of {row['draws']} draws of the bootstrap"
+    return row["too_few"] or f"undefined in {row['undefined_draws']} of {row['draws']} draws of the bootstrap"
+
+
+def too_few(row: Mapping[str, Any]) -> str:
+    """Why a difference has no interval."""
+    return row["too_few"] or "undefined in too many draws of the bootstrap"
 
 
 def over(row: Mapping[str, Any]) -> str:

@@ -154,10 +154,11 @@ def _split(
 def _lengths(tables: Sequence[AnswerTable], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """By metric, the bins of length; under "" without a metric."""
     columns = {name: np.concatenate([table.rows([name])[0] for table in tables]) for name in tables[0].names}
+    prompts = np.concatenate([table.prompts for table in tables])
     found = {}
     for name in metrics or [""]:
         metric = columns[name] if name else np.zeros_like(columns["tokens"])
-        bins = length_bins(columns["tokens"], columns["return"], metric)
+        bins = length_bins(columns["tokens"], columns["return"], metric, prompts=prompts)
         per_token = length_bins(columns["tokens"], columns["normalised return"], metric)
         found[name] = [
             {**dataclasses.asdict(own), "per_token": one.measure, "metric": own.metric if name else None}

@@ -130,7 +130,7 @@ def test_one_seed_is_confessed_and_few_prompts_are_refused():
     assert "with one seed a run, training noise is left out" in comparison.verdict(cells)
     few = sweep("MLE", prompts=9) + sweep("IQLearn", more=9.0, prompts=9, salt=1)
     assert comparison.verdict(few) == (
-        "Too few to say whether IQLearn and MLE differ: 9 of 9 prompts count, 10 are needed. Evaluate on more prompts."
+        "Too few to say whether IQLearn and MLE differ: 9 of 9 prompts can be counted, 10 are needed. Evaluate on more prompts."
     )
 
 
@@ -143,7 +143,7 @@ def test_few_prompts_with_a_right_answer_say_nothing():
         for noise in [np.random.default_rng((salt, int(2 * t))).normal(50 - 30 * salt, 3, 400)]
     ]
     assert comparison.verdict(cells, diversity="self_bleu") == (
-        "Too few to say whether IQLearn and MLE differ: in 7 of 400 prompts the accuracy is other than its commonest value, "
+        "Too few to say whether IQLearn and MLE differ: accuracy differs from its commonest value in 7 of 400 prompts, "
         "8 are needed. Evaluate on more prompts."
     )
     found = comparison.compare(*front.curves(cells), diversity="self_bleu")

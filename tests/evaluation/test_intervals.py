@@ -59,3 +59,16 @@ def test_they_are_those_of_a_front():
     interval = curve.interval("accuracy", 0)
     found = evaluation.intervals(Texts(), ANSWERS, {"accuracy": values})["accuracy"]
     assert found == pytest.approx((interval.low, interval.high), abs=0)
+
+
+def test_signatures_are_sacrebleus_with_each_metrics_options():
+    """One reference each: nrefs is 1; prompts that differ in how many they have: var."""
+    found = evaluation.signatures(Texts(), 12)
+    assert found == {
+        "bleu": evaluation.bleu_signature(1),
+        "chrf": evaluation.chrf_signature(1),
+        "other/chrf": evaluation.chrf_signature(1, word_order=2),
+    }
+    several = Texts(2)
+    several.targets = [["a b", "a c"], "a d"]
+    assert "nrefs:var" in evaluation.signatures(several, 2)["bleu"]

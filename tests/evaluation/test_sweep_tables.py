@@ -38,7 +38,7 @@ def test_findings_are_json_and_leave_out_what_has_no_noise(tmp_path):
     assert round(comparison["area"]["mean"], 9) == 0.8
     # Prompts that are all alike say nothing of noise: there is no interval, and it is said why.
     assert comparison["area"]["low"] is None and comparison["prompts"] == 12
-    assert comparison["too_few"].startswith("in 0 of 12 prompts the ")
+    assert comparison["too_few"].endswith("differs from its commonest value in 0 of 12 prompts, 8 are needed")
     assert [(c["run"], c["temperature"]) for c in found["hull"]] == [("IQLearn", 0.5), ("IQLearn", 1.0)]
     assert sweep_tables.findings(cells, quality="accuracy", diversity="bleu")["comparisons"] == []
     swapped = sweep_tables.findings(
