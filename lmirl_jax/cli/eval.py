@@ -26,6 +26,11 @@ Temperatures = Annotated[
     ),
 ]
 
+NOTATION = (
+    "95% intervals over prompts: ± half of one, or both ends where it leans to one side; none: a metric of the whole corpus, or "
+    "too few prompts"
+)
+
 
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
@@ -60,12 +65,13 @@ def evaluate(
         read: files that are read, by the names of their settings: they are not overwritten.
 
     Returns:
-        A table of the metrics, a row a temperature; ±: half the 95% interval, bootstrap over prompts.
+        A table of the metrics, a row a temperature, with their 95% intervals, and over how many of how many prompts they are.
     """
     import jax
 
     from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import write_answers
+    from lmirl_jax.evaluation.evaluator import prompts_told, write_answers
+    from lmirl_jax.evaluation.evidence import counted
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
@@ -88,6 +94,8 @@ def evaluate(
         cells.append(
             {
                 "temperature": temperature,
+                "prompts": len(answers),
+                "prompts_available": data.available,
                 "metrics": metrics,
                 "intervals": evaluation.intervals(data, answers, per_prompt),
                 "per_prompt": per_prompt,
@@ -101,14 +109,19 @@ def evaluate(
                 file=sys.stderr,
                 flush=True,
             )
+    signatures = evaluation.signatures(data, len(data))
     if jax.process_index() == 0:
         with files.writing(folder / f"{stem}.json") as file:
-            json.dump(cells, file)
-    return f"{checkpoint}\n{metric_table(cells)}{folder / stem}.json\n"
+            json.dump([cell | {"signatures": signatures} for cell in cells], file)
+    over = f"{data.name}, split {data.split}: {prompts_told(data, len(data))}, {counted(generator.num_samples, 'sample')} each"
+    notes = [f"{name}: {signature}" for name, signature in signatures.items()]
+    return "\n".join(
+        [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]
+    )
 
 
 def metric_table(cells: Sequence[dict[str, Any]]) -> str:
-    """Aligned columns: the temperature and every metric, with half its 95% interval."""
+    """Aligned columns: the temperature and every metric, with its 95% interval."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
     rows += [
@@ -125,4 +138,6 @@ def metric_table(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def _entry(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ±{(interval[1] - interval[0]) / 2:.3f}"
+    from lmirl_jax.evaluation.front import with_interval
+
+    return with_interval(value, *(interval or (None, None)), 3)

@@ -62,8 +62,16 @@ def _eval_arguments(run: epath.Path) -> list[str]:
 def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
     from lmirl_jax import evaluation, reports
+    from lmirl_jax.evaluation.evidence import first_of
 
-    cells = [cell for label, name in RUNS.items() for cell in _cells(label, directory / name)]
+    evaluated = {label: _evaluated(directory / name) for label, name in RUNS.items()}
+    cells = [
+        evaluation.Cell(label, 0, cell["temperature"], cell["metrics"], cell["per_prompt"])
+        for label, found in evaluated.items()
+        for cell in found
+    ]
+    one = next(iter(evaluated.values()))[0]
+    over = f"number_paths, {first_of(one['prompts'], one['prompts_available'])} of the validation split"
     verdicts = [evaluation.verdict(cells, diversity=measure) for measure in ("distinct_valid", "self_bleu")]
     report = directory / "report.html"
     reports.quickstart_report(
@@ -72,23 +80,19 @@ def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> 
         losses={label: _losses(directory / name) for label, name in RUNS.items()},
         heatmaps=[_heat_map(label, directory / name) for label, name in RUNS.items()],
         verdict=verdicts,
-        settings={"Commands": list(commands), "Time": f"{seconds:.0f} s"},
+        settings={"Prompts": over, "Commands": list(commands), "Time": f"{seconds:.0f} s"},
         title="Quickstart: maximum likelihood and IQLearn on the same task",
         lead="A tiny T5, trained twice from scratch on number_paths: add four numbers in any order, and write the steps.",
         loss_note="The likelihood part of the loss, -log pi in nats per token, which both objectives have.",
     )
-    print(evaluation.table(cells))
+    print(f"{over}\n{evaluation.table(cells)}")
     print("\n".join(["", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]))
 
 
-def _cells(label: str, run: epath.Path) -> list:
-    from lmirl_jax.evaluation import Cell
-
+def _evaluated(run: epath.Path) -> list:
+    """What `lmirl eval` found at each temperature."""
     newest = max((run / "eval").glob("*.json"), key=lambda path: path.stem)
-    return [
-        Cell(label, 0, cell["temperature"], cell["metrics"], cell["per_prompt"])
-        for cell in json.loads(newest.read_text(encoding="utf-8"))
-    ]
+    return json.loads(newest.read_text(encoding="utf-8"))
 
 
 def _losses(run: epath.Path) -> tuple[list[int], list[float]]:

@@ -1,5 +1,6 @@
 """`lmirl report`: whether the rewards of runs can be trusted, in one page."""
 
+import collections
 import contextlib
 import dataclasses
 import sys
@@ -127,7 +128,7 @@ def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path)
     pairs = write_damaged(damaged, folder / "damaged") if damaged else None
     shared = next((run for run in runs if run.label == config.answers_of), None)
     scored: dict[str, list[Any]] = {}
-    tested: dict[str, list[Any]] = {}
+    tested: dict[str, list[Any]] = {run.label: [] for run in runs}
     for source in sources:
         if isinstance(source, ScoredFile):
             scored.setdefault(source.label, []).append(source.scored())
@@ -138,8 +139,12 @@ def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path)
         if pairs is not None:
             longest = longest_answer(source, damaged)
             found = source.scored(pairs, folder / "scored", longest)
-            tested.setdefault(source.label, []).extend(effects(damaged, found))
-    return Material(scored, {label: effects_of_corruptions(own) for label, own in tested.items()})
+            tested[source.label].extend(effects(damaged, found))
+    of = len(runs[0].data) if runs else None
+    kinds = config.damages()
+    counts = collections.Counter(run.label for run in runs)
+    found = {label: effects_of_corruptions(own, kinds, of, counts[label]) for label, own in tested.items()}
+    return Material(scored, found)
 
 
 def _write(material: Material, sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> str:
@@ -164,18 +169,22 @@ def _write(material: Material, sources: Sequence[Source], config: ReportConfig, 
 
 
 def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | list[str]]:
+    from lmirl_jax import evaluation
+    from lmirl_jax.evaluation.evaluator import prompts_told
+
     facts: dict[str, str | list[str]] = {}
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     if runs:
         one = runs[0]
         whose = f"of {config.answers_of}" if config.answers_of else "each run's own"
         facts = {
-            "Task": f"{one.data.name}, split {one.data.split}, {len(one.data)} prompts",
+            "Task": f"{one.data.name}, split {one.data.split}, {prompts_told(one.data, len(one.data))}",
             "Answers": f"{whose}, {one.generator.num_samples} a prompt at temperature {one.temperature:g}, "
             f"seed {one.generator.seed}",
             "Rewards": ", ".join(dict.fromkeys(_reward(run) for run in runs)),
             "Damages": f"{', '.join(config.damages()) or 'none'}; seed {config.corruption_seed}",
         }
+        facts |= evaluation.signatures(one.data, len(one.data))
     for label in dict.fromkeys(source.label for source in sources):
         facts[label] = [str(source) for source in sources if source.label == label]
     return facts

@@ -25,7 +25,13 @@ def write(sweep: Sweep, seconds: float) -> str:
         name: sweep_tables.findings(cells, quality=quality, diversity=name, baseline=baseline)
         for name in diversity
     }
-    content = {"settings": _settings(sweep), "quality": quality, "diversity": compared, "cells": rows}
+    content = {
+        "settings": _settings(sweep),
+        "signatures": _signatures(sweep),
+        "quality": quality,
+        "diversity": compared,
+        "cells": rows,
+    }
     sweep_tables.write_json(sweep.folder / "sweep.json", content)
     verdicts = sweep_verdicts(sweep)
     shown = shown_point(sweep)
@@ -43,7 +49,9 @@ def write(sweep: Sweep, seconds: float) -> str:
         lead=_lead(sweep),
     )
     table = evaluation.table(cells, [quality, *diversity])
-    return "\n".join([table, "", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"])
+    return "\n".join(
+        [table, _lead(sweep), "", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]
+    )
 
 
 def sweep_verdicts(sweep: Sweep) -> list[str]:
@@ -95,19 +103,22 @@ def _settings(sweep: Sweep) -> dict[str, Any]:
         name: getattr(one, name)
         for name in ("task", "split", "num_examples", "num_samples", "seed", "top_k", "min_p")
     }
+    available = getattr(sweep.policies[0].data, "available", None)
+    shared |= {} if available is None else {"available": available}
     return shared | {"temperatures": list(sweep.config.temperatures), "top_ps": list(sweep.config.top_ps)}
 
 
 def _facts(sweep: Sweep) -> dict[str, str | Sequence[str]]:
     one = sweep.finished[0][1].settings
     facts: dict[str, str | Sequence[str]] = {
-        "Task": f"{one.task}, split {one.split}, {one.num_examples} prompts",
+        "Task": f"{one.task}, split {one.split}, {_prompts(sweep)}",
         "Sampling": f"{one.num_samples} samples a prompt, seed {one.seed}",
         "Temperature": ", ".join(f"{temperature:g}" for temperature in sweep.config.temperatures),
         "Top-p": ", ".join(f"{top_p:g}" for top_p in sweep.config.top_ps),
     }
     if one.top_k or one.min_p:
         facts["Other filters"] = f"top-k {one.top_k or 'off'}, min-p {one.min_p:g}"
+    facts |= _signatures(sweep)
     for run in dict.fromkeys(policy.run for policy in sweep.policies):
         facts[run] = [str(policy.checkpoint) for policy in sweep.policies if policy.run == run]
     return facts
@@ -119,4 +130,17 @@ def _lead(sweep: Sweep) -> str:
         counts[policy.run] = counts.get(policy.run, 0) + 1
     runs = ", ".join(f"{run} ({n} seeds)" if n > 1 else run for run, n in counts.items())
     one = sweep.finished[0][1].settings
-    return f"{runs} on {one.task}: {one.num_examples} prompts, {one.num_samples} samples each."
+    return f"{runs} on {one.task}: {_prompts(sweep)}, {one.num_samples} samples each."
+
+
+def _prompts(sweep: Sweep) -> str:
+    from lmirl_jax.evaluation.evaluator import prompts_told
+
+    return prompts_told(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
+
+
+def _signatures(sweep: Sweep) -> dict[str, str]:
+    """sacrebleu's, of BLEU and ChrF among the metrics."""
+    from lmirl_jax import evaluation
+
+    return evaluation.signatures(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)

@@ -56,9 +56,13 @@ class EvalDataset:
             raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
         self._unknown = unknown_surface(task.output_vocabulary)
         self.examples: list[dict[str, Any]] = []
+        self.available = (
+            0  # How many the split has, of all tasks: metrics say over how many of how many they are.
+        )
         for part in self._parts.values():
             records = tokenized_records(part, split, cache_dir)
             check_records(part.name, split, records, self.lengths, truncate)
+            self.available += len(records)
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = decode_example(records.source[index])

@@ -17,8 +17,9 @@ from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.final_numbers import final_number
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
-from lmirl_jax.evaluation.intervals import intervals
+from lmirl_jax.evaluation.intervals import intervals, signatures
 from lmirl_jax.evaluation.pareto import pareto_hull
+from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu, t5_rouge
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
@@ -53,6 +54,7 @@ __all__ = [
     "maj_at_k",
     "maj_at_k_per_prompt",
     "majority",
+    "mean_interval",
     "measure",
     "pareto_hull",
     "pass_at_k",
@@ -61,6 +63,7 @@ __all__ = [
     "self_bleu",
     "self_bleu_per_prompt",
     "sentence_bleu",
+    "signatures",
     "t5_bleu",
     "t5_rouge",
     "table",

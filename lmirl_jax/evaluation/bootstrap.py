@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from lmirl_jax.evaluation.evidence import Evidence, event_prompts
+
 DRAWS = 2000
-FEWEST_PROMPTS = 10  # With fewer a bootstrap says nothing of noise.
+Ends = tuple[float | None, float | None]
 
 
-def bootstrap_interval(
-    values: Any, seed: int = 0, *, coverage: float = 0.95, draws: int = DRAWS
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over prompts, and over seeds where there are several.
+def bootstrap_interval(values: Any, seed: int = 0, *, coverage: float = 0.95, draws: int = DRAWS) -> Ends:
+    """Bootstrap interval of a mean over prompts, and over seeds where there are several; shares have `mean_interval`.
 
     Args:
         values: one a prompt, `[prompts]`, or `[seeds, prompts]`; seeds are resampled too. With one seed the variation from
@@ -23,16 +23,17 @@ def bootstrap_interval(
         draws: how many times to resample.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 of them have another value
+        than the commonest (`evaluation.evidence`).
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; the ends as in `interval_of`.
     """
     table = np.atleast_2d(np.asarray(values, float))
-    prompts, seeds = (
-        resampling_weights(table.shape[1], seed, draws),
-        resampling_weights(table.shape[0], seed + 1, draws),
-    )
-    return percentile_interval(resampled_means(table[None], prompts, seeds)[:, 0], coverage)
+    seeds, prompts = table.shape
+    weights = resampling_weights(prompts, seed, draws), resampling_weights(seeds, seed + 1, draws)
+    sample = resampled_means(table[None], *weights)[:, 0]
+    events = len(event_prompts(table.ravel(), np.tile(np.arange(prompts), seeds)))
+    return interval_of(float(table.mean()), sample, Evidence(prompts, prompts, events), coverage)
 
 
 @functools.lru_cache(maxsize=8)
@@ -53,26 +54,70 @@ def resampled_means(
     return np.einsum("dts,ds->dt", by_seed, seed_weights)
 
 
-def percentile_interval(sample: Float[np.ndarray, " draws"], coverage: float) -> tuple[float, float]:
-    """The central part of a sample that holds this share of it."""
-    low, high = np.quantile(sample, [(1 - coverage) / 2, (1 + coverage) / 2])
+def widened_tail(coverage: float, size: int) -> float:
+    """The share of draws beyond each end of an interval, less than half of what it leaves out where `size` is small.
+
+        Phi(-sqrt(n / (n - 1)) * t),   t the quantile of Student's distribution with n - 1 degrees of freedom
+
+    The bootstrap takes the spread of n values for that of all there could be, too small by sqrt((n - 1) / n), and a normal
+    distribution for Student's.
+
+    Source: Hesterberg, What teachers should know about the bootstrap, https://arxiv.org/abs/1411.5279, section 5.3 (the
+    expanded percentile interval).
+    """
+    from scipy import special  # Loaded where it is needed: scipy takes half a second.
+
+    quantile = special.stdtrit(size - 1, (1 + coverage) / 2)
+    return float(special.ndtr(-np.sqrt(size / (size - 1)) * quantile))
+
+
+def percentile_interval(
+    sample: Float[np.ndarray, " draws"], coverage: float, size: int
+) -> tuple[float, float]:
+    """The central part of a sample of draws, widened for `size` prompts; an undefined draw lies beyond both ends.
+
+    Args:
+        sample: NaN where a draw is undefined.
+        coverage: of the interval, between 0 and 1.
+        size: how many prompts the statistic rests on, at least 2.
+
+    Returns:
+        The lower and the upper end, infinite where more draws are undefined than lie beyond an end.
+    """
+    tail = widened_tail(coverage, size)
+    known = np.isfinite(sample)
+    low = np.quantile(np.where(known, sample, -np.inf), tail, method="lower")
+    high = np.quantile(np.where(known, sample, np.inf), 1 - tail, method="higher")
     return float(low), float(high)
 
 
-def interval_of(sample: Float[np.ndarray, " draws"], prompts: int) -> tuple[float | None, float | None]:
-    """The 95% percentile interval of the draws in which a value is defined; none where these are few, or the prompts."""
-    defined = sample[np.isfinite(sample)]
-    if prompts < FEWEST_PROMPTS or 2 * len(defined) < len(sample):
+def interval_of(
+    value: float | None, sample: Float[np.ndarray, " draws"], evidence: Evidence, coverage: float = 0.95
+) -> Ends:
+    """The interval of a statistic by its draws; none where the evidence is too small or the interval cannot hold.
+
+    Args:
+        value: of the data; None where it is undefined.
+        sample: of the draws, NaN where one is undefined: such draws count as beyond both ends.
+        evidence: what the statistic rests on.
+        coverage: of the interval.
+
+    Returns:
+        Both ends, or None for both: too few prompts or events, more undefined draws than lie beyond an end, or a value
+        outside of its own interval.
+    """
+    if value is None or evidence.too_few:
         return None, None
-    return percentile_interval(defined, 0.95)
+    low, high = percentile_interval(sample, coverage, evidence.events)
+    slack = 1e-6 * max(1.0, abs(value))  # Ranks are taken in float32.
+    if not (np.isfinite([low, high]).all() and low - slack <= value <= high + slack):
+        return None, None
+    return low, high
 
 
 def seed_mean(
     values: Float[np.ndarray, "draws seeds *rest"], weights: Float[np.ndarray, "draws seeds"]
 ) -> Float[np.ndarray, "draws *rest"]:
-    """The weighted mean over the seeds in which a value is defined; NaN where it is in none that was drawn."""
+    """The weighted mean over the seeds of each draw; NaN where the value of one that was drawn is undefined."""
     shaped = weights.reshape(*weights.shape, *[1] * (values.ndim - 2))
-    known = np.isfinite(values)
-    total = np.sum(shaped * np.where(known, values, 0), axis=1)
-    weight = np.sum(shaped * known, axis=1)
-    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    return np.sum(np.where(shaped > 0, values, 0) * shaped, axis=1)

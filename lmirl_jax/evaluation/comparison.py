@@ -6,13 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import (
-    FEWEST_PROMPTS,
-    percentile_interval,
-    resampled_means,
-    resampling_weights,
-)
-from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe
+from lmirl_jax.evaluation.bootstrap import interval_of, resampled_means, resampling_weights
+from lmirl_jax.evaluation.evidence import Evidence, counted
+from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe, event_prompts_of
 from lmirl_jax.evaluation.pareto import front_at
 from lmirl_jax.types import UserError
 
@@ -25,19 +21,21 @@ ENOUGH_SEEDS = 5  # With fewer a bootstrap over seeds is rather too narrow.
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run against a baseline at equal quality; differences are run minus baseline, positive where the run is ahead.
+    """A run against a baseline at equal quality; every difference is the run's lead, positive where the run is ahead.
 
     The intervals of `differences` and `reach` hold together at 95% (Bonferroni); those of `mean_difference` and `area` hold
-    alone.
+    alone. Where `too_few` says why, there are none.
     """
 
     levels: tuple[float, ...]  # Of quality.
-    differences: tuple[Interval, ...]  # In diversity, at each level; signed so that more diverse is positive.
+    differences: tuple[Interval, ...]  # In diversity, at each level; positive where the run is more diverse.
     mean_difference: Interval  # Over the levels.
     area: Interval  # Between the curves: the integral of the difference over the quality that both sweeps cover.
     shared: tuple[float, float]  # That quality, from and to.
     reach: Interval  # In quality, each run at its best temperature.
     best: tuple[float, float]  # That quality, of the baseline and of the run.
+    prompts: int  # That both answered.
+    too_few: str | None  # Why there are too few prompts or events to say anything.
 
 
 def verdict(
@@ -56,7 +54,8 @@ def verdict(
         diversity: the metric that is compared.
 
     Returns:
-        Plain text. A lead counts only where its interval excludes 0.
+        Plain text. A lead counts only where its interval excludes 0. Simulated (tests/evaluation/test_coverage.py): two runs of
+        the same policy are told apart in less than 5% of verdicts, with 10 prompts or 100, rare right answers or frequent ones.
 
     Raises:
         UserError: an unknown baseline.
@@ -100,9 +99,9 @@ def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
             f"Neither {base.label} nor {run.label} has any {quality}: it is 0 at every temperature, and the diversity of "
             "answers without it says nothing. Train further, or compare at equal levels of another metric."
         )
-    prompts = base.values[quality].shape[-1]
-    if prompts < FEWEST_PROMPTS:
-        return f"{prompts} prompts are too few to tell {run.label} and {base.label} apart: evaluate on more."
+    too_few = _evidence(base, run, quality, diversity).too_few
+    if too_few:
+        return f"Too few to say whether {run.label} and {base.label} differ: {too_few}. Evaluate on more prompts."
     comparison = compare(base, run, quality=quality, diversity=diversity)
     if comparison is None:
         spans = [
@@ -168,17 +167,19 @@ def _places(comparison: Comparison, chosen: list[int], quality: str) -> str:
 def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:
     """How large the difference is, and what its interval holds."""
     mean, metric = comparison.mean_difference, describe(diversity)
-    low, high = sorted((metric.sign * (mean.low or 0.0), metric.sign * (mean.high or 0.0)))
-    # Adding 0 turns a rounded -0 into 0.
-    values = [
-        f"{round(value, metric.digits) + 0.0:+.{metric.digits}f}"
-        for value in (metric.sign * mean.mean, low, high)
-    ]
+    lead = signed(mean.mean, metric.digits)
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
-    return (
-        f"{where}, {run.label} minus {base.label} is {values[0]} in {metric.title} "
-        f"(95% interval {values[1]} to {values[2]}; bootstrap {resampled([base, run])})."
-    )
+    less = ", where lower is ahead," if metric.sign < 0 else ""
+    noise = f"over {counted(comparison.prompts, 'prompt')}; bootstrap {resampled([base, run])}"
+    if mean.low is not None and mean.high is not None:
+        ends = f"{signed(mean.low, metric.digits)} to {signed(mean.high, metric.digits)}"
+        noise = f"95% interval {ends}, {noise}"
+    return f"{where}, {run.label}'s lead over {base.label} is {lead} in {metric.title}{less} ({noise})."
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign: +0.50; a rounded -0 is +0."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def resampled(runs: Sequence[Curve]) -> str:
@@ -188,6 +189,16 @@ def resampled(runs: Sequence[Curve]) -> str:
         return "over prompts; with one seed a run, training noise is left out"
     few = f"; with {fewest} seeds a run, training noise is understated" if fewest < ENOUGH_SEEDS else ""
     return f"over prompts and seeds{few}"
+
+
+def _evidence(base: Curve, run: Curve, quality: str, diversity: str) -> Evidence:
+    """The prompts in which the quality varies, in either run at any temperature, or the diversity where fewer do so."""
+    prompts = base.values[quality].shape[-1]
+    events, metric = min(
+        (len(event_prompts_of([curve.values[name] for curve in (base, run)])), name)
+        for name in (quality, diversity)
+    )
+    return Evidence(prompts, prompts, events, describe(metric).title)
 
 
 def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity: str) -> Comparison | None:
@@ -212,18 +223,24 @@ def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity
     difference, drawn = fronts[1] - fronts[0], drawn_fronts[1] - drawn_fronts[0]
     reach, drawn_reach = bests[1] - bests[0], drawn_bests[1] - drawn_bests[0]
     area, drawn_area = width * difference[count:].mean(), width * drawn[:, count:].mean(axis=1)
+    evidence = _evidence(baseline, run, quality, diversity)
     jointly = 1 - 0.05 / (count + 1)  # The levels, and the reach.
+
+    def interval(
+        value: float | np.floating, sample: Float[np.ndarray, " draws"], coverage: float
+    ) -> Interval:
+        return Interval(float(value), *interval_of(float(value), sample, evidence, coverage))
+
     return Comparison(
         tuple(levels.tolist()),
-        tuple(
-            Interval(float(mean), *percentile_interval(sample, jointly))
-            for mean, sample in zip(difference[:count], drawn.T[:count], strict=True)
-        ),
-        Interval(float(difference[:count].mean()), *percentile_interval(drawn[:, :count].mean(axis=1), 0.95)),
-        Interval(float(area), *percentile_interval(drawn_area, 0.95)),
+        tuple(interval(*pair, jointly) for pair in zip(difference[:count], drawn.T[:count], strict=True)),
+        interval(difference[:count].mean(), drawn[:, :count].mean(axis=1), 0.95),
+        interval(area, drawn_area, 0.95),
         shared,
-        Interval(reach, *percentile_interval(drawn_reach, jointly)),
+        interval(reach, drawn_reach, jointly),
         bests,
+        evidence.prompts,
+        evidence.too_few,
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Num
 from sacrebleu.metrics import BLEU, CHRF
 
-from lmirl_jax.evaluation.bootstrap import percentile_interval, resampling_weights
+from lmirl_jax.evaluation.bootstrap import Ends, interval_of, resampling_weights
+from lmirl_jax.evaluation.evidence import Evidence, event_prompts
 from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
 from lmirl_jax.types import UserError
 
@@ -86,8 +88,8 @@ def bleu_interval(
     tokenize: str = "13a",
     lowercase: bool = False,
     coverage: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of corpus BLEU over prompts, from sacrebleu's counts of each.
+) -> Ends:
+    """Bootstrap interval of corpus BLEU over prompts, from sacrebleu's counts of each; see `bootstrap.interval_of`.
 
     Args:
         targets: as in `bleu`.
@@ -98,7 +100,8 @@ def bleu_interval(
         coverage: of the interval, between 0 and 1.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 of them have another
+        score of their own than the commonest.
 
     Raises:
         UserError: as `bleu`, or samples that differ in number.
@@ -117,8 +120,8 @@ def chrf_interval(
     word_order: int = 0,
     lowercase: bool = False,
     coverage: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of corpus ChrF over prompts; see `bleu_interval`."""
+) -> Ends:
+    """Bootstrap interval of corpus ChrF over prompts; see `bleu_interval`."""
     return _corpus_interval("ChrF", _chrf(word_order, lowercase), targets, predictions, seed, coverage)
 
 
@@ -159,16 +162,23 @@ def _signature(metric: BLEU | CHRF, num_references: int | None) -> str:
 
 def _corpus_interval(
     name: str, metric: BLEU | CHRF, targets: Targets, predictions: Sequence[Any], seed: int, coverage: float
-) -> tuple[float, float]:
+) -> Ends:
     references = _streams(reference_lists(name, targets, predictions, several=True))
     samples = sample_lists(predictions)
     if len({len(texts) for texts in samples}) > 1:
         raise UserError(f"{name}: prompts have different numbers of samples; draw equally many of each")
     counts = np.array([metric._extract_corpus_statistics(texts, references) for texts in zip(*samples)])
     draws = np.rint(resampling_weights(len(samples), seed) * len(samples))
-    totals = np.einsum("dp,spn->dsn", draws, counts, optimize=True).astype(int).tolist()
-    scores = [[metric._compute_score_from_stats(total).score for total in drawn] for drawn in totals]
-    return percentile_interval(np.mean(scores, axis=1), coverage)
+    totals = np.einsum("dp,spn->dsn", draws, counts, optimize=True).astype(int)
+    evidence = Evidence(len(samples), len(samples), len(event_prompts(_means(metric, counts.swapaxes(0, 1)))))
+    value = float(_means(metric, counts.sum(axis=1)[None])[0])
+    return interval_of(value, _means(metric, totals), evidence, coverage)
+
+
+def _means(metric: BLEU | CHRF, counts: Num[np.ndarray, "some samples n"]) -> Float[np.ndarray, " some"]:
+    """The mean over samples of the score that each row of sacrebleu's counts gives."""
+    scores = [[metric._compute_score_from_stats(row).score for row in rows] for rows in counts.tolist()]
+    return np.array(scores).mean(axis=1)
 
 
 def _streams(references: list[list[str]]) -> list[list[str | None]]:

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lmirl_jax.evaluation.bootstrap import interval_of, resampling_weights, seed_mean
+from lmirl_jax.evaluation.correlation_samples import pooled_evidence
 from lmirl_jax.evaluation.permutation_tests import DRAWS
 from lmirl_jax.evaluation.rank_correlation import AnswerTable
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What a part adds to a correlation, with its 95% interval by bootstrap over prompts; None where undefined."""
+    """What a part adds to a correlation, with its 95% interval by bootstrap over prompts; None where there is too little."""
 
     name: str
     value: float | None
@@ -45,11 +46,13 @@ def correlation_split(
     ])  # fmt: skip
     by_seed = [_shares(t.rows(parts), t.rows([metric])[0], t.prompts, prompts) for t in tables]
     drawn = seed_mean(np.stack(by_seed, axis=1), seeds)
-    answered = int(np.any([table.counts > 0 for table in tables], axis=0).sum())
-    return [
-        Share(name, *_finite(column[0]), *interval_of(column[1:], answered))
-        for name, column in zip([*parts, "total"], drawn.T, strict=True)
-    ]
+    # A part that is the same in all answers adds 0, which is no lack of evidence: the metric alone may lack it.
+    evidence = pooled_evidence(tables, metric)
+    found = []
+    for name, column in zip([*parts, "total"], drawn.T, strict=True):
+        (value,) = _finite(column[0])
+        found.append(Share(name, value, *interval_of(value, column[1:], evidence)))
+    return found
 
 
 def _shares(

@@ -4,22 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import interval_of, resampling_weights, seed_mean
+from lmirl_jax.evaluation.bootstrap import Ends, interval_of, widened_tail
+from lmirl_jax.evaluation.correlation_samples import BY_PROMPT, CorrelationSample, correlation_sample
+from lmirl_jax.evaluation.evidence import Evidence
 from lmirl_jax.evaluation.permutation_tests import DRAWS, permutation_tests
-from lmirl_jax.evaluation.rank_correlation import (
-    POOLED,
-    WITHIN,
-    AnswerTable,
-    kendall,
-    kendall_by_prompt,
-    spearman,
-    spearman_by_prompt,
-)
-from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED, resampled_kendall, resampled_spearman
-
-BY_PROMPT = {"spearman": spearman_by_prompt, "kendall": kendall_by_prompt}
+from lmirl_jax.evaluation.proportions import bounded_interval
+from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +24,17 @@ class Correlation:
         scope: "pooled" over all answers, or "within prompt": the mean over prompts of each prompt's own.
         kind: "spearman", or "kendall" for tau-b.
         value: None where it is undefined, as either side is constant.
-        low: of the 95% interval, by bootstrap over prompts and seeds; None with fewer than 10 prompts.
+        low: of the 95% interval, by bootstrap over prompts and seeds; None where `too_few` says why, or where more draws are
+            undefined than lie beyond its ends.
         high: of the interval.
         p_value: of a permutation test of Spearman's; None for Kendall's.
-        prompts: how many prompts it is taken over, in all seeds together.
+        answers: how many answers it is taken over, in all seeds together.
+        prompts: to how many prompts, in all seeds together.
         left_out: how many more were left out of the mean, as one side is constant within them.
+        seeds: over how many seeds the mean is; in the others it is undefined.
+        undefined_draws: in how many draws of the bootstrap it is undefined: these count as beyond both ends.
+        draws: of the bootstrap.
+        too_few: why nothing is concluded from it, with the numbers (`evaluation.evidence`); None where there is enough.
     """
 
     measure: str
@@ -47,8 +45,13 @@ class Correlation:
     low: float | None
     high: float | None
     p_value: float | None
+    answers: int
     prompts: int
     left_out: int
+    seeds: int
+    undefined_draws: int
+    draws: int
+    too_few: str | None
 
 
 def correlations(
@@ -80,7 +83,7 @@ def correlations(
     found = {}
     for kind in BY_PROMPT:
         for scope in (POOLED, WITHIN):
-            found[kind, scope] = _sample(tables, measures, metrics, (kind, scope), seed, draws)
+            found[kind, scope] = correlation_sample(tables, measures, metrics, (kind, scope), seed, draws)
     return [
         _correlation(found[kind, scope], tests[scope], (i, j), (measure, metric, scope, kind))
         for j, metric in enumerate(metrics)
@@ -117,129 +120,43 @@ def difference(
         The difference and the ends of its interval.
     """
     which = ("spearman", scope)
-    first = _sample(baseline, [measure], [metric], which, seed, draws)
-    second = _sample(run, [measure], [metric], which, seed if paired else seed + 2, draws)
+    first = correlation_sample(baseline, [measure], [metric], which, seed, draws)
+    second = correlation_sample(run, [measure], [metric], which, seed if paired else seed + 2, draws)
     values = [s.by_seed[np.isfinite(s.by_seed)] for s in (first, second)]
     if not all(map(len, values)):
         return None, None, None
-    prompts = min(int(s.prompts[0, 0]) // len(s.by_seed) for s in (first, second))
-    interval = interval_of((second.drawn - first.drawn)[:, 0, 0], prompts)
-    return float(values[1].mean() - values[0].mean()), *interval
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sample:
-    """Of every measure with every metric: each seed's value, the mean in each draw, how many prompts these are over."""
-
-    by_seed: Float[np.ndarray, "seeds measures metrics"]
-    drawn: Float[np.ndarray, "draws measures metrics"]
-    prompts: Int[np.ndarray, "measures metrics"]
-    left_out: Int[np.ndarray, "measures metrics"]
+    value = float(values[1].mean() - values[0].mean())
+    evidence = min((s.evidence[0][0] for s in (first, second)), key=lambda own: (own.prompts, own.events))
+    return value, *interval_of(value, (second.drawn - first.drawn)[:, 0, 0], evidence)
 
 
 def _correlation(
-    sample: _Sample,
+    sample: CorrelationSample,
     p_values: Sequence[Sequence[float]],
     pair: tuple[int, int],
     names: tuple[str, str, str, str],
 ) -> Correlation:
-    by_seed, prompts, left_out = (
-        sample.by_seed[:, *pair],
-        int(sample.prompts[pair]),
-        int(sample.left_out[pair]),
-    )
+    by_seed, drawn = sample.by_seed[:, *pair], sample.drawn[:, *pair]
     known = by_seed[np.isfinite(by_seed)]
-    if not len(known):
-        return Correlation(*names, None, None, None, None, 0, left_out)
-    p = p_values[pair[0]][pair[1]] if names[3] == "spearman" else None
-    interval = interval_of(sample.drawn[:, *pair], prompts // len(by_seed))
-    return Correlation(*names, float(known.mean()), *interval, p, prompts, left_out)
+    evidence = sample.evidence[pair[0]][pair[1]]
+    value = float(known.mean()) if len(known) else None
+    interval = _interval(names[2], value, drawn, evidence)
+    p = p_values[pair[0]][pair[1]] if names[3] == "spearman" and len(known) else None
+    counts = int(sample.answers[pair]), int(sample.prompts[pair]), int(sample.left_out[pair])
+    undefined = int(np.isnan(drawn).sum()), len(drawn)
+    return Correlation(*names, value, *interval, p, *counts, len(known), *undefined, evidence.too_few)
 
 
-def _sample(
-    tables: Sequence[AnswerTable],
-    measures: Sequence[str],
-    metrics: Sequence[str],
-    which: tuple[str, str],
-    seed: int,
-    draws: int,
-) -> _Sample:
-    kind, scope = which
-    return (_pooled if scope == POOLED else _within)(tables, measures, metrics, kind, seed, draws)
+def _interval(
+    scope: str, value: float | None, drawn: Float[np.ndarray, " draws"], evidence: Evidence
+) -> Ends:
+    """Of a correlation over all answers the draws' ends; of a mean over prompts Wilson's, between -1 and 1.
 
-
-def _within(
-    tables: Sequence[AnswerTable],
-    measures: Sequence[str],
-    metrics: Sequence[str],
-    kind: str,
-    seed: int,
-    draws: int,
-) -> _Sample:
-    """By seed and by draw, the mean over prompts of each prompt's own correlation; how many there are, and are not."""
-    own = np.stack([
-        BY_PROMPT[kind](t.rows(measures), t.rows(metrics), t.prompts, t.prompt_count) for t in tables
-    ])  # fmt: skip
-    answered = np.stack([table.counts > 0 for table in tables])
-    known = np.isfinite(own)
-    filled, used = np.where(known, own, 0.0), known.sum(axis=-1)
-    prompts, seeds = _weights(tables, seed, draws)
-    drawn = seed_mean(_ratio(filled @ prompts.T, known @ prompts.T).transpose(3, 0, 1, 2), seeds)
-    by_seed, total = _ratio(filled.sum(axis=-1), used), used.sum(axis=0)
-    return _Sample(by_seed, drawn, total, answered.sum() - total)
-
-
-def _pooled(
-    tables: Sequence[AnswerTable],
-    measures: Sequence[str],
-    metrics: Sequence[str],
-    kind: str,
-    seed: int,
-    draws: int,
-) -> _Sample:
-    """By seed and by draw, the correlation over all answers; how many prompts they belong to."""
-    whole = {"spearman": spearman, "kendall": kendall}[kind]
-    by_seed = np.array([
-        [[_number(whole(x, y)) for y in table.rows(metrics)] for x in table.rows(measures)] for table in tables
-    ])  # fmt: skip
-    prompts, seeds = _weights(tables, seed, draws)
-    if kind == "kendall" and max(len(table.prompts) for table in tables) > MOST_PAIRED:
-        drawn = np.full((draws, len(measures), len(metrics)), np.nan)
-    else:
-        drawn = seed_mean(
-            np.stack([_drawn(t, measures, metrics, kind, prompts) for t in tables], axis=1), seeds
-        )
-    answered = sum(int((table.counts > 0).sum()) for table in tables)
-    used = np.full(by_seed.shape[1:], answered)
-    return _Sample(by_seed, drawn, used, np.zeros_like(used))
-
-
-def _drawn(
-    table: AnswerTable,
-    measures: Sequence[str],
-    metrics: Sequence[str],
-    kind: str,
-    prompts: Float[np.ndarray, "draws prompts"],
-) -> Float[np.ndarray, "draws measures metrics"]:
-    m = len(measures)
-    if kind == "kendall":
-        return resampled_kendall(table.rows(measures), table.rows(metrics), table.prompts, prompts)
-    every = resampled_spearman(table.rows([*measures, *metrics]), table.prompts, prompts)
-    return every[:, :m, m:].astype(float)
-
-
-def _weights(
-    tables: Sequence[AnswerTable], seed: int, draws: int
-) -> tuple[Float[np.ndarray, "draws prompts"], Float[np.ndarray, "draws seeds"]]:
-    return (
-        resampling_weights(tables[0].prompt_count, seed, draws),
-        resampling_weights(len(tables), seed + 1, draws),
-    )
-
-
-def _ratio(above: Num[np.ndarray, "*shape"], below: Num[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
+    Prompts with two answers have 1 or -1 each: where all have 1, all draws have, and yet it is not certain.
+    """
+    if scope == POOLED:
+        return interval_of(value, drawn, evidence)
+    if value is None or evidence.too_few or np.isnan(drawn).mean() > widened_tail(0.95, evidence.events):
+        return None, None
+    low, high = bounded_interval((value + 1) / 2, float(np.nanvar(drawn)) / 4, evidence.prompts)
+    return 2 * low - 1, 2 * high - 1

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from lmirl_jax import files
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
+from lmirl_jax.evaluation.evidence import first_of
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.types import UserError
 
@@ -81,6 +82,11 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         metrics["log_prob_gap"] = max(gaps)
     metrics |= {name: float(np.mean(values)) for name, values in per_prompt.items() if name not in metrics}
     return metrics, per_prompt
+
+
+def prompts_told(data: Prompts, count: int) -> str:
+    """Over how many of how many prompts metrics are; a data set of one's own need not know how many there are (`available`)."""
+    return first_of(count, getattr(data, "available", None))
 
 
 def _of_best(
@@ -168,7 +174,13 @@ class Evaluator:
         if self.data is None:
             return []
         names = metric_names(self.data, self.generator.num_samples, self.generator.gauge)
-        return [self._metric(self.data.name, name) for name in names]
+        return [self._metric(self.data.name, name) for name in (*names, *self._counts(0))]
+
+    def over(self, metrics: Mapping[str, float]) -> str:
+        """Over how many of how many prompts the metrics of a call are, in words."""
+        if self.data is None:
+            return first_of(0, None)
+        return prompts_told(self.data, int(metrics[self._metric(self.data.name, "prompts")]))
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
@@ -176,7 +188,8 @@ class Evaluator:
         """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`, or `TASK-LABEL-STEP.jsonl`.
 
         Returns:
-            The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`.
+            The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`; among them `prompts`, over how many they are, and
+            `prompts_available`, how many the split has.
         """
         if self.data is None:
             return {}
@@ -185,7 +198,13 @@ class Evaluator:
         if jax.process_index() == 0:
             label = f"-{self.label}" if self.label else ""
             write_answers(model_dir / self.folder / f"{self.data.name}{label}-{step:06}.jsonl", answers)
+        metrics |= self._counts(len(answers))
         return {self._metric(self.data.name, name): value for name, value in metrics.items()}
+
+    def _counts(self, prompts: int) -> dict[str, float]:
+        available = getattr(self.data, "available", None)
+        of = {} if available is None else {"prompts_available": float(available)}
+        return {"prompts": float(prompts), **of}
 
     def _metric(self, task: str, name: str) -> str:
         return "/".join(part for part in ("eval", task, self.label, name) if part)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
+from lmirl_jax.evaluation.evidence import counted, event_prompts
+from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.types import UserError
 
 
@@ -40,6 +42,12 @@ class Metric:
     less: str = ""
 
 
+LEANING = 0.2  # Of half an interval: so far may its middle lie from the value before both ends are written.
+NOTATION = (
+    "95% intervals over {over}: ± half of one, or both ends where it leans to one side; Wilson's for shares, else bootstrap; "
+    "none where there are too few prompts"
+)
+
 METRICS = {
     "accuracy": Metric("accuracy", "accuracy", 3),
     "distinct_valid": Metric(
@@ -67,7 +75,7 @@ def describe(name: str) -> Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap interval; `low` and `high` are None where there are no values per prompt."""
+    """A mean and its 95% interval; `low` and `high` are None without values per prompt, or with too few of them."""
 
     mean: float
     low: float | None = None
@@ -95,7 +103,7 @@ class Curve:
         mean = float(self.means[metric][index])
         if metric not in self.values:
             return Interval(mean)
-        return Interval(mean, *bootstrap_interval(self.values[metric][index]))
+        return Interval(mean, *mean_interval(self.values[metric][index]))
 
 
 def curves(cells: Sequence[Cell]) -> list[Curve]:
@@ -130,6 +138,12 @@ def curves(cells: Sequence[Cell]) -> list[Curve]:
         for (run, top_p), of_curve in grid.items()
         if of_curve
     ]
+
+
+def event_prompts_of(values: Iterable[Float[np.ndarray, "_ _ prompts"]]) -> set[int]:
+    """The prompts whose value is other than the commonest one, of any run at any temperature and seed."""
+    rows = [row for table in values for row in table.reshape(-1, table.shape[-1])]
+    return {int(prompt) for row in rows for prompt in event_prompts(row)}
 
 
 def _label(run: str, top_p: float | int, top_ps: Sequence[float | int]) -> str:
@@ -179,9 +193,18 @@ def table(
     described = [describe(metric) for metric in metrics]
     titles = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
     if any(m in curve.values for curve in whole for m in metrics):
-        seeds = " and seeds" if any(len(curve.seeds) > 1 for curve in whole) else ""
-        titles.append(f"±: half the 95% interval, bootstrap over prompts{seeds}")
-    return "\n".join([*lines, *titles]).strip("\n")
+        titles.append(NOTATION.format(over=over(whole)))
+    return "\n".join([*lines, *(line for title in titles for line in textwrap.wrap(title, width))]).strip(
+        "\n"
+    )
+
+
+def over(curves: Sequence[Curve]) -> str:
+    """What the intervals are over, in words: `100 prompts`, `100 prompts and seeds (2 a run)`."""
+    prompts = next((values.shape[-1] for curve in curves for values in curve.values.values()), 0)
+    seeds = sorted({len(curve.seeds) for curve in curves})
+    several = f" and seeds ({' or '.join(map(str, seeds))} a run)" if seeds[-1] > 1 else ""
+    return counted(prompts, "prompt") + several
 
 
 def _block(runs: Sequence[Curve], metrics: Sequence[str]) -> list[str]:
@@ -211,11 +234,19 @@ def temperature_texts(temperatures: Sequence[float | int]) -> list[str]:
 
 
 def entry(curve: Curve, metric: str, temperature: float | int) -> str:
-    """One value of the table, `0.912 ±0.012`, or `-` where the run has none."""
+    """One value of the table as `with_interval` writes it, or `-` where the run has none."""
     if temperature not in curve.temperatures or metric not in curve.means:
         return "-"
     value = curve.interval(metric, curve.temperatures.index(temperature))
-    digits = describe(metric).digits
-    if value.low is None or value.high is None:
-        return f"{value.mean:.{digits}f}"
-    return f"{value.mean:.{digits}f} ±{(value.high - value.low) / 2:.{digits}f}"
+    return with_interval(value.mean, value.low, value.high, describe(metric).digits)
+
+
+def with_interval(mean: float, low: float | None, high: float | None, digits: int) -> str:
+    """`0.912 ±0.012`; both ends, `1.000 [0.839, 1.000]`, where the interval leans to one side; the value alone without one."""
+    text = f"{mean:.{digits}f}"
+    if low is None or high is None:
+        return text
+    half = (high - low) / 2
+    if abs(mean - (low + high) / 2) > LEANING * half:
+        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{text} ±{half:.{digits}f}"

@@ -1,18 +1,31 @@
-"""Bootstrap intervals of what `measure` finds: means over prompts, and BLEU and ChrF of a corpus."""
+"""Intervals of what `measure` finds: means over prompts, and BLEU and ChrF of a corpus."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.corpus_metrics import bleu, bleu_interval, chrf, chrf_interval, t5_bleu
+from lmirl_jax.evaluation.bootstrap import Ends
+from lmirl_jax.evaluation.corpus_metrics import (
+    bleu,
+    bleu_interval,
+    bleu_signature,
+    chrf,
+    chrf_interval,
+    chrf_signature,
+    t5_bleu,
+)
 from lmirl_jax.evaluation.generation import Answers
+from lmirl_jax.evaluation.proportions import mean_interval
 
 Corpus = tuple[str, list[Callable], list[Any], list[list[Any]]]
-OF_CORPUS: dict[Any, tuple[str, Callable[..., tuple[float, float]]]] = {
-    bleu: ("bleu", bleu_interval),
-    chrf: ("chrf", chrf_interval),
-    t5_bleu: ("t5_bleu", functools.partial(bleu_interval, tokenize="intl")),
+OF_CORPUS: dict[Any, tuple[str, Callable[..., Ends], Callable[..., str]]] = {
+    bleu: ("bleu", bleu_interval, bleu_signature),
+    chrf: ("chrf", chrf_interval, chrf_signature),
+    t5_bleu: (
+        "t5_bleu",
+        functools.partial(bleu_interval, tokenize="intl"),
+        functools.partial(bleu_signature, tokenize="intl"),
+    ),
 }
 
 
@@ -26,7 +39,7 @@ class Corpora(Protocol):
 def intervals(
     data: Corpora, answers: Sequence[Answers], per_prompt: Mapping[str, Sequence[float]]
 ) -> dict[str, tuple[float, float]]:
-    """The 95% bootstrap intervals over prompts of metrics that have one.
+    """The 95% intervals over prompts of metrics that have one: Wilson's for shares, else the bootstrap's.
 
     Args:
         data: the data set that was answered.
@@ -36,15 +49,35 @@ def intervals(
     Returns:
         The lower and the upper end, by the metric's name: of all means over prompts, and of `evaluation.bleu`,
         `t5_bleu` and `chrf` among the task's metric functions, with their options (`functools.partial`) if need be. Other
-        metrics of a whole corpus, such as `distinct_1`, have none.
+        metrics of a whole corpus, such as `distinct_1`, have none, nor do those with too little evidence for one
+        (`evaluation.evidence`).
     """
-    found = {name: bootstrap_interval(values) for name, values in per_prompt.items()}
+    found: dict[str, Ends] = {name: mean_interval(values) for name, values in per_prompt.items()}
     for prefix, functions, targets, samples in data.corpora([list(answer.texts) for answer in answers]):
         for function in functions:
             plain, options = _without_options(function)
             if plain in OF_CORPUS:
-                name, interval = OF_CORPUS[plain]
+                name, interval, _ = OF_CORPUS[plain]
                 found[prefix + name] = interval(targets, samples, **options)
+    return {name: (low, high) for name, (low, high) in found.items() if low is not None and high is not None}
+
+
+def signatures(data: Corpora, prompts: int) -> dict[str, str]:
+    """sacrebleu's signatures of BLEU and ChrF among a data set's metrics, by the metric's name: what makes them comparable.
+
+    Args:
+        data: the data set.
+        prompts: how many it has.
+    """
+    found = {}
+    for prefix, functions, targets, _ in data.corpora([()] * prompts):
+        counts = {1 if isinstance(target, str) else len(target) for target in targets}
+        references = counts.pop() if len(counts) == 1 else None
+        for function in functions:
+            plain, options = _without_options(function)
+            if plain in OF_CORPUS:
+                name, _, signature = OF_CORPUS[plain]
+                found[prefix + name] = signature(references, **options)
     return found
 
 

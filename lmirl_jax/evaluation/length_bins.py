@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from lmirl_jax.evaluation.evidence import Evidence, event_prompts
 from lmirl_jax.evaluation.rank_correlation import spearman
 
 BINS = 5
@@ -21,6 +22,7 @@ class LengthBin:
         measure: its mean.
         metric: its mean.
         correlation: Spearman's, of measure and metric; None where either is constant.
+        too_few: why nothing is concluded from the correlation, with the numbers; None where there is enough.
     """
 
     shortest: int
@@ -29,6 +31,7 @@ class LengthBin:
     measure: float
     metric: float
     correlation: float | None
+    too_few: str | None
 
 
 def length_bins(
@@ -36,6 +39,7 @@ def length_bins(
     measure: Float[np.ndarray, " n"],
     metric: Float[np.ndarray, " n"],
     *,
+    prompts: Int[np.ndarray, " n"] | None = None,
     bins: int = BINS,
 ) -> list[LengthBin]:
     """Sorts answers by length into bins of about as many answers; answers of one length stay together.
@@ -44,6 +48,7 @@ def length_bins(
         lengths: in tokens.
         measure: of each answer.
         metric: of each answer.
+        prompts: of each answer; None where each belongs to another.
         bins: at most so many; fewer where many answers are of one length.
 
     Returns:
@@ -62,6 +67,18 @@ def length_bins(
                 float(measure[own].mean()),
                 float(metric[own].mean()),
                 spearman(measure[own], metric[own]),
+                _evidence(measure[own], metric[own], None if prompts is None else prompts[own]).too_few,
             )
         )
     return found
+
+
+def _evidence(
+    measure: Float[np.ndarray, " n"], metric: Float[np.ndarray, " n"], prompts: Int[np.ndarray, " n"] | None
+) -> Evidence:
+    count = len(measure) if prompts is None else len(np.unique(prompts))
+    events, what = min(
+        (len(event_prompts(values, prompts)), name)
+        for values, name in ((measure, "the measure"), (metric, "the metric"))
+    )
+    return Evidence(count, count, events, what)

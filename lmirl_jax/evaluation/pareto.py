@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
-from lmirl_jax.evaluation.front import Cell, Curve, curves, describe
+from lmirl_jax.evaluation.evidence import Evidence
+from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, event_prompts_of
 
 BAND_LEVELS = 30
 
@@ -127,8 +128,12 @@ class Band:
 
 
 def confidence_band(curve: Curve, *, quality: str, diversity: str) -> Band | None:
-    """The band around a run's hull, bootstrap over prompts and seeds; None without values per prompt."""
+    """The band around a run's hull, bootstrap over prompts and seeds; None without values per prompt, or with too few."""
     if quality not in curve.values or diversity not in curve.values:
+        return None
+    count = curve.values[quality].shape[-1]
+    events = min(len(event_prompts_of([curve.values[name]])) for name in (quality, diversity))
+    if Evidence(count, count, events).too_few:
         return None
     sign = describe(diversity).sign
     widest = int(np.argmax(sign * curve.means[diversity]))
@@ -140,5 +145,7 @@ def confidence_band(curve: Curve, *, quality: str, diversity: str) -> Band | Non
         sign * resampled_means(curve.values[diversity], prompts, seeds),
         levels,
     )
-    ends = np.array([sorted(sign * np.array(percentile_interval(column, 0.95))) for column in drawn.T])
+    ends = np.array(
+        [sorted(sign * np.array(percentile_interval(column, 0.95, events))) for column in drawn.T]
+    )
     return Band(levels, ends[:, 0], ends[:, 1])

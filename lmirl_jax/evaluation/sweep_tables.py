@@ -13,7 +13,7 @@ from lmirl_jax.evaluation.comparison import compare, pairs
 from lmirl_jax.evaluation.front import Cell
 from lmirl_jax.evaluation.pareto import pareto_hull
 
-COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value", "low", "high")
+COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value", "low", "high", "prompts")
 
 
 def tidy_rows(
@@ -27,10 +27,12 @@ def tidy_rows(
         intervals: of each cell, by metric, as `evaluation.intervals` has them.
 
     Returns:
-        Rows; `low` and `high`, bootstrap over prompts, are None for metrics without an interval.
+        Rows; `low` and `high`, over prompts, are None for metrics without an interval; `prompts` is how many were answered, None
+        where the cell does not tell.
     """
     rows = []
     for cell, checkpoint, ends in zip(cells, checkpoints, intervals, strict=True):
+        prompts = max(map(len, cell.per_prompt.values()), default=None)
         for metric in dict.fromkeys([*cell.metrics, *cell.per_prompt]):
             if metric in cell.per_prompt:  # Which stands in for the mean, as in the table and the figures.
                 value = sum(cell.per_prompt[metric]) / len(cell.per_prompt[metric])
@@ -38,7 +40,7 @@ def tidy_rows(
                 value = cell.metrics[metric]
             place = (cell.run, cell.seed, checkpoint, cell.temperature, cell.top_p, metric)
             low, high = ends.get(metric, (None, None))
-            rows.append(dict(zip(COLUMNS, (*place, value, low, high), strict=True)))
+            rows.append(dict(zip(COLUMNS, (*place, value, low, high, prompts), strict=True)))
     return rows
 
 
@@ -55,7 +57,7 @@ def findings(
 
     Returns:
         `hull`, the corners over all runs; and `comparisons`, each run against the baseline at each top-p as `Comparison` has
-        it, where both have values per prompt and share a level of quality.
+        it, where both have values per prompt and share a level of quality; where `too_few` says why, without intervals.
     """
     found = []
     for base, run in pairs(cells, baseline):

@@ -110,7 +110,7 @@ def by_prompt(
     targets: Sequence[Any],
     predictions: Sequence[Any],
 ) -> dict[str, list[float]]:
-    """A metric of each prompt alone, for `bootstrap_interval`: of one prediction, or the mean over a list of samples.
+    """A metric of each prompt alone, for `mean_interval`: of one prediction, or the mean over a list of samples.
 
     Their mean is the metric where that is a mean over prompts, as all of this file's are. `bleu` and `chrf` are not: their
     intervals come from `bleu_interval` and `chrf_interval`.

@@ -3,8 +3,17 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled
-from lmirl_jax.evaluation.front import Cell, Interval, curves, describe, entry, temperature_texts
+from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled, signed
+from lmirl_jax.evaluation.front import (
+    NOTATION,
+    Cell,
+    Interval,
+    curves,
+    describe,
+    entry,
+    over,
+    temperature_texts,
+)
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.reports.figures import front_figure
 from lmirl_jax.reports.report import Report
@@ -17,7 +26,7 @@ FAIRNESS = (
 READING = (
     "Up and to the right is better. A curve that lies above another has more {quality} at equal diversity and more diversity "
     "at equal {quality}. Shaded: the 95% interval of the diversity that a run reaches at each level of {quality}, mixing "
-    "neighbouring temperatures where that reaches further (bootstrap over {over}).{hull}"
+    "neighbouring temperatures where that reaches further (bootstrap over {over}; none with too few to say).{hull}"
 )
 HULL = (
     " Dotted: the Pareto hull of all runs, the most diversity to be had at each level of {quality}; the settings at its "
@@ -74,7 +83,7 @@ def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str
     ]
     described = [describe(metric) for metric in metrics]
     names = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
-    spread = f"±: half the 95% interval, bootstrap over {_over(cells)}"
+    spread = NOTATION.format(over=_over(cells))
     report.table(
         ["T", *(metric.short for _ in runs for metric in described)],
         rows,
@@ -93,9 +102,7 @@ def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
         report.subheading(f"Temperature {text}")
         rows = [[metric, *(entry(run, metric, temperature) for run in runs)] for metric in metrics]
         report.table(["metric", *(run.label for run in runs)], rows)
-    report.text(
-        f"±: half the 95% interval, bootstrap over {_over(cells)}; without: a metric of all prompts together."
-    )
+    report.text(f"{NOTATION.format(over=_over(cells))}, or for a metric of all prompts together.")
 
 
 def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, float]) -> None:
@@ -114,13 +121,13 @@ def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, floa
 
 
 def _over(cells: Sequence[Cell]) -> str:
-    return "prompts and seeds" if any(len(run.seeds) > 1 for run in curves(cells)) else "prompts"
+    return over(curves(cells))
 
 
 def _add_areas(
     report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str], baseline: str | None
 ) -> None:
-    rows, without = [], []
+    rows, without, too_few = [], [], []
     several = len({cell.top_p for cell in cells}) > 1
     for name in diversity:
         for base, run in pairs(cells, baseline):
@@ -128,12 +135,14 @@ def _add_areas(
             if not all(metric in values for values in both for metric in (quality, name)):
                 continue
             found = compare(base, run, quality=quality, diversity=name)
-            if found is None or found.shared[1] - found.shared[0] < NARROWEST:
+            if found is not None and found.too_few:
+                too_few.append(f"{run.label} over {base.label} ({describe(name).title}): {found.too_few}")
+            elif found is None or found.shared[1] - found.shared[0] < NARROWEST:
                 without.append(f"{run.label} over {base.label} ({describe(name).title})")
             else:
                 place = [f"{run.run} over {base.run}", *[f"{run.top_p:g}"] * several, describe(name).short]
                 rows.append([*place, *_area_texts(found, quality, name)])
-    if not rows and not without:
+    if not rows and not without and not too_few:
         return
     title = describe(quality).title
     report.subheading("Area between the curves")
@@ -143,6 +152,8 @@ def _add_areas(
             rows,
             caption=_area_caption(cells, title, diversity),
         )
+    if too_few:
+        report.text(f"Too few to say: {'; '.join(too_few)}.")
     if without:
         report.text(
             f"No area, as the sweeps share no range of {title}: {'; '.join(without)}. Sweep more temperatures."
@@ -158,17 +169,18 @@ def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -
 def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
     digits, fine = describe(diversity).digits, describe(quality).digits
     return [
-        _signed(found.area, digits + 1),
-        _signed(found.mean_difference, digits),
-        _signed(found.reach, fine),
+        _interval_text(found.area, digits + 1),
+        _interval_text(found.mean_difference, digits),
+        _interval_text(found.reach, fine),
         " to ".join(f"{value:.{fine}f}" for value in found.shared),
     ]
 
 
-def _signed(value: Interval, digits: int) -> str:
-    # Adding 0 turns a rounded -0 into 0.
-    mean, low, high = (round(v or 0.0, digits) + 0.0 for v in (value.mean, value.low, value.high))
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+def _interval_text(value: Interval, digits: int) -> str:
+    text = signed(value.mean, digits)
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
 
 
 def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.evaluation.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED
-from lmirl_jax.reports.report import Report
+from lmirl_jax.reports.report import TOO_FEW, Report
 from lmirl_jax.reports.trust_figures import correlation_figure, tenths_figure
-from lmirl_jax.reports.trust_verdict import find
+from lmirl_jax.reports.trust_verdict import find, over, reason
 
 SHOWN = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
 READING = (
@@ -18,8 +19,10 @@ READING = (
     "that is no better than it measures length."
 )
 NOISE = (
-    "In brackets: 95% intervals, bootstrap over {over}, the answers to a prompt drawn together; without where fewer than 10 "
-    "prompts have a value."
+    "In brackets: 95% intervals. Pooled: bootstrap over {over}, the answers to a prompt drawn together, widened for the number "
+    "of prompts in which something other than the commonest value is seen; a draw in which the correlation is undefined counts "
+    'as beyond both ends. Within prompt: Wilson\'s, of the mean over prompts, by its bootstrap variance. "Too few": fewer '
+    "than {prompts} prompts count, or in fewer than {events} of them something other than the commonest value is seen."
 )
 TESTS = (
     "τ: Kendall's tau-b. p: two-sided permutation test of Spearman's correlation. Within prompt, metrics change places among the "
@@ -47,8 +50,9 @@ REST = (
     "last token, which has no reward."
 )
 LENGTH = (
-    "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation "
-    "there is not length's doing."
+    "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation there is not "
+    'length\'s doing. "Too few": fewer than {prompts} prompts are in the row, or in fewer than {events} of them the return or the '
+    "metric differs from its commonest value there."
 )
 
 
@@ -62,14 +66,13 @@ def add_correlations(report: Report, findings: Mapping[str, Any]) -> None:
         return
     report.section("Correlation with the task's metrics", READING)
     _add_figures(report, findings)
-    over = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
+    drawn = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
     for scope, title in ((POOLED, "Spearman, pooled"), (WITHIN, "Spearman, within prompt")):
         report.subheading(title)
         rows = _rows(runs, metrics, scope, lambda run, *pair: [_value(find(run, *pair))])
         report.table(["metric", "measure", *(run["run"] for run in runs)], rows)
-        if scope == WITHIN:
-            report.text(_left_out(runs, metrics))
-    report.text(NOISE.format(over=over), PAPER)
+        report.text(*_numbers(runs, metrics, scope))
+    report.text(NOISE.format(over=drawn, prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS), PAPER)
     _add_differences(report, runs, metrics)
 
 
@@ -105,21 +108,31 @@ def add_split(report: Report, findings: Mapping[str, Any]) -> None:
     report.table(
         ["metric", "run", "Pearson's r of return", *(f"from {name}" for name in names[1:])],
         _blank_repeats(rows),
-        caption="The parts add up to the correlation, over all answers. In brackets: 95% intervals.",
+        caption="The parts add up to the correlation, over all answers. In brackets: 95% intervals, bootstrap. "
+        + " ".join(_numbers_of_split(runs, findings["metrics"])),
     )
+
+
+def _in_bin(own: Mapping[str, Any]) -> str:
+    return TOO_FEW if own["too_few"] and own["correlation"] is not None else _signed(own["correlation"])
+
+
+def _numbers_of_split(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    return _numbers(runs, metrics, POOLED)[:2]
 
 
 def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     """Adds returns and the metric of short and of long answers."""
     metric, runs = findings["metric"], findings["runs"]
-    report.section("Reliability by length", LENGTH if metric else "Returns of short and of long answers.")
+    reading = LENGTH.format(prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS)
+    report.section("Reliability by length", reading if metric else "Returns of short and of long answers.")
     rows = []
     for run in runs:
         for own in run["lengths"].get(metric or "", ()):
             ends = dict.fromkeys((own["shortest"], own["longest"]))
             tokens = "–".join(map(str, ends))
             row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
-            rows.append([*row, *([_plain(own["metric"]), _signed(own["correlation"])] if metric else [])])
+            rows.append([*row, *([_plain(own["metric"]), _in_bin(own)] if metric else [])])
     header = ["run", "tokens", "answers", "mean return", "a token"]
     report.table([*header, *([f"mean {metric}", "Spearman"] if metric else [])], _blank_repeats(rows))
     rows = [
@@ -143,10 +156,14 @@ def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
         )
         for scope in (POOLED, WITHIN)
     ]
-    report.figures(*drawn, caption="Points: Spearman's correlation; lines: 95% intervals.")
+    report.figures(
+        *drawn,
+        caption="Points: Spearman's correlation; lines: 95% intervals. What has too few to say is left out.",
+    )
     tenths = {run["run"]: run["tenths"][metric] for run in runs if metric in run["tenths"]}
     report.subheading(f"`{metric}` from the lowest returns to the highest")
-    report.figures(tenths_figure(tenths, metric), caption=TENTHS)
+    counts = [f"{run}: {sum(row['answers'] for row in rows)} answers" for run, rows in tenths.items()]
+    report.figures(tenths_figure(tenths, metric), caption=f"{TENTHS} {'; '.join(counts)}.")
 
 
 def _measures(scope: str) -> list[str]:
@@ -170,16 +187,24 @@ def _kendall(run: Mapping[str, Any], measure: str, metric: str, scope: str) -> l
     return [_value(row), "-" if p is None else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"]
 
 
-def _left_out(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
-    parts = []
-    for run in runs:
-        rows = {metric: find(run, "return", metric, WITHIN) for metric in metrics}
-        counts = [f"{row['left_out']} for {name}" for name, row in rows.items() if row and row["left_out"]]
-        parts += [f"{run['run']} {', '.join(counts)}"] if counts else []
-    told = "; ".join(parts)
-    return (
-        f"Prompts left out of the mean, for the return: {told}." if told else "No prompt had to be left out."
+def _numbers(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: str) -> list[str]:
+    """What the return's correlations are over; why some have no interval; and the draws in which they are undefined."""
+    rows = [(run["run"], metric, find(run, "return", metric, scope)) for metric in metrics for run in runs]
+    known = [(f"{run}, `{metric}`", row) for run, metric, row in rows if row]
+    counts = "; ".join(f"{name}: {over(row).removeprefix('over ')}" for name, row in known)
+    lacking = "; ".join(f"{name}: {reason(row)}" for name, row in known if row["low"] is None)
+    undefined = "; ".join(
+        f"{name}: {row['undefined_draws']} of {row['draws']}"
+        for name, row in known
+        if row["undefined_draws"] and row["low"] is not None
     )
+    left_out = " Prompts are left out in which the return or the metric is the same in all answers." * (
+        scope == WITHIN
+    )
+    texts = [f"The return's are over: {counts}.{left_out}"]
+    texts += [f"Too few to say: {lacking}."] * bool(lacking)
+    texts += [f"Draws in which the return's correlation is undefined: {undefined}."] * bool(undefined)
+    return texts
 
 
 def _add_differences(report: Report, runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
@@ -208,7 +233,7 @@ def _value(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     if row["low"] is None:
-        return _signed(row["value"])
+        return TOO_FEW
     return f"{_signed(row['value'])} [{_plain(row['low'])}, {_plain(row['high'])}]"
 
 

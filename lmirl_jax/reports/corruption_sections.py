@@ -12,9 +12,10 @@ READING = (
     "damaged answer has a lower return than the original; an answer with fewer tokens sums over fewer, so its return may rise "
     "for that alone, while the return a token may not. Reward drops there, log π drops there: how often they are lower at the "
     "damaged place than at the same place of the original. Found: how often the largest drop of the reward, of all tokens, lies "
-    "at that place. In brackets: 95% intervals (Wilson's) over answers."
+    "at that place. Answers: how many had a place for the damage, of how many; there: how many have rewards at both places. In "
+    "brackets: 95% intervals (Wilson's) over answers."
 )
-SEVERAL = " Several seeds reward the same damaged answers, which the intervals take for so many more: they are too narrow."
+SEVERAL = " Several seeds reward the same damaged answers: shares are over all seeds, intervals by answer."
 # Of each kind that is shown: the places among the examples, with what they are in words.
 MANY = ((0, "the return falls most"), (-1, "the return falls least"))
 FEW = ((None, "the middle one by its fall"),)
@@ -47,9 +48,18 @@ def add_corruptions(
         rows += [["" if i else kind, label, *_entries(row)] for i, (label, row) in enumerate(own)]
     header = [
         *("corruption", "run", "answers", "return drops", "a token"),
-        *("reward drops there", "log π drops there", "found"),
+        *("there", "reward drops there", "log π drops there", "found"),
     ]
     report.table(header, rows)
+    absent = [
+        kind
+        for kind in kinds
+        if not any(r["count"] for run in runs for r in run["corruptions"] if r["kind"] == kind)
+    ]
+    if absent:
+        report.text(
+            f"Found no place in any of the answers, so that nothing is known of them: {', '.join(absent)}."
+        )
     for run in runs:
         for effect in corruptions.get(run["run"], ()):
             _add_examples(report, run["run"], effect, MANY if many and run is runs[0] else FEW)
@@ -57,9 +67,10 @@ def add_corruptions(
 
 def _entries(row: Mapping[str, Any]) -> list[str]:
     return [
-        f"{row['count']}",
+        f"{row['answers']}" if row["of"] is None else f"{row['answers']} of {row['of']}",
         _share(row["return_drops"], row["return_drops_interval"]),
         _share(row["normalised_return_drops"]),
+        f"{row['sites']}",
         _share(row["site_drops"], row["site_drops_interval"]),
         _share(row["site_log_prob_drops"]),
         _share(row["located"], row["located_interval"]),

@@ -13,9 +13,11 @@ from lmirl_jax.reports.heatmap import Row, heat_map
 from lmirl_jax.reports.page_style import STYLE
 from lmirl_jax.types import UserError
 
-# As tables have them: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, or `-` where there is none.
+TOO_FEW = "too few"
+# As tables have them: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, `3 of 9`, or `-` or `too few` where there is none.
 NUMBER = re.compile(
-    r"-|(?P<main>[-+−]?[\d.,]+%?)(?: (?P<spread>±[\d.]+)| (?P<range>\[[-+−]?[\d.]+, [-+−]?[\d.]+\]))?"
+    rf"-|{TOO_FEW}|\d+ of \d+"
+    r"|(?P<main>[-+−]?[\d.,]+%?)(?: (?P<spread>±[\d.]+)| (?P<range>\[[-+−]?[\d.]+, [-+−]?[\d.]+\]))?"
 )
 LONGEST_TEXT = 1200  # Letters of a text in columns.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -40,11 +40,10 @@ def correlation_figure(
         axis.plot([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=run)
         for place, (_, rows) in enumerate(entries):
             row = rows[i]
-            if row is None or row["value"] is None:
+            if row is None or row["low"] is None:
                 continue
             axis.plot(row["value"], place + shift, color=colour, marker=marker, markersize=5)
-            if row["low"] is not None:
-                axis.hlines(place + shift, row["low"], row["high"], color=colour, linewidth=1.6)
+            axis.hlines(place + shift, row["low"], row["high"], color=colour, linewidth=1.6)
     axis.set_yticks(range(len(entries)), [name for name, _ in entries])
     axis.tick_params(axis="y", length=0, labelsize=10, labelcolor=INK)
     axis.set_ylim(len(entries) - 0.5, -0.5)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.evaluation.evidence import FEWEST_CASES, LEVEL, conclusion
 from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 from lmirl_jax.reports.scored_rows import signed
 
 NUMBERS = (
-    "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt; in brackets "
-    "their 95% intervals. One that holds 0 shows nothing."
+    "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt (the mean over "
+    "prompts of each one's own); in brackets their 95% intervals. A relation is said to show where the interval excludes 0 and a "
+    "permutation test of the same correlation has p of at most {level:g}."
 )
 DIFFERENT_ANSWERS = "Not all of this is the reward's doing: the runs scored different answers."
 SAME_ANSWERS = (
@@ -39,7 +41,7 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
         paragraphs = [*_claims(runs, metric), _differences(runs, metric)]
         rows = [find(run, "return", metric, POOLED) for run in runs]
         if any(row is not None and row["value"] is not None for row in rows):
-            paragraphs.append(NUMBERS.format(metric=metric))
+            paragraphs.append(NUMBERS.format(metric=metric, level=LEVEL))
         paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:
@@ -63,46 +65,44 @@ def _claims(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
             found.setdefault(f"Without `{metric}`", []).append(run["run"])
         elif pooled["value"] is None:
             reason = f"Nothing can be said, as `{metric}` or the return is the same in all answers"
-            found.setdefault(reason, []).append(run["run"])
+            found.setdefault(reason, []).append(f"{run['run']} {over(pooled)}")
         else:
-            numbers = f"{run['run']} {_number(pooled)} and {_number(within)}"
+            numbers = f"{run['run']} {number(pooled)}; within one prompt {number(within)}"
             found.setdefault(_claim(pooled, within, metric), []).append(numbers)
-    return [f"{claim}: {'; '.join(numbers)}." for claim, numbers in found.items()]
+    return [f"{claim}: {'. '.join(numbers)}." for claim, numbers in found.items()]
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:
-    signs = [_sign(row) for row in (pooled, within)]
+    pooled_says, within_says = (
+        conclusion(row["low"], row["high"], row["p_value"]) for row in (pooled, within)
+    )
     words = {
-        1: f"a higher return goes with a higher `{metric}`",
-        0: f"no relation of return and `{metric}` shows",
-        -1: f"a higher return goes with a LOWER `{metric}`",
-        None: f"there are too few prompts to say whether a higher return goes with a higher `{metric}`",
+        "positive": f"a higher return goes with a higher `{metric}`",
+        "none": f"no relation of return and `{metric}` shows",
+        "negative": f"a higher return goes with a LOWER `{metric}`",
+        "unclear": f"interval and permutation test disagree on return and `{metric}`, so that nothing is concluded",
+        "too few": f"there are too few to say whether a higher return goes with a higher `{metric}`",
     }
-    if signs[1] is None or signs[1] == signs[0]:
-        both = ", over all answers and among those to one prompt" if signs[1] is not None else ""
-        return words[signs[0]][0].upper() + words[signs[0]][1:] + both
-    return f"Over all answers {words[signs[0]]}, among those to one prompt {words[signs[1]]}"
-
-
-def _sign(row: Mapping[str, Any]) -> int | None:
-    """Of a correlation whose interval excludes 0; 0 where it holds 0; None without an interval."""
-    if row["low"] is None:
-        return None
-    return int(row["low"] > 0) - int(row["high"] < 0)
+    if pooled_says == within_says:
+        first = words[pooled_says]
+        return f"{first[0].upper()}{first[1:]}, over all answers and among those to one prompt"
+    return f"Over all answers {words[pooled_says]}, among those to one prompt {words[within_says]}"
 
 
 def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
     """What log-likelihood and the prompt's value add to the correlation of each run."""
     parts = []
     for run in runs:
-        shares = {share["name"]: share["value"] for share in run["split"].get(metric, ())}
-        if shares.get("total") is None:
-            continue
+        own = run["split"].get(metric, ())
+        if not own or any(share["low"] is None for share in own if share["name"] == "total"):
+            continue  # Undefined, or with too few to say: the paragraphs above tell which.
+        shares = {share["name"]: share["value"] for share in own}
         names = [
             name for name in shares if name != "total" and (name != "rest" or abs(shares[name]) >= 0.005)
         ]
-        own = [f"{signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
-        parts.append(f"{run['run']} {signed(shares['total'])}, of which {_listed(own)}")
+        added = [f"{signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
+        told = over(find(run, "return", metric, POOLED))
+        parts.append(f"{run['run']} {signed(shares['total'])} {told}, of which {_listed(added)}")
     return (
         f"What the correlation over all answers is due to, by Pearson's r: {'; '.join(parts)}."
         if parts
@@ -112,7 +112,7 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 def _lengths(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = [(run["run"], find(run, "return", "tokens", POOLED)) for run in runs]
-    parts = [f"{name} {_number(row)}" for name, row in rows if row["value"] is not None]
+    parts = [f"{name} {number(row)}" for name, row in rows if row is not None and row["value"] is not None]
     return f"Return against the number of tokens, over all answers: {'; '.join(parts)}." if parts else ""
 
 
@@ -121,12 +121,12 @@ def _length_alone(run: Mapping[str, Any], metric: str) -> str:
     control, pooled, own = (
         find(run, *pair, POOLED) for pair in (("tokens", metric), ("return", metric), ("return", "tokens"))
     )
-    if any(row is None or row["value"] is None for row in (control, pooled, own)):
+    if any(row is None or row["low"] is None for row in (control, pooled, own)):
         return ""
     if abs(own["value"]) <= 0.5 or abs(control["value"]) < abs(pooled["value"]):
         return ""
     return (
-        f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does ({_number(control)}): this "
+        f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does ({number(control)}): this "
         "reward may measure little but length."
     )
 
@@ -136,9 +136,16 @@ def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
     for run in runs:
         rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
         if len(rows) == 2:
-            noise = [row["low"] is None or row["low"] <= 0 <= row["high"] for row in rows]
-            told = " (no difference shows)" if all(noise) else ""
-            parts.append(f"{run['run']} {_number(rows[0])} and {_number(rows[1])}{told}")
+            known = [row for row in rows if row["low"] is not None]
+            texts = [with_ends(row) if row in known else f"too few ({too_few(row)})" for row in rows]
+            told = (
+                f"{texts[0]}, within one prompt {texts[1]}"
+                if known
+                else f"too few to say ({too_few(rows[0])})"
+            )
+            if known and all(row["low"] <= 0 <= row["high"] for row in known):
+                told += " (no difference shows)"
+            parts.append(f"{run['run']} {told}")
             others |= not rows[0]["same_answers"]
     if not parts:
         return ""
@@ -149,7 +156,7 @@ def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
     shares: dict[str, dict[str, str]] = {}
     for run in runs:
         for row in run["corruptions"]:
-            shares.setdefault(row["kind"], {})[run["run"]] = f"{100 * row['return_drops']:.0f}%"
+            shares.setdefault(row["kind"], {})[run["run"]] = _corruption(row)
     parts = []
     for kind, own in shares.items():
         alike = len(set(own.values())) == 1
@@ -162,11 +169,47 @@ def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _number(row: Mapping[str, Any]) -> str:
-    if row["value"] is None:
-        return "undefined"
+def _corruption(row: Mapping[str, Any]) -> str:
+    """The share of falling returns with its interval and counts, or why there is none."""
+    of = f" of {row['of']}" if row["of"] is not None else ""
+    if not row["count"]:
+        return f"found no place in any{of} answers" if of else "found no place"
+    damaged = f"{row['answers']}{of} answers"
+    if row["answers"] < FEWEST_CASES:
+        return f"too few to say (found a place in {damaged}, {FEWEST_CASES} are needed)"
+    ends = row["return_drops_interval"]
+    spread = f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if ends else ""
+    return f"{100 * row['return_drops']:.0f}%{spread} (over {damaged})"
+
+
+def number(row: Mapping[str, Any]) -> str:
+    """A correlation with its interval and what it is over; without an interval why there is none."""
     if row["low"] is None:
-        return signed(row["value"])
+        return f"too few ({reason(row)})"
+    return f"{with_ends(row)} {over(row)}"
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Why a correlation has no interval."""
+    return row["too_few"] or f"undefined in {row['undefined_draws']} of {row['draws']} draws of the bootstrap"
+
+
+def too_few(row: Mapping[str, Any]) -> str:
+    """Why a difference has no interval."""
+    return row["too_few"] or "undefined in too many draws of the bootstrap"
+
+
+def over(row: Mapping[str, Any]) -> str:
+    """`over 240 answers to 30 of 100 prompts`."""
+    prompts = (
+        f"{row['prompts']} of {row['prompts'] + row['left_out']}" if row["left_out"] else f"{row['prompts']}"
+    )
+    seeds = f", each of {row['seeds']} seeds counted apart" if row["seeds"] > 1 else ""
+    return f"over {row['answers']} answers to {prompts} prompts{seeds}"
+
+
+def with_ends(row: Mapping[str, Any]) -> str:
+    """`+0.43 [+0.30, +0.55]`."""
     return f"{signed(row['value'])} [{signed(row['low'])}, {signed(row['high'])}]"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lmirl_jax.evaluation.proportions import share_interval
+from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.rewards.corruptions import Corruption
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.steps import Span
@@ -20,7 +20,8 @@ EXAMPLES = 3
 class CorruptionEffect:
     """What one kind of damage does; shares of answers, with 95% Wilson intervals.
 
-    The intervals take answers to be independent: where several runs reward the same damaged answers, they are too narrow.
+    Where several seeds reward the same damaged answers, an interval counts what the answers differ by, as
+    `evaluation.mean_interval` does of a prompt's samples: not every seed for a case of its own.
 
     The reward at a place is the mean of r_t over its tokens, as `Corruption` says which they are: EOS, for an empty place.
     r_t = q_t - gamma v_{t+1} holds the value after the token too, which may well fall with q_t: `site_log_prob_drops` is
@@ -29,8 +30,8 @@ class CorruptionEffect:
 
     Args:
         kind: the damage.
-        count: answers that were damaged in this way.
-        return_drops: the share whose return is lower than the original's.
+        count: answers that were damaged in this way, in all seeds together; 0 where the damage found a place in none.
+        return_drops: the share whose return is lower than the original's; None where there are none.
         return_drops_interval: of it.
         site_drops: the share whose reward at the place is lower than at its counterpart in the original, among answers
             with rewards at both; None where there are none.
@@ -42,12 +43,15 @@ class CorruptionEffect:
             and least.
         normalised_return_drops: the share whose return by token is lower.
         site_log_prob_drops: the share whose mean log pi at the place is lower, among the answers of `site_drops`.
+        answers: that were damaged in this way, each once whatever the number of seeds.
+        of: how many answers there were to damage; None where that is not known.
+        sites: answers of `site_drops`, in all seeds together.
     """
 
     kind: str
     count: int
-    return_drops: float
-    return_drops_interval: Interval
+    return_drops: float | None
+    return_drops_interval: Interval | None
     site_drops: float | None
     site_drops_interval: Interval | None
     located: float | None
@@ -55,44 +59,67 @@ class CorruptionEffect:
     examples: tuple[tuple[Scored, Scored, Span], ...]
     normalised_return_drops: float | None = None
     site_log_prob_drops: float | None = None
+    answers: int = 0
+    of: int | None = None
+    sites: int = 0
 
 
-def effects_of_corruptions(pairs: Iterable[Pair]) -> list[CorruptionEffect]:
-    """Summarises pairs by kind, in the order in which the kinds first come.
+def effects_of_corruptions(
+    pairs: Iterable[Pair], kinds: Iterable[str] = (), of: int | None = None, seeds: int = 1
+) -> list[CorruptionEffect]:
+    """Summarises pairs by kind.
 
     Args:
-        pairs: an answer as scored, the damaged one as scored, and the damage.
+        pairs: an answer as scored, the damaged one as scored, and the damage; of several seeds one after the other.
+        kinds: that were tried, in this order: one without a pair is told with a count of 0. Others follow as they come.
+        of: how many answers there were to damage.
+        seeds: how many seeds scored the same damaged answers.
     """
-    kinds: dict[str, list[Pair]] = {}
+    found: dict[str, list[Pair]] = {kind: [] for kind in kinds}
     for pair in pairs:
-        kinds.setdefault(pair[2].kind, []).append(pair)
-    return [_effect(kind, found) for kind, found in kinds.items()]
+        found.setdefault(pair[2].kind, []).append(pair)
+    return [_effect(kind, own, of, seeds) for kind, own in found.items()]
 
 
-def _effect(kind: str, pairs: list[Pair]) -> CorruptionEffect:
+def _effect(kind: str, pairs: list[Pair], of: int | None, seeds: int) -> CorruptionEffect:
     drops = [original.total - damaged.total for original, damaged, _ in pairs]
-    fell = [drop > 0 for drop in drops]
     by_token = [original.normalised_return > damaged.normalised_return for original, damaged, _ in pairs]
-    sites = [site for pair in pairs if (site := _site(*pair)) is not None]
-    site_fell, located, less_likely = (
-        (list(column) for column in zip(*sites, strict=True)) if sites else ([],) * 3
-    )
+    found = [_site(*pair) or (np.nan,) * 3 for pair in pairs]
+    fall, fall_interval = _share([drop > 0 for drop in drops], seeds)
+    site, site_interval = _share([falls for falls, _, _ in found], seeds)
+    place, place_interval = _share([most for _, most, _ in found], seeds)
     return CorruptionEffect(
         kind=kind,
         count=len(pairs),
-        return_drops=float(np.mean(fell)),
-        return_drops_interval=share_interval(fell),
-        site_drops=float(np.mean(site_fell)) if sites else None,
-        site_drops_interval=share_interval(site_fell) if sites else None,
-        located=float(np.mean(located)) if sites else None,
-        located_interval=share_interval(located) if sites else None,
+        return_drops=fall,
+        return_drops_interval=fall_interval,
+        site_drops=site,
+        site_drops_interval=site_interval,
+        located=place,
+        located_interval=place_interval,
         examples=_examples(pairs, drops),
-        normalised_return_drops=float(np.mean(by_token)),
-        site_log_prob_drops=float(np.mean(less_likely)) if sites else None,
+        normalised_return_drops=_share(by_token, seeds)[0],
+        site_log_prob_drops=_share([likely for _, _, likely in found], seeds)[0],
+        answers=len(pairs) // seeds,
+        of=of,
+        sites=int(np.isfinite(np.array(found, float)[:, 0]).sum()) if found else 0,
     )
 
 
+def _share(cases: Sequence[float], seeds: int) -> tuple[float | None, Interval | None]:
+    """The share of cases that are so, NaN being none, with its interval over answers: each is worth one case or more."""
+    table = np.array(cases, float).reshape(seeds, -1)
+    known = np.isfinite(table)
+    if not known.any():
+        return None, None
+    answers = known.any(axis=0)
+    low, high = mean_interval(np.nansum(table, axis=0)[answers] / known.sum(axis=0)[answers])
+    return float(table[known].mean()), None if low is None or high is None else (low, high)
+
+
 def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[Scored, Scored, Span], ...]:
+    if not pairs:
+        return ()
     order = sorted(range(len(pairs)), key=lambda index: -drops[index])  # Equal drops keep their order.
     places = np.linspace(0, len(order) - 1, EXAMPLES).astype(int).tolist()
     chosen = [order[place] for place in dict.fromkeys(places)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.evaluation.correlation_samples import correlation_sample
 from lmirl_jax.evaluation.correlation_split import correlation_split
 from lmirl_jax.evaluation.correlations import correlations, difference
 from lmirl_jax.evaluation.length_bins import length_bins
@@ -153,10 +154,11 @@ def _split(
 def _lengths(tables: Sequence[AnswerTable], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """By metric, the bins of length; under "" without a metric."""
     columns = {name: np.concatenate([table.rows([name])[0] for table in tables]) for name in tables[0].names}
+    prompts = np.concatenate([table.prompts for table in tables])
     found = {}
     for name in metrics or [""]:
         metric = columns[name] if name else np.zeros_like(columns["tokens"])
-        bins = length_bins(columns["tokens"], columns["return"], metric)
+        bins = length_bins(columns["tokens"], columns["return"], metric, prompts=prompts)
         per_token = length_bins(columns["tokens"], columns["normalised return"], metric)
         found[name] = [
             {**dataclasses.asdict(own), "per_token": one.measure, "metric": own.metric if name else None}
@@ -208,8 +210,14 @@ def _differences(
                 "low": low,
                 "high": high,
             }
-            rows.append(row | told)
+            counts = [_too_few(one, metric, scope) for one in (first, run)]
+            rows.append(row | told | {"too_few": next(filter(None, counts), None)})
     return rows
+
+
+def _too_few(tables: Sequence[AnswerTable], metric: str, scope: str) -> str | None:
+    sample = correlation_sample(tables, ["return"], [metric], ("spearman", scope), 0, 1)
+    return sample.evidence[0][0].too_few
 
 
 def _texts(seeds: Sequence[Sequence[Scored]], what: str) -> set[tuple[int, str]]:

@@ -27,6 +27,19 @@ class Evaluation(Protocol):
     ) -> Mapping[str, float]: ...
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """An evaluation that says over how much its metrics are."""
+
+    def over(self, metrics: Mapping[str, float]) -> str:
+        """Over how many of how many the metrics of a call are, in words; their counts are among them."""
+        ...
+
+
+COUNTS = ("prompts", "prompts_available", "examples", "examples_available")
+"""The last part of metrics that are counts: the log says them in words."""
+
+
 def check_evaluations(evaluations: Sequence[Evaluation], mesh: Mesh, best: BestConfig) -> None:
     """Raises a UserError for what would otherwise show at the first evaluation."""
     for evaluation in evaluations:
@@ -42,9 +55,16 @@ def evaluate(
     mesh: Mesh,
     model_dir: epath.PathLike,
     step: int,
-) -> dict[str, float]:
-    """The metrics of all evaluations."""
+) -> tuple[dict[str, float], str]:
+    """The metrics of all evaluations, and for the log the same in words, with over how many of how many they are."""
     metrics: dict[str, float] = {}
+    texts = []
     for evaluation in evaluations:
-        metrics.update(evaluation(graph, params, mesh, model_dir, step))
-    return metrics
+        found = evaluation(graph, params, mesh, model_dir, step)
+        metrics.update(found)
+        shown = {name: value for name, value in found.items() if name.rsplit("/", 1)[-1] not in COUNTS}
+        if shown:
+            numbers = " ".join(f"{name}={value:.4g}" for name, value in shown.items())
+            over = f" over {evaluation.over(found)}" if isinstance(evaluation, Counted) else ""
+            texts.append(numbers + over)
+    return metrics, "; ".join(texts)

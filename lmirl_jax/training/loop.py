@@ -107,10 +107,10 @@ def _evaluate_if_due(
         return False
     pending.read()
     setting = run.setting
-    metrics = evaluate(run.evaluations, setting.graph, state.params, setting.mesh, run.model_dir, step)
+    policy = setting.graph, state.params, setting.mesh
+    metrics, told = evaluate(run.evaluations, *policy, run.model_dir, step)
     if metrics:
-        numbers = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-        progress.say(f"evaluated at step {step}: {numbers}")
+        progress.say(f"evaluated at step {step}: {told}")
     pending.flush(metrics)
     pending.restart_clock()
     return run.best.update(step, metrics)

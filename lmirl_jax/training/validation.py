@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -14,11 +14,14 @@ from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.evaluation.evidence import first_of
 from lmirl_jax.training.step import SoftQConfig, loss_sums
 from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
 """What `loss_sums` gives; `reward` is undefined where no target is whole."""
+EXAMPLES, AVAILABLE = "eval/examples", "eval/examples_available"
+"""Over how many examples they are, and how many the split has, where the data set knows it (`available`)."""
 
 
 @runtime_checkable
@@ -59,7 +62,18 @@ class Validation:
             sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
 
     def metric_names(self) -> list[str]:
-        return [] if self.data is None else [f"eval/{name}" for name in METRICS]
+        if self.data is None:
+            return []
+        return [
+            *(f"eval/{name}" for name in METRICS),
+            EXAMPLES,
+            *[AVAILABLE] * hasattr(self.data, "available"),
+        ]
+
+    def over(self, metrics: Mapping[str, float]) -> str:
+        """Over how many of how many examples the metrics of a call are, in words."""
+        count, available = int(metrics.get(EXAMPLES, 0)), metrics.get(AVAILABLE)
+        return first_of(count, None if available is None else int(available), "example")
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
@@ -70,14 +84,19 @@ class Validation:
         now = self.td_weight(jnp.asarray(step)) if callable(self.td_weight) else jnp.asarray(self.td_weight)
         rows = sharding.local_rows(mesh, self.batch_size)
         totals: dict[str, np.ndarray] = {}
+        count = 0
         for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
+            count += int(np.any(np.asarray(batch.weights) > 0, axis=-1).sum())
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
                 settled = graph, mesh, self.objective, self.soft_q_config
                 sums = jax.device_get(_sums(*settled, params, placed, now.astype(jnp.float32)))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
-        return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight}
+        counts = {EXAMPLES: float(count)}
+        if hasattr(self.data, "available"):
+            counts[AVAILABLE] = float(self.data.available)
+        return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight} | counts
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

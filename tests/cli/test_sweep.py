@@ -185,11 +185,11 @@ def test_a_run_that_trained_on_or_anew_is_another(tmp_path):
     assert later.generator.asked == anew.generator.asked == [0.5, 1.0]
 
 
-def whole(tmp_path, **arguments):
+def whole(tmp_path, count=PROMPTS, **arguments):
     policies = [
-        policy(tmp_path),
-        policy(tmp_path, "IQ <b>", 0, generator=Wobbly(1)),
-        policy(tmp_path, "IQ <b>", 1),
+        policy(tmp_path, data=Sums(count)),
+        policy(tmp_path, "IQ <b>", 0, generator=Wobbly(1), data=Sums(count)),
+        policy(tmp_path, "IQ <b>", 1, data=Sums(count)),
     ]
     settings = config(0.5, 1.0, 1.5, quality="accuracy", **arguments)
     return sweep.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
@@ -221,9 +221,33 @@ def test_the_report_shows_answers_side_by_side_and_reaches_for_nothing(tmp_path)
     assert page.count("<h3>Prompt: ") == 2 and "<h3>Prompt: 1+1</h3>" in page and "Reference: 2" in page
     assert page.count("<h4>MLE</h4>") == page.count("<h4>IQ &lt;b&gt;</h4>") == 2
     assert "<li>w0 x</li>" in page and "Pareto hull" in page and "Area between the curves" in page
-    assert "Temperature 0.5" in page and "prompts and seeds" in page
+    assert "Temperature 0.5" in page and "12 prompts and seeds (1 or 2 a run)" in page
     assert not re.search(r"""(?:src|href)=["'](?!#)|url\((?!#)|@import|<script|<link""", page)
     assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page) and "https:" not in page
+
+
+def test_what_it_says_is_over_how_many_of_how_many(tmp_path):
+    """12 of 30 prompts, in the page, the terminal and sweep.json."""
+    done = whole(tmp_path)
+    for one in done.policies:
+        one.data.available = 30
+    text = sweep_output.write(done, 1.0)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for place in (text, page):
+        assert "sums: the first 12 of 30 prompts, 4 samples each." in place
+    settings = json.loads((tmp_path / "sweep.json").read_text())["settings"]
+    assert (settings["num_examples"], settings["available"]) == (12, 30)
+
+
+def test_verdict_and_table_have_one_sign(tmp_path):
+    """A run whose Self-BLEU is lower leads: the same number stands in the verdict, the table and sweep.json."""
+    text = sweep_output.write(whole(tmp_path, 40), 1.0)
+    page = re.sub("<[^>]*>", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    [compared] = json.loads((tmp_path / "sweep.json").read_text())["diversity"]["self_bleu"]["comparisons"]
+    lead = f"{compared['mean_difference']['mean']:+.1f}"
+    assert f"lead over MLE is {lead} in Self-BLEU, where lower is ahead," in text
+    [row] = re.findall(r"IQ &lt;b&gt; over MLE +Self-BLEU +(?:[^ ]+) +(?:\[[^]]*\])? +([+-][0-9.]+)", page)
+    assert row == lead != "+0.0"
 
 
 def test_answers_are_shown_at_the_temperature_and_top_p_nearest_to_1(tmp_path):

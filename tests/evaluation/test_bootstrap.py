@@ -2,10 +2,43 @@ import numpy as np
 import pytest
 
 from lmirl_jax.evaluation import bootstrap
+from lmirl_jax.evaluation.evidence import Evidence
 
 
-def test_interval_of_a_constant_is_a_point():
-    assert bootstrap.bootstrap_interval([0.25] * 20) == pytest.approx((0.25, 0.25))
+def test_too_little_has_no_interval():
+    """What does not vary, or only in 7 prompts, says nothing of noise; nor do 9 prompts."""
+    assert bootstrap.bootstrap_interval([0.25] * 20) == (None, None)
+    assert bootstrap.bootstrap_interval([5.0] * 393 + [6.0] * 7) == (None, None)
+    assert bootstrap.bootstrap_interval(np.arange(9.0)) == (None, None)
+    low, high = bootstrap.bootstrap_interval([5.0] * 392 + [6.0] * 8)
+    assert 5 < low < 5.02 < high
+
+
+def test_the_ends_are_widened_for_few_prompts():
+    """By hand: Student's 97.5% at 9 degrees is 2.26216, times sqrt(10 / 9) 2.38452, beyond which a normal has .00855."""
+    assert bootstrap.widened_tail(0.95, 10) == pytest.approx(0.00855, abs=5e-6)
+    assert bootstrap.widened_tail(0.95, 10**6) == pytest.approx(0.025, abs=1e-6)
+
+
+def test_undefined_draws_count_as_beyond_both_ends():
+    """Of 2000 draws with 50 events, 45 lie below the lower end; one more may be undefined than may lie there, or not."""
+    sample = np.arange(2000.0)
+    tail = bootstrap.widened_tail(0.95, 50)
+    beyond = int(tail * 1999)
+    assert bootstrap.percentile_interval(sample, 0.95, 50) == (beyond, 1999 - beyond)
+    enough = Evidence(50, 50, 50)
+    for undefined, given in ((beyond - 1, True), (beyond + 2, False)):
+        some = np.where(np.arange(2000) % 1000 < undefined / 2, np.nan, sample)
+        low, high = bootstrap.interval_of(1000.0, some, enough)
+        assert (low is not None) == given
+        if low is not None and high is not None:
+            assert low < 50 and high > 1949  # Wider than of the defined draws alone.
+
+
+def test_an_interval_that_does_not_hold_its_value_is_not_given():
+    enough = Evidence(50, 50, 50)
+    assert bootstrap.interval_of(-1.0, np.arange(2000.0), enough) == (None, None)
+    assert bootstrap.interval_of(None, np.arange(2000.0), enough) == (None, None)
 
 
 def test_interval_is_that_of_the_normal_for_many_prompts():

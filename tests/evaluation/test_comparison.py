@@ -31,7 +31,8 @@ def test_the_run_is_better():
     text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=2.0, salt=1))
     assert text.startswith(
         "IQLearn's curve lies above MLE's: IQLearn gives more valid distinct answers per prompt at all 5 levels of equal "
-        "accuracy (0.720 to 0.880). Averaged over the levels, IQLearn minus MLE is +2.00 "
+        "accuracy (0.720 to 0.880). Averaged over the levels, IQLearn's lead over MLE is +2.00 in valid distinct answers per "
+        "prompt (95% interval +1."
     )
 
 
@@ -40,7 +41,7 @@ def test_the_baseline_is_better():
     assert text.startswith(
         "MLE's curve lies above IQLearn's: MLE gives more valid distinct answers per prompt at all 5"
     )
-    assert "IQLearn minus MLE is -2.00 " in text
+    assert "IQLearn's lead over MLE is -2.00 " in text
 
 
 def test_the_run_is_better_in_part():
@@ -94,7 +95,8 @@ def test_false_alarms_are_rare():
 def test_more_diverse_is_lower_self_bleu():
     text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=2.0, salt=1), diversity="self_bleu")
     assert "IQLearn gives more diverse samples (lower Self-BLEU) at all 5" in text
-    assert "IQLearn minus MLE is -20.0 in Self-BLEU (95% interval -2" in text
+    # A lead is positive, as in the table of areas and in sweep.json.
+    assert "IQLearn's lead over MLE is +20.0 in Self-BLEU, where lower is ahead, (95% interval +1" in text
 
 
 def test_the_baseline_can_be_named_and_every_other_run_is_compared():
@@ -127,7 +129,25 @@ def test_one_seed_is_confessed_and_few_prompts_are_refused():
     cells = sweep("MLE", seeds=(0,)) + sweep("IQLearn", seeds=(0,), salt=1)
     assert "with one seed a run, training noise is left out" in comparison.verdict(cells)
     few = sweep("MLE", prompts=9) + sweep("IQLearn", more=9.0, prompts=9, salt=1)
-    assert comparison.verdict(few) == "9 prompts are too few to tell IQLearn and MLE apart: evaluate on more."
+    assert comparison.verdict(few) == (
+        "Too few to say whether IQLearn and MLE differ: 9 of 9 prompts can be counted, 10 are needed. Evaluate on more prompts."
+    )
+
+
+def test_few_prompts_with_a_right_answer_say_nothing():
+    """Of 400 prompts 7 have right answers in either run, whatever the diversity."""
+    cells = [
+        front.Cell(run, 0, t, {}, {"accuracy": [share] * 7 + [0.0] * 393, "self_bleu": noise.tolist()})
+        for salt, run in enumerate(("MLE", "IQLearn"))
+        for t, share in ((0.5, 0.5), (1.0, 0.25))
+        for noise in [np.random.default_rng((salt, int(2 * t))).normal(50 - 30 * salt, 3, 400)]
+    ]
+    assert comparison.verdict(cells, diversity="self_bleu") == (
+        "Too few to say whether IQLearn and MLE differ: accuracy differs from its commonest value in 7 of 400 prompts, "
+        "8 are needed. Evaluate on more prompts."
+    )
+    found = comparison.compare(*front.curves(cells), diversity="self_bleu")
+    assert found.area.low is None and found.too_few is not None and found.prompts == 400
 
 
 def test_policies_that_solve_nothing_are_not_told_apart():
@@ -181,7 +201,8 @@ def test_area_between_two_straight_lines_by_hand():
     base, run = front.curves(straight("MLE", 0.0) + straight("IQLearn", 0.5))
     found = comparison.compare(base, run, diversity="distinct_valid")
     assert found.shared == pytest.approx((0.5, 0.9))
-    assert (found.area.mean, found.area.low, found.area.high) == pytest.approx((0.2, 0.2, 0.2))
+    assert found.area.mean == pytest.approx(0.2)
+    assert (found.area.low, found.area.high) == (None, None)  # Nothing varies: there is no noise to tell of.
     assert found.mean_difference.mean == pytest.approx(0.5)
 
 

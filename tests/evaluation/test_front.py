@@ -81,8 +81,17 @@ def test_table_shows_intervals_and_what_they_are():
     lines = front.table(cells).splitlines()
     assert max(map(len, lines)) <= 100
     assert "±" in lines[3] and "distinct: valid distinct answers per prompt" in lines
-    assert lines[-1] == "±: half the 95% interval, bootstrap over prompts"
-    assert "prompts and seeds" in front.table([*cells, *(cell("MLE", 1, t) for t in (0.2, 1.0))])
+    assert lines[-2].startswith("95% intervals over 2 prompts: ± half of one, or both ends where it leans")
+    more = [*cells, *(cell("MLE", 1, t) for t in (0.2, 1.0))]
+    assert "over 2 prompts and seeds (1 or 2 a run)" in front.table(more)
+
+
+def test_an_interval_that_leans_is_written_with_both_ends():
+    [curve] = front.curves([cell(accuracy=[1.0] * 20, distinct=list(range(20)))])
+    assert front.entry(curve, "accuracy", 1.0) == "1.000 [0.839, 1.000]"
+    assert front.entry(curve, "distinct_valid", 1.0).startswith("9.50 ±2.")
+    [alike] = front.curves([cell(accuracy=[0.0] * 20, distinct=[3.0] * 20)])
+    assert front.entry(alike, "distinct_valid", 1.0) == "3.00"  # No noise shows: no interval.
 
 
 def test_table_puts_runs_that_do_not_fit_below():

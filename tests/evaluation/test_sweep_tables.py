@@ -17,11 +17,11 @@ def test_csv_by_hand(tmp_path):
     rows = sweep_tables.tidy_rows(cells, ["/run/a/10", "/run/b/20"], intervals)
     sweep_tables.write_csv(epath.Path(tmp_path / "sweep.csv"), rows)
     assert (tmp_path / "sweep.csv").read_text().splitlines() == [
-        "run,seed,checkpoint,temperature,top_p,metric,value,low,high",
-        "MLE,0,/run/a/10,0.5,0.9,accuracy,1.0,1.0,1.0",  # Values per prompt stand in for the mean.
-        "MLE,0,/run/a/10,0.5,0.9,bleu,30.5,,",
-        '"IQ, Learn",1,/run/b/20,1,1.0,bleu,29.0,27.5,30.25',
-        '"IQ, Learn",1,/run/b/20,1,1.0,accuracy,0.5,0.5,0.5',
+        "run,seed,checkpoint,temperature,top_p,metric,value,low,high,prompts",
+        "MLE,0,/run/a/10,0.5,0.9,accuracy,1.0,1.0,1.0,2",  # Values per prompt stand in for the mean.
+        "MLE,0,/run/a/10,0.5,0.9,bleu,30.5,,,2",
+        '"IQ, Learn",1,/run/b/20,1,1.0,bleu,29.0,27.5,30.25,3',
+        '"IQ, Learn",1,/run/b/20,1,1.0,accuracy,0.5,0.5,0.5,3',
     ]
 
 
@@ -35,7 +35,10 @@ def test_findings_are_json_and_leave_out_what_has_no_noise(tmp_path):
     found = sweep_tables.findings(cells, quality="accuracy", diversity="distinct_valid")
     [comparison] = json.loads(json.dumps(found))["comparisons"]
     assert (comparison["run"], comparison["baseline"]) == ("IQLearn", "MLE")
-    assert [round(comparison["area"][end], 9) for end in ("mean", "low", "high")] == [0.8] * 3
+    assert round(comparison["area"]["mean"], 9) == 0.8
+    # Prompts that are all alike say nothing of noise: there is no interval, and it is said why.
+    assert comparison["area"]["low"] is None and comparison["prompts"] == 12
+    assert comparison["too_few"].endswith("differs from its commonest value in 0 of 12 prompts, 8 are needed")
     assert [(c["run"], c["temperature"]) for c in found["hull"]] == [("IQLearn", 0.5), ("IQLearn", 1.0)]
     assert sweep_tables.findings(cells, quality="accuracy", diversity="bleu")["comparisons"] == []
     swapped = sweep_tables.findings(

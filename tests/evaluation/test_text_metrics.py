@@ -13,6 +13,7 @@ from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import rouge_tokenizers
+from lmirl_jax.evaluation.bootstrap import resampling_weights
 from lmirl_jax.evaluation.intervals import OF_CORPUS
 from lmirl_jax.types import UserError
 
@@ -235,17 +236,26 @@ def test_by_prompt_averages_samples():
     [(evaluation.bleu, evaluation.bleu_interval), (evaluation.chrf, evaluation.chrf_interval)],
 )
 def test_corpus_intervals(metric, interval):
-    """Of two prompts half the draws are both, a quarter each the first twice and the second twice."""
+    """Of 12 prompts: the scores of all draws, their ends widened for the prompts that differ, and none of few or equal ones."""
     score = lambda targets, texts: metric(targets, texts).popitem()[1]  # noqa: E731
-    both = score(TARGETS[:2], PREDICTIONS[:2])
-    twice = sorted(score([target] * 2, [text] * 2) for target, text in zip(TARGETS[:2], PREDICTIONS))
-    assert twice[0] < both < twice[1]
-    assert interval(TARGETS[:2], PREDICTIONS[:2]) == pytest.approx(tuple(twice))
-    assert interval(TARGETS[:2], PREDICTIONS[:2], coverage=0.4) == pytest.approx((both, both))
+    generator = np.random.default_rng(0)
+    words = [generator.choice(list("abcdef"), 6).tolist() for _ in range(12)]
+    targets = [" ".join(own) for own in words]
+    texts = [" ".join(own[: 2 + i % 5] + ["x"] * (i % 3)) for i, own in enumerate(words)]
+    drawn = []
+    for weights in np.rint(12 * resampling_weights(12, 0)).astype(int):
+        places = np.repeat(np.arange(12), weights)
+        drawn.append(score([targets[i] for i in places], [texts[i] for i in places]))
+    low, high = interval(targets, texts)
+    assert low in drawn and high in drawn and low < score(targets, texts) < high
+    assert np.mean(drawn < np.float64(low)) < 0.025 and np.mean(drawn > np.float64(high)) < 0.025
+    narrow = interval(targets, texts, coverage=0.4)
+    assert low < narrow[0] < narrow[1] < high
     # Samples that are all the same are as good as one.
-    samples = [[text] * 3 for text in PREDICTIONS[:2]]
-    assert interval(TARGETS[:2], samples) == pytest.approx(tuple(twice))
-    assert interval([["a b c d"]] * 3, ["a b c d"] * 3) == pytest.approx((100.0, 100.0))
+    assert interval(targets, [[text] * 3 for text in texts]) == pytest.approx((low, high))
+    assert interval(targets[:9], texts[:9]) == (None, None)
+    assert interval(targets, [*targets[:5], *texts[5:]])[0] is None  # Only 7 are not perfect.
+    assert interval(targets, targets) == (None, None)
 
 
 def test_the_interval_of_captions(captions):

@@ -7,7 +7,7 @@ import pytest
 
 from lmirl_jax.reports.trust_page import trust_report
 from lmirl_jax.reports.trust_verdict import find, trust_verdict
-from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.corruption_effects import CorruptionEffect, effects_of_corruptions
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
 from lmirl_jax.types import UserError
 
@@ -116,6 +116,59 @@ def test_the_verdict_says_what_the_intervals_say(answers):
         {"good": [answers()], "bad": [[dataclasses.replace(a, targets="x") for a in answers()]]}
     )
     assert "the runs scored different answers" in " ".join(trust_verdict(others))
+
+
+def test_one_right_answer_of_400_concludes_nothing(answers):
+    """100 prompts, 4 answers each, one of all right: a higher return by chance, and nothing to say."""
+    own = answers(prompts=100, candidates=4, metrics=False)
+    best = max(own, key=lambda answer: answer.total)
+    rare = [dataclasses.replace(a, metrics={"exact_match": float(a is best)}) for a in own]
+    found = trust_findings({"MLE": [rare]}, draws=300)
+    pooled, within = (
+        find(found["runs"][0], "return", "exact_match", scope) for scope in ("pooled", "within prompt")
+    )
+    assert (pooled["low"], within["low"]) == (None, None) and (within["prompts"], within["left_out"]) == (
+        1,
+        99,
+    )
+    # A draw of 100 prompts lacks the one with the right answer in (1 - 1 / 100) ** 100 = .366 of all.
+    assert 0.25 < pooled["undefined_draws"] / pooled["draws"] < 0.48
+    first = trust_verdict(found)[0]
+    assert first == (
+        "There are too few to say whether a higher return goes with a higher `exact_match`, over all answers and among those to "
+        "one prompt: MLE too few (`exact_match` differs from its commonest value in 1 of 100 prompts, 8 are needed); within one "
+        "prompt too few (1 of 100 prompts can be counted, 10 are needed)."
+    )
+    assert "by Pearson's r" not in " ".join(trust_verdict(found))
+
+
+def test_every_number_of_the_verdict_says_what_it_is_over(answers):
+    first = trust_verdict(trust_findings({"MLE": [answers()]}, draws=200))[0]
+    assert " over 72 answers to 12 prompts; within one prompt +0." in first
+    assert re.search(r"\] over \d+ answers to (\d+ of )?12 prompts\.$", first)
+
+
+def test_interval_and_permutation_test_that_disagree_are_told(answers):
+    found = trust_findings({"MLE": [answers()]}, draws=200)
+    row = find(found["runs"][0], "return", "accuracy", "pooled")
+    row["p_value"] = 0.06
+    assert trust_verdict(found)[0].startswith(
+        "Over all answers interval and permutation test disagree on return and `accuracy`, so that nothing is concluded"
+    )
+
+
+def test_damages_that_found_no_place_or_few_are_named(answers, tmp_path):
+    found_few = effects_of_corruptions([], ["wrong digit", "truncation"], of=40)
+    some = dataclasses.replace(
+        found_few[0], count=9, answers=9, return_drops=1.0, return_drops_interval=(0.7, 1.0)
+    )
+    findings, page = page_of(tmp_path, {"MLE": [answers()]}, corruptions={"MLE": [some, found_few[1]]})
+    assert (
+        "wrong digit too few to say (found a place in 9 of 40 answers, 10 are needed); truncation found no place in any of 40 "
+        "answers." in trust_verdict(findings)[-1]
+    )
+    assert "Found no place in any of the answers, so that nothing is known of them: truncation." in page
+    assert "9 of 40" in page
 
 
 def test_a_reward_that_measures_length_alone_is_found_out(scored_answer):

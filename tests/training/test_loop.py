@@ -205,6 +205,26 @@ def test_evaluations_share_the_line_of_their_step(tmp_path):
     assert not any("eval/undefined" in line for line in lines)
 
 
+def test_the_log_says_over_how_many_of_how_many(tmp_path, capfd):
+    class Counted:
+        def check(self, mesh):
+            pass
+
+        def metric_names(self):
+            return ["eval/t/accuracy", "eval/t/prompts"]
+
+        def __call__(self, graph, params, mesh, model_dir, step):
+            return {"eval/t/accuracy": 0.03, "eval/t/prompts": 100.0}
+
+        def over(self, metrics):
+            return f"the first {metrics['eval/t/prompts']:.0f} of 150 prompts"
+
+    train(tmp_path, train_steps=1, evaluations=[Counted()], eval_period=1)
+    said = "evaluated at step 1: eval/t/accuracy=0.03 over the first 100 of 150 prompts\n"
+    assert said in capfd.readouterr().err
+    assert metrics(tmp_path)[-1]["eval/t/prompts"] == 100
+
+
 class Interrupting(FakeIterator):
     """Sends this process a signal as it gives its third batch."""
 
