@@ -25,7 +25,9 @@ def vocabulary(path: str | None = None) -> seqio.Vocabulary:
     if path is None:
         return seqio.ByteVocabulary()
     if "://" in str(path):
-        raise UserError(f"VOCABULARY_PATH={path!r} is not on this machine: copy it to a disk here and name the copy")
+        raise UserError(
+            f"VOCABULARY_PATH={path!r} is not on this machine: copy it to a disk here and name the copy"
+        )
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         what = "a folder" if file.is_dir() else "no vocabulary"
