@@ -60,20 +60,29 @@ def shared_data(repository) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def words_model(tmp_path_factory) -> pathlib.Path:
-    """A small SentencePiece model like T5's: it lacks `<`, `>`, braces and umlauts, and runs white space together."""
+def train_vocabulary(tmp_path_factory):
+    """Trains a SentencePiece model of at most 60 pieces on lines, with T5's special ids, and returns its path."""
     import sentencepiece
 
-    lines = [f"compare {n} and {n + 1} if a then x = {n} ; y = {n}" for n in range(100)]
-    prefix = tmp_path_factory.mktemp("vocabulary") / "words"
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(prefix),
-        vocab_size=60,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    return prefix.with_suffix(".model")
+    def train(lines: list[str]) -> pathlib.Path:
+        prefix = tmp_path_factory.mktemp("vocabulary") / "words"
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_prefix=str(prefix),
+            vocab_size=60,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+        return prefix.with_suffix(".model")
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def words_model(train_vocabulary) -> pathlib.Path:
+    """Like T5's it lacks `<`, `>`, braces and umlauts, and runs white space together."""
+    return train_vocabulary([f"compare {n} and {n + 1} if a then x = {n} ; y = {n}" for n in range(100)])

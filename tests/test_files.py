@@ -83,3 +83,34 @@ def test_a_failure_before_the_first_line_leaves_nothing(path):
 def test_two_runs_do_not_write_one_file(path):
     with files.growing(path, SETTINGS), pytest.raises(UserError, match="another run is writing"):
         grow(path, json.dumps({}))
+
+
+@pytest.mark.parametrize(
+    "spelling", ["p.jsonl", "./p.jsonl", "folder/../p.jsonl", "symlink.jsonl", "hardlink.jsonl"]
+)
+@pytest.mark.parametrize("read", ["p.jsonl", "symlink.jsonl"])
+def test_an_input_is_no_output(tmp_path, monkeypatch, spelling, read):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    given = tmp_path / "p.jsonl"
+    given.write_text("a\n")
+    (tmp_path / "symlink.jsonl").symlink_to(given)
+    (tmp_path / "hardlink.jsonl").hardlink_to(given)
+    with pytest.raises(
+        UserError, match=f"OUTPUT_PATH='.*' would overwrite PROMPTS {read}, which is read: name another"
+    ):
+        files.check_no_input([spelling], {"DATA": None, "PROMPTS": read}, "OUTPUT_PATH")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.partial.json", ".out.jsonl.tmp"])
+def test_what_grows_beside_an_output_is_no_input_either(tmp_path, name):
+    with pytest.raises(UserError, match="would overwrite DATA"):
+        files.check_no_input([tmp_path / "out.jsonl"], {"DATA": str(tmp_path / name)}, "OUTPUT_PATH")
+
+
+def test_a_checkpoint_is_not_written_into(tmp_path):
+    (tmp_path / "checkpoints/3/state").mkdir(parents=True)
+    (tmp_path / "checkpoints/3/_CHECKPOINT_METADATA").write_text("{}")
+    with pytest.raises(UserError, match=r"lies in the checkpoint .*checkpoints/3"):
+        files.check_no_input([tmp_path / "checkpoints/3/state/out.jsonl"], {}, "OUTPUT_PATH")
+    files.check_no_input([tmp_path / "infer/out.jsonl"], {"DATA": "gs://bucket/out.jsonl"}, "OUTPUT_PATH")

@@ -27,6 +27,9 @@ from lmirl_jax.types import Batch, UserError
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
+# Examples in an endless order. Grain's own is too long for it to count in batches of one.
+ENDLESS = 2**53
+
 _log = logging.getLogger(__name__)
 
 
@@ -247,7 +250,7 @@ def _endless(records: list[Records], rates: list[float], seed: int, shuffle: boo
     parts = []
     for part in records:
         dataset = grain.MapDataset.source(part.source).seed(seed)
-        parts.append((dataset.shuffle() if shuffle else dataset).repeat())
+        parts.append((dataset.shuffle() if shuffle else dataset).repeat(ENDLESS // len(part)))
     return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, rates)
 
 

@@ -140,14 +140,15 @@ def _open(folder: pathlib.Path) -> Records | None:
             raise ValueError(
                 f"{len(source)} records and {len(lengths)} lengths for {info['examples']} examples"
             )
+        losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
+        counts = info["content"], info["without_eos"], losses, info["unread"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
-    return Records(folder, source, lengths, info["content"], info["without_eos"], losses, info["unread"])
+    return Records(folder, source, lengths, *counts)
 
 
 def _write_folder(task: seqio.Task, split: str, folder: pathlib.Path) -> None:

@@ -79,3 +79,17 @@ def test_hints_name_the_extra_of_a_device_that_jax_cannot_see(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     text = " ".join(doctor._hints())
     assert all(f"lmirl_jax[{extra}]" in text for extra in ("cuda", "tpu", "wandb"))
+
+
+def test_what_the_vocabulary_cannot_hold_is_told(capsys, tmp_path, words_model):
+    (tmp_path / "lossy.jsonl").write_text(
+        '{"inputs": "a", "targets": "if a < x"}\n{"inputs": "a", "targets": "x"}\n'
+    )
+    bindings = [f"DATA = '{tmp_path / 'lossy.jsonl'}'", f"VOCABULARY_PATH = '{words_model}'"]
+    given = flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=bindings)
+    assert doctor.main(given) == 0
+    out = capsys.readouterr().out
+    assert (
+        "lossy, train: 1 of 2 targets hold characters that the vocabulary lacks ('if a < x' is read as "
+        in out
+    )

@@ -169,3 +169,8 @@ def test_a_mixture_keeps_its_rates_and_resumes(make_task, build):
     again = build(task=mixture, batch_size=12).iterator(slice(0, 12))
     again.set_state(state)
     assert order(again, 2) == rest
+
+
+def test_batches_of_one_example(build):
+    iterator = build(batch_size=1).iterator(slice(0, 1))
+    assert sorted(order(iterator, N)) == list(range(N))
