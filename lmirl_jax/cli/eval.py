@@ -11,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration, files
-from lmirl_jax.arguments import GivenByCaller, NonNegative, Path, Words, checked
+from lmirl_jax.arguments import GivenByCaller, Is, NonNegative, Path, Words, checked
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.evaluation.evaluator import Measured
@@ -45,7 +45,7 @@ def evaluate(
     *,
     model: ModelConfig,
     mesh: Mesh,
-    data: Measured | None,
+    data: Annotated[Any, Is(Measured | None)],
     generator: Generator,
     temperatures: Temperatures,
     output_dir: Path | None = None,
