@@ -122,16 +122,29 @@ def _is_schedule(function: Any) -> bool:
     return bool(np.isfinite(function(np.int32(0))))
 
 
+def trace_objective(function: Callable[..., Any], absent: tuple[str, ...] = ()) -> Any:
+    """Calls an objective on shapes of one row of two tokens, with what else it names.
+
+    Args:
+        function: the objective.
+        absent: fields of the soft Q-values that are not there.
+
+    Returns:
+        The shape of the loss.
+    """
+    array = jax.ShapeDtypeStruct((1, 2), np.float32)
+    fields = [field.name for field in dataclasses.fields(SoftQ) if field.name not in absent]
+    names = inspect.signature(function).parameters
+    given = {name: array for name in OBJECTIVE_ARRAYS if name in names}
+    sizes = {"vocab_size": 8} if "vocab_size" in names else {}
+    soft_q = SoftQ(**dict.fromkeys(fields, array))
+    return jax.eval_shape(lambda soft_q, given: function(soft_q, **given, **sizes), soft_q, given)
+
+
 def _is_objective(function: Any) -> bool:
     """Whether a function of soft Q-values, and of what else it names, gives a number for each token."""
-    array = jax.ShapeDtypeStruct((1, 2), np.float32)
-    soft_q = SoftQ(**dict.fromkeys((field.name for field in dataclasses.fields(SoftQ)), array))
     try:
-        names = inspect.signature(function).parameters
-        given = {name: array for name in OBJECTIVE_ARRAYS if name in names}
-        sizes = {"vocab_size": 8} if "vocab_size" in names else {}
-        out = jax.eval_shape(lambda soft_q, given: function(soft_q, **given, **sizes), soft_q, given)
-        return out.shape == (1, 2)
+        return trace_objective(function).shape == (1, 2)
     except (TypeError, AttributeError, ValueError, UserError):
         return False
 
@@ -263,6 +276,12 @@ def describe(hint: Any) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, or {parts[-1]}"
 
 
+def expectation(value: Any, hint: Any) -> str:
+    """What fits, in words, where this value does not."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return describe(hint) + (" (float32 does not hold this one)" if number and not _is_float32(value) else "")
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type, finite and in its range in the precision that the devices compute in, float32.
 
@@ -286,7 +305,7 @@ def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         hints = judged()
         for key, value in signature.bind(*args, **kwargs).arguments.items():
             if key in hints and not fits(value, hints[key]):
-                raise ArgumentError(name, key, value, describe(hints[key]))
+                raise ArgumentError(name, key, value, expectation(value, hints[key]))
         return function(*args, **kwargs)
 
     setattr(wrapper, "__signature__", signature)  # noqa: B010  # Gin reads it, and does not look below wrappers.

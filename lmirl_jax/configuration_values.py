@@ -49,7 +49,7 @@ def check(before: Bindings, complete: bool) -> None:
 def check_macro(name: str, value: Any, hint: Any) -> None:
     """Raises a UserError for a macro that a command reads itself, where the value does not fit."""
     if not arguments.fits(value, hint):
-        raise UserError(_line(name, arguments.show(value), arguments.describe(hint), "", None))
+        raise UserError(_line(name, arguments.show(value), arguments.expectation(value, hint), "", None))
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def _check_one(place: tuple[str, str, str], value: Any, before: Bindings) -> Non
     bound = _resolve(value)
     if arguments.fits(bound.value, hint):
         return
-    expected = arguments.describe(hint)
+    expected = arguments.expectation(bound.value, hint)
     shown = arguments.show(bound.value) if not _references_in(value) else repr(_raw(value))
     if callable(bound.value) and not arguments.takes_functions(hint):
         raise UserError(

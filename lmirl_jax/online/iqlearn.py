@@ -24,6 +24,7 @@ from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
 from lmirl_jax.training.learner import check_objective_takes, jit_update
 from lmirl_jax.training.step import (
     Sums,
+    check_objective,
     means,
     policy_sums,
     read_soft_q,
@@ -61,6 +62,7 @@ class OnlineIQLearn:
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
     def __post_init__(self):
+        check_objective(self.objective, self.soft_q_config)
         check_objective_takes(self.objective, "mle_weight", "penalty_weight", "td_weight", "discounts")
 
     def start(self, setting: Setting) -> Updates:

@@ -7,8 +7,8 @@ import jax
 from lmirl_jax.types import UserError
 
 
-def check_shapes(metadata: Any, params: Any, where: str) -> None:
-    """Raises a UserError where the checkpoint's parameters are not those of the model."""
+def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = False) -> None:
+    """Raises a UserError where the checkpoint's parameters are not those of the model; `resumed` where it is the run's own."""
     saved, asked = _shapes(metadata["params"]), _shapes(params)
     for name in sorted(saved.keys() | asked.keys()):
         if saved.get(name) == asked.get(name):
@@ -18,7 +18,7 @@ def check_shapes(metadata: Any, params: Any, where: str) -> None:
         )
         raise UserError(
             f"checkpoint {where} is of another model: {name} is {_shape(saved.get(name))} there and "
-            f"{_shape(asked.get(name))} here; set {hint} as it was trained, or use a new MODEL_DIR"
+            f"{_shape(asked.get(name))} here; set {hint} as it was trained{', or use a new MODEL_DIR' if resumed else ''}"
         )
 
 

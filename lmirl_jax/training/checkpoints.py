@@ -133,7 +133,7 @@ class Checkpoints:
         """Loads a checkpoint onto the mesh at hand, whatever the mesh it was saved from: what `save` was given."""
         where = self.path(step)
         metadata = self._manager.item_metadata(step)["state"]
-        check_shapes(metadata, shapes.params, str(where))
+        check_shapes(metadata, shapes.params, str(where), resumed=True)
         check_extra(metadata, shapes.extra, str(where))
         targets = _as_dict(_placed(shapes, shardings))
         items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
@@ -201,6 +201,12 @@ def _best_checkpoint(given: epath.Path) -> epath.Path:
     if step is None:
         raise UserError(f"no best checkpoint at {given}: the run kept none (BEST_METRIC); name {newest}")
     return given.parent / str(step)
+
+
+def check_params(path: epath.Path, shapes: Any) -> None:
+    """Raises a UserError where the parameters of a checkpoint have other shapes than these; reads none of them."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path))
 
 
 def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
 from lmirl_jax.training.state import TrainState, build, state_shardings
-from lmirl_jax.training.step import SoftQConfig, train_step
+from lmirl_jax.training.step import SoftQConfig, check_objective, train_step
 from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
 
 Metrics = dict[str, jax.Array]
@@ -101,6 +101,9 @@ class Offline:
     objective: LossFunction
     td_weight: NonNegative | Schedule = 0.0
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
+
+    def __post_init__(self):
+        check_objective(self.objective, self.soft_q_config)
 
     def start(self, setting: Setting) -> Updates:
         shapes, shardings = setting.policy_state

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from lmirl_jax import soft_q
-from lmirl_jax.arguments import Positive, Whole, checked
+from lmirl_jax.arguments import Positive, Whole, checked, trace_objective
 from lmirl_jax.objectives import implied_rewards, mle
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import TrainState
@@ -176,6 +176,11 @@ def read_soft_q(
     """Soft Q-values with all that objectives and metrics may ask for."""
     read = {"with_entropy": True, "with_sum": True, "with_max": True, **dataclasses.asdict(config)}
     return soft_q.of_model(model, batch, dropout_keys, **read)
+
+
+def check_objective(objective: Objective, config: SoftQConfig) -> None:
+    """Raises the UserError of an objective that needs what soft Q-values read so do not have, such as a temperature."""
+    trace_objective(objective, absent=() if config.temperature is not None else ("tempered",))
 
 
 def policy_sums(out: SoftQ, batch: Batch) -> Sums:

@@ -17,6 +17,7 @@ from lmirl_jax.training.checkpoint_folders import has_checkpoints
 from lmirl_jax.training.checkpoints import (
     CheckpointConfig,
     Checkpoints,
+    check_params,
     find_checkpoint,
     load_params,
     prepare_directory,
@@ -91,7 +92,7 @@ def train(
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
-        find_checkpoint(initial_checkpoint_path)
+        check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
         directory, setting, updates, batches, train_steps, evaluations, Best(best), eval_period, log_period

@@ -78,7 +78,7 @@ def test_a_weight_that_parquet_leaves_empty_is_1(tmp_path):
         ("table", "a,b\n", "nor its name without an ending is understood: give JSON lines or a JSON array"),
         (
             "rows.jsonl.gz",
-            gzip.compress(b'{"inputs": "a"}'),
+            gzip.compress(b'{"inputs": "a"}', mtime=0),
             r"rows\.jsonl\.gz is compressed: unpack it first",
         ),
         ("rows.parquet", b"PAR1 and no more", r"rows\.parquet, after row 0: not Parquet \("),
