@@ -38,12 +38,21 @@ def check(before: Bindings, complete: bool) -> None:
         before: the bindings of the gin files alone, whose values serve as examples.
         complete: whether nothing else will be bound, so that a function which is called has all its arguments.
     """
+    functions = []
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for parameter, value in parameters.items():
             if complete:
                 _check_calls(f"{_name(scope, selector)}.{parameter}", scope, selector, value)
-            if selector not in (MACRO, CONSTANT):
-                _check_one((scope, selector, parameter), value, before)
+            if selector in (MACRO, CONSTANT):
+                continue
+            place = scope, selector, parameter
+            if callable(_resolve(value).value):
+                functions.append((place, value))
+            else:
+                _check_one(place, value, before)
+    # They are tried out with what is bound to them, so these values come first.
+    for place, value in functions:
+        _check_one(place, value, before)
 
 
 def check_macro(name: str, value: Any, hint: Any) -> None:

@@ -169,12 +169,12 @@ def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> st
     mean, metric = comparison.mean_difference, describe(diversity)
     lead = signed(mean.mean, metric.digits)
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
-    less = ", where lower is ahead," if metric.sign < 0 else ""
     noise = f"over {counted(comparison.prompts, 'prompt')}; bootstrap {resampled([base, run])}"
     if mean.low is not None and mean.high is not None:
         ends = f"{signed(mean.low, metric.digits)} to {signed(mean.high, metric.digits)}"
         noise = f"95% interval {ends}, {noise}"
-    return f"{where}, {run.label}'s lead over {base.label} is {lead} in {metric.title}{less} ({noise})."
+    noise = f"lower is ahead; {noise}" if metric.sign < 0 else noise
+    return f"{where}, {run.label}'s lead over {base.label} is {lead} in {metric.title} ({noise})."
 
 
 def signed(value: float, digits: int) -> str:

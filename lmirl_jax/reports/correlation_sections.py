@@ -52,8 +52,7 @@ REST = (
 LENGTH = (
     "Answers of about the same length, all prompts together: within a row length hardly differs, so a correlation there is not "
     'length\'s doing. "Too few": fewer than {prompts} prompts are in the row, or in fewer than {events} of them the return or '
-    "the "
-    "metric differs from its commonest value there."
+    "the metric differs from its commonest value there."
 )
 
 

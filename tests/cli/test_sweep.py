@@ -245,7 +245,7 @@ def test_verdict_and_table_have_one_sign(tmp_path):
     page = re.sub("<[^>]*>", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
     [compared] = json.loads((tmp_path / "sweep.json").read_text())["diversity"]["self_bleu"]["comparisons"]
     lead = f"{compared['mean_difference']['mean']:+.1f}"
-    assert f"lead over MLE is {lead} in Self-BLEU, where lower is ahead," in text
+    assert f"lead over MLE is {lead} in Self-BLEU (lower is ahead;" in text
     [row] = re.findall(r"IQ &lt;b&gt; over MLE +Self-BLEU +(?:[^ ]+) +(?:\[[^]]*\])? +([+-][0-9.]+)", page)
     assert row == lead != "+0.0"
 

@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from lmirl_jax.evaluation.front import with_interval
+
 SMALL = [
     "--gin_file=gin/runs/quickstart.gin",
     "--gin.CHECKPOINT_PERIOD=2",
@@ -129,15 +131,17 @@ def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
     """From another folder, on another mesh: the run's own configuration gives model, vocabulary and lengths."""
     path = f"--gin.CHECKPOINT_PATH='{run}'"
     few = ["--gin.NUM_SAMPLES=2", "--gin.EVAL_BATCH_SIZE=8"]
-    sweep = ["--gin.TEMPERATURES=[0.5, 1.0]", "--gin.EVALUATOR_NUM_EXAMPLES=8"]
+    sweep = ["--gin.TEMPERATURES=[0.5, 1.0]", "--gin.EVALUATOR_NUM_EXAMPLES=12"]
     done = lmirl("eval", "--gin_file=gin/runs/eval.gin", path, *few, *sweep, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "self_bleu" in done.stdout and len(done.stdout.splitlines()) == 5
+    # Checkpoint, over how many of how many prompts, head, two temperatures, what intervals are, and the file.
+    assert "self_bleu" in done.stdout and len(done.stdout.splitlines()) == 7
+    assert "split validation: the first 12 of " in done.stdout
     cells = json.loads((run / "eval/number_paths-000004.json").read_text())
     assert [cell["temperature"] for cell in cells] == [0.5, 1.0]
-    assert len(cells[0]["per_prompt"]["accuracy"]) == 8
-    low, high = cells[0]["intervals"]["self_bleu"]
-    assert low <= cells[0]["metrics"]["self_bleu"] <= high and f" ±{(high - low) / 2:.3f}" in done.stdout
+    assert len(cells[0]["per_prompt"]["accuracy"]) == 12
+    (low, high), value = cells[0]["intervals"]["entropy"], cells[0]["metrics"]["entropy"]
+    assert low <= value <= high and with_interval(value, low, high, 3) in done.stdout
     done = lmirl(
         "infer", "--gin_file=gin/runs/infer.gin", path, *few, "--gin.INFER_NUM_EXAMPLES=9", folder=tmp_path
     )
@@ -146,7 +150,7 @@ def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
     assert len(rows) == 9 and all(len(row["samples"]) == len(row["log_probs"]) == 2 for row in rows)
     written = (run / "eval/number_paths-000004-T1.jsonl").read_text().splitlines()
     answers = [json.loads(line)["samples"] for line in written]
-    assert [row["samples"] for row in rows[:8]] == answers  # the same seed, another batch, another command
+    assert [row["samples"] for row in rows] == answers[:9]  # the same seed, another batch, another command
 
 
 def infer(run: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:

@@ -96,7 +96,7 @@ def test_more_diverse_is_lower_self_bleu():
     text = comparison.verdict(sweep("MLE") + sweep("IQLearn", more=2.0, salt=1), diversity="self_bleu")
     assert "IQLearn gives more diverse samples (lower Self-BLEU) at all 5" in text
     # A lead is positive, as in the table of areas and in sweep.json.
-    assert "IQLearn's lead over MLE is +20.0 in Self-BLEU, where lower is ahead, (95% interval +1" in text
+    assert "IQLearn's lead over MLE is +20.0 in Self-BLEU (lower is ahead; 95% interval +1" in text
 
 
 def test_the_baseline_can_be_named_and_every_other_run_is_compared():
