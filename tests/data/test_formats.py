@@ -9,8 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from lmirl_jax import data
-from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.formats import check_output_name
+from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.types import UserError
 
 LENGTHS = {"inputs": 8, "targets": 8}
