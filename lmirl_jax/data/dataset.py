@@ -4,10 +4,8 @@ Example k of the order is computed from k (Grain's index shuffle): no process re
 one number, the examples that all processes have consumed together.
 """
 
-import functools
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +14,10 @@ import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
 from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
-from lmirl_jax.data.jsonl import READ as READ_KEYS
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
-from lmirl_jax.data.unread_keys import describe_unread
-from lmirl_jax.data.vocabulary_losses import describe_losses
+from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -29,8 +25,6 @@ READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 # Examples in an endless order. Grain's own is too long for it to count in batches of one.
 ENDLESS = 2**53
-
-_log = logging.getLogger(__name__)
 
 
 @checked
@@ -199,51 +193,6 @@ class TrainIterator:
         size = self._batch_size // self._blocks
         blocks = self._rows[index:].batch(size, batch_fn=stack_rows)
         return blocks[self._block :: self._blocks].to_iter_dataset(READ)
-
-
-def check_records(
-    name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
-) -> None:
-    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
-
-    Raises:
-        UserError: the lengths cut something off, without `truncate`.
-    """
-    for line in (
-        describe_unread(f"{name}, {split}", len(records), records.unread, READ_KEYS),
-        describe_losses(f"{name}, {split}", len(records), records.losses),
-    ):
-        if line is not None:
-            warn_once(line)
-    if records.without_eos:
-        _log.warning(
-            "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
-            "seqio.preprocessors.append_eos to the task, and add_eos=True to its feature",
-            name,
-            split,
-            records.without_eos,
-            len(records),
-        )
-    long = {key: int((records.lengths[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
-    if not any(long.values()):
-        return
-    longest = {key: int(records.lengths[:, i].max()) for i, key in enumerate(FEATURES)}
-    counts = ", ".join(
-        f"{long[key]} of {len(records)} {key} are longer than {lengths[key]} tokens"
-        for key in FEATURES
-        if long[key]
-    )
-    message = f"{name}, {split}: {counts}"
-    remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
-    if not truncate:
-        raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
-    warn_once(f"{message} and are truncated; {remedy}")
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Loss and answers are measured on one split: what it cuts off is said once."""
-    _log.warning("%s", message)
 
 
 def _endless(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> grain.MapDataset:

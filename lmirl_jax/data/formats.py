@@ -44,7 +44,7 @@ def local_file(path: str | os.PathLike[str], remedy: str) -> pathlib.Path:
 
 
 def check_output_name(path: os.PathLike[str], name: str, parquet: bool = False) -> None:
-    """Raises a UserError for a file that would not be read again under its name.
+    """Raises a UserError for a file whose ending says that it holds something else; without one it holds JSON lines.
 
     Args:
         path: of the file to write.
@@ -53,10 +53,9 @@ def check_output_name(path: os.PathLike[str], name: str, parquet: bool = False) 
     """
     known = (*JSON, PARQUET) if parquet else JSON
     ending = pathlib.PurePath(path).suffix
-    if ending not in known:
-        which = f"the ending {ending!r}" if ending else "no ending"
+    if ending and ending not in known:
         raise UserError(
-            f"{name}={os.fspath(path)!r} has {which}: name it {' or '.join(known)} "
+            f"{name}={os.fspath(path)!r} has the ending {ending!r}: name it {' or '.join(known)} "
             f"({'JSON lines, or Parquet' if parquet else 'JSON lines'})"
         )
 

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Text, checked
-from lmirl_jax.data.dataset import check_records
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.texts import kept_text
 from lmirl_jax.types import UserError
 

@@ -1,6 +1,14 @@
 """TensorBoard's event files: events that a resumed run will log again are taken out of them."""
 
+import importlib
+from typing import Any
+
 from etils import epath
+
+
+def event_messages() -> Any:
+    """The module of the messages that event files hold: protobuf makes its classes when it is imported."""
+    return importlib.import_module("tensorboard.compat.proto.event_pb2")
 
 
 def drop_events_after(folder: epath.Path, step: int) -> None:
@@ -20,12 +28,12 @@ def drop_events_after(folder: epath.Path, step: int) -> None:
 def _drop_from_file(path: epath.Path, step: int) -> int | None:
     """Drops the events after the step from one file; returns the step of its first metrics, None without any."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
+    parse = event_messages().Event.FromString
     kept, first, dropped = [], None, 0
     for record in RawEventFileLoader(str(path)).Load():
-        event = Event.FromString(record)
+        event = parse(record)
         if not event.HasField("summary"):
             kept.append(record)
             continue

@@ -10,7 +10,7 @@ import jax
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.training.event_files import drop_events_after
+from lmirl_jax.training.event_files import drop_events_after, event_messages
 from lmirl_jax.types import UserError
 
 
@@ -67,14 +67,14 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: epath.Path, from_step: int = 0):
-        from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         drop_events_after(folder, from_step)
-        self._event, self._summary = event_pb2.Event, scalar_pb
+        messages = event_messages()
+        self._event, self._summary = messages.Event, scalar_pb
         self._writer = EventFileWriter(str(folder))
-        self._add(from_step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        self._add(from_step + 1, session_log=messages.SessionLog(status=messages.SessionLog.START))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

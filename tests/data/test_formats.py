@@ -9,8 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from lmirl_jax import data
-from lmirl_jax.data.dataset import warn_once
 from lmirl_jax.data.formats import check_output_name
+from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.types import UserError
 
 LENGTHS = {"inputs": 8, "targets": 8}
@@ -158,17 +158,15 @@ def test_a_vocabulary_in_a_bucket():
 
 
 def test_names_of_outputs():
-    for name in ("a.jsonl", "a.json"):
+    for name in ("a.jsonl", "a.json", "a"):
         check_output_name(pathlib.Path(name), "OUTPUT_PATH")
     check_output_name(pathlib.Path("a.parquet"), "OUTPUT_PATH", parquet=True)
     with pytest.raises(
         UserError, match=r"OUTPUT_PATH='a.parquet' has the ending '.parquet': name it .jsonl or .json"
     ):
         check_output_name(pathlib.Path("a.parquet"), "OUTPUT_PATH")
-    with pytest.raises(
-        UserError, match=r"OUTPUT_PATH='a' has no ending: name it .jsonl or .json or .parquet"
-    ):
-        check_output_name(pathlib.Path("a"), "OUTPUT_PATH", parquet=True)
+    with pytest.raises(UserError, match=r"has the ending '.csv': name it .jsonl or .json or .parquet"):
+        check_output_name(pathlib.Path("a.csv"), "OUTPUT_PATH", parquet=True)
 
 
 @pytest.mark.parametrize("key", ["Weight", "WEIGHT", " weight", "we_ight"])

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from lmirl_jax import data
-from lmirl_jax.data.dataset import warn_once
+from lmirl_jax.data.split_checks import warn_once
 
 LENGTHS = {"inputs": 16, "targets": 16}
 # As ../shared/cases/lossy.jsonl has them: two targets with unknown characters, one whose white space is run together.

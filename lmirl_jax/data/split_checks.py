@@ -1,0 +1,59 @@
+"""What is wrong with a split, told before it is used: keys that are not read, what a vocabulary lacks, what is truncated."""
+
+import functools
+import logging
+from collections.abc import Mapping
+
+from lmirl_jax.data.jsonl import READ
+from lmirl_jax.data.mixture_or_task import FEATURES
+from lmirl_jax.data.records import Records
+from lmirl_jax.data.unread_keys import describe_unread
+from lmirl_jax.data.vocabulary_losses import describe_losses
+from lmirl_jax.types import UserError
+
+_log = logging.getLogger(__name__)
+
+
+def check_records(
+    name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
+) -> None:
+    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
+
+    Raises:
+        UserError: the lengths cut something off, without `truncate`.
+    """
+    for line in (
+        describe_unread(f"{name}, {split}", len(records), records.unread, READ),
+        describe_losses(f"{name}, {split}", len(records), records.losses),
+    ):
+        if line is not None:
+            warn_once(line)
+    if records.without_eos:
+        _log.warning(
+            "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
+            "seqio.preprocessors.append_eos to the task, and add_eos=True to its feature",
+            name,
+            split,
+            records.without_eos,
+            len(records),
+        )
+    long = {key: int((records.lengths[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
+    if not any(long.values()):
+        return
+    longest = {key: int(records.lengths[:, i].max()) for i, key in enumerate(FEATURES)}
+    counts = ", ".join(
+        f"{long[key]} of {len(records)} {key} are longer than {lengths[key]} tokens"
+        for key in FEATURES
+        if long[key]
+    )
+    message = f"{name}, {split}: {counts}"
+    remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
+    if not truncate:
+        raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
+    warn_once(f"{message} and are truncated; {remedy}")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Loss and answers are measured on one split: what it cuts off is said once."""
+    _log.warning("%s", message)
