@@ -165,9 +165,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def effect(key: str) -> str:
     """What another value of a setting does to a run that goes on."""
-    owner = {"training.adamw": "OPTIMIZER", "training.adafactor": "OPTIMIZER"}.get(
-        key.rpartition(".")[0], key
-    )
+    owner = key
     if ".warmup_" in key:
         owner = "LEARNING_RATE"
     if key.startswith("objectives."):
