@@ -190,7 +190,7 @@ def test_other_keys_are_told_in_every_run(tmp_path, caplog):
         warn_once.cache_clear()
         task = data.get_task(data=path)
         data.EvalDataset(task, LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
-        assert caplog.messages == [f"rows, train: {told}"]
+        assert [line for line in caplog.messages if "not read" in line] == [f"rows, train: {told}"]
     caplog.clear()
     data.PairFile(path, task, LENGTHS)
     assert caplog.messages == [f"{path}: {told}"]
