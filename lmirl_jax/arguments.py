@@ -168,8 +168,10 @@ def has_parameter(*names: str) -> Callable[[Any], bool]:
     """The condition that a function names one of these among its arguments."""
 
     def condition(function: Any) -> bool:
+        # Gin's wrapper of a class has another signature than its constructor, which it leaves as it is.
+        called = function.__init__ if isinstance(function, type) else function
         try:
-            return not set(names).isdisjoint(inspect.signature(function).parameters)
+            return not set(names).isdisjoint(inspect.signature(called).parameters)
         except (TypeError, ValueError):
             return False
 

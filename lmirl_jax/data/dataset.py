@@ -18,6 +18,7 @@ from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.data.split_checks import check_records
+from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -110,6 +111,10 @@ class TrainDataset:
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of target tokens, up to the first EOS, padding dropped."""
         return self.task.decode(tokens)
+
+    def decode_against(self, tokens: Sequence[int] | np.ndarray, reference: str) -> str:
+        """The text of an answer that is compared with a reference: an unknown token equals nothing in it."""
+        return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
     def _row(self, record: bytes) -> Row:
         weight = decode_example(record).features.get(WEIGHT, 1.0) if self._weighted else 1.0

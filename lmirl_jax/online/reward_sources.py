@@ -25,6 +25,10 @@ class TextData(PromptData, Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str: ...
 
+    def decode_against(self, tokens: Sequence[int], reference: str) -> str:
+        """The text of an answer that is compared with a reference."""
+        ...
+
 
 @runtime_checkable
 class RewardSource(Protocol):
@@ -77,8 +81,9 @@ class RewardFunction:
         rewards = np.zeros(tokens.shape, np.float32)
         for row, end in enumerate(real_tokens(tokens).sum(axis=-1)):
             answer = tokens[row, :end]
-            texts = prompts.decode_inputs(inputs[row]), prompts.decode(answer)
-            asked = self._asked(target=prompts.decode(targets[row]), tokens=answer.tolist())
+            prompt, target = prompts.decode_inputs(inputs[row]), prompts.decode(targets[row])
+            text = prompts.decode_against(answer, target) if self.takes_target else prompts.decode(answer)
+            asked, texts = self._asked(target=target, tokens=answer.tolist()), (prompt, text)
             rewards[row, :end] = self._checked(self._call(texts, asked), len(answer), texts)
         placed = sharding.rows_to_global(mesh, rewards, experience.tokens.shape[0])
         return dataclasses.replace(experience, rewards=placed)

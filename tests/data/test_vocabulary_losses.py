@@ -142,3 +142,13 @@ def test_with_the_vocabulary_of_t5(shared_data, tmp_path, caplog):
     }
     assert "2 of 3 targets hold characters that the vocabulary lacks" in caplog.text
     assert "('a  b\\tc' is read as 'a b c')" in caplog.text
+
+
+def test_an_answer_is_not_rewarded_for_an_unknown_token_of_its_target(lossy, tmp_path):
+    """What a reward function compares with the prompt's own target: `y ⁇` is no `y <`."""
+    dataset = data.TrainDataset(lossy, 2, LENGTHS, cache_dir=str(tmp_path / "cache"))
+    tokens = lossy.output_vocabulary.encode("if a < x")
+    target = dataset.decode(tokens)
+    assert "⁇" in target
+    assert dataset.decode_against(tokens, target) != target
+    assert dataset.decode_against(tokens, "if a then x") == target

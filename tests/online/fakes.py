@@ -21,6 +21,9 @@ class Prompts(FakeData):
 
     decode = decode_inputs
 
+    def decode_against(self, tokens, reference) -> str:
+        return self.decode(tokens)
+
 
 def train(model_dir, train_steps, **settings):
     """The whole trainer on the fake data, with a checkpoint after every update."""
