@@ -10,6 +10,8 @@ import gin
 import pytest
 
 from lmirl_jax import arguments, configuration, configuration_values, training
+from lmirl_jax.cli import main
+from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
 
 WRONG = {
@@ -217,3 +219,113 @@ def test_numbers_are_judged_in_float32():
     assert not arguments.fits(1e39, arguments.NonNegative) and arguments.fits(1e38, arguments.NonNegative)
     assert not arguments.fits(0.999999999, arguments.ShareBelowOne)
     assert not arguments.fits(10**400, float) and not arguments.fits(2**32, int)
+
+
+class _Reached(Exception):
+    """All is checked, and MODEL_DIR would be made next."""
+
+
+# Macros of which the command, not the configuration, says that a text leads nowhere; and what it calls it then.
+FOUND_LATER = {"INITIAL_CHECKPOINT_PATH": "no checkpoint at"}
+TYPED = ["None", "'a'", "''", "True", "-1", "0", "1.5", "1e999", "1e39", "[]", "{}", "@training.adamw"]
+# What a run of each file takes, in the words of `KINDS`.
+MACRO_KINDS = {
+    "finetune": {
+        "count": "BATCH_SIZE CHECKPOINT_PERIOD EVAL_BATCH_SIZE EVAL_NUM_SAMPLES EVAL_PERIOD LOG_PERIOD NUM_MICROBATCHES "
+        "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS?",
+        "whole": "WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
+        "seed": "RANDOM_SEED",
+        "share": "DISCOUNT",
+        "share-below": "DROPOUT_RATE",
+        "positive": "LEARNING_RATE SOFT_Q_TEMPERATURE?",
+        "rate": "LEARNING_RATE_SCHEDULE",
+        "weight": "TD_WEIGHT",
+        "non-negative": "EARLY_STOPPING_MIN_DELTA EVAL_TEMPERATURE",
+        "switch": "SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
+        # No evaluation reads it here, so that a text is not looked up.
+        "path": "MODEL_DIR VALIDATION_DATA?",
+        "choice": "DTYPE REMAT BEST_MODE?",
+        "lengths": "TASK_FEATURE_LENGTHS",
+        "objects": "EVALUATIONS",
+        # Texts that name nothing are refused as well.
+        "object": "DATA LEARNER MESH MODEL OBJECTIVE OPTIMIZER TASK BEST_METRIC? INITIAL_CHECKPOINT_PATH? "
+        "MIXTURE_OR_TASK_NAME? VOCABULARY_PATH?",
+    },
+    "online_iqlearn": {
+        "count": "SAMPLES_PER_PROMPT SAMPLE_BATCH_SIZE SAMPLE_EVERY REPLAY_SIZE?",
+        "whole": "REPLAY_MAX_AGE? TD_RAMP_STEPS",
+        "seed": "PROMPT_SEED",
+        "share-below": "ONLINE_ALPHA",
+        "switch": "ONLINE_RESCALE",
+        "positive": "SAMPLE_TEMPERATURE",
+        "non-negative": "TD_PEAK",
+    },
+    "grpo": {
+        "non-negative": "CLIP CLIP_HIGH? ENTROPY_WEIGHT MLE_WEIGHT Z_LOSS",
+        "weight": "KL_WEIGHT",
+        "whole": "GROUP_DDOF",
+        "share": "GAE_TRACE",
+        "share-below": "LABEL_SMOOTHING",
+        "positive": "CRITIC_LEARNING_RATE",
+        "switch": "MASK_TRUNCATED SHARE_TRUNK WHITEN",
+        "choice": "MEAN_OVER",
+        "certain": "ADVANTAGES",
+        "object": "REWARD",
+        "function": "REWARD_FUNCTION",
+    },
+    "gail": {
+        "certain": "DISCRIMINATOR_REWARD",
+        "count": "DISCRIMINATOR_UPDATES",
+        "share-below": "DISCRIMINATOR_LABEL_SMOOTHING",
+        "non-negative": "GRADIENT_PENALTY KL_START KL_END",
+        "whole": "KL_ANNEAL_STEPS",
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "kind"), [(run, kind) for run, kinds in MACRO_KINDS.items() for kind in kinds]
+)
+def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
+    run, kind, tmp_path, monkeypatch, capfd
+):
+    """`lmirl train` itself, as far as the last check before MODEL_DIR is made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2"}\n' * 8)
+
+    def reach(*arguments, **options):
+        raise _Reached
+
+    monkeypatch.setattr(trainer, "prepare_directory", reach)
+    given = {
+        "TRAIN_STEPS": "3",
+        "MODEL_DIR": "'run'",
+        "DATA": "'mine.jsonl'",
+        "MIXTURE_OR_TASK_NAME": "None",
+        "EVALUATIONS": "[]",
+        "BATCH_SIZE": "8",
+        "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 8}",
+    }
+    files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
+    for macro in MACRO_KINDS[run][kind].split():
+        name, optional = macro.removesuffix("?"), macro.endswith("?")
+        accepted = {
+            "text": "'a'",
+            "empty": "''",
+            "list": "[]",
+            "dictionary": "{}",
+            "function": "@training.adamw",
+        }
+        takes = {accepted.get(word, word) for word in KINDS[kind].split()} | ({"None"} if optional else set())
+        for value in TYPED:
+            flags = [f"--gin.{key}={text}" for key, text in (given | {name: value}).items()]
+            try:
+                code = main(["train", *files, *flags])
+            except _Reached:
+                assert value in takes, f"{name}={value} is taken"
+                continue
+            line = capfd.readouterr().err.strip().splitlines()[-1]
+            assert code == 1 and line.startswith("lmirl: ") and value not in takes, line
+            assert name in line or FOUND_LATER.get(name, name) in line, line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.jsonl"]

@@ -49,11 +49,13 @@ def _inherited(flags: Flags) -> str:
         return ""
     from lmirl_jax import files
     from lmirl_jax.training import checkpoints
+    from lmirl_jax.training.checkpoint_folders import has_checkpoints
 
     # A run that goes on keeps its own record, should the one that it started from be gone.
-    own = files.absolute(configuration.macro("MODEL_DIR", "", hint=str)) / "config.gin"
-    config = own if (own.parent / "checkpoints").is_dir() and own.is_file() else None
-    if config is None:
+    model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
+    if has_checkpoints(model_dir):
+        config = files.absolute(model_dir) / "config.gin"
+    else:
         checkpoint = checkpoints.find_checkpoint(path)
         config = epath.Path(configuration_records.config_of(checkpoint))
     if not config.is_file():
