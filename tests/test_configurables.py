@@ -213,6 +213,12 @@ def test_brackets_too_many_are_told():
         configuration.load(["gin/runs/finetune.gin"], required)
 
 
+@pytest.mark.parametrize("clip_norm", [0, -1.0, math.nan, math.inf, True, "1"])
+def test_a_clip_that_would_stop_or_turn_the_updates_is_refused_in_python_too(clip_norm):
+    with pytest.raises(UserError, match=r"training.adamw: clip_norm=.* must be a number above 0, or None"):
+        training.adamw(1e-3, clip_norm=clip_norm)
+
+
 def test_numbers_are_judged_in_float32():
     """What float32 takes for 0, infinity or 1 is that."""
     assert not arguments.fits(1e-46, arguments.NonNegative) and arguments.fits(1e-30, arguments.Positive)

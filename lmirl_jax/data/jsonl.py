@@ -1,13 +1,13 @@
 """A file of `inputs` and `targets`, JSON lines or another format, as a SeqIO task: fine-tuning without a line of code."""
 
 import hashlib
-import math
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.arguments import NonNegative, fits
 from lmirl_jax.data.formats import local_file, read_rows
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.data.unread_keys import UnreadKeys
@@ -145,10 +145,13 @@ def existing_file(file: str | os.PathLike[str], split: str) -> pathlib.Path:
 
 
 def check_weight(number: Any, where: str, key: str = WEIGHT) -> None:
-    """Raises a UserError, which says `where`, unless this is a finite number of 0 or more."""
+    """Raises a UserError, which says `where`, unless this is a number of 0 or more that float32 holds: the loss is in it."""
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise UserError(
             f"{where}: {key} is {type(number).__name__}, not a number; write a number of 0 or more, or leave it out"
         )
-    if not (math.isfinite(number) and number >= 0):
-        raise UserError(f"{where}: {key} is {number}; write a finite number of 0 or more, or leave it out")
+    if not fits(number, NonNegative):
+        raise UserError(
+            f"{where}: {key} is {number}; write a number of 0 or more that float32 holds (0, or 1.2e-38 to 3.4e38), or "
+            "leave it out"
+        )

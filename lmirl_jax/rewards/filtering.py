@@ -150,7 +150,9 @@ def exponential_weights(
 ) -> Float[np.ndarray, " kept"]:
     """exp(measure / temperature), scaled to a mean of 1."""
     weights = np.exp((measures - measures.max()) / temperature)
-    return weights / weights.mean()
+    weights /= weights.mean()
+    # Training computes in float32, which takes what is smaller for 0, and refuses it.
+    return np.where(weights < np.finfo(np.float32).tiny, 0.0, weights)
 
 
 def _places(prompts: Int[np.ndarray, " answers"]) -> Int[np.ndarray, " answers"]:

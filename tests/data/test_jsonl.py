@@ -48,9 +48,11 @@ def test_a_bad_line_is_named(write_jsonl, tmp_path, line, message):
     [
         ('"2"', r"examples\.jsonl, line 2: weight is str, not a number; write a number of 0 or more"),
         ("true", r"examples\.jsonl, line 2: weight is bool, not a number"),
-        ("-1", r"examples\.jsonl, line 2: weight is -1; write a finite number of 0 or more"),
+        ("-1", r"examples\.jsonl, line 2: weight is -1; write a number of 0 or more that float32 holds"),
         ("NaN", r"examples\.jsonl, line 2: weight is nan"),
         ("Infinity", r"examples\.jsonl, line 2: weight is inf"),
+        ("1e-46", r"examples\.jsonl, line 2: weight is 1e-46; .* \(0, or 1\.2e-38 to 3\.4e38\)"),
+        ("1e39", r"examples\.jsonl, line 2: weight is 1e\+39"),
     ],
 )
 def test_a_bad_weight_is_named(write_jsonl, tmp_path, weight, message):

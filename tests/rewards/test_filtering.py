@@ -135,3 +135,12 @@ def test_values_and_paths_that_do_not_fit(scored, tmp_path):
     cut.write_text(json.dumps(answer("p", "d", 1.0).to_row()) + "\n")
     with pytest.raises(UserError, match=r"every answer lacks its EOS"):
         filter_scored(cut, tmp_path / "kept.jsonl")
+
+
+def test_weights_that_float32_does_not_hold_are_0():
+    """exp(-100) is 3.7e-44: training would take it for 0, and refuses it."""
+    found = exponential_weights(np.array([0.0, -100.0, -1.0]), 1.0)
+    np.testing.assert_allclose(
+        found, [3 / (1 + np.exp(-1)), 0.0, 3 * np.exp(-1) / (1 + np.exp(-1))], rtol=1e-12
+    )
+    assert found[1] == 0.0
