@@ -56,15 +56,9 @@ def infer(
         The path of the file.
     """
     from lmirl_jax.training import checkpoints
-    from lmirl_jax.types import UserError
 
     _check_vote(vote, reranking)
-    generator.check_temperature(temperature)
-    if temperature == 0 and generator.num_samples > 1:
-        raise UserError(
-            f"TEMPERATURE=0 has one answer to a prompt, not NUM_SAMPLES={generator.num_samples}: set NUM_SAMPLES=1, or a "
-            "positive TEMPERATURE"
-        )
+    generator.check_samples(temperature)
     generator.check(mesh)
     default = checkpoint.parent.parent / "infer" / f"{data.name}-{data.split}-{int(checkpoint.name):06}.jsonl"
     path = line_file.output_path(output_path, default)

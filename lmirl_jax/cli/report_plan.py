@@ -91,7 +91,7 @@ class RewardingRun:
                 f"{self}: its task has no such split: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
             )
         self.generator.check(self.mesh)
-        self.generator.check_temperature(self.temperature)
+        self.generator.check_samples(self.temperature)
 
     def __str__(self) -> str:
         return str(self.checkpoint)

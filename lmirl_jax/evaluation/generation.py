@@ -141,6 +141,15 @@ class Generator:
                 "the temperature at 1.0, or set NUM_BEAMS=None to sample"
             )
 
+    def check_samples(self, temperature: float) -> None:
+        """Raises a UserError for several samples of a policy that gives one answer: as many equal ones are no evidence."""
+        self.check_temperature(temperature)
+        if temperature == 0 and self.num_samples > 1:
+            raise UserError(
+                f"TEMPERATURE=0 has one answer to a prompt, not NUM_SAMPLES={self.num_samples}: set NUM_SAMPLES=1, or a "
+                "positive TEMPERATURE"
+            )
+
     def __call__(
         self,
         graph: nnx.GraphDef,
