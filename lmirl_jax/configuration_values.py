@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-from lmirl_jax import arguments
+from lmirl_jax import argument_rules, arguments
 from lmirl_jax.types import UserError
 
 Bindings = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -57,8 +57,8 @@ def check(before: Bindings, complete: bool) -> None:
 
 def check_macro(name: str, value: Any, hint: Any) -> None:
     """Raises a UserError for a macro that a command reads itself, where the value does not fit."""
-    if not arguments.fits(value, hint):
-        raise UserError(_line(name, arguments.show(value), arguments.expectation(value, hint), "", None))
+    if not argument_rules.fits(value, hint):
+        raise UserError(_line(name, arguments.show(value), argument_rules.expectation(value, hint), "", None))
 
 
 @contextlib.contextmanager
@@ -80,16 +80,16 @@ def _check_one(place: tuple[str, str, str], value: Any, before: Bindings) -> Non
     _, selector, parameter = place
     hint = _hints(selector).get(parameter, Any)
     name, where = _names(place, value)
-    if arguments.given_by_caller(hint):
+    if argument_rules.given_by_caller(hint):
         raise UserError(
             f"{name} has no effect: the caller of {_short(selector)} gives {parameter}; leave it out"
         )
     bound = _resolve(value)
-    if arguments.fits(bound.value, hint):
+    if argument_rules.fits(bound.value, hint):
         return
-    expected = arguments.expectation(bound.value, hint)
+    expected = argument_rules.expectation(bound.value, hint)
     shown = arguments.show(bound.value) if not _references_in(value) else repr(_raw(value))
-    if callable(bound.value) and not arguments.takes_functions(hint):
+    if callable(bound.value) and not argument_rules.takes_functions(hint):
         raise UserError(
             f"{name}={shown} is a function, and {parameter} of {_short(selector)} must be {expected}: with brackets, "
             f"{shown}(), it is what the function makes"
@@ -142,7 +142,11 @@ def _example(place: tuple[str, str, str], name: str, hint: Any, before: Bindings
     default = inspect.signature(_target(selector)).parameters[parameter].default
     for value in (before.get(key[0], {}).get(key[1], default), default):
         bound = _resolve(value)
-        if value is inspect.Parameter.empty or bound.value is None or not arguments.fits(bound.value, hint):
+        if (
+            value is inspect.Parameter.empty
+            or bound.value is None
+            or not argument_rules.fits(bound.value, hint)
+        ):
             continue
         text = repr(_raw(value))
         if "gin.REQUIRED" not in text and " at 0x" not in text:
@@ -165,14 +169,14 @@ def _references_in(value: Any) -> bool:
 
 
 def _resolve(value: Any, macro: str | None = None) -> _Bound:
-    """Follows macros to the value; what is only made when it is asked for is `arguments.UNKNOWN`."""
+    """Follows macros to the value; what is only made when it is asked for is `argument_rules.UNKNOWN`."""
     if isinstance(value, gin.config.ConfigurableReference):
         if value.selector == MACRO:
             name = "/".join(value.scopes)
             held = gin.config._CONFIG.get((name, MACRO), {})
-            return _resolve(held["value"], name) if "value" in held else _Bound(name, arguments.UNKNOWN)
+            return _resolve(held["value"], name) if "value" in held else _Bound(name, argument_rules.UNKNOWN)
         if value.evaluate or value.selector.startswith("gin."):
-            return _Bound(macro, arguments.UNKNOWN)
+            return _Bound(macro, argument_rules.UNKNOWN)
         function = copy.deepcopy(value)
         # Gin's wrapper of a class hides the arguments of its constructor.
         return _Bound(macro, _target(value.selector) if isinstance(function, type) else function)

@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lmirl_jax.arguments import Words, checked
+from lmirl_jax.argument_rules import Words
+from lmirl_jax.arguments import checked
 from lmirl_jax.types import Batch, UserError
 
 BATCH_AXES = ("data", "fsdp")

@@ -28,7 +28,8 @@ import seqio
 import tensorflow as tf
 
 from lmirl_jax import evaluation
-from lmirl_jax.arguments import GivenByCaller, GivenText
+from lmirl_jax.argument_rules import GivenByCaller
+from lmirl_jax.arguments import GivenText
 
 NUMBERS = 4  # in a prompt
 LARGEST = 9  # of the numbers; the smallest is 1

@@ -9,7 +9,7 @@ import math
 import gin
 import pytest
 
-from lmirl_jax import arguments, configuration, configuration_values, training
+from lmirl_jax import argument_rules, arguments, configuration, configuration_values, training
 from lmirl_jax.cli import main
 from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
@@ -59,7 +59,7 @@ KINDS = {
 }
 # Of each configurable what its arguments may be, in their order; '?' may be None too.
 TABLE = {
-    "cli.eval_script.evaluate": "caller object object object? object numbers path?",
+    "cli.eval_script.evaluate": "caller object object object? object numbers path? caller",
     "cli.infer_script.infer": "caller object object object object non-negative path? object function?",
     "cli.report_plan.ReportConfig": "text? text? corruptions? function? seed",
     "cli.report_plan.RewardingRun": (
@@ -221,10 +221,14 @@ def test_a_clip_that_would_stop_or_turn_the_updates_is_refused_in_python_too(cli
 
 def test_numbers_are_judged_in_float32():
     """What float32 takes for 0, infinity or 1 is that."""
-    assert not arguments.fits(1e-46, arguments.NonNegative) and arguments.fits(1e-30, arguments.Positive)
-    assert not arguments.fits(1e39, arguments.NonNegative) and arguments.fits(1e38, arguments.NonNegative)
-    assert not arguments.fits(0.999999999, arguments.ShareBelowOne)
-    assert not arguments.fits(10**400, float) and not arguments.fits(2**32, int)
+    assert not argument_rules.fits(1e-46, arguments.NonNegative) and argument_rules.fits(
+        1e-30, arguments.Positive
+    )
+    assert not argument_rules.fits(1e39, arguments.NonNegative) and argument_rules.fits(
+        1e38, arguments.NonNegative
+    )
+    assert not argument_rules.fits(0.999999999, arguments.ShareBelowOne)
+    assert not argument_rules.fits(10**400, float) and not argument_rules.fits(2**32, int)
 
 
 class _Reached(Exception):

@@ -32,6 +32,7 @@ FLOORS = {
 }
 # Files that are part of another's room.
 ROOMS = {
+    "argument_rules": "arguments",
     "soft_q_blocked": "soft_q",
     "tiles": "soft_q",
     "configuration_errors": "configuration",

@@ -79,7 +79,7 @@ def test_an_error_leaves_the_other_configuration_too(run, tmp_path):
 def test_errors_are_one_line(run, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint at .*nowhere.* \(the folder does not exist\)"):
         runs.load(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="None is no path: name a run's MODEL_DIR"):
+    with pytest.raises(UserError, match="path=None must be a path"):
         runs.load(None)
     bare = tmp_path / "bare"
     shutil.copytree(run, bare)

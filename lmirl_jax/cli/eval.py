@@ -11,7 +11,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration, files
-from lmirl_jax.arguments import GivenByCaller, Is, NonNegative, Path, Words, checked
+from lmirl_jax.argument_rules import GivenByCaller, Is, Words
+from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.evaluation.evaluator import Measured

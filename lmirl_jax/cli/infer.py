@@ -8,7 +8,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration
-from lmirl_jax.arguments import GivenByCaller, Is, NonNegative, Path, checked
+from lmirl_jax.argument_rules import GivenByCaller, Is
+from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags

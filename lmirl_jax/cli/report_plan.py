@@ -10,17 +10,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import files
-from lmirl_jax.arguments import (
-    Corruption,
-    GivenByCaller,
-    Is,
-    Lengths,
-    NonNegative,
-    Seed,
-    Share,
-    Text,
-    checked,
-)
+from lmirl_jax.argument_rules import GivenByCaller, Is
+from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
 from lmirl_jax.cli import infer, line_file, score
 from lmirl_jax.cli.processes import wait_for_all
 from lmirl_jax.evaluation.evaluator import Measured

@@ -8,7 +8,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration
-from lmirl_jax.arguments import GivenByCaller, Lengths, Path, Share, Words, checked, has_parameter
+from lmirl_jax.argument_rules import GivenByCaller, Words
+from lmirl_jax.arguments import Lengths, Path, Share, checked, has_parameter
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.flags import Flags

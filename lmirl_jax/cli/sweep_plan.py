@@ -9,7 +9,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import configuration
-from lmirl_jax.arguments import GivenByCaller, Is, Path, Positive, PositiveShare, Text, Whole, Words, checked
+from lmirl_jax.argument_rules import GivenByCaller, Is, Words
+from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, checked
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
 from lmirl_jax.evaluation.evaluator import Measured

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.arguments import NonNegative, fits
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import NonNegative
 from lmirl_jax.data.formats import local_file, read_rows
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.data.unread_keys import UnreadKeys

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, Words, checked, has_parameter
+from lmirl_jax.argument_rules import Words
+from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, takes
 from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
@@ -24,8 +25,15 @@ from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import Batch, UserError
 
 _log = logging.getLogger(__name__)
+
+
+def _makes_a_data_set(function: Callable[..., Any]) -> bool:
+    """Whether it is `validation_dataset`, whose arguments a configuration has bound, or takes none."""
+    return has_parameter("split")(function) or takes(0)(function)
+
+
 MakesDataset = Annotated[
-    Callable[..., Any], Words("@data.validation_dataset, without brackets", has_parameter("split"))
+    Callable[..., Any], Words("@data.validation_dataset, without brackets", _makes_a_data_set)
 ]
 
 

@@ -13,7 +13,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import decoding, sharding
-from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, checked, fits
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, checked
 from lmirl_jax.types import Batch, UserError
 
 

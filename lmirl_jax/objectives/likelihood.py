@@ -5,7 +5,8 @@ from typing import Annotated
 
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import Count, GivenByCaller, NonNegative, ShareBelowOne, checked
+from lmirl_jax.argument_rules import GivenByCaller
+from lmirl_jax.arguments import Count, NonNegative, ShareBelowOne, checked
 from lmirl_jax.types import SoftQ, UserError
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import Count, Elementwise, NonNegative, Within, checked
+from lmirl_jax.argument_rules import Within
+from lmirl_jax.arguments import Count, Elementwise, NonNegative, checked
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward

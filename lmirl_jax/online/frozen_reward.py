@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
+from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, Share, checked
 from lmirl_jax.objectives import Shaping, extracted_rewards
 from lmirl_jax.online.experience import Experience, as_batch
@@ -25,6 +26,12 @@ class FrozenPolicy(Protocol):
     graph: nnx.GraphDef
     params: Any
     discount: float
+
+
+Network = Annotated[
+    FrozenPolicy,
+    Words("a trained network, as @reward/runs.load() makes of a checkpoint's path", lambda network: True),
+]
 
 
 @checked
@@ -48,10 +55,10 @@ class FrozenReward:
         beta: the weight of the correction.
     """
 
-    policy: FrozenPolicy
+    policy: Network
     shaping: Shaping | None = None
     discount: Share | None = None
-    reference: FrozenPolicy | None = None
+    reference: Network | None = None
     beta: NonNegative = 1.0
 
     takes_target = False

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import NonNegative, Schedule, Words, checked, has_parameter
+from lmirl_jax.argument_rules import Words
+from lmirl_jax.arguments import NonNegative, Schedule, checked, has_parameter
 from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
 from lmirl_jax.online.experience import flat, joined
 from lmirl_jax.online.gauges import sample_sums

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Annotated
 
-from lmirl_jax.arguments import GivenByCaller, GivenText, Text, checked
+from lmirl_jax.argument_rules import GivenByCaller
+from lmirl_jax.arguments import GivenText, Text, checked
 from lmirl_jax.rewards.steps import Span, split_steps
 from lmirl_jax.types import UserError
 

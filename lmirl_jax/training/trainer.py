@@ -11,7 +11,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import files, sharding
-from lmirl_jax.arguments import Count, GivenByCaller, Path, Seed, Text, checked
+from lmirl_jax.argument_rules import GivenByCaller
+from lmirl_jax.arguments import Count, Path, Seed, Text, checked
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.checkpoint_folders import has_checkpoints
 from lmirl_jax.training.checkpoints import (

@@ -43,7 +43,7 @@ def test_what_it_writes_is_a_training_set(filtered, tmp_path):
         ("--gin.BY='rouge_2'", "answer 1: no measure BY='rouge_2': did you mean 'rouge_1'?"),
         ("--gin.KEEP=90", "KEEP=90 must be a number above 0 and at most 1"),
         ("--gin.SCORED='/no/such'", "no file at /no/such: SCORED must be what lmirl score wrote"),
-        ("--gin.SCORED=None", "SCORED=None is no path: name a file"),
+        ("--gin.SCORED=None", "SCORED=None must be a path in quotes: set --gin.SCORED="),
         ("--gin.OUTPUT_PATH='/proc/no/kept.jsonl'", "cannot write to the folder of OUTPUT_PATH /proc/no"),
     ],
 )

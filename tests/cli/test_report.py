@@ -92,7 +92,7 @@ def test_files_of_scores_need_no_model(made, tmp_path):
 @pytest.mark.parametrize(
     "named, more, line",
     [
-        ({}, [], "RUNS={} names no runs"),
+        ({}, [], "RUNS={} must be labels with a list of paths each"),
         ({"a": ["/nowhere"]}, [], "no checkpoint at /nowhere"),
         (
             {"a": ["/nowhere.jsonl"]},
@@ -102,7 +102,11 @@ def test_files_of_scores_need_no_model(made, tmp_path):
         ("one", ["--gin.ANSWERS_OF='b'"], "ANSWERS_OF='b' is no run: choose among a, or None"),
         ("one", ["--gin.METRIC='vald'"], "METRIC: the task has no metric 'vald'; did you mean 'valid'?"),
         ("one", ["--gin.EVAL_SPLIT='dev'"], "its task has no such split: set EVAL_SPLIT"),
-        ("one", ["--gin.CORRUPTIONS={'a': 3}"], "CORRUPTIONS={'a': 3}: give a function for each name"),
+        (
+            "one",
+            ["--gin.CORRUPTIONS={'a': 3}"],
+            "CORRUPTIONS={'a': 3} must be a dictionary, each value a function",
+        ),
         ("twice", [], "twice: it would count as two; name it once"),
     ],
 )

@@ -79,7 +79,7 @@ def test_samples_vote_for_what_is_read_off_them(runs, tmp_path):
             _vote_of("no number", vote)
     with pytest.raises(UserError, match="VOTE=last_number has no effect without RERANK"):
         answer(run, tmp_path / "b.jsonl", given[1])
-    with pytest.raises(UserError, match="VOTE=3 is no function of a sample's text"):
+    with pytest.raises(UserError, match="VOTE=3 must be a function, or None"):
         answer(run, tmp_path / "b.jsonl", given[0], "VOTE = 3")
 
 

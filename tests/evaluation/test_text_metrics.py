@@ -307,7 +307,8 @@ def test_other_mistakes():
 
 
 def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
-    plain, interval = OF_CORPUS[evaluation.t5_bleu]
+    plain, interval, signature = OF_CORPUS[evaluation.t5_bleu]
     targets, predictions = captions
     assert plain == "t5_bleu"
     assert interval(targets, predictions) == evaluation.bleu_interval(targets, predictions, tokenize="intl")
+    assert "|tok:intl|" in signature(1)

@@ -140,11 +140,11 @@ def test_the_return_rises(updates_of):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"policy": "run"}, r"FrozenReward.policy='run' is no trained network: use @reward/runs.load\(\)"),
-        ({"shaping": "mean"}, r"SHAPING='mean': set it to 'value', or None"),
+        ({"policy": "run"}, r"policy='run' must be a trained network, as @reward/runs.load\(\) makes"),
+        ({"shaping": "mean"}, "shaping='mean' must be 'value', or None"),
         ({"discount": 1.5}, r"discount=1.5 must be a number from 0 to 1"),
         ({"beta": -1}, r"beta=-1 must be a number of 0 or more"),
-        ({"reference": "run"}, r"FrozenReward.reference='run' is no trained network"),
+        ({"reference": "run"}, r"reference='run' must be a trained network, .*, or None"),
     ],
 )
 def test_settings_out_of_range_are_one_line(changes, line):

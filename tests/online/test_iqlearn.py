@@ -153,7 +153,7 @@ def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: learner(alpha=1.0), r"alpha = 1.0 is not in \[0, 1\)"),
+        (lambda: learner(alpha=1.0), "alpha=1.0 must be a number from 0 to below 1"),
         (
             lambda: learner(objective=objectives.mle),
             r"OBJECTIVE=mle does not take .* use @objectives.iqlearn",

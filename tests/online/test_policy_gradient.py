@@ -202,7 +202,7 @@ def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
 def test_a_run_begins_as_its_checkpoint(tmp_path):
     """Policy, first policy and trunks: at the first update the divergence is 0 and only heads differ from a fresh one."""
     train(tmp_path / "mle", learner=training.Offline(objectives.mle), train_steps=2)
-    frozen = training.adamw(0.0)
+    frozen = training.adamw(training.constant(0.0))
     still = online.PolicyGradient(
         online.Rollouts(Prompts(16)), online.Adversary(), Loss(objectives.gae, kl_weight=1.0), frozen
     )

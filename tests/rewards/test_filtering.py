@@ -110,7 +110,7 @@ def test_what_was_kept_is_said(scored):
         ({"per_prompt": 0}, r"per_prompt=0 must be a whole number of 1 or more"),
         ({"truncated": "no"}, r"truncated='no' must be 'drop' or 'rank'"),
         ({"weight_temperature": 0.0}, r"weight_temperature=0\.0 must be a number above 0"),
-        ({"weight_temperature": math.nan}, r"WEIGHT_TEMPERATURE=nan"),
+        ({"weight_temperature": math.nan}, r"weight_temperature=nan must be a number above 0"),
         ({"by": "rouge"}, r"answer 1: no measure BY='rouge': did you mean 'rouge_1'\?"),
         ({"by": "x"}, r"no measure BY='x': it has normalised_return, .*, rouge_1"),
         ({"by": "centred_return"}, r"answer 1: no centred_return, as its prompt has one answer alone"),

@@ -186,8 +186,8 @@ def test_scores_as_arrays(run):
     [
         ({"discount": 1.5}, "discount=1.5 must be a number from 0 to 1"),
         ({"beta": -1.0}, r"beta=-1\.0 must be a number of 0 or more"),
-        ({"shaping": "vale"}, "SHAPING='vale': set it to 'value', or None"),
-        ({"batch_size": 0}, "SCORE_BATCH_SIZE=0 cannot be split"),
+        ({"shaping": "vale"}, "shaping='vale' must be 'value', or None"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number of 1 or more"),
         ({"batch_size": True}, "batch_size=True must be a whole number of 1 or more"),
     ],
 )

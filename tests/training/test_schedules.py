@@ -58,7 +58,7 @@ def test_a_delay_is_not_negative():
         training.delayed_constant(0.5, start_step=-1)
 
 
-@pytest.mark.parametrize("decay_steps", [0, 9, 10])
+@pytest.mark.parametrize("decay_steps", [1, 9, 10])
 def test_a_cosine_ends_after_its_warm_up(decay_steps):
     with pytest.raises(UserError, match=rf"decay_steps={decay_steps} .* above warmup_steps=10"):
         training.warmup_cosine(1.0, 10, decay_steps)
