@@ -45,8 +45,8 @@ def check(before: Bindings, complete: bool) -> None:
                 _check_calls(f"{_name(scope, selector)}.{parameter}", scope, selector, value)
             if selector in (MACRO, CONSTANT):
                 continue
-            place = scope, selector, parameter
-            if callable(_resolve(value).value):
+            place, hint = (scope, selector, parameter), _hints(selector).get(parameter, Any)
+            if callable(_resolve(value).value) and argument_rules.takes_functions(hint):
                 functions.append((place, value))
             else:
                 _check_one(place, value, before)

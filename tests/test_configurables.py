@@ -314,7 +314,7 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
         "DATA": "'mine.jsonl'",
         "MIXTURE_OR_TASK_NAME": "None",
         "EVALUATIONS": "[]",
-        "BATCH_SIZE": "8",
+        "BATCH_SIZE": "32",
         "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 8}",
     }
     files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]

@@ -240,7 +240,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
         ({"DATA": "nowhere.jsonl"}, "no file at nowhere.jsonl: DATA must be JSONL"),
         ({"DATA": str(tmp_path / "bad.jsonl")}, "bad.jsonl, line 2: neither targets, candidates nor samples"),
         ({"SCORE_SPLIT": "dev"}, "number_paths has no split 'dev'; it has"),
-        ({"SHAPING": "values"}, "SHAPING='values': set it to 'value', or None"),
+        ({"SHAPING": "values"}, "SHAPING='values' must be 'value', or None"),
         ({"DISCOUNT": 2.0}, "DISCOUNT=2.0 must be a number from 0 to 1"),
         ({"REFERENCE_PATH": "/nowhere"}, "no checkpoint at /nowhere"),
         ({"OUTPUT_PATH": str(tmp_path)}, "is a folder: name a file, such as"),

@@ -73,7 +73,7 @@ def test_a_file_comes_before_the_task(build, make_task, single, tmp_path):
         data.prompts(lambda: None, None, task, LENGTHS)
     with pytest.raises(UserError, match="no file at nowhere"):
         data.prompts(never, "nowhere", task, LENGTHS)
-    with pytest.raises(UserError, match="INFER_NUM_EXAMPLES=0"):
+    with pytest.raises(UserError, match="num_examples=0 must be a whole number of 1 or more"):
         data.prompts(never, None, task, LENGTHS, num_examples=0)
 
 
