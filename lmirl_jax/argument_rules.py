@@ -144,8 +144,8 @@ def _origin(hint: Any) -> Any:
 
 
 def is_array(hint: Any) -> bool:
-    """Whether a hint speaks of arrays, alone or beside numbers: these are data, not settings."""
-    return any(
+    """Whether a hint speaks of arrays alone: these are data, not settings."""
+    return all(
         isinstance(part, type) and issubclass(part, (jaxtyping.AbstractArray, jax.Array))
         for part in _alternatives(hint)
     )

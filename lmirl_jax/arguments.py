@@ -163,7 +163,8 @@ def checked(target: _Target) -> _Target:
     return typing.cast(_Target, _checking(target, public_name(target)))
 
 
-def annotations(target: Callable[..., Any]) -> dict[str, Any]:
+@functools.cache
+def annotations(target: Callable[..., Any]) -> Mapping[str, Any]:
     """The annotation of each parameter of a function or a class; an unannotated one may be anything."""
     function = target.__init__ if isinstance(target, type) else target
     hints = typing.get_type_hints(function, include_extras=True)

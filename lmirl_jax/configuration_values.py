@@ -192,7 +192,7 @@ def _references(value: Any) -> Iterator[gin.config.ConfigurableReference]:
     return gin.config.iterate_references({("", ""): {"": value}})
 
 
-def _hints(selector: str) -> dict[str, Any]:
+def _hints(selector: str) -> Mapping[str, Any]:
     """The annotations of the library's own functions; others are left to Python."""
     target = _target(selector)
     if not str(getattr(target, "__module__", "")).startswith("lmirl_jax."):

@@ -36,6 +36,7 @@ KINDS = {
     "seed": "0",
     "positive": "1.5",
     "non-negative": "0 1.5",
+    "number": "-1 0 1.5",
     "share": "0",  # from 0 to 1
     "positive-share": "",  # above 0 and at most 1
     "share-below": "0",  # from 0 to below 1, or below 1/2
@@ -93,7 +94,7 @@ TABLE = {
     "objectives.gem": "caller",
     "objectives.group_relative": "caller switch positive whole",
     "objectives.hellinger": "caller",
-    "objectives.iqlearn": "caller caller caller caller caller caller certain",
+    "objectives.iqlearn": "caller caller caller non-negative non-negative number certain",
     "objectives.jensen_shannon": "caller",
     "objectives.mle": "caller share-below non-negative caller",
     "objectives.reverse_kl": "caller",

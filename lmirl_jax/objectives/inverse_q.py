@@ -6,12 +6,13 @@ reward small, and so matches not only each next token but the distribution of wh
 
 import inspect
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import Elementwise, ShareBelowOne, checked
+from lmirl_jax.argument_rules import GivenByCaller
+from lmirl_jax.arguments import Elementwise, NonNegative, ShareBelowOne, checked
 from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
@@ -101,9 +102,9 @@ def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
     *,
-    td_weight: Float[Array, "..."] | float,
-    mle_weight: Float[Array, "..."] | float = 1.0,
-    penalty_weight: Float[Array, "..."] | float = 1.0,
+    td_weight: Annotated[Float[Array, "..."] | float, GivenByCaller()],
+    mle_weight: Float[Array, "..."] | NonNegative = 1.0,
+    penalty_weight: Float[Array, "..."] | NonNegative = 1.0,
     rewards: Float[Array, "..."] | float = 0.0,
     phi: Elementwise = chi_squared,
 ) -> Float[Array, "*batch length"]:
