@@ -22,8 +22,8 @@ from lmirl_jax.types import ModelConfig
 Temperatures = Annotated[
     Sequence[NonNegative],
     Words(
-        "a list of one or more different numbers of 0 or more",
-        lambda values: 0 < len(values) == len(set(values)),
+        "a list of one or more numbers of 0 or more that differ in six digits, by which files are named",
+        lambda values: 0 < len(values) == len({f"{value:g}" for value in values}),
     ),
 ]
 
@@ -62,7 +62,6 @@ def evaluate(
         generator: how to sample.
         temperatures: of the sweep; 0 takes the likeliest token each time.
         output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
-
         read: files that are read, by the names of their settings: they are not overwritten.
 
     Returns:
@@ -71,7 +70,7 @@ def evaluate(
     import jax
 
     from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import prompts_told, write_answers
+    from lmirl_jax.evaluation.evaluator import prompts_told
     from lmirl_jax.evaluation.evidence import counted
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
@@ -80,36 +79,18 @@ def evaluate(
         raise UserError(
             "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
         )
-    graph, params = checkpoints.load_policy(checkpoint, model, mesh)
+    policy = checkpoints.load_policy(checkpoint, model, mesh)
     given = output_dir or str(checkpoint.parent.parent / "eval")
     stem = f"{data.name}-{int(checkpoint.name):06}"
-    names = [f"{stem}.json", *(f"{stem}-T{temperature:g}.jsonl" for temperature in temperatures)]
-    if isinstance(given, str):  # Else the next line says so.
-        files.check_no_input([files.absolute(given) / name for name in names], read, "EVAL_OUTPUT_DIR")
+    made = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
+    files.check_no_input([files.absolute(given) / name for name in made], read, "EVAL_OUTPUT_DIR")
     folder = checkpoints.prepare_directory(given, "EVAL_OUTPUT_DIR")
     cells = []
     for temperature in temperatures:
-        began = time.monotonic()
-        answers = list(generator(graph, params, mesh, data, temperature))
-        metrics, per_prompt = evaluation.measure(data, answers)
-        cells.append(
-            {
-                "temperature": temperature,
-                "prompts": len(answers),
-                "prompts_available": data.available,
-                "metrics": metrics,
-                "intervals": evaluation.intervals(data, answers, per_prompt),
-                "per_prompt": per_prompt,
-            }
+        answers = _answers(
+            policy, mesh, data, generator, temperature, folder / _answers_file(stem, temperature)
         )
-        if jax.process_index() == 0:
-            write_answers(folder / f"{stem}-T{temperature:g}.jsonl", answers)
-            seconds = time.monotonic() - began
-            print(
-                f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+        cells.append(_cell(data, answers, temperature))
     signatures = evaluation.signatures(data, len(data))
     if jax.process_index() == 0:
         with files.writing(folder / f"{stem}.json") as file:
@@ -119,6 +100,44 @@ def evaluate(
     return "\n".join(
         [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]
     )
+
+
+def _answers_file(stem: str, temperature: float) -> str:
+    return f"{stem}-T{temperature:g}.jsonl"
+
+
+def _answers(
+    policy: tuple[Any, Any], mesh: Mesh, data: Any, generator: Generator, temperature: float, path: epath.Path
+) -> list[Any]:
+    """The answers to every prompt, which are written to a file too."""
+    import jax
+
+    from lmirl_jax.evaluation.evaluator import write_answers
+
+    began = time.monotonic()
+    answers = list(generator(*policy, mesh, data, temperature))
+    if jax.process_index() == 0:
+        write_answers(path, answers)
+        seconds = time.monotonic() - began
+        print(
+            f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s", file=sys.stderr, flush=True
+        )
+    return answers
+
+
+def _cell(data: Any, answers: Sequence[Any], temperature: float) -> dict[str, Any]:
+    """What the JSON file holds of a temperature."""
+    from lmirl_jax import evaluation
+
+    metrics, per_prompt = evaluation.measure(data, answers)
+    return {
+        "temperature": temperature,
+        "prompts": len(answers),
+        "prompts_available": data.available,
+        "metrics": metrics,
+        "intervals": evaluation.intervals(data, answers, per_prompt),
+        "per_prompt": per_prompt,
+    }
 
 
 def metric_table(cells: Sequence[dict[str, Any]]) -> str:

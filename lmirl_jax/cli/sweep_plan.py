@@ -165,12 +165,10 @@ def paths_by_label(runs: Mapping[str, str | Sequence[str]]) -> dict[str, list[st
     return {label: [paths] if isinstance(paths, str) else list(paths) for label, paths in runs.items()}
 
 
-def check_output_dir(output_dir: Any, names: Sequence[str], runs: Sequence[str]) -> None:
+def check_output_dir(output_dir: str, names: Sequence[str], runs: Sequence[str]) -> None:
     """Raises a UserError where one of the files that OUTPUT_DIR gets is one that the command reads, or lies in a checkpoint."""
     from lmirl_jax import files
 
-    if not isinstance(output_dir, str) or not output_dir:
-        return  # `prepare_directory` says so.
     read = {f"RUNS[{number}]": run for number, run in enumerate(runs)}
     read |= {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
     files.check_no_input([files.absolute(output_dir) / name for name in names], read, "OUTPUT_DIR")
