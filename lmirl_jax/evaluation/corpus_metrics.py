@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from lmirl_jax.evaluation.bootstrap import Ends, interval_of, resampling_weights
 from lmirl_jax.evaluation.evidence import Evidence, event_prompts
 from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
+from lmirl_jax.evaluation.words import is_unspaced, tell_once
 from lmirl_jax.types import UserError
 
 
@@ -36,6 +37,14 @@ def bleu(
     """
     metric = sacrebleu_bleu("BLEU", tokenize, lowercase)
     references = reference_lists("BLEU", targets, predictions)
+    if tokenize in ("13a", "intl", "none"):
+        unspaced = next((text for texts in references for text in texts if is_unspaced(text)), None)
+        if unspaced is not None:
+            tell_once(
+                "BLEU: this tokenizer takes a run of characters without spaces for one word, such as %r; tokenize='zh', "
+                "'ja-mecab' or 'char' compares its parts",
+                unspaced,
+            )
     return {"bleu": metric.corpus_score(list(predictions), _streams(references)).score}
 
 

@@ -7,12 +7,13 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
 from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
+from lmirl_jax.evaluation.words import spread_characters
 from lmirl_jax.types import UserError
 
 Samples = Sequence[Sequence[str]]
 
 
-def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
+def self_bleu(samples: Samples, *, tokenize: str | None = None) -> float:
     """Self-BLEU, 0 to 100: how well each sample of a prompt is predicted by the others. High means little diversity.
 
     It is sacrebleu's sentence BLEU (effective order, exponential smoothing) of each sample against the prompt's other
@@ -21,7 +22,8 @@ def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
 
     Args:
         samples: for each prompt its samples, at least two.
-        tokenize: the name of a sacrebleu tokenizer. 13a also splits arithmetic: `3+8=11` is `3 + 8 = 11`.
+        tokenize: the name of a sacrebleu tokenizer; None for 13a, with each character of a script without spaces (Chinese,
+            Japanese, Thai, ...) as a word. 13a also splits arithmetic: `3+8=11` is `3 + 8 = 11`.
 
     Returns:
         The mean, on sacrebleu's scale of 0 to 100.
@@ -35,19 +37,23 @@ def self_bleu(samples: Samples, *, tokenize: str = "13a") -> float:
     return sum(values) / len(values)
 
 
-def self_bleu_per_prompt(samples: Samples, *, tokenize: str = "13a") -> list[float]:
+def self_bleu_per_prompt(samples: Samples, *, tokenize: str | None = None) -> list[float]:
     """Self-BLEU of each prompt, 0 to 100; see `self_bleu`, which is its mean."""
     checked = _checked("Self-BLEU", samples, least=2)
-    bleu = sacrebleu_bleu("Self-BLEU", tokenize, effective_order=True)
+    bleu = sacrebleu_bleu("Self-BLEU", tokenize or "13a", effective_order=True)
+    if tokenize is None:
+        # At spaces a Chinese sentence is one word: two that differ in a character would share nothing.
+        checked = [[spread_characters(text) for text in texts] for texts in checked]
     return [_prompt_self_bleu(bleu, texts) for texts in checked]
 
 
 def distinct_n(samples: Samples, n: int) -> float:
     """Distinct-n of the whole corpus, 0 to 1: unique n-grams over all n-grams, of all samples of all prompts.
 
-    Tokens are split at white space; no n-gram crosses a sample's end. As the ratio falls with the size of the corpus,
-    compare equal numbers of prompts and samples only. It is no mean over prompts, and has no bootstrap interval: a prompt
-    drawn twice would say all its n-grams again. `distinct_n_per_prompt` is what such an interval can be made of.
+    Tokens are split at white space, and each character of a script without spaces is one; no n-gram crosses a sample's end.
+    As the ratio falls with the size of the corpus, compare equal numbers of prompts and samples only. It is no mean over
+    prompts, and has no bootstrap interval: a prompt drawn twice would say all its n-grams again. `distinct_n_per_prompt` is
+    what such an interval can be made of.
 
     Args:
         samples: for each prompt its samples.
@@ -103,7 +109,7 @@ def _checked(measure: str, samples: Any, least: int) -> list[list[str]]:
 def _distinct(texts: Sequence[str], n: int) -> float:
     grams: list[tuple[str, ...]] = []
     for text in texts:
-        tokens = text.split()
+        tokens = spread_characters(text).split()
         grams += [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 

@@ -1,14 +1,11 @@
 """Which words ROUGE compares: rouge-score's own, of a to z and digits, or those of any language; and what is lost, in a line."""
 
 import functools
-import logging
 from collections.abc import Sequence
 
-from lmirl_jax.evaluation.words import unicode_words
+from lmirl_jax.evaluation.words import tell_once, unicode_words
 
 ROUGE_TOKENIZERS = ("auto", "ascii", "unicode")
-
-_log = logging.getLogger(__name__)
 
 
 class RougeTokenizer:
@@ -35,14 +32,14 @@ def tell_what_is_lost(references: Sequence[str], chosen: str, asked: str) -> Non
     words = [word for text in references for word in unicode_words(text)]
     cut = _cut(words)
     if not words:
-        _tell("ROUGE: a reference without a word scores 0, even against itself: %r", references[0])
+        tell_once("ROUGE: a reference without a word scores 0, even against itself: %r", references[0])
     elif cut and chosen == "ascii":
-        _tell(
+        tell_once(
             "ROUGE: rouge-score's words hold a to z and digits alone, and cut such as %r; tokenize='unicode' keeps them whole",
             cut[0],
         )
     elif cut and asked == "auto":
-        _tell(
+        tell_once(
             "ROUGE: compares words of any language (tokenize='unicode') where rouge-score's own (tokenize='ascii') would cut "
             "half of a reference's or more, such as %r",
             cut[0],
@@ -51,16 +48,6 @@ def tell_what_is_lost(references: Sequence[str], chosen: str, asked: str) -> Non
 
 def _cut(words: Sequence[str]) -> list[str]:
     return [word for word in words if not word.isascii()]
-
-
-_told: set[str] = set()
-
-
-def _tell(line: str, example: str) -> None:
-    # Metrics are asked for prompt by prompt and again at every evaluation.
-    if line not in _told:
-        _told.add(line)
-        _log.warning(line, example)
 
 
 @functools.cache

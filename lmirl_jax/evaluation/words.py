@@ -1,7 +1,11 @@
 """The words of a text in any language."""
 
+import logging
 import re
 import unicodedata
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
 
 # Written without spaces between words: Thai, Lao, Burmese, Khmer, Japanese kana and Chinese characters.
 _UNSPACED = re.compile(
@@ -35,3 +39,20 @@ def unicode_words(text: str) -> list[str]:
                 words.append(character)
             goes_on, marked = not alone, True
     return words
+
+
+def spread_characters(text: str) -> str:
+    """The text with a space on each side of every character of a script without spaces; other text stays as it is."""
+    return _UNSPACED.sub(r" \g<0> ", text)
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text has a run of characters of a script without spaces, which a tokenizer at spaces takes for one word."""
+    return re.search(_UNSPACED.pattern * 2, text) is not None
+
+
+def tell_once(line: str, *example: str) -> None:
+    """Warns, once of each line: metrics are asked for prompt by prompt, and again at every evaluation."""
+    if line not in _told:
+        _told.add(line)
+        _log.warning(line, *example)

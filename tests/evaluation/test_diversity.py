@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 import sacrebleu
 
@@ -153,3 +154,23 @@ def test_distinct_n_errors():
             function([["a"], []], 1)
         with pytest.raises(UserError, match="prompt 0 is a str and no list of samples"):
             function(["a b", "a c"], 1)
+
+
+CHINESE = [["今天天气很好", "今天天气很坏"], ["今天天气很好", "我不喜欢下雨"]]
+
+
+def test_scripts_without_spaces_are_compared_by_character():
+    """As sacrebleu's own tokenizer of Chinese; at spaces each sentence would be one word, and any two as diverse as can be."""
+    bleu = sacrebleu.BLEU(tokenize="zh", effective_order=True)
+    expected = [
+        (bleu.sentence_score(a, [b]).score + bleu.sentence_score(b, [a]).score) / 2 for a, b in CHINESE
+    ]
+    found = diversity.self_bleu_per_prompt(CHINESE)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[0] > 70 > found[1]
+    assert diversity.self_bleu([["ร้อนมาก", "ร้อนมาก"]]) == pytest.approx(100)
+    # 今 天 天 气 很 好 and 今 天 天 气 很 坏: 6 different characters of 12, and 6 different pairs of 10.
+    assert diversity.distinct_n(CHINESE[:1], 1) == 6 / 12
+    assert diversity.distinct_n_per_prompt(CHINESE[:1], 2) == [6 / 10]
+    mixed = [["a 今天 b", "a 今天 b"]]
+    assert diversity.distinct_n(mixed, 1) == 4 / 8

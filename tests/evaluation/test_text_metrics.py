@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
-from lmirl_jax.evaluation import rouge_tokenizers
+from lmirl_jax.evaluation import words
 from lmirl_jax.evaluation.bootstrap import resampling_weights
 from lmirl_jax.evaluation.intervals import OF_CORPUS
 from lmirl_jax.types import UserError
@@ -91,7 +91,7 @@ HINDI = "मौसम आज बहुत अच्छा है"
     ],
 )
 def test_rouge_of_a_text_against_itself_is_100_in_any_language(text, caplog):
-    rouge_tokenizers._told.clear()
+    words._told.clear()
     assert evaluation.rouge([text], [text]) == {"rouge1": 100.0, "rouge2": 100.0, "rougeLsum": 100.0}
     assert evaluation.rouge([text], ["English"])["rouge1"] == 0.0
     assert len(caplog.messages) == 1 and "tokenize='unicode'" in caplog.text
@@ -112,7 +112,7 @@ def test_rouge_in_other_languages_by_hand():
 
 
 def test_what_rouge_scores_tokenizer_cuts_is_told_once(caplog):
-    rouge_tokenizers._told.clear()
+    words._told.clear()
     target, prediction = "the Müller family lives here", "the Möller family lives here"
     for _ in range(2):
         # rouge-score's words are the, m, ller, family, lives, here: umlauts are spaces.
@@ -312,3 +312,19 @@ def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
     assert plain == "t5_bleu"
     assert interval(targets, predictions) == evaluation.bleu_interval(targets, predictions, tokenize="intl")
     assert "|tok:intl|" in signature(1)
+
+
+def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_told_once(caplog):
+    words._told.clear()
+    for _ in range(2):
+        assert (
+            evaluation.bleu(["今天天气很好", "我们去公园吧"], ["今天天气很坏", "我们去公园吧"])["bleu"]
+            == sacrebleu.corpus_bleu(
+                ["今天天气很坏", "我们去公园吧"], [["今天天气很好", "我们去公园吧"]]
+            ).score
+        )
+    assert caplog.text.count("this tokenizer takes a run of characters without spaces for one word") == 1
+    caplog.clear()
+    evaluation.bleu(["今天天气很好"], ["今天天气很好"], tokenize="zh")
+    evaluation.bleu(["a good day"], ["a good day"])
+    assert not caplog.text
