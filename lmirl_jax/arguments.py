@@ -7,6 +7,7 @@ A signature says `batch_size: Count` or `clip_norm: Positive | None`. `checked` 
 import dataclasses
 import functools
 import inspect
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -26,15 +27,32 @@ def _not_empty(value: Any) -> bool:
     return len(value) > 0
 
 
+def _try_out(function: Callable[..., Any], call: Callable[[], Any]) -> Any:
+    """What a function returns when it is tried out; None where one of the library does not take what it is given.
+
+    Raises:
+        UserError: a function of a user's own raises something; says what, and where in its file.
+    """
+    try:
+        return call()
+    except Exception as error:
+        if str(getattr(function, "__module__", "")).startswith("lmirl_jax."):
+            return None
+        own = getattr(inspect.unwrap(function), "__code__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [frame for frame in frames if own is not None and frame.filename == own.co_filename]
+        place = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(f"{show(function)} raised {what}{place} when it was tried out on arrays") from error
+
+
 def _traces(*shapes: tuple[int, ...], dtype: Any = np.float32) -> Callable[[Any], bool]:
     """The condition that a function takes arrays of these shapes, and returns numbers of the last one's shape."""
 
     def condition(function: Any) -> bool:
-        try:
-            out = jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
-            return out.shape == shapes[-1] and bool(np.issubdtype(out.dtype, np.floating))
-        except Exception:
-            return False
+        given = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+        out = _try_out(function, lambda: jax.eval_shape(function, *given))
+        return getattr(out, "shape", None) == shapes[-1] and bool(np.issubdtype(out.dtype, np.floating))
 
     return condition
 
@@ -67,10 +85,7 @@ def trace_objective(function: Callable[..., Any], absent: tuple[str, ...] = ()) 
 
 def _is_objective(function: Any) -> bool:
     """Whether a function of soft Q-values, and of what else it names, gives a number for each token."""
-    try:
-        return trace_objective(function).shape == (1, 2)
-    except (TypeError, AttributeError, ValueError, UserError):
-        return False
+    return getattr(_try_out(function, lambda: trace_objective(function)), "shape", None) == (1, 2)
 
 
 def takes(count: int) -> Callable[[Any], bool]:

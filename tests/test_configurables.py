@@ -9,7 +9,7 @@ import math
 import gin
 import pytest
 
-from lmirl_jax import argument_rules, arguments, configuration, configuration_values, training
+from lmirl_jax import argument_rules, arguments, configuration, configuration_values, objectives, training
 from lmirl_jax.cli import main
 from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
@@ -218,6 +218,26 @@ def test_brackets_too_many_are_told():
 def test_a_clip_that_would_stop_or_turn_the_updates_is_refused_in_python_too(clip_norm):
     with pytest.raises(UserError, match=r"training.adamw: clip_norm=.* must be a number above 0, or None"):
         training.adamw(1e-3, clip_norm=clip_norm)
+
+
+def test_a_mistake_in_an_objective_of_ones_own_is_told_with_its_place():
+    """And not as a function that is no loss."""
+
+    def mine(soft_q):
+        return soft_q.q - soft_q.values
+
+    with pytest.raises(UserError) as caught:
+        training.Offline(mine)
+    line = str(caught.value)
+    assert "\n" not in line and "mine raised AttributeError" in line and "test_configurables.py, line" in line
+    with pytest.raises(UserError, match="must be a loss of tokens"):
+        training.Offline(objectives.chi_squared)
+    with pytest.raises(UserError, match="rate raised ZeroDivisionError"):
+        training.adamw(_dividing_rate)
+
+
+def _dividing_rate(step):
+    return 1 / 0
 
 
 def test_numbers_are_judged_in_float32():
