@@ -13,6 +13,7 @@ FLOORS = {
     "types": 0,
     "arguments": 1,
     "files": 1,
+    "rows": 1,
     "soft_q": 1,
     "objectives": 2,
     "models": 2,
