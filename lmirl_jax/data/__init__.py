@@ -29,6 +29,7 @@ _HOMES = {
     "padded_vocab_size": "vocabularies",
     "pairs": "pair_file",
     "prompts": "prompt_file",
+    "seqio_vocabulary": "seqio_vocabularies",
     "set_tfds_data_dir": "tfds_folder",
     "tokenized_records": "records",
     "validation_dataset": "eval_dataset",

@@ -105,11 +105,11 @@ class TrainDataset:
         )
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of a prompt's tokens, padding dropped."""
+        """The text of a prompt's tokens, without padding."""
         return self.task.decode_inputs(tokens)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of target tokens, up to the first EOS, padding dropped."""
+        """The text of target tokens, without padding, up to the first EOS."""
         return self.task.decode(tokens)
 
     def decode_against(self, tokens: Sequence[int] | np.ndarray, reference: str) -> str:

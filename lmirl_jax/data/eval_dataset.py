@@ -98,7 +98,7 @@ class EvalDataset:
             yield stack_rows(rows, batch_size), examples
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of target tokens, up to the first EOS, padding dropped."""
+        """The text of target tokens, without padding, up to the first EOS."""
         return self.task.decode(tokens)
 
     def reference(self, example: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
         return ["list", *(_describe(item, above) for item in value)]
     if isinstance(value, (set, frozenset)):
         return ["set", sorted((_describe(item, above) for item in value), key=json.dumps)]
-    if isinstance(value, seqio.Vocabulary):
+    if isinstance(value, (seqio.Vocabulary, vocabularies.Vocabulary)):
         return ["vocabulary", vocabularies.vocabulary_fingerprint(value)]
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]

@@ -9,6 +9,8 @@ import numpy as np
 from lmirl_jax.arguments import Path, Text, checked
 from lmirl_jax.data import jsonl, vocabularies
 from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.seqio_vocabularies import seqio_vocabulary
+from lmirl_jax.data.vocabularies import Vocabulary, as_vocabulary
 from lmirl_jax.types import UserError
 
 FEATURES = ("inputs", "targets")
@@ -23,12 +25,12 @@ class Task:
     rates: tuple[float, ...]
 
     @property
-    def input_vocabulary(self) -> seqio.Vocabulary:
-        return self.tasks[0].output_features["inputs"].vocabulary
+    def input_vocabulary(self) -> Vocabulary:
+        return as_vocabulary(self.tasks[0].output_features["inputs"].vocabulary)
 
     @property
-    def output_vocabulary(self) -> seqio.Vocabulary:
-        return self.tasks[0].output_features["targets"].vocabulary
+    def output_vocabulary(self) -> Vocabulary:
+        return as_vocabulary(self.tasks[0].output_features["targets"].vocabulary)
 
     @property
     def vocab_size(self) -> int:
@@ -38,25 +40,23 @@ class Task:
     @property
     def vocabulary_fingerprints(self) -> dict[str, str]:
         """Of each feature's vocabulary: a checkpoint means nothing with another one."""
-        vocabularies_of = {"inputs": self.input_vocabulary, "targets": self.output_vocabulary}
-        return {key: vocabularies.vocabulary_fingerprint(own) for key, own in vocabularies_of.items()}
+        return {
+            "inputs": self.input_vocabulary.fingerprint(),
+            "targets": self.output_vocabulary.fingerprint(),
+        }
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer; the first is the one that demonstrations end with."""
-        return (self.output_vocabulary.eos_id,)
+        return self.output_vocabulary.eos_ids
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of target tokens, up to the first EOS; padding is dropped."""
-        return _text(self.output_vocabulary, tokens)
+        """The text of target tokens, up to the first EOS; give no padding, as every id may be a word."""
+        return self.output_vocabulary.decode(np.asarray(tokens).tolist())
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of a prompt's tokens, in the same way."""
-        return _text(self.input_vocabulary, tokens)
-
-
-def _text(vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray) -> str:
-    return vocabulary.decode([token for token in np.asarray(tokens).tolist() if token != 0])
+        return self.input_vocabulary.decode(np.asarray(tokens).tolist())
 
 
 @checked
@@ -89,7 +89,7 @@ def get_task(
             "VALIDATION_DATA goes with DATA; a named task has a validation split of its own: leave it out"
         )
     if data is not None:
-        task = jsonl.jsonl_task(data, validation_data, vocabularies.vocabulary(vocabulary_path))
+        task = jsonl.jsonl_task(data, validation_data, seqio_vocabulary(vocabulary_path))
         return Task(task.name, (task,), (1.0,))
     found = _registered(mixture_or_task_name)
     if isinstance(found, seqio.Mixture):
@@ -99,7 +99,7 @@ def get_task(
     for task in tasks:
         _check_features(task)
     if vocabulary_path is not None:
-        tasks = tuple(_with_vocabulary(task, vocabularies.vocabulary(vocabulary_path)) for task in tasks)
+        tasks = tuple(_with_vocabulary(task, seqio_vocabulary(vocabulary_path)) for task in tasks)
     _check_one_vocabulary(mixture_or_task_name, tasks)
     return Task(mixture_or_task_name, tasks, rates)
 

@@ -72,7 +72,7 @@ class PromptFile:
         self.examples = _numbered(itertools.islice(read, num_examples))
         vocabulary = task.input_vocabulary
         self._tokens = [
-            np.array([*vocabulary.encode(example["inputs_pretokenized"]), vocabulary.eos_id], np.int32)
+            np.array([*vocabulary.encode(example["inputs_pretokenized"]), *vocabulary.eos_ids[:1]], np.int32)
             for example in self.examples
         ]
         self._check_lengths(path, truncate)

@@ -29,6 +29,7 @@ from lmirl_jax.data.jsonl import WEIGHT, JsonlSource, check_weight
 from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.data.texts import kept_text
+from lmirl_jax.data.vocabularies import as_vocabulary
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
@@ -175,7 +176,8 @@ def _write_folder(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
 
 def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
     _log.info("tokenising %s, split %s", task.name, split)
-    eos_id = task.output_features["targets"].vocabulary.eos_id
+    vocabularies = {key: as_vocabulary(task.output_features[key].vocabulary) for key in FEATURES}
+    eos_ids = vocabularies["targets"].eos_ids
     lengths, without_eos, digest, heaviest = [], 0, hashlib.sha256(), None
     losses = {feature: Losses() for feature in FEATURES}
     # A record a group: reading one example decompresses no other.
@@ -191,10 +193,11 @@ def _write(task: seqio.Task, split: str, folder: pathlib.Path) -> None:
                 digest.update(repr(float(weight)).encode())
                 heaviest = max(weight, heaviest or 0)
             for feature, lost in losses.items():
-                vocabulary = task.output_features[feature].vocabulary
-                lost.add(vocabulary, getattr(example, feature), kept_text(example.features, feature))
+                lost.add(
+                    vocabularies[feature], getattr(example, feature), kept_text(example.features, feature)
+                )
             lengths.append((len(example.inputs), len(example.targets)))
-            without_eos += len(example.targets) == 0 or int(example.targets[-1]) != eos_id
+            without_eos += len(example.targets) == 0 or int(example.targets[-1]) not in eos_ids
     finally:
         writer.close()
     if not lengths:

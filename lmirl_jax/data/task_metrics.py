@@ -9,6 +9,7 @@ import numpy as np
 
 from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
+from lmirl_jax.data.vocabularies import as_vocabulary
 from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -
         UserError: the task's functions cannot read the texts.
     """
     example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
-    surface = unknown_surface(task.output_features["targets"].vocabulary)
+    surface = unknown_surface(as_vocabulary(task.output_features["targets"].vocabulary))
     prediction = mark_unknown(answer, reference, surface)
     try:
         target = task.postprocess_fn(reference, example=example, is_target=True)

@@ -9,7 +9,8 @@ from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Text, checked
 from lmirl_jax.data.mixture_or_task import Task
-from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
+from lmirl_jax.data.offsets import Offsets
+from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.texts import kept_text
@@ -49,16 +50,18 @@ def make_pair(
         place: further fields of the pair.
     """
     source = task.input_vocabulary
-    prompt = np.array([*source.encode(inputs), source.eos_id], np.int32)
+    prompt = np.array([*source.encode(inputs), *source.eos_ids[:1]], np.int32)
     vocabulary = task.output_vocabulary
     if tokens is not None and len(tokens):
         text, offsets = decode_with_offsets(vocabulary, tokens)
         if text == targets:
             return Pair(inputs, targets, prompt, np.array(tokens, np.int32), offsets, **place)
     ids, offsets = encode_with_offsets(vocabulary, targets)
-    end = len(targets)
-    answer = np.append(ids, np.int32(task.eos_ids[0]))
-    return Pair(inputs, targets, prompt, answer, (*offsets, (end, end)), **place)
+    ends = vocabulary.eos_ids[:1]
+    answer = np.array([*ids, *ends], np.int32)
+    return Pair(
+        inputs, targets, prompt, answer, offsets + ((len(targets), len(targets)),) * len(ends), **place
+    )
 
 
 @checked

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.vocabularies import Vocabulary
 
 # A Unicode noncharacter: no text of a user holds it, so that it equals nothing in a reference.
 NO_CHARACTER = "\ufdd0"
@@ -15,9 +15,9 @@ def kept_text(features: Mapping[str, Any], feature: str) -> str | None:
     return text if isinstance(text, str) and not _has_surrogates(text) else None
 
 
-def unknown_surface(vocabulary: seqio.Vocabulary) -> str:
+def unknown_surface(vocabulary: Vocabulary) -> str:
     """What the vocabulary writes for a token that it does not know, such as `⁇`; '' where it writes nothing."""
-    if vocabulary.unk_id is None or isinstance(vocabulary, seqio.PassThroughVocabulary):
+    if vocabulary.unk_id is None:
         return ""
     return str(vocabulary.decode([vocabulary.unk_id])).strip()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.vocabularies import Vocabulary
 
 EXCERPT = 60  # Characters of an example in a message.
 COMPARED = "metrics compare answers with the targets as they stand, which such tokens cannot write: "
@@ -28,7 +28,7 @@ class Losses:
     unknown_example: Sequence[str] = ()
     changed_example: Sequence[str] = ()
 
-    def add(self, vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray, text: str | None) -> None:
+    def add(self, vocabulary: Vocabulary, tokens: Sequence[int] | np.ndarray, text: str | None) -> None:
         """Counts a text.
 
         Args:
@@ -36,9 +36,9 @@ class Losses:
             tokens: of the text, with EOS or without.
             text: as the user wrote it; None where that is not known.
         """
-        if isinstance(vocabulary, (seqio.ByteVocabulary, seqio.PassThroughVocabulary)):
+        if vocabulary.holds_every_text:
             return
-        ids = [token for token in np.asarray(tokens).tolist() if token != 0]
+        ids = np.asarray(tokens).tolist()
         if vocabulary.unk_id is not None and vocabulary.unk_id in ids:
             self.unknown += 1
             if not self.unknown_example:
@@ -75,7 +75,7 @@ def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str 
     return f"{name}: {', '.join(parts)}; {compared}{REMEDY}" if parts else None
 
 
-def _changes(vocabulary: seqio.Vocabulary, ids: list[int], text: str) -> bool:
+def _changes(vocabulary: Vocabulary, ids: list[int], text: str) -> bool:
     """Whether the text comes back otherwise, white space at its ends aside.
 
     A task may have changed the tokens after it kept the text: then the text's own tokens decide.
