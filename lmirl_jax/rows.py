@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lmirl_jax.types import Answers, Batch, PromptBatch
+from lmirl_jax.types import AnswerBatch, Batch, PromptBatch
 
 Positions = Int[Array | np.ndarray, "*rows length"]
 Lengths = Int[Array | np.ndarray, "*rows"]
@@ -50,7 +50,7 @@ def episode(lengths: Lengths, terminal: Flags, size: int, discount: float) -> tu
 
 def answer_rows(
     prompts: PromptBatch,
-    answers: Answers,
+    answers: AnswerBatch,
     discount: float,
     rewards: Float[Array, "rows length"] | None = None,
 ) -> Batch:
@@ -86,11 +86,13 @@ def prompts_of(batch: Batch) -> PromptBatch:
     return PromptBatch(batch.prompt_tokens, (batch.prompt_segment_ids > 0).sum(axis=-1))
 
 
-def answers_of(batch: Batch) -> Answers:
+def answers_of(batch: Batch) -> AnswerBatch:
     """The answers of rows that are not packed, whatever their weights."""
     real = batch.segment_ids > 0
     lengths = real.sum(axis=-1)
-    return Answers(batch.tokens, lengths, (lengths > 0) & ((batch.td_weights > 0).sum(axis=-1) == lengths))
+    return AnswerBatch(
+        batch.tokens, lengths, (lengths > 0) & ((batch.td_weights > 0).sum(axis=-1) == lengths)
+    )
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:

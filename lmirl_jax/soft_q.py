@@ -144,14 +144,14 @@ def of_model(
     dropout_keys: Key[Array, " rows"] | None = None,
     **options: float | bool | None,
 ) -> SoftQ:
-    """Soft Q-values of a batch's real target tokens under a model, 0 elsewhere; `options` as `from_hidden` has them."""
+    """Soft Q-values of the tokens of a batch's answers under a model, 0 elsewhere; `options` as `from_hidden` has them."""
     unembedding = model.unembedding()
-    # A token that no loss is taken of may still be what the one before it leads to.
+    # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)
     return from_hidden(
         model.hidden(batch, dropout_keys),
         unembedding.kernel,
-        batch.decoder_target_tokens,
+        batch.tokens,
         weights=needed.astype(jnp.float32),
         scale=unembedding.scale,
         soft_cap=unembedding.soft_cap,

@@ -79,8 +79,8 @@ class PromptBatch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Answers:
-    """Answers by themselves, from a policy or from the data; the leading axes are rows, or prompts and samples.
+class AnswerBatch:
+    """AnswerBatch by themselves, from a policy or from the data; the leading axes are rows, or prompts and samples.
 
     Args:
         tokens: up to and with the one that ends an answer, filled up with 0, [*rows, length].
@@ -233,10 +233,18 @@ class BatchIterator(Protocol):
 
 @runtime_checkable
 class TrainData(Protocol):
-    """A training set as the trainer sees it: every token is below `vocab_size`."""
+    """A training set as the trainer sees it.
+
+    Args:
+        batch_size: rows of a global batch.
+        vocab_size: every token is below it.
+        rows_together: rows that follow one another and belong together, such as a chosen and a rejected answer; 1 where
+            each row stands by itself.
+    """
 
     batch_size: int
     vocab_size: int
+    rows_together: int
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""

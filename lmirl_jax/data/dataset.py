@@ -63,7 +63,7 @@ class TrainDataset:
         cache_dir: Path | None = None,
     ):
         self.task = task
-        self.batch_size = batch_size
+        self.batch_size, self.rows_together = batch_size, 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
         parts = [
@@ -103,6 +103,11 @@ class TrainDataset:
             self.fingerprint,
             self.task.vocabulary_fingerprints,
         )
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of a prompt's tokens, without padding."""

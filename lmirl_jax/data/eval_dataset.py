@@ -97,6 +97,11 @@ class EvalDataset:
             ]
             yield stack_rows(rows, batch_size), examples
 
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
+
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of target tokens, without padding, up to the first EOS."""
         return self.task.decode(tokens)

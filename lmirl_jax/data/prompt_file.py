@@ -111,6 +111,11 @@ class PromptFile:
             ]
             yield stack_rows(rows, batch_size), self.examples[part]
 
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
+
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self.task.decode(tokens)
 

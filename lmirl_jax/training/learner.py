@@ -14,8 +14,9 @@ from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
-from lmirl_jax.training.step import SoftQConfig, check_objective, train_step
+from lmirl_jax.training.step import TokenLoss, train_step
 from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
 
 Metrics = dict[str, jax.Array]
@@ -23,7 +24,17 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a learner works in: the policy's recipe and optimizer, the mesh, the run's key, the batch and its parts."""
+    """What a learner works in.
+
+    Args:
+        model: the recipe of the policy.
+        optimizer: the policy's.
+        mesh: the devices.
+        key: of the run.
+        batch_size: rows of a global batch of demonstrations.
+        microbatches: parts of the batch whose gradients are summed one after the other.
+        rows_together: rows of the batch that belong together, as the data say.
+    """
 
     model: ModelConfig
     optimizer: optax.GradientTransformation
@@ -31,6 +42,11 @@ class Setting:
     key: Key[Array, ""]
     batch_size: int
     microbatches: int = 1
+    rows_together: int = 1
+
+    @property
+    def dropout_key(self) -> Key[Array, ""]:
+        return jax.random.fold_in(self.key, 1)
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef:
@@ -110,12 +126,11 @@ class Offline:
         step = functools.partial(
             train_step,
             graph=setting.graph,
-            objective=self.objective,
+            loss=TokenLoss(self.objective, self.td_weight, self.soft_q_config),
             optimizer=setting.optimizer,
-            td_weight=self.td_weight,
-            soft_q_config=self.soft_q_config,
-            key=jax.random.fold_in(setting.key, 1),
+            key=setting.dropout_key,
             microbatches=setting.microbatches,
+            rows_together=setting.rows_together,
         )
         return Updates(
             shapes,

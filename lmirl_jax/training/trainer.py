@@ -87,9 +87,11 @@ def train(
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
     _check_vocabulary(model, data)
-    sharding.check_batch_size(mesh, data.batch_size, microbatches)
+    sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)
     check_evaluations(evaluations, mesh, best)
-    setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
+    setting = Setting(
+        model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches, data.rows_together
+    )
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):

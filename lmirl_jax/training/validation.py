@@ -15,7 +15,9 @@ from jax.sharding import Mesh
 from lmirl_jax import sharding
 from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
 from lmirl_jax.evaluation.evidence import first_of
-from lmirl_jax.training.step import SoftQConfig, loss_sums
+from lmirl_jax.training.schedules import value_at
+from lmirl_jax.training.soft_q_config import SoftQConfig
+from lmirl_jax.training.step import loss_sums
 from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
@@ -81,7 +83,7 @@ class Validation:
         """Means over the real target tokens of all batches together, under `eval/`."""
         if self.data is None:
             return {}
-        now = self.td_weight(jnp.asarray(step)) if callable(self.td_weight) else jnp.asarray(self.td_weight)
+        td_weight = value_at(self.td_weight, jnp.asarray(step))
         rows = sharding.local_rows(mesh, self.batch_size)
         totals: dict[str, np.ndarray] = {}
         count = 0
@@ -90,7 +92,7 @@ class Validation:
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
                 settled = graph, mesh, self.objective, self.soft_q_config
-                sums = jax.device_get(_sums(*settled, params, placed, now.astype(jnp.float32)))
+                sums = jax.device_get(_sums(*settled, params, placed, td_weight))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         counts = {EXAMPLES: float(count)}
