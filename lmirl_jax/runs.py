@@ -61,8 +61,8 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
         UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
     """
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
-    # Before the configuration imports tasks, as theirs would greet.
-    importlib.import_module("lmirl_jax.data.seqio_library")
+    # Before the configuration imports modules of the user's: these load SeqIO and TensorFlow as the data room says.
+    importlib.import_module("lmirl_jax.data")
     with configuration.put_aside():
         configuration.load([str(config_file(checkpoint))])
         own, model = configuration.macro("TASK"), configuration.macro("MODEL")

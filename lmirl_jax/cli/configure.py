@@ -142,8 +142,8 @@ def _start(flags: Flags, run_file: str) -> None:
         raise UsageError(f"no configuration: name one, such as --gin_file={run_file}")
     _log_to_stderr()
     initialize_distributed(flags)
-    # Before the gin files import tasks: it loads SeqIO, and TensorFlow with it, without their greetings.
-    importlib.import_module("lmirl_jax.data.seqio_library")
+    # Before the gin files import modules of the user's: these load SeqIO and TensorFlow as the data room says.
+    importlib.import_module("lmirl_jax.data")
 
 
 def set_data_folders(flags: Flags) -> None:
