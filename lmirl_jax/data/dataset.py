@@ -13,10 +13,12 @@ import grain
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
+from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.data.split_checks import check_records
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -33,7 +35,8 @@ class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 
     A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own. A number `weight` among
-    an example's features is that of its target tokens in the loss.
+    an example's features is that of its target tokens in the loss; `reward`, or a list `rewards`, gives their rewards
+    (`given_rewards`). `has_rewards` says whether batches have any.
 
     Args:
         task: from `get_task`.
@@ -78,7 +81,9 @@ class TrainDataset:
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
-        self._weighted = any(part.weighted for part in records)  # Else no record's texts need to be read.
+        self.has_rewards = any(part.rewarded for part in records)
+        # Else no record's features need to be read.
+        self._has_numbers = self.has_rewards or any(part.weighted for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         self.fingerprint = _fingerprint(records, rates, seed, shuffle)
@@ -122,15 +127,17 @@ class TrainDataset:
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
     def _row(self, record: bytes) -> Batch:
-        weight = decode_example(record).features.get(WEIGHT, 1.0) if self._weighted else 1.0
+        features = decode_example(record).features if self._has_numbers else {}
         inputs, targets = decode_record(record)
         return example_row(
             inputs,
             targets,
             lengths=self.lengths,
+            with_rewards=self.has_rewards,
             discount=self.discount,
             eos_ids=self.task.eos_ids,
-            weight=weight,
+            weight=features.get(WEIGHT, 1.0),
+            rewards=token_rewards(features, len(targets)),
         )
 
 

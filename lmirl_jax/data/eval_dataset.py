@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
+from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
+from lmirl_jax.data.mixture_or_task import Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.texts import kept_text, mark_unknown, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -55,6 +57,7 @@ class EvalDataset:
             splits = sorted({split for part in task.tasks for split in part.splits})
             raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
         self._unknown = unknown_surface(task.output_vocabulary)
+        self.has_rewards = False
         self.examples: list[dict[str, Any]] = []
         self.available = (
             0  # How many the split has, of all tasks: metrics say over how many of how many they are.
@@ -63,15 +66,18 @@ class EvalDataset:
             records = tokenized_records(part, split, cache_dir)
             check_records(part.name, split, records, self.lengths, truncate)
             self.available += len(records)
+            self.has_rewards |= records.rewarded > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = decode_example(records.source[index])
-                texts = {
+                defaults = {
                     "inputs_pretokenized": task.decode_inputs(example.inputs),
                     "targets_pretokenized": task.decode(example.targets),
                 }
+                if records.weighted:
+                    defaults[WEIGHT] = 1.0
                 tokens = {"inputs": example.inputs, "targets": example.targets}
-                self.examples.append(texts | example.features | tokens | {"task_name": part.name})
+                self.examples.append(defaults | example.features | tokens | {"task_name": part.name})
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,9 +95,11 @@ class EvalDataset:
                     example["inputs"],
                     example["targets"],
                     lengths=self.lengths,
+                    with_rewards=self.has_rewards,
                     discount=self.discount,
                     eos_ids=self.task.eos_ids,
                     weight=example.get(WEIGHT, 1.0),
+                    rewards=token_rewards(example, len(example["targets"])),
                 )
                 for example in examples
             ]

@@ -21,7 +21,6 @@ from importlib import metadata
 from typing import Any
 
 from lmirl_jax.data import tfds_folder, vocabularies
-from lmirl_jax.data.jsonl import JsonlSource
 from lmirl_jax.data.seqio_library import seqio
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -58,8 +57,6 @@ def _source(task: seqio.Task, split: str) -> Any:
     if task.supports_caching and task.cache_dir:
         return {"cache": [_file(path.path) for path in os.scandir(task.cache_dir) if path.is_file()]}
     source = task.source
-    if isinstance(source, JsonlSource):
-        return {"jsonl": source.content_hash(split)}
     if isinstance(source, seqio.TfdsDataSource):
         return {"tfds": tfds_folder.prepared_tfds(task, split)}
     described = {"class": _code(type(source)), "fields": _describe(vars(source), ())}

@@ -1,36 +1,33 @@
-"""Finding what to train on: a registered SeqIO task or mixture, or a JSONL file."""
+"""Finding what to train on: a registered SeqIO task or mixture, or a file."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
 from lmirl_jax.arguments import Path, Text, checked
-from lmirl_jax.data import jsonl, vocabularies
-from lmirl_jax.data.seqio_library import seqio
-from lmirl_jax.data.seqio_vocabularies import seqio_vocabulary
-from lmirl_jax.data.vocabularies import Vocabulary, as_vocabulary
+from lmirl_jax.data import vocabularies
+from lmirl_jax.data.file_task import file_task
+from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
+from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.types import UserError
-
-FEATURES = ("inputs", "targets")
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task, or a mixture of several: SeqIO's tasks as they will be read, and the rate at which each is drawn."""
+    """A task, or a mixture of several: its tasks as they will be read, and the rate at which each is drawn."""
 
     name: str
-    tasks: tuple[seqio.Task, ...]
+    tasks: tuple[TaskPart, ...]
     rates: tuple[float, ...]
 
     @property
     def input_vocabulary(self) -> Vocabulary:
-        return as_vocabulary(self.tasks[0].output_features["inputs"].vocabulary)
+        return vocabulary_of(self.tasks[0], "inputs")
 
     @property
     def output_vocabulary(self) -> Vocabulary:
-        return as_vocabulary(self.tasks[0].output_features["targets"].vocabulary)
+        return vocabulary_of(self.tasks[0], "targets")
 
     @property
     def vocab_size(self) -> int:
@@ -66,14 +63,14 @@ def get_task(
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
 ) -> Task:
-    """Finds a registered SeqIO task or mixture by name, or makes a task of a JSONL file.
+    """Finds a registered SeqIO task or mixture by name, or makes a task of a file.
 
     Args:
         mixture_or_task_name: a name in SeqIO's registry; the gin file imports the module that registers it.
         data: instead of a name, a JSONL file with the strings `inputs` and `targets` on each line.
         validation_data: with `data`, a second such file; without it there is no validation split.
-        vocabulary_path: a SentencePiece model that replaces the task's own vocabularies; None keeps them (a JSONL
-            file's is bytes).
+        vocabulary_path: a SentencePiece model that replaces the task's own vocabularies; None keeps them (a file's is
+            bytes).
 
     Returns:
         The task.
@@ -89,19 +86,13 @@ def get_task(
             "VALIDATION_DATA goes with DATA; a named task has a validation split of its own: leave it out"
         )
     if data is not None:
-        task = jsonl.jsonl_task(data, validation_data, seqio_vocabulary(vocabulary_path))
+        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path))
         return Task(task.name, (task,), (1.0,))
-    found = _registered(mixture_or_task_name)
-    if isinstance(found, seqio.Mixture):
-        tasks, rates = tuple(found.tasks), tuple(float(found.get_rate(task)) for task in found.tasks)
-    else:
-        tasks, rates = (found,), (1.0,)
-    for task in tasks:
-        _check_features(task)
-    if vocabulary_path is not None:
-        tasks = tuple(_with_vocabulary(task, seqio_vocabulary(vocabulary_path)) for task in tasks)
-    _check_one_vocabulary(mixture_or_task_name, tasks)
-    return Task(mixture_or_task_name, tasks, rates)
+    assert mixture_or_task_name is not None
+    # Loads SeqIO, and TensorFlow with it.
+    from lmirl_jax.data.seqio_tasks import registered_tasks
+
+    return Task(mixture_or_task_name, *registered_tasks(mixture_or_task_name, vocabulary_path))
 
 
 @checked
@@ -113,48 +104,3 @@ def vocab_size(task: Task) -> int:
 def has_split(task: Task, split: str) -> bool:
     """Whether the task, or any of a mixture's, has the split."""
     return any(split in part.splits for part in task.tasks)
-
-
-def _registered(name: str) -> seqio.Task | seqio.Mixture:
-    known = sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
-    if name in known:
-        return seqio.get_mixture_or_task(name)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'};"
-    raise UserError(
-        f"no task or mixture named {name!r}: {hint} A task of your own must be registered by a module that the gin "
-        "file imports (import my_tasks)"
-    )
-
-
-def _check_features(task: seqio.Task) -> None:
-    for key in FEATURES:
-        feature = task.output_features.get(key)
-        if feature is None:
-            raise UserError(
-                f"task {task.name} has the features {', '.join(task.output_features)} and lacks {key!r}: give it "
-                "output_features inputs and targets"
-            )
-        if feature.rank != 1 or not feature.dtype.is_integer:
-            raise UserError(
-                f"task {task.name}: feature {key!r} is {feature.dtype.name} of rank {feature.rank}; it must be "
-                "tokens: integers of rank 1"
-            )
-
-
-def _with_vocabulary(task: seqio.Task, vocabulary: seqio.Vocabulary) -> seqio.Task:
-    features = {
-        key: dataclasses.replace(feature, vocabulary=vocabulary) if key in FEATURES else feature
-        for key, feature in task.output_features.items()
-    }
-    return task.replace(output_features=features)
-
-
-def _check_one_vocabulary(name: str, tasks: tuple[seqio.Task, ...]) -> None:
-    for key in FEATURES:
-        prints = {vocabularies.vocabulary_fingerprint(task.output_features[key].vocabulary) for task in tasks}
-        if len(prints) > 1:
-            raise UserError(
-                f"the tasks of mixture {name} have different vocabularies for {key}: give all the same, or set "
-                "VOCABULARY_PATH"
-            )

@@ -8,9 +8,10 @@ from typing import Any
 from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
 from lmirl_jax.data.formats import local_file
 from lmirl_jax.data.jsonl import READ, check_text, read_objects
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import UserError

@@ -16,9 +16,10 @@ from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, ta
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
 from lmirl_jax.data.jsonl import check_text, read_objects
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pair_file import READ_KEYS
 from lmirl_jax.data.split_checks import warn_once
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.rows import example_row, stack_rows

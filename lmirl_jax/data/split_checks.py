@@ -5,8 +5,8 @@ import logging
 from collections.abc import Mapping
 
 from lmirl_jax.data.jsonl import READ
-from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.records import Records
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import describe_unread
 from lmirl_jax.data.vocabulary_losses import describe_losses
 from lmirl_jax.types import UserError
@@ -28,6 +28,10 @@ def check_records(
     ):
         if line is not None:
             warn_once(line)
+    if 0 < records.rewarded < len(records):
+        warn_once(
+            f"{name}, {split}: {records.rewarded} of {len(records)} examples have a reward; that of the others is 0"
+        )
     if records.without_eos:
         _log.warning(
             "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
@@ -50,7 +54,12 @@ def check_records(
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
-    warn_once(f"{message} and are truncated; {remedy}")
+    lost = (
+        ", so that rewards at the end of these targets have no effect"
+        if records.rewarded and long["targets"]
+        else ""
+    )
+    warn_once(f"{message} and are truncated{lost}; {remedy}")
 
 
 @functools.cache

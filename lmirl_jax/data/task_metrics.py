@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
-from lmirl_jax.data.vocabularies import as_vocabulary
 from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ class _AuxValues(dict):
         raise _MissingAuxValue(key)
 
 
-def predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
+def predict_metrics(task: TaskPart, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
     """Those of functions of `(targets, predictions)`."""
     found: dict[str, Any] = {}
     for function in task.predict_metric_fns:
@@ -33,7 +32,7 @@ def predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]
 
 
 def aux_metrics(
-    task: seqio.Task, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
+    task: TaskPart, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
 ) -> dict[str, float]:
     """Those of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
     found: dict[str, Any] = {}
@@ -45,14 +44,14 @@ def aux_metrics(
     return _numbers(found)
 
 
-def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -> dict[str, float]:
+def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> dict[str, float]:
     """The task's metrics of one answer alone, against one reference; all are texts.
 
     Raises:
         UserError: the task's functions cannot read the texts.
     """
     example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
-    surface = unknown_surface(as_vocabulary(task.output_features["targets"].vocabulary))
+    surface = unknown_surface(vocabulary_of(task, "targets"))
     prediction = mark_unknown(answer, reference, surface)
     try:
         target = task.postprocess_fn(reference, example=example, is_target=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from lmirl_jax import data
-from lmirl_jax.data.jsonl import exact_match
+from lmirl_jax.data.file_task import exact_match
 from lmirl_jax.types import UserError
 
 GOOD = {"inputs": "one", "targets": "1"}
