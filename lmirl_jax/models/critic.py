@@ -81,7 +81,10 @@ class Critic(nnx.Module):
             answer_offset: added to the embeddings of the answers' tokens.
 
         Returns:
-            Of each head [batch, length + 1], in float32: `[:, :-1]` before each token, `[:, 1:]` after each.
+            The outputs of each head, [batch, length + 1], in float32: `[:, :-1]` before each token, `[:, 1:]` after each.
+
+        Raises:
+            UserError: the rows are packed (seen outside of a compilation alone).
 
         """
         offsets = None if answer_offset is None else jnp.pad(answer_offset, ((0, 0), (0, 1), (0, 0)))
@@ -96,6 +99,8 @@ def _with_last_state(batch: Batch) -> Batch:
         return jnp.pad(jnp.asarray(x), ((0, 0), (0, 1)))
 
     segment_ids = jnp.asarray(batch.segment_ids)
+    if not isinstance(segment_ids, jax.core.Tracer) and (segment_ids > 1).any():
+        raise UserError("models.Critic reads one answer a row: give it a batch that is not packed")
     # The state after the last token belongs to the answer, as those before its tokens do.
     longer = jnp.concatenate([segment_ids[:, :1], segment_ids], axis=1)
     return dataclasses.replace(

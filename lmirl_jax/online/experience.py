@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.rows import answer_rows
-from lmirl_jax.types import AnswerBatch, Batch, PromptBatch
+from lmirl_jax.types import Batch
 
 
 @jax.tree_util.register_dataclass
@@ -19,18 +19,18 @@ class Experience:
     The arrays are [rows, ...], or [draws, rows, ...] in a replay buffer.
 
     Args:
-        prompts: the prompt of each rollout.
-        answers: what the policy answered.
+        prompts: the prompt of each rollout, a `PromptBatch`.
+        answers: what the policy answered, an `AnswerBatch`.
         behaviour_log_probs: log-probabilities of the answers' tokens under the policy that sampled them, in nats and at
             temperature 1, [rows, length].
-        demonstrations: the demonstration of each prompt, where a learner asks for it.
+        demonstrations: the demonstration of each prompt, an `AnswerBatch`, where a learner asks for it.
         rewards: the reward of each token, where a reward function gives it, [rows, length].
     """
 
-    prompts: PromptBatch
-    answers: AnswerBatch
+    prompts: Any
+    answers: Any
     behaviour_log_probs: Any
-    demonstrations: AnswerBatch | None = None
+    demonstrations: Any = None
     rewards: Any = None
 
 

@@ -84,15 +84,15 @@ class PolicyRows:
     """What a policy gradient learns from: rollouts grouped by prompt, [prompts, samples, ...], and demonstrations.
 
     Args:
-        expert: demonstrations, [rows, ...]; None where they are left out.
-        answers: rollouts.
+        expert: demonstrations, a `Batch` of [rows, ...]; None where they are left out.
+        answers: rollouts, a `Batch`.
         behaviour_log_probs: log-probabilities of their tokens under the policy that sampled them, in nats.
         advantages: of their tokens.
         reference_log_probs: log-probabilities of their tokens under the first policy, in nats; None without the KL.
     """
 
-    expert: Batch | None
-    answers: Batch
+    expert: Any
+    answers: Any
     behaviour_log_probs: Any
     advantages: Any
     reference_log_probs: Any
