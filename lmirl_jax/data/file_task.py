@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from lmirl_jax.data.jsonl import KEYS, WEIGHT, existing_file, read_demonstration
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary
+
+# A file that was written less than so many nanoseconds ago may change again at the same time by its file system's clock.
+SETTLED = 2 * 10**9
+
+# The loss and the answers of one run are measured on one file: it is hashed once.
+_hashes: dict[tuple[str, int, int, int], str] = {}
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -31,9 +38,8 @@ class FileSource:
     files: Mapping[str, str]
 
     def content_hash(self, split: str) -> str:
-        """Reads a split's file once."""
-        with open(existing_file(self.files[split], split), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Reads a split's file through, unless this process has hashed it since it was last changed."""
+        return _content_hash(existing_file(self.files[split], split))
 
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
         """Reads a split's file once: of each row what errors call it, its texts, and the numbers that it has."""
@@ -108,6 +114,18 @@ class FileTask:
 
     def _tokens(self, text: str) -> np.ndarray:
         return np.array([*self.vocabulary.encode(text), self.vocabulary.eos_ids[0]], np.int32)
+
+
+def _content_hash(file: pathlib.Path) -> str:
+    stat = file.stat()
+    key = (str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _hashes:
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if time.time_ns() - stat.st_mtime_ns < SETTLED:
+            return digest
+        _hashes[key] = digest
+    return _hashes[key]
 
 
 def file_task(data: str, validation_data: str | None, vocabulary: Vocabulary) -> FileTask:

@@ -85,13 +85,25 @@ def opened(monkeypatch):
 def test_a_file_is_read_twice_and_from_then_on_once(write_jsonl, tmp_path, opened):
     path = write_jsonl([{"inputs": str(n), "targets": str(n), "weight": 1 + n % 2} for n in range(300)])
     opened.clear()
-    for count in (
-        3,
-        1,
-    ):  # At first for its hash, for the bytes at its beginning, which tell the format, and for its rows.
+    # At first for its hash, for the bytes at its beginning, which tell the format, and for its rows.
+    for count in (3, 1):
         dataset = data.TrainDataset(data.get_task(data=path), 4, LENGTHS, cache_dir=str(tmp_path / "cache"))
         next(dataset.iterator(slice(0, 4)))
         assert opened.pop("examples.jsonl") == count
+
+
+def test_several_data_sets_of_one_run_read_a_file_twice_together(write_jsonl, tmp_path, opened):
+    path = write_jsonl(ROWS)
+    os.utime(path, (1e9, 1e9))
+    opened.clear()
+    for _ in range(3):
+        data.EvalDataset(data.get_task(data=path), LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
+    assert opened.pop("examples.jsonl") == 3
+    write_jsonl(ROWS[::-1])
+    os.utime(path, (1e9 + 1, 1e9 + 1))
+    opened.clear()
+    data.EvalDataset(data.get_task(data=path), LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
+    assert opened.pop("examples.jsonl") == 3
 
 
 WITHOUT_TENSORFLOW = """
@@ -161,3 +173,32 @@ def test_keys_that_are_not_read_are_counted_once_a_row(write_jsonl, tmp_path):
     path = write_jsonl([ROWS[0] | {"note": 1}, json.dumps(ROWS[1] | {"note": 2, "more": 3})])
     records = data.tokenized_records(data.get_task(data=path).tasks[0], "train", str(tmp_path / "cache"))
     assert records.unread == {"note": 2, "more": 1}
+
+
+TRAIN = """
+    import sys
+    from lmirl_jax.cli import main
+    code = main(sys.argv[1:])
+    loaded = [name for name in ("tensorflow", "seqio", "tensorflow_datasets") if name in sys.modules]
+    sys.exit(f"loaded: {loaded}" if loaded else code)
+"""
+
+
+@pytest.mark.slow
+def test_training_on_a_file_loads_no_tensorflow(write_jsonl, tmp_path, repository):
+    path = write_jsonl(ROWS)
+    settings = {
+        "MODEL_DIR": str(tmp_path / "run"),
+        "TRAIN_STEPS": 2,
+        "DATA": path,
+        "VALIDATION_DATA": path,
+        "TASK_FEATURE_LENGTHS": LENGTHS,
+        "BATCH_SIZE": 2,
+    }
+    files = ["gin/runs/finetune.gin", "gin/models/t5_1_1/tiny.gin"]
+    arguments = [f"--gin_file={name}" for name in files] + [
+        f"--gin.{name}={value!r}" for name, value in settings.items()
+    ]
+    done = run_python(TRAIN, "train", *arguments, cwd=repository)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
