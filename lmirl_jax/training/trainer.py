@@ -56,9 +56,9 @@ def train(
     wandb_project: Text | None = None,
     on_start: Annotated[Callable[[epath.Path], None], GivenByCaller()] = lambda model_dir: None,
 ) -> TrainState:
-    """Trains until `train_steps` updates have been made in all, from the newest checkpoint in `model_dir` where there is one.
+    """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
 
-    With a patience it ends sooner, after the evaluation that exhausts it.
+    Where `model_dir` has a checkpoint, training goes on from the newest one.
 
     Args:
         model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/.
@@ -86,25 +86,35 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    _check_vocabulary(model, data)
-    sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)
+    _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
-    setting = Setting(
-        model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches, data.rows_together
-    )
+    key = jax.random.key(seed)
+    setting = Setting(model, optimizer, mesh, key, data.batch_size, microbatches, data.rows_together)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
-    run = Run(
-        directory, setting, updates, batches, train_steps, evaluations, Best(best), eval_period, log_period
-    )
+    periods = eval_period, log_period
+    run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
+    return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
+
+
+def _run(
+    run: Run,
+    checkpoint: CheckpointConfig,
+    initial_checkpoint_path: str | None,
+    tensorboard: bool,
+    wandb_project: str | None,
+    on_start: Callable[[epath.Path], None],
+) -> TrainState:
+    """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
+    directory, updates = run.model_dir, run.updates
     alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
         alone,
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
-        sharding.use(mesh),
+        sharding.use(run.setting.mesh),
     ):
         state, start = _first_state(run, saved, initial_checkpoint_path)
         if jax.process_index() == 0:
@@ -135,10 +145,11 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
     return state, 0
 
 
-def _check_vocabulary(model: ModelConfig, data: TrainData) -> None:
-    """Raises a UserError where the model has no embedding for some word of the data."""
+def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: int) -> None:
+    """Raises a UserError where the model has no embedding for some word of the data, or the batch cannot be split."""
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "
             "vocabulary: raise VOCAB_SIZE, or set the VOCABULARY_PATH that the model was made for"
         )
+    sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)
