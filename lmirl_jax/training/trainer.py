@@ -58,10 +58,8 @@ def train(
 ) -> TrainState:
     """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
 
-    Where `model_dir` has a checkpoint, training goes on from the newest one.
-
     Args:
-        model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/.
+        model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/, from the newest of which training goes on.
         train_steps: the total number of updates, those before a resumption included.
         model: the recipe of the network.
         learner: what an update is: `Offline`, or one of `lmirl_jax.online`.
@@ -76,8 +74,7 @@ def train(
         microbatches: parts of the batch whose gradients are summed one after the other.
         seed: of initial parameters and dropout.
         log_period: updates between lines of metrics.jsonl; the first and the last always have one.
-        tensorboard: write TensorBoard events too.
-        wandb_project: where given, write to Weights & Biases too.
+        tensorboard, wandb_project: write metrics as TensorBoard events, and to this project of Weights & Biases, too.
         on_start: called once with `model_dir`, before the first step.
 
     Returns:
@@ -88,8 +85,8 @@ def train(
     """
     _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
-    key = jax.random.key(seed)
-    setting = Setting(model, optimizer, mesh, key, data.batch_size, microbatches, data.rows_together)
+    rows = data.batch_size, microbatches, data.rows_together
+    setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
