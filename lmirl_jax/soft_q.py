@@ -142,9 +142,14 @@ def of_model(
     model: Model,
     batch: Batch,
     dropout_keys: Key[Array, " rows"] | None = None,
-    **options: float | bool | None,
+    *,
+    temperature: float | None = None,
+    with_entropy: bool = False,
+    with_sum: bool = False,
+    with_max: bool = False,
+    block_size: int | None = None,
 ) -> SoftQ:
-    """Soft Q-values of the tokens of a batch's answers under a model, 0 elsewhere; `options` as `from_hidden` has them."""
+    """Soft Q-values of the tokens of a batch's answers under a model, 0 elsewhere; the options are those of `from_hidden`."""
     unembedding = model.unembedding()
     # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)
@@ -155,5 +160,9 @@ def of_model(
         weights=needed.astype(jnp.float32),
         scale=unembedding.scale,
         soft_cap=unembedding.soft_cap,
-        **options,
+        temperature=temperature,
+        with_entropy=with_entropy,
+        with_sum=with_sum,
+        with_max=with_max,
+        block_size=block_size,
     )

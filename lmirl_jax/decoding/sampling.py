@@ -72,9 +72,7 @@ def sample(
     temperature = jnp.asarray(temperature, jnp.float32)
 
     def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
-        return _likeliest(filters(logits / temperature) + noise)
+        return _likeliest(filters(logits / temperature) + _gumbel_noise(keys, t, logits))
 
     def unfinished(carry: tuple[Any, ...]):
         t, done = carry[0], carry[1]
@@ -101,6 +99,14 @@ def sample(
     tokens, log_probs, entropies = (jnp.reshape(x, (count, num_samples, max_length)) for x in columns)
     lengths, terminal = (jnp.reshape(x, (count, num_samples)) for x in (lengths, terminal))
     return Samples(AnswerBatch(tokens, lengths, terminal), log_probs, entropies)
+
+
+def _gumbel_noise(
+    keys: Key[Array, " rows"], t: Int[Array, ""], logits: Float[Array, "rows vocab"]
+) -> Float[Array, "rows vocab"]:
+    """Noise whose sum with the logits is largest at a token with the token's probability; keyed by row and place."""
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
 
 
 def is_any_of(tokens: Int[Array, "*shape"], ids: Sequence[int]) -> Bool[Array, "*shape"]:

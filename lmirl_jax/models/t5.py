@@ -269,7 +269,7 @@ class T5(T5Trunk):
         self, prompts: PromptBatch, max_length: int, num_samples: int = 1
     ) -> tuple["T5Cache", Int[Array, " rows"]]:
         """Encodes each prompt once for all of its samples."""
-        real = length_mask(prompts.lengths, prompts.tokens.shape[1])
+        real = jnp.asarray(length_mask(prompts.lengths, prompts.tokens.shape[1]))
         encoded = self.encode(prompts.tokens, real.astype(jnp.int32))
         rows = encoded.shape[0] * num_samples
         shape = (rows, self.config.num_heads, max_length, self.config.head_dim)

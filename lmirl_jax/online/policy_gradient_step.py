@@ -55,15 +55,12 @@ def policy_gradient_step(
     Returns:
         The next state, and the metrics before the update.
     """
-    # The likelihood of demonstrations takes no rewards that the data may give.
-    expert = dataclasses.replace(expert, rewards=None)
+    expert = dataclasses.replace(expert, rewards=None)  # The likelihood of demonstrations needs none.
     experience = jax.tree.map(lambda x: x[0], state.extra["replay"].experience)
     answers = rollout_batch(experience, rollouts.discount)
-    outputs = {
-        head: values
-        for name, network in networks.items()
-        for head, values in network.read(state.extra[name].params, answers).items()
-    }
+    outputs: dict[str, Any] = {}
+    for name, network in networks.items():
+        outputs |= network.read(state.extra[name].params, answers)
     rewards = experience.rewards if adversary is None else adversary.rewards(outputs[HEAD], answers)
     advantages, targets, spread = _advantages(loss, rewards, answers, outputs.get("value"), rollouts)
     metrics = _reward_metrics(rewards, spread, answers)
@@ -86,8 +83,8 @@ def policy_gradient_step(
         # One network after the other: together their activations would be half as much again (GAIL, v5e: 9.0 GB, not 5.8).
         critics[name], answers = jax.lax.optimization_barrier((critics[name], answers))
         metrics |= network_metrics
-    rows = by_prompt((answers, experience.behaviour_log_probs, advantages))
-    state, policy_metrics = _update_policy(setting, loss, state, expert, rows)
+    grouped = by_prompt((answers, experience.behaviour_log_probs, advantages))
+    state, policy_metrics = _update_policy(setting, loss, state, expert, grouped)
     return dataclasses.replace(state, extra={**state.extra, **critics}), metrics | policy_metrics
 
 

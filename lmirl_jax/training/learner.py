@@ -1,4 +1,4 @@
-"""What an update is: a learner's part in training. The trainer knows the protocol, and `Offline` is the plain case."""
+"""Learners: what an update is. The trainer knows the protocol alone, and `Offline` is the plain case."""
 
 import dataclasses
 import functools
@@ -73,13 +73,13 @@ class Updates:
         shapes, shardings: of the state, `extra` included.
         step: compiled for the mesh, from the state and a batch of demonstrations to the next state and this update's
             metrics, among them `loss` and `target_tokens`. It uses up the state that it is given.
-        draws_before: whether an update, given its number (1 for the first), comes after fresh samples are drawn.
-        draw: from the state to the same with fresh samples; it uses up those that it replaces.
-        describe: one line about how a batch of that shape is worked on.
+        draws_before: whether fresh samples are drawn before an update, given its number (1 for the first).
+        draw: returns the state with fresh samples, and uses up those that it replaces.
+        describe: one line about how a batch of a given shape is computed.
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
-        prompts: where it takes prompts from, if it does; its position is part of a checkpoint.
+        prompts: the iterator of its prompts, if it has any, whose position is part of a checkpoint.
         from_scratch: why it should not start from random parameters, if it should not.
-        alarm: from a step's metrics, read from the devices, to a line about what goes wrong, or None.
+        alarm: takes the metrics of a step and returns a line about what goes wrong, or None.
     """
 
     shapes: TrainState

@@ -1,7 +1,6 @@
 """Schedules of the learning rate and of lambda: functions of the number of updates made. None knows the run's length."""
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, checked
@@ -11,7 +10,7 @@ from lmirl_jax.types import Schedule, UserError
 @checked
 def constant(value: NonNegative) -> Schedule:
     """The same value at every step."""
-    return optax.constant_schedule(value)
+    return lambda step: jnp.asarray(value, jnp.float32)
 
 
 @checked

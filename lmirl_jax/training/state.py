@@ -83,7 +83,7 @@ def optimizer_shardings(
         return NamedSharding(mesh, PartitionSpec(*(axis if a == b else None for axis, a, b in sizes)))
 
     opt_shardings = optax.tree_utils.tree_map_params(
-        optimizer, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
+        optimizer.init, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
     )
     return opt_state, opt_shardings
 
@@ -113,8 +113,8 @@ def init_state(
 
     def make(given: Any, key: Key[Array, ""]) -> TrainState:
         params = init_params(model, key) if given is None else given
-        kept = extra(params, jax.random.fold_in(key, 2))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), kept)
+        more = extra(params, jax.random.fold_in(key, 2))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), more)
 
     return jax.jit(make, out_shardings=shardings, donate_argnums=0)(params, key)
 

@@ -87,8 +87,8 @@ def train_step(
         return sums["loss"].total / weight, sums
 
     gradient = jax.grad(loss_of_part, has_aux=True)
-    groups = group_rows((batch, dropout_keys), rows_together)
-    gradients, sums = sum_over_parts(gradient, state.params, *groups, microbatches)
+    groups, keys = group_rows((batch, dropout_keys), rows_together)
+    gradients, sums = sum_over_parts(gradient, state.params, groups, keys, microbatches)
     state, update_metrics = apply_gradients(state, gradients, optimizer, graph)
     metrics = means(sums) | {"loss": sums["loss"].total / weight}
     return state, metrics | update_metrics | {"td_weight": td_weight, "target_tokens": count_tokens(batch)}

@@ -21,9 +21,9 @@ from lmirl_jax.training.step import loss_sums
 from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
-"""What `loss_sums` gives; `reward` is undefined where no target is whole."""
+"""The metrics of `loss_sums`; `reward` is undefined where every answer is truncated."""
 EXAMPLES, AVAILABLE = "eval/examples", "eval/examples_available"
-"""Over how many examples they are, and how many the split has, where the data set knows it (`available`)."""
+"""How many examples they cover, and how many the split has, where the data set knows it (`available`)."""
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class HeldOut(Protocol):
 
 @checked
 class Validation:
-    """Measures what training measures, on held-out data.
+    """The training loss and its metrics on held-out data.
 
     Args:
         data: the held-out data; None where there is no validation split: then there is nothing to measure.
@@ -73,7 +73,7 @@ class Validation:
         ]
 
     def over(self, metrics: Mapping[str, float]) -> str:
-        """Over how many of how many examples the metrics of a call are, in words."""
+        """Says in words how many examples the metrics of a call cover, and of how many."""
         count, available = int(metrics.get(EXAMPLES, 0)), metrics.get(AVAILABLE)
         return first_of(count, None if available is None else int(available), "example")
 
@@ -91,8 +91,8 @@ class Validation:
             count += int(np.any(np.asarray(batch.weights) > 0, axis=-1).sum())
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
-                settled = graph, mesh, self.objective, self.soft_q_config
-                sums = jax.device_get(_sums(*settled, params, placed, td_weight))
+                static = graph, mesh, self.objective, self.soft_q_config
+                sums = jax.device_get(_sums(*static, params, placed, td_weight))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         counts = {EXAMPLES: float(count)}

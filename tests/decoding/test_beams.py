@@ -49,17 +49,18 @@ class Chain:
         return t, jnp.take_along_axis(total.reshape(parents.shape), parents, axis=1).reshape(-1)
 
 
-def exhaustive(table, alpha: float) -> list[tuple[int, ...]]:
-    """Every answer to one prompt, padded: those that end, best first; then those that are cut off."""
+def exhaustive(table, alpha: float, eos_ids=(EOS,)) -> list[tuple[int, ...]]:
+    """Every answer to one prompt, padded: those that end, best first; then those that are truncated."""
     log_policy = np.asarray(jax.nn.log_softmax(table))
     ended, cut = [], []
     for length in range(1, LENGTH + 1):
         for tokens in itertools.product(range(VOCAB), repeat=length):
-            if EOS in tokens[:-1] or (tokens[-1] != EOS and length < LENGTH):
+            ends = tokens[-1] in eos_ids
+            if set(eos_ids) & set(tokens[:-1]) or (not ends and length < LENGTH):
                 continue
             total = sum(log_policy[t, sum(tokens[:t]), tokens[t]] for t in range(length))
             found = (total / ((5 + length) / 6) ** alpha, tokens + (0,) * (LENGTH - length))
-            (ended if tokens[-1] == EOS else cut).append(found)
+            (ended if ends else cut).append(found)
     return [tokens for part in (ended, cut) for _, tokens in sorted(part, reverse=True)]
 
 
@@ -72,6 +73,19 @@ def test_enough_beams_find_all_in_order(alpha):
     out = search(prompts(3), alpha=alpha)
     for tokens, table in zip(np.asarray(out.answers.tokens), model.table, strict=True):
         assert [tuple(row) for row in tokens.tolist()] == exhaustive(table, alpha)
+
+
+@pytest.mark.parametrize("eos_ids", [(2,), (0,), (0, 2)])
+def test_beams_end_with_any_of_the_given_tokens(eos_ids):
+    """Token 0 may be a word or end an answer: by lengths, answers of the same array differ."""
+    model = Chain(3, 2)
+    out = decoding.search(model, prompts(2), 40, 0.6, max_length=LENGTH, eos_ids=eos_ids)
+    for answers, table in zip(np.asarray(out.answers.tokens), model.table, strict=True):
+        expected = exhaustive(table, 0.6, eos_ids)
+        assert [tuple(row) for row in answers[: len(expected)].tolist()] == expected
+    ends = jnp.isin(out.answers.tokens, jnp.array(eos_ids)) & length_mask(out.answers.lengths, LENGTH)
+    count = len(exhaustive(model.table[0], 0.6, eos_ids))
+    np.testing.assert_array_equal(ends.any(axis=-1)[:, :count], out.answers.terminal[:, :count])
 
 
 def test_a_few_beams_find_the_best_of_an_easy_policy():

@@ -12,7 +12,7 @@ from lmirl_jax import decoding, soft_q
 from lmirl_jax.decoding import Filters
 from lmirl_jax.models import T5Config
 from lmirl_jax.rows import length_mask
-from lmirl_jax.types import Unembedding
+from lmirl_jax.types import PromptBatch, Unembedding
 from tests.batches import batch_of, prompt_batch
 
 LENGTH = 6
@@ -145,3 +145,52 @@ def test_what_filters_leave_is_drawn_in_proportion(temperature, filters, share):
     )
     np.testing.assert_allclose((out.answers.tokens == 2).mean(), share, atol=0.02)
     np.testing.assert_allclose(out.log_probs[out.answers.tokens == 2], np.log(0.75), atol=1e-5)
+
+
+class Words:
+    """A policy without memory over 4 tokens, of probabilities 1/2 (token 0, a word), 1/4, 1/8 and 1/8."""
+
+    def unembedding(self):
+        return Unembedding(jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125]])))
+
+    def start_decoding(self, prompts, max_length, num_samples=1):
+        rows = prompts.tokens.shape[0] * num_samples
+        return jnp.zeros((rows,)), jnp.zeros((rows,), jnp.int32)
+
+    def decode(self, cache, tokens):
+        return cache, jnp.ones((*tokens.shape, 1))
+
+
+@pytest.mark.parametrize(("eos_ids", "rate"), [((2,), 1 / 8), ((3,), 1 / 8), ((1, 3), 3 / 8)])
+def test_an_answer_ends_with_any_of_the_given_tokens_and_holds_token_0(eos_ids, rate):
+    """Lengths are geometric: an answer goes on past its t-th token with probability (1 - rate) ** t."""
+    keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
+    prompts = prompt_batch(INPUTS[:1])
+    answers = decoding.sample(Words(), prompts, keys, 1.0, max_length=LENGTH, eos_ids=eos_ids).answers
+    tokens, lengths, terminal = (
+        np.asarray(x)[0] for x in (answers.tokens, answers.lengths, answers.terminal)
+    )
+    for t in range(1, LENGTH):
+        np.testing.assert_allclose((lengths > t).mean(), (1 - rate) ** t, atol=0.03)
+    np.testing.assert_allclose(terminal.mean(), 1 - (1 - rate) ** LENGTH, atol=0.03)
+    ends = np.isin(tokens, eos_ids)
+    for row, length, ended in zip(ends, lengths, terminal, strict=True):
+        assert not row[: length - 1].any() and row[length - 1] == ended
+        assert ended or length == LENGTH
+    real = np.arange(LENGTH) < lengths[:, None]
+    np.testing.assert_allclose((tokens[real] == 0).mean(), 0.5, atol=0.02)
+
+
+def test_padding_is_told_from_token_0_by_the_lengths_of_the_prompts(model):
+    """The same tokens are other prompts where the zeros at the end are words."""
+    tokens = jnp.array([[5, 6, 0, 0]])
+    keys = decoding.sample_keys(jax.random.key(1), jnp.arange(1), 8)
+
+    def log_probs(tokens, length):
+        prompts = PromptBatch(tokens, jnp.array([length]))
+        out = decoding.sample(model, prompts, keys, 1.0, max_length=LENGTH, eos_ids=(EOS,))
+        assert np.max(decoding.log_prob_gaps(model, prompts, out)) < 1e-5
+        return np.asarray(out.log_probs)
+
+    np.testing.assert_allclose(log_probs(tokens, 2), log_probs(jnp.array([[5, 6]]), 2), atol=1e-5)
+    assert np.abs(log_probs(tokens, 4) - log_probs(tokens, 2)).max() > 1e-3
