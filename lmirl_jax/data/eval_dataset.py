@@ -70,7 +70,7 @@ class EvalDataset:
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = decode_example(records.source[index])
-                defaults = {
+                defaults: dict[str, Any] = {
                     "inputs_pretokenized": task.decode_inputs(example.inputs),
                     "targets_pretokenized": task.decode(example.targets),
                 }

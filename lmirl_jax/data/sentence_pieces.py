@@ -10,6 +10,9 @@ from sentencepiece import sentencepiece_model_pb2
 
 from lmirl_jax.data.offsets import Offsets, in_characters
 
+# Protobuf makes the classes of this module when it is imported.
+ModelProto = sentencepiece_model_pb2.ModelProto  # pyrefly: ignore[missing-attribute]
+
 # T5 reserves 100 sentinels above its pieces: 32,000 + 100.
 EXTRA_IDS = 100
 
@@ -44,10 +47,10 @@ class SentencePieceVocabulary:
         Raises:
             Exception: the file holds no model; protobuf and SentencePiece each raise their own.
         """
-        proto = sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes())
+        proto = ModelProto.FromString(file.read_bytes())
         if not proto.pieces:
             raise ValueError(f"{file} holds no pieces")
-        kind = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+        kind = ModelProto.SentencePiece.USER_DEFINED
         for number in reversed(range(extra_ids)):
             proto.pieces.add(piece=f"▁<extra_id_{number}>", score=0.0, type=kind)
         model = proto.SerializeToString()

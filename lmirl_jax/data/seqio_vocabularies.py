@@ -62,7 +62,7 @@ class SeqioVocabulary:
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{type(self.wrapped).__name__} {self.wrapped.extra_ids}".encode())
         if isinstance(self.wrapped, seqio.SentencePieceVocabulary):
-            digest.update(self.wrapped.sp_model)
+            digest.update(_pieces(self.wrapped).model)
         elif not isinstance(self.wrapped, seqio.ByteVocabulary):
             # Tables and lookups of TensorFlow have addresses, not contents: plain attributes must do.
             kinds = (str, int, float, bool, list, tuple)
@@ -84,4 +84,6 @@ class SeqioVocabulary:
 
 
 def _pieces(vocabulary: seqio.SentencePieceVocabulary) -> SentencePieceVocabulary:
-    return SentencePieceVocabulary(vocabulary.tokenizer, vocabulary.sp_model, vocabulary.extra_ids)
+    model = vocabulary.sp_model
+    assert model is not None  # SeqIO loads it when it is asked for.
+    return SentencePieceVocabulary(vocabulary.tokenizer, model, vocabulary.extra_ids)
