@@ -26,7 +26,7 @@ from lmirl_jax.types import Batch, UserError
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
-# Examples in an endless order. Grain's own is too long for it to count in batches of one.
+# The number of examples in an endless order. With Grain's own number it cannot count batches of one example.
 ENDLESS = 2**53
 
 
@@ -44,10 +44,10 @@ class TrainDataset:
         lengths: tokens of a row, for `inputs` and `targets`; what is longer is trimmed.
         split: the split to train on.
         discount: gamma, 0 to 1.
-        seed: of the shuffling.
+        seed: determines the shuffling.
         truncate: whether trimming is allowed; it is counted and logged.
         shuffle: False keeps the task's own order.
-        cache_dir: where tokenised examples are kept; see `tokenized_records`.
+        cache_dir: the folder of tokenised examples; see `tokenized_records`.
 
     Raises:
         UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
@@ -169,12 +169,15 @@ class TrainIterator:
         if self._batches is None:
             self._batches = iter(self._from(self._next_index))
         batch = next(self._batches)
-        self._next_index += self._batch_size  # Counts what was handed out, not what was prepared ahead.
+        # Batches that are prepared ahead do not count.
+        self._next_index += self._batch_size
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """`next_index`, the examples consumed by all processes together, which data set and order that is, and in which
-        vocabularies: a checkpoint that holds the state says by them what its parameters mean.
+        """The position, and what it is a position in: the data set with its order, and the vocabularies.
+
+        `next_index` counts the examples that all processes have consumed together. The vocabularies say what the
+        parameters of a checkpoint mean.
         """
         return {
             "next_index": self._next_index,
@@ -221,6 +224,6 @@ def _endless(records: list[Records], rates: list[float], seed: int, shuffle: boo
 
 
 def _fingerprint(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> str:
-    """Of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
+    """A hash of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
     described = [[part.content for part in records], rates, seed if shuffle else None, shuffle]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

@@ -42,7 +42,7 @@ class FileSource:
         return _content_hash(existing_file(self.files[split], split))
 
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads a split's file once: of each row what errors call it, its texts, and the numbers that it has."""
+        """Reads a split's file once: yields what errors call each row, and the row's texts and numbers."""
         return read_demonstrations(existing_file(self.files[split], split), unread)
 
 
@@ -58,9 +58,9 @@ class FileTask:
     """What `seqio.Task` is to a registered task, for files: its metric is `exact_match`, and texts are not postprocessed.
 
     Args:
-        name: of the task, in the names of metrics and folders.
+        name: the task's name, in the names of metrics and folders.
         source: the files.
-        vocabulary: of both features.
+        vocabulary: the vocabulary of both features.
     """
 
     name: str
@@ -81,7 +81,7 @@ class FileTask:
         return decoded_model_output
 
     def fingerprint(self, split: str, format_version: int) -> str:
-        """The hash under which a split's tokens are kept on disk."""
+        """The hash that names a split's tokens on disk."""
         described = {
             "format": format_version,
             "task": self.name,
@@ -130,7 +130,7 @@ def _content_hash(file: pathlib.Path) -> str:
 
 def file_task(data: str, validation_data: str | None, vocabulary: Vocabulary) -> FileTask:
     """A task over one file or two, named after the first."""
-    given = {"train": data, "validation": validation_data}
-    files = {split: os.fspath(path) for split, path in given.items() if path is not None}
+    paths = {"train": data, "validation": validation_data}
+    files = {split: os.fspath(path) for split, path in paths.items() if path is not None}
     name = re.sub(r"[^\w.]", "_", pathlib.PurePath(files["train"]).stem) or "data"
     return FileTask(name, FileSource(files), vocabulary)

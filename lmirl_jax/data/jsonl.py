@@ -13,8 +13,10 @@ from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
 
 KEYS = ("inputs", "targets")
-WEIGHT = "weight"  # Of an example in the loss, a number of 0 or more; 1 where it is not given.
-READ = (*KEYS, WEIGHT, REWARD, REWARDS, "id")  # An id is for the user's eyes.
+# The weight of an example in the loss, a number of 0 or more; 1 where a row has none.
+WEIGHT = "weight"
+# An id is for the user's eyes.
+READ = (*KEYS, WEIGHT, REWARD, REWARDS, "id")
 
 
 def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -48,10 +50,10 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
 def read_objects(
     file: pathlib.Path, required: Sequence[str] = KEYS, also: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file, in order, and what to call each in an error; see `formats.read_rows`.
+    """The rows of a file, in order, each with what to call it in an error; see `formats.read_rows`.
 
     Raises:
-        UserError: names the file and the row that is none; `required` says in it what should be there.
+        UserError: names the file and the row that is no object; `required` says in it which keys should be there.
     """
     remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     empty = f"write one JSON object with {' and '.join(required)} a line"
@@ -75,7 +77,7 @@ def check_text(text: Any, what: str) -> None:
 
 
 def existing_file(file: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """The file of a split, once it is read: a run's checkpoint is of use also where its data is not.
+    """The file of a split. It is looked for when it is read: a run's checkpoint is of use also where its data is not.
 
     Raises:
         UserError: there is none.

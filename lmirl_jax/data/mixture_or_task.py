@@ -36,7 +36,7 @@ class Task:
 
     @property
     def vocabulary_fingerprints(self) -> dict[str, str]:
-        """Of each feature's vocabulary: a checkpoint means nothing with another one."""
+        """The fingerprint of each feature's vocabulary: a checkpoint means nothing with another one."""
         return {
             "inputs": self.input_vocabulary.fingerprint(),
             "targets": self.output_vocabulary.fingerprint(),
@@ -90,9 +90,9 @@ def get_task(
         return Task(task.name, (task,), (1.0,))
     assert mixture_or_task_name is not None
     # Loads SeqIO, and TensorFlow with it.
-    from lmirl_jax.data.seqio_tasks import registered_tasks
+    from lmirl_jax.data.seqio_tasks import find_tasks
 
-    return Task(mixture_or_task_name, *registered_tasks(mixture_or_task_name, vocabulary_path))
+    return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path))
 
 
 @checked

@@ -1,4 +1,4 @@
-"""Several examples in one row, told apart by segment ids."""
+"""Puts several examples into one row; segment ids tell them apart."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Packer:
     its neighbour; positions start anew, from 0, in each segment.
 
     Args:
-        rows: of the batch.
+        rows: the number of rows of the batch.
         lengths: the size of a row in tokens, for `inputs` and `targets`; what is longer is trimmed.
         discount: gamma, between the tokens of an answer.
         eos_ids: the tokens that end an answer.
@@ -48,7 +48,8 @@ class Packer:
         self._rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
         # Tokens that each row holds, of inputs and of targets, and the number of its segments.
         self._used = [(0, 0, 0)] * rows
-        self._open = list(range(rows))  # Those that are not full.
+        # The rows that are not full.
+        self._open = list(range(rows))
 
     def add(
         self,

@@ -24,8 +24,8 @@ def encode_with_offsets(vocabulary: Any, text: str) -> tuple[Int32[np.ndarray, "
     ids = vocabulary.encode(text)
     offsets = vocabulary.text_offsets(text, ids)
     if offsets is None:
-        _, found = decode_with_offsets(vocabulary, ids)
-        offsets = tuple((min(begin, len(text)), min(end, len(text))) for begin, end in found)
+        _, decoded = decode_with_offsets(vocabulary, ids)
+        offsets = tuple((min(begin, len(text)), min(end, len(text))) for begin, end in decoded)
     return np.array(ids, np.int32), offsets
 
 

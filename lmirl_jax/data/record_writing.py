@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 from lmirl_jax.data.given_rewards import check_rewards, has_rewards, token_rewards
 from lmirl_jax.data.jsonl import READ, WEIGHT, check_weight
 from lmirl_jax.data.task_parts import FEATURES, Example, TaskPart, vocabulary_of
-from lmirl_jax.data.texts import kept_text
+from lmirl_jax.data.texts import stored_text
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
@@ -24,7 +24,7 @@ class ExampleReader(Protocol):
     """Knows the examples of a task's splits: a `FileTask`, or a `SeqioReader`."""
 
     def fingerprint(self, split: str, format_version: int) -> str:
-        """The hash under which a split's tokens are kept on disk."""
+        """The hash that names a split's tokens on disk."""
         ...
 
     def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
@@ -48,9 +48,9 @@ class _Content:
         if weight is not None:
             self.heaviest = max(weight, self.heaviest or 0)
         rewards = token_rewards(example.features, len(example.targets))
-        given = b"" if rewards is None else repr(rewards.tolist()).encode()
-        self._plain.update(tokens + given)
-        self._weighted.update(tokens + repr(float(1 if weight is None else weight)).encode() + given)
+        suffix = b"" if rewards is None else repr(rewards.tolist()).encode()
+        self._plain.update(tokens + suffix)
+        self._weighted.update(tokens + repr(float(1 if weight is None else weight)).encode() + suffix)
 
     def digest(self) -> str:
         return (self._plain if self.heaviest is None else self._weighted).hexdigest()
@@ -67,7 +67,7 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
     lengths, without_eos, rewarded, content = [], 0, 0, _Content()
     losses = {feature: Losses() for feature in FEATURES}
     unread = UnreadKeys(READ)
-    # A record a group: reading one example decompresses no other.
+    # With one record in a group, reading an example decompresses no other.
     writer = array_record_module.ArrayRecordWriter(str(folder / "examples.array_record"), "group_size:1")
     try:
         for example in reader.examples(split, unread):
@@ -77,7 +77,7 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
             content.add(tokens, example)
             rewarded += has_rewards(example.features)
             for feature, lost in losses.items():
-                text = kept_text(example.features, feature)
+                text = stored_text(example.features, feature)
                 lost.add(vocabularies[feature], getattr(example, feature), text)
             lengths.append((len(example.inputs), len(example.targets)))
             without_eos += len(example.targets) == 0 or int(example.targets[-1]) not in eos_ids

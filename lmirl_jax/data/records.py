@@ -1,4 +1,4 @@
-"""A split's tokens on disk: written once as ArrayRecord under a hash of all that determines them, read by index.
+"""The tokens of a split on disk: written once as ArrayRecord under a hash of all that determines them, and read by index.
 
 A folder of the cache holds one split of one task:
 
@@ -110,13 +110,13 @@ def decode_record(record: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_example(record: bytes) -> Example:
-    """All of a record."""
+    """The whole example of a record."""
     inputs, targets = decode_record(record)
     return Example(inputs, targets, json.loads(record[8 + 4 * (len(inputs) + len(targets)) :]))
 
 
 def _open(folder: pathlib.Path) -> Records | None:
-    """The records of a folder; None if there are none or, after a crash of the machine, not all."""
+    """The records of a folder; None if there are none or, after a crash of the machine, some are missing."""
     try:
         info = json.loads((folder / "info.json").read_text())
         lengths = np.load(folder / "lengths.npy")
@@ -147,7 +147,7 @@ def _reader(task: Any) -> ExampleReader:
 
 
 def _write_folder(task: TaskPart, reader: ExampleReader, split: str, folder: pathlib.Path) -> None:
-    """Writes beside the folder under another name and renames: it is whole or not there."""
+    """Writes to another name beside the folder and renames it at the end: the folder is whole or not there."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -163,7 +163,8 @@ def _write_folder(task: TaskPart, reader: ExampleReader, split: str, folder: pat
         try:
             os.rename(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # Else another process was first, with the same tokens.
+            # Where the folder is there, another process was first, with the same tokens.
+            if not folder.is_dir():
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

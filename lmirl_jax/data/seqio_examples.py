@@ -23,7 +23,7 @@ class SeqioReader:
     task: seqio.Task
 
     def fingerprint(self, split: str, format_version: int) -> str:
-        """The hash under which a split's tokens are kept on disk.
+        """The hash that names a split's tokens on disk.
 
         Raises:
             UserError: the task asks for SeqIO's cache and there is none, or the split's TFDS data set is not there.
@@ -57,9 +57,9 @@ def _dataset(task: seqio.Task, split: str) -> tf.data.Dataset:
     for key in FEATURES:
         spec = dataset.element_spec.get(key)
         if spec is None or not spec.dtype.is_integer or spec.shape.rank != 1:
-            found = ", ".join(f"{k} ({getattr(v, 'dtype', v)})" for k, v in dataset.element_spec.items())
+            there = ", ".join(f"{k} ({getattr(v, 'dtype', v)})" for k, v in dataset.element_spec.items())
             raise UserError(
-                f"task {task.name}: after its preprocessors {key!r} is not a list of tokens (found: {found}); add "
+                f"task {task.name}: after its preprocessors {key!r} is not a list of tokens (found: {there}); add "
                 "seqio.preprocessors.tokenize and seqio.preprocessors.append_eos"
             )
     return dataset

@@ -9,7 +9,7 @@ from lmirl_jax.data.task_parts import FEATURES, vocabulary_of
 from lmirl_jax.types import UserError
 
 
-def registered_tasks(
+def find_tasks(
     name: str, vocabulary_path: str | None = None
 ) -> tuple[tuple[seqio.Task, ...], tuple[float, ...]]:
     """A task, or those of a mixture, and the rate of each.

@@ -1,4 +1,4 @@
-"""What is wrong with a split, told before it is used: keys that are not read, what a vocabulary lacks, what is truncated."""
+"""Reports what is wrong with a split before it is used: unread keys, what the vocabulary lacks, what is truncated."""
 
 import functools
 import logging
@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
+    """Logs, in one line each, what is not read, what the vocabulary cannot hold, and what the lengths truncate.
 
     Raises:
-        UserError: the lengths cut something off, without `truncate`.
+        UserError: the lengths truncate something, without `truncate`.
     """
     for line in (
         describe_unread(f"{name}, {split}", len(records), records.unread, READ),
@@ -54,15 +54,15 @@ def check_records(
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
-    lost = (
+    effect = (
         ", so that rewards at the end of these targets have no effect"
         if records.rewarded and long["targets"]
         else ""
     )
-    warn_once(f"{message} and are truncated{lost}; {remedy}")
+    warn_once(f"{message} and are truncated{effect}; {remedy}")
 
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Loss and answers are measured on one split: what it cuts off is said once."""
+    """Logs a warning once: loss and answers are measured on one split, which would report it twice."""
     _log.warning("%s", message)

@@ -1,4 +1,4 @@
-"""The metric functions of a SeqIO task on texts that were postprocessed: the numbers among what they return."""
+"""Calls the metric functions of a task on postprocessed texts, and takes the numbers among what they return."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class _MissingAuxValue(KeyError):
-    """What a metric function asks for was not computed this time."""
+    """A metric function asks for a value that was not computed this time."""
 
 
 class _AuxValues(dict):
@@ -24,24 +24,24 @@ class _AuxValues(dict):
 
 
 def predict_metrics(task: TaskPart, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
-    """Those of functions of `(targets, predictions)`."""
-    found: dict[str, Any] = {}
+    """The metrics of functions of `(targets, predictions)`."""
+    results: dict[str, Any] = {}
     for function in task.predict_metric_fns:
-        found |= function(targets, predictions)
-    return _numbers(found)
+        results |= function(targets, predictions)
+    return _numbers(results)
 
 
 def aux_metrics(
     task: TaskPart, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
 ) -> dict[str, float]:
-    """Those of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
-    found: dict[str, Any] = {}
+    """The metrics of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
+    results: dict[str, Any] = {}
     for function in task.predict_with_aux_metric_fns:
         try:
-            found |= function(targets, predictions, _AuxValues(aux_values))
+            results |= function(targets, predictions, _AuxValues(aux_values))
         except _MissingAuxValue as missing:
             _log.debug("a metric of task %s is left out: it needs aux_values[%s]", task.name, missing)
-    return _numbers(found)
+    return _numbers(results)
 
 
 def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> dict[str, float]:
@@ -66,8 +66,8 @@ def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> 
         ) from error
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    values = {key: getattr(value, "value", value) for key, value in found.items()}
+def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
+    values = {key: getattr(value, "value", value) for key, value in results.items()}
     return {key: float(value) for key, value in values.items() if _is_number(value)}
 
 
