@@ -107,7 +107,7 @@ def _with_last_state(batch: Batch) -> Batch:
         batch,
         tokens=pad(batch.tokens),
         segment_ids=longer,
-        positions=jnp.arange(longer.shape[1], dtype=jnp.int32)[None] * (longer > 0),
+        positions=jnp.arange(longer.shape[1], dtype=jnp.int32)[None] * (longer > 0).astype(jnp.int32),
         weights=pad(batch.weights),
         discounts=pad(batch.discounts),
         td_weights=pad(batch.td_weights),
