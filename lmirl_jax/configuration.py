@@ -182,7 +182,8 @@ def _looking_in(paths: list[str]) -> Iterator[None]:
     Its public call only ever adds folders; and its reader of package resources, which logs an error for each file it
     does not find and fails on folders without `__init__.py`, is put aside.
     """
-    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
+    prefixes: list[str] = gin.config._LOCATION_PREFIXES
+    readers: list[tuple[Any, Any]] = gin.config._FILE_READERS
     before = prefixes[:], readers[:]
     prefixes[:], readers[:] = paths, [(_open, os.path.isfile)]
     try:

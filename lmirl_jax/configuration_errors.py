@@ -98,11 +98,11 @@ def _mended(key: str, value: str) -> str:
 class _Anything(config_parser.ParserDelegate):
     """Takes every reference and macro for good: only the syntax is looked at."""
 
-    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> str:
-        return scoped_selector
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return scoped_configurable_name
 
-    def macro(self, name: str) -> str:
-        return name
+    def macro(self, macro_name: str) -> Any:
+        return macro_name
 
 
 @contextlib.contextmanager

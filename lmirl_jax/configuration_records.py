@@ -78,24 +78,24 @@ class Record:
         return "\n".join([*lines, *(f"{key} = {self.values.get(key, 'None')}" for key in keys)])
 
 
-class _Written(str):
-    """A reference or a macro, printed as gin writes it."""
+class _Unquoted(str):
+    """A reference or a macro: `repr` prints it without quotes, as gin files have it."""
 
     __repr__ = str.__str__
 
 
-class _AsWritten(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> str:
-        return _Written(f"@{scoped_selector}{'()' if evaluate else ''}")
+class _References(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return _Unquoted(f"@{scoped_configurable_name}{'()' if evaluate else ''}")
 
-    def macro(self, name: str) -> str:
-        return _Written(f"%{name}")
+    def macro(self, macro_name: str) -> Any:
+        return _Unquoted(f"%{macro_name}")
 
 
 def read(text: str) -> Record:
     """Reads a gin text; a later binding replaces an earlier one."""
     imports, includes, values = [], [], {}
-    for statement in config_parser.ConfigParser(text, _AsWritten()):
+    for statement in config_parser.ConfigParser(text, _References()):
         if isinstance(statement, config_parser.ImportStatement):
             imports.append(statement.format())
         elif isinstance(statement, config_parser.IncludeStatement):

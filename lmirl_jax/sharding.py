@@ -101,7 +101,7 @@ def logical_axes(state: nnx.State) -> dict[str, tuple[str, ...]]:
     }
 
 
-def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
+def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[Any, Any]:
     """The sharding of each parameter, from the logical names of its axes.
 
     Args:
@@ -114,7 +114,7 @@ def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
     Raises:
         UserError: a mesh axis does not divide the parameter's axis that it splits.
     """
-    shardings: dict[str, Any] = {}
+    shardings: dict[Any, Any] = {}
     axes = logical_axes(state)
     for path, variable in nnx.to_flat_state(state):
         name = "/".join(map(str, path))
@@ -153,7 +153,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1, name: s
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """The rows of a global batch that this process's devices hold."""
     index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    parts = [index[0].indices(batch_size)[:2] for index in index_map.values()]
+    parts = [index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None]
     start, stop = min(p[0] for p in parts), max(p[1] for p in parts)
     held = {row for first, last in parts for row in range(first, last)}
     if len(held) != stop - start:

@@ -190,7 +190,11 @@ def _means(metric: BLEU | CHRF, counts: Num[np.ndarray, "some samples n"]) -> Fl
     return np.array(scores).mean(axis=1)
 
 
-def _streams(references: list[list[str]]) -> list[list[str | None]]:
-    """As sacrebleu takes them: the first of every prompt, the second of every prompt, ..; None where there is none."""
+def _streams(references: list[list[str]]) -> list[list[Any]]:
+    """The references in sacrebleu's order: the first of every prompt, the second of every prompt, and so on.
+
+    A prompt that has fewer references than another has None in place of those that it lacks.
+    """
+    # The items are `str | None`: sacrebleu's annotations say `str`, but its code leaves out a reference that is None.
     most = max(map(len, references))
     return [[own[i] if i < len(own) else None for own in references] for i in range(most)]

@@ -1,5 +1,6 @@
 """Permutation tests of answers that belong to prompts: answers change places within a prompt, or prompts do as well."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -44,29 +45,39 @@ def permutation_tests(
         ],
         POOLED: [[pooled_ranks(t.rows(names)) for names in (measures, metrics)] for t in tables],
     }
-    drawn: dict[str, list] = {WITHIN: [], POOLED: []}
+    samples: dict[str, list[Float[np.ndarray, "some measures metrics"]]] = {WITHIN: [], POOLED: []}
     for within, between in _permutations(np.stack([t.counts for t in tables]), seed=seed, draws=draws):
         for scope, places in ((WITHIN, within), (POOLED, between)):
-            drawn[scope].append(
-                sum(
-                    x @ y[:, own].transpose(1, 2, 0) for (x, y), own in zip(sides[scope], places, strict=True)
-                )
-            )
-    result = {}
-    for scope, parts in drawn.items():
-        sample = np.concatenate(parts)
-        observed = sum(x @ y.T for x, y in sides[scope])
-        result[scope] = [
-            [p_value(float(observed[i, j]), sample[:, i, j]) for j in range(len(metrics))]
-            for i in range(len(measures))
-        ]
-    return result
+            by_seed = [
+                x @ y[:, place].transpose(1, 2, 0) for (x, y), place in zip(sides[scope], places, strict=True)
+            ]
+            samples[scope].append(_sum(by_seed))
+    return {
+        scope: _p_values(_sum([x @ y.T for x, y in sides[scope]]), np.concatenate(parts))
+        for scope, parts in samples.items()
+    }
 
 
-def p_value(statistic: float, drawn: Float[np.ndarray, " draws"]) -> float:
-    """Two-sided: the share of draws at least as far from 0, the data itself counted as one draw, so never 0."""
-    extreme = np.sum(np.abs(drawn) >= abs(statistic) - 1e-7)
-    return float((1 + extreme) / (1 + len(drawn)))
+def p_value(statistic: float, sample: Float[np.ndarray, " draws"]) -> float:
+    """The two-sided p-value: the share of draws that are at least as far from 0 as the statistic.
+
+    The data itself counts as one draw, so that the p-value is never 0.
+    """
+    extreme = np.sum(np.abs(sample) >= abs(statistic) - 1e-7)
+    return float((1 + extreme) / (1 + len(sample)))
+
+
+def _p_values(
+    statistics: Float[np.ndarray, "measures metrics"], sample: Float[np.ndarray, "draws measures metrics"]
+) -> list[list[float]]:
+    return [
+        [p_value(float(statistics[i, j]), sample[:, i, j]) for j in range(statistics.shape[1])]
+        for i in range(statistics.shape[0])
+    ]
+
+
+def _sum(by_seed: Sequence[Float[np.ndarray, "*shape"]]) -> Float[np.ndarray, "*shape"]:
+    return functools.reduce(np.add, by_seed)
 
 
 def _permutations(

@@ -75,17 +75,19 @@ def ranked_prompts(answers: Sequence[Scored], metric: str | None, count: int) ->
 
     Prompts of which nothing can be correlated come in the order of their numbers where there are no others.
     """
-    every = []
-    for own in by_prompt(answers).values():
-        x = np.array([a.total for a in own])
-        found = spearman(x, np.array([a.metrics[metric] for a in own])) if metric else None
-        every.append((found, own))
-    defined = sorted((item for item in every if item[0] is not None), key=lambda item: item[0])
-    chosen = defined or every
-    places = (
-        np.unique(np.linspace(0, len(chosen) - 1, count).round().astype(int)) if defined else range(count)
-    )
-    return [Ranked(_ranked(own), found) for found, own in (chosen[i] for i in places if i < len(chosen))]
+    prompts = list(by_prompt(answers).values())
+    correlated: list[tuple[float, list[Scored]]] = []
+    for candidates in prompts:
+        correlation = _correlation(candidates, metric) if metric else None
+        if correlation is not None:
+            correlated.append((correlation, candidates))
+    if not correlated:
+        return [Ranked(_rank(candidates), None) for candidates in prompts[:count]]
+    correlated.sort(key=lambda item: item[0])
+    places = np.unique(np.linspace(0, len(correlated) - 1, count).round().astype(int))
+    return [
+        Ranked(_rank(candidates), correlation) for correlation, candidates in (correlated[i] for i in places)
+    ]
 
 
 def by_prompt(answers: Sequence[Scored]) -> Mapping[int, list[Scored]]:
@@ -96,7 +98,13 @@ def by_prompt(answers: Sequence[Scored]) -> Mapping[int, list[Scored]]:
     return found
 
 
-def _ranked(answers: Sequence[Scored]) -> tuple[tuple[Scored, int], ...]:
+def _correlation(answers: Sequence[Scored], metric: str) -> float | None:
+    """Spearman's correlation of return and metric over these answers; None where either is constant."""
+    returns = np.array([answer.total for answer in answers])
+    return spearman(returns, np.array([answer.metrics[metric] for answer in answers]))
+
+
+def _rank(answers: Sequence[Scored]) -> tuple[tuple[Scored, int], ...]:
     times: dict[str, int] = {}
     first: dict[str, Scored] = {}
     for answer in answers:

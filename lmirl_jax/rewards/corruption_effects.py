@@ -128,35 +128,34 @@ def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[Scored, Scor
 
 def _site(original: Scored, damaged: Scored, corruption: Corruption) -> tuple[bool, bool, bool] | None:
     """Whether the reward falls at the place, whether it falls most there, and whether log pi falls; None without rewards."""
-    before, after = _tokens_at(original, corruption.original_span), _tokens_at(damaged, corruption.span)
+    before, after = _rewards_at(original, corruption.original_span), _rewards_at(damaged, corruption.span)
     if not before or not after:
         return None
-    partners = dict(zip(after, before, strict=True)) if len(after) == len(before) else {}
-    mean = float(np.mean([original.reward[t] for t in before]))
-    drops = {
-        t: original.reward[partners[t]] - damaged.reward[t] if partners else mean - damaged.reward[t]
-        for t in after
-    }
+    mean = float(np.mean(list(before.values())))
+    expected = list(before.values()) if len(after) == len(before) else [mean] * len(after)
+    drops = {t: high - low for (t, low), high in zip(after.items(), expected, strict=True)}
     for t, s in _counterparts(original.tokens, damaged.tokens):
-        if t not in after and None not in (original.reward[s], damaged.reward[t]):
-            drops[t] = original.reward[s] - damaged.reward[t]
+        high, low = original.reward[s], damaged.reward[t]
+        if t not in after and high is not None and low is not None:
+            drops[t] = high - low
     largest = max(drops, key=drops.__getitem__)
-    likely = [
-        np.mean([scored.log_prob[t] for t in at]) for scored, at in ((original, before), (damaged, after))
-    ]
-    falls = mean > np.mean([damaged.reward[t] for t in after])
-    return bool(falls), largest in after and drops[largest] > 0, bool(likely[0] > likely[1])
+    falls = mean > np.mean(list(after.values()))
+    log_prob, damaged_log_prob = (
+        np.mean([scored.log_prob[t] for t in place])
+        for scored, place in ((original, before), (damaged, after))
+    )
+    return bool(falls), largest in after and drops[largest] > 0, bool(log_prob > damaged_log_prob)
 
 
-def _tokens_at(scored: Scored, span: Span) -> list[int]:
-    """The tokens with a reward at a place; EOS, the last one, for an empty place."""
+def _rewards_at(scored: Scored, span: Span) -> dict[int, float]:
+    """The rewards of the tokens at a place, by the token's number; at an empty place that of EOS, the last token."""
     if span[0] == span[1]:
-        found = [] if scored.truncated else [len(scored.tokens) - 1]
+        tokens = [] if scored.truncated else [len(scored.tokens) - 1]
     else:
-        found = [
+        tokens = [
             t for t, (begin, end) in enumerate(scored.offsets) if max(begin, span[0]) < min(end, span[1])
         ]
-    return [t for t in found if scored.reward[t] is not None]
+    return {t: reward for t in tokens if (reward := scored.reward[t]) is not None}
 
 
 def _counterparts(original: Sequence[int], damaged: Sequence[int]) -> Iterable[tuple[int, int]]:

@@ -55,9 +55,9 @@ class Reranker:
             yield dataclasses.replace(answer, scores=found)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Sample:
-    """A sample as a pair: its own tokens, which its text might not give back."""
+    """A sample as a pair to score: the tokens that were sampled, which encoding its text again might not give back."""
 
     input_tokens: Any
     target_tokens: Any

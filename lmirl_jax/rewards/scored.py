@@ -81,7 +81,9 @@ class Scored:
             raise UserError(
                 f"{where}: no {', '.join(missing)}, so this is no line of lmirl score: name a file that it wrote"
             )
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
         values["offsets"] = tuple((begin, end) for begin, end in row["offsets"])
         values["total"] = values.pop("return")
         return cls(**{name: values[name] for name in names - {"return"} | {"total"}})
