@@ -14,6 +14,7 @@ FLOORS = {
     "arguments": 1,
     "files": 1,
     "soft_q": 1,
+    "statistics": 2,
     "objectives": 2,
     "models": 2,
     "sharding": 2,

@@ -71,7 +71,7 @@ def evaluate(
 
     from lmirl_jax import evaluation
     from lmirl_jax.evaluation.evaluator import prompts_told
-    from lmirl_jax.evaluation.evidence import counted
+    from lmirl_jax.statistics.evidence import counted
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 

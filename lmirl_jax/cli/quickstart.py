@@ -62,7 +62,7 @@ def _eval_arguments(run: epath.Path) -> list[str]:
 def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
     from lmirl_jax import evaluation, reports
-    from lmirl_jax.evaluation.evidence import first_of
+    from lmirl_jax.statistics.evidence import first_of
 
     evaluated = {label: _evaluated(directory / name) for label, name in RUNS.items()}
     cells = [

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import interval_of, resampled_means, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence, counted
 from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe, event_prompts_of
 from lmirl_jax.evaluation.pareto import front_at
+from lmirl_jax.statistics.bootstrap import interval_of, resampled_means, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence, counted
 from lmirl_jax.types import UserError
 
 LEVELS = 5  # Of equal quality, at which two fronts are compared.
@@ -54,7 +54,7 @@ def verdict(
         diversity: the metric that is compared.
 
     Returns:
-        Plain text. A lead counts only where its interval excludes 0. Simulated (tests/evaluation/test_coverage.py): two runs of
+        Plain text. A lead counts only where its interval excludes 0. Simulated (tests/statistics/test_coverage.py): two runs of
         the same policy are told apart in less than 5% of verdicts, with 10 prompts or 100, rare right answers or frequent ones.
 
     Raises:

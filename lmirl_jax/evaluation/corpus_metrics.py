@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Num
 from sacrebleu.metrics import BLEU, CHRF
 
-from lmirl_jax.evaluation.bootstrap import Ends, interval_of, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence, event_prompts
 from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
 from lmirl_jax.evaluation.words import is_unspaced, tell_once
+from lmirl_jax.statistics.bootstrap import Ends, interval_of, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence, event_prompts
 from lmirl_jax.types import UserError
 
 

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from lmirl_jax import files
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
-from lmirl_jax.evaluation.evidence import first_of
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
+from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.types import UserError
 
 LOG_LIKELIHOOD = "log_likelihood"

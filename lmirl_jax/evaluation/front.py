@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.evidence import counted, event_prompts
-from lmirl_jax.evaluation.proportions import mean_interval
+from lmirl_jax.statistics.evidence import counted, event_prompts
+from lmirl_jax.statistics.proportions import mean_interval
 from lmirl_jax.types import UserError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence
 from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, event_prompts_of
+from lmirl_jax.statistics.bootstrap import percentile_interval, resampled_means, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence
 
 BAND_LEVELS = 30
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.evaluation.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
-from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED
 from lmirl_jax.reports.report import TOO_FEW, Report
 from lmirl_jax.reports.trust_figures import correlation_figure, tenths_figure
 from lmirl_jax.reports.trust_verdict import find, over, reason
+from lmirl_jax.statistics.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
+from lmirl_jax.statistics.resampled_ranks import MOST_PAIRED
 
 SHOWN = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
 READING = (

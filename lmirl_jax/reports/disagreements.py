@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmirl_jax.evaluation.rank_correlation import pooled_ranks, spearman
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.statistics.rank_correlation import pooled_ranks, spearman
 
 
 @dataclasses.dataclass(frozen=True)

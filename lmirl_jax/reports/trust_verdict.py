@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.evaluation.evidence import FEWEST_CASES, LEVEL, conclusion
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
 from lmirl_jax.reports.scored_rows import signed
+from lmirl_jax.statistics.evidence import FEWEST_CASES, LEVEL, conclusion
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
 
 NUMBERS = (
     "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt (the mean over "

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.rewards.corruptions import Corruption
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.steps import Span
+from lmirl_jax.statistics.proportions import mean_interval
 
 Interval = tuple[float, float]
 Pair = tuple[Scored, Scored, Corruption]

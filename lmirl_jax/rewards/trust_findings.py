@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.evaluation.correlation_samples import correlation_sample
-from lmirl_jax.evaluation.correlation_split import correlation_split
-from lmirl_jax.evaluation.correlations import correlations, difference
-from lmirl_jax.evaluation.length_bins import length_bins
-from lmirl_jax.evaluation.permutation_tests import DRAWS
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.statistics.correlation_samples import correlation_sample
+from lmirl_jax.statistics.correlation_split import correlation_split
+from lmirl_jax.statistics.correlations import correlations, difference
+from lmirl_jax.statistics.length_bins import length_bins
+from lmirl_jax.statistics.permutation_tests import DRAWS
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks
 from lmirl_jax.types import UserError
 
 MEASURES = ("return", "normalised return", "log-likelihood", "v_0", "tokens")

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
-from lmirl_jax.evaluation.evidence import first_of
+from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.training.step import SoftQConfig, loss_sums
 from lmirl_jax.types import Batch
 

@@ -13,8 +13,8 @@ from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import words
-from lmirl_jax.evaluation.bootstrap import resampling_weights
-from lmirl_jax.evaluation.intervals import OF_CORPUS
+from lmirl_jax.evaluation.metric_intervals import OF_CORPUS
+from lmirl_jax.statistics.bootstrap import resampling_weights
 from lmirl_jax.types import UserError
 
 TARGETS = [

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lmirl_jax.evaluation import comparison, front
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.correlation_samples import correlation_sample
-from lmirl_jax.evaluation.correlations import correlations
-from lmirl_jax.evaluation.evidence import conclusion
-from lmirl_jax.evaluation.proportions import mean_interval, share_interval
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.bootstrap import bootstrap_interval
+from lmirl_jax.statistics.correlation_samples import correlation_sample
+from lmirl_jax.statistics.correlations import correlations
+from lmirl_jax.statistics.evidence import conclusion
+from lmirl_jax.statistics.proportions import mean_interval, share_interval
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 def least(trials):

@@ -1,6 +1,6 @@
 """When there is evidence enough for an interval or a verdict: the minimum numbers, for every statistic in one place.
 
-The numbers come from simulations (tests/evaluation/test_coverage.py holds them small): rank correlations of 20 to 400 prompts
+The numbers come from simulations (tests/statistics/test_coverage.py holds them small): rank correlations of 20 to 400 prompts
 with 1 to 8 answers, rare right answers (1 to 40), with and without a relation, alike or unlike within prompts. A percentile
 bootstrap covered .81 to .90 there with few events; widened for the number of events, and with undefined draws beyond both
 ends, it covers .92 or more from 8 events on. Below that most intervals end at an undefined draw.
@@ -73,7 +73,7 @@ def conclusion(low: float | None, high: float | None, p_value: float | None) -> 
     """What interval and permutation test say together of a correlation: "positive", "negative", "none", "unclear" or "too few".
 
     A sign takes both: an interval that excludes 0 and a p-value of at most LEVEL. Where only one of them shows a relation it is
-    unclear. Simulated without a relation (tests/evaluation/test_coverage.py), either sign of the two correlations that a
+    unclear. Simulated without a relation (tests/statistics/test_coverage.py), either sign of the two correlations that a
     verdict is about is concluded in less than 5% of verdicts.
     """
     if low is None or high is None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from lmirl_jax.evaluation.bootstrap import resampling_weights, seed_mean
-from lmirl_jax.evaluation.evidence import Evidence, event_prompts
-from lmirl_jax.evaluation.rank_correlation import (
+from lmirl_jax.statistics.bootstrap import resampling_weights, seed_mean
+from lmirl_jax.statistics.evidence import Evidence, event_prompts
+from lmirl_jax.statistics.rank_correlation import (
     POOLED,
     AnswerTable,
     kendall,
@@ -16,7 +16,7 @@ from lmirl_jax.evaluation.rank_correlation import (
     spearman,
     spearman_by_prompt,
 )
-from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED, resampled_kendall, resampled_spearman
+from lmirl_jax.statistics.resampled_ranks import MOST_PAIRED, resampled_kendall, resampled_spearman
 
 BY_PROMPT = {"spearman": spearman_by_prompt, "kendall": kendall_by_prompt}
 

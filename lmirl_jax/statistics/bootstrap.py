@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.evidence import Evidence, event_prompts
+from lmirl_jax.statistics.evidence import Evidence, event_prompts
 
 DRAWS = 2000
 Ends = tuple[float | None, float | None]
@@ -24,7 +24,7 @@ def bootstrap_interval(values: Any, seed: int = 0, *, coverage: float = 0.95, dr
 
     Returns:
         The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 of them have another value
-        than the commonest (`evaluation.evidence`).
+        than the commonest (`statistics.evidence`).
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; the ends as in `interval_of`.
     """

@@ -8,7 +8,7 @@ import pytest
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.evaluation.front import Cell, curves
-from lmirl_jax.evaluation.proportions import share_interval
+from lmirl_jax.statistics.proportions import share_interval
 
 WORDS = ["cat", "dog", "bird", "fish", "cow", "hen", "fox", "bee", "owl", "ant", "elk", "ape"]
 TARGETS = [f"the {word} sat on the {other}" for word, other in zip(WORDS, WORDS[::-1], strict=True)]

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.evaluation.evidence import Evidence, event_prompts
-from lmirl_jax.evaluation.rank_correlation import spearman
+from lmirl_jax.statistics.evidence import Evidence, event_prompts
+from lmirl_jax.statistics.rank_correlation import spearman
 
 BINS = 5
 

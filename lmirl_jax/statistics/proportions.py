@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import Ends, bootstrap_interval
+from lmirl_jax.statistics.bootstrap import Ends, bootstrap_interval
 
 
 def share_interval(cases: Sequence[bool], coverage: float = 0.95) -> tuple[float, float]:
@@ -71,7 +71,7 @@ def effective_size(shares: Float[np.ndarray, "seeds prompts"], coverage: float =
     A prompt's samples are no independent cases: how alike they are is read off the prompts. No prompt is worth less than one
     case, so right or wrong alone gives the number of prompts. The variance is divided by what it may be too small by, as few
     prompts leave the commonest value: m of them count as m - 1 degrees of freedom of Student's distribution. Simulated
-    (tests/evaluation/test_coverage.py): 10 to 400 prompts of 1 to 16 samples, alike or not, shares from .0025 to .95: the
+    (tests/statistics/test_coverage.py): 10 to 400 prompts of 1 to 16 samples, alike or not, shares from .0025 to .95: the
     interval covers .88 or more where less than one right answer is expected in all, and .90 or more else.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
 
 DRAWS = 2000
 ELEMENTS = 2**17  # Places that are drawn at once: they fit a cache.

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation.permutation_tests import p_value, permutation_tests
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.permutation_tests import p_value, permutation_tests
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 def table(x, y, prompts, count=None):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.evaluation.bootstrap import interval_of, resampling_weights, seed_mean
-from lmirl_jax.evaluation.correlation_samples import pooled_evidence
-from lmirl_jax.evaluation.permutation_tests import DRAWS
-from lmirl_jax.evaluation.rank_correlation import AnswerTable
+from lmirl_jax.statistics.bootstrap import interval_of, resampling_weights, seed_mean
+from lmirl_jax.statistics.correlation_samples import pooled_evidence
+from lmirl_jax.statistics.permutation_tests import DRAWS
+from lmirl_jax.statistics.rank_correlation import AnswerTable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import Ends, interval_of, widened_tail
-from lmirl_jax.evaluation.correlation_samples import BY_PROMPT, CorrelationSample, correlation_sample
-from lmirl_jax.evaluation.evidence import Evidence
-from lmirl_jax.evaluation.permutation_tests import DRAWS, permutation_tests
-from lmirl_jax.evaluation.proportions import bounded_interval
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.bootstrap import Ends, interval_of, widened_tail
+from lmirl_jax.statistics.correlation_samples import BY_PROMPT, CorrelationSample, correlation_sample
+from lmirl_jax.statistics.evidence import Evidence
+from lmirl_jax.statistics.permutation_tests import DRAWS, permutation_tests
+from lmirl_jax.statistics.proportions import bounded_interval
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Correlation:
         seeds: over how many seeds the mean is; in the others it is undefined.
         undefined_draws: in how many draws of the bootstrap it is undefined: these count as beyond both ends.
         draws: of the bootstrap.
-        too_few: why nothing is concluded from it, with the numbers (`evaluation.evidence`); None where there is enough.
+        too_few: why nothing is concluded from it, with the numbers (`statistics.evidence`); None where there is enough.
     """
 
     measure: str

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from lmirl_jax.evaluation.bootstrap import Ends
 from lmirl_jax.evaluation.corpus_metrics import (
     bleu,
     bleu_interval,
@@ -15,7 +14,8 @@ from lmirl_jax.evaluation.corpus_metrics import (
     t5_bleu,
 )
 from lmirl_jax.evaluation.generation import Answers
-from lmirl_jax.evaluation.proportions import mean_interval
+from lmirl_jax.statistics.bootstrap import Ends
+from lmirl_jax.statistics.proportions import mean_interval
 
 Corpus = tuple[str, list[Callable], list[Any], list[list[Any]]]
 OF_CORPUS: dict[Any, tuple[str, Callable[..., Ends], Callable[..., str]]] = {
@@ -50,7 +50,7 @@ def intervals(
         The lower and the upper end, by the metric's name: of all means over prompts, and of `evaluation.bleu`,
         `t5_bleu` and `chrf` among the task's metric functions, with their options (`functools.partial`) if need be. Other
         metrics of a whole corpus, such as `distinct_1`, have none, nor do those with too little evidence for one
-        (`evaluation.evidence`).
+        (`statistics.evidence`).
     """
     found: dict[str, Ends] = {name: mean_interval(values) for name, values in per_prompt.items()}
     for prefix, functions, targets, samples in data.corpora([list(answer.texts) for answer in answers]):
