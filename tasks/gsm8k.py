@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import final_number
+from lmirl_jax.tasks.gsm8k_calculator import with_calculator
 
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")
@@ -65,11 +66,11 @@ def accuracy(
         lenient: whether a number without `####` before it counts; see `evaluation.final_number`.
 
     Returns:
-        `accuracy`, and `accuracy_with_calculator`, which reads each prediction as `evaluation.with_calculator` corrects it;
+        `accuracy`, and `accuracy_with_calculator`, which reads each prediction as `gsm8k_calculator` corrects it;
         targets stay as they are.
     """
     wanted = [final_number(target) for target in targets]
-    corrected = [evaluation.with_calculator(prediction) for prediction in predictions]
+    corrected = [with_calculator(prediction) for prediction in predictions]
     return {
         "accuracy": _share_right(wanted, predictions, lenient),
         "accuracy_with_calculator": _share_right(wanted, corrected, lenient),

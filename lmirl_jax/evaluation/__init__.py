@@ -1,6 +1,5 @@
 """Answers and what they are worth: generation, the task's metrics, diversity, quality-diversity fronts."""
 
-from lmirl_jax.evaluation.calculator import calculate, with_calculator
 from lmirl_jax.evaluation.comparison import verdict
 from lmirl_jax.evaluation.corpus_metrics import (
     bleu,
@@ -42,7 +41,6 @@ __all__ = [
     "bleu_signature",
     "bootstrap_interval",
     "by_prompt",
-    "calculate",
     "chrf",
     "chrf_interval",
     "chrf_signature",
@@ -71,5 +69,4 @@ __all__ = [
     "votes",
     "weighted_maj_at_k",
     "weighted_maj_at_k_per_prompt",
-    "with_calculator",
 ]
