@@ -41,8 +41,8 @@ NARROWEST = 1e-6  # Range of quality that has an area.
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """Answers to one prompt: the prompt, the reference, and for each run its samples."""
+class PromptAnswers:
+    """The answers to one prompt: the prompt, the reference, and the samples of each run."""
 
     prompt: str
     target: str
@@ -105,7 +105,7 @@ def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
     report.text(f"{NOTATION.format(over=_over(cells))}, or for a metric of all prompts together.")
 
 
-def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, float]) -> None:
+def add_answers(report: Report, prompts: Sequence[PromptAnswers], point: tuple[float, float]) -> None:
     """Adds the answers of each run to the same prompts, side by side."""
     temperature, top_p = point
     at = f"temperature {temperature:g}" + (f" and top-p {top_p:g}" if top_p < 1 else "")
@@ -113,11 +113,11 @@ def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, floa
         "Answers side by side",
         f"The first samples of each run to the first prompts, at {at}; none is picked.",
     )
-    for one in shown:
-        report.subheading(f"Prompt: {one.prompt}")
-        if one.target:
-            report.text(f"Reference: {one.target}")
-        report.columns(one.answers)
+    for prompt in prompts:
+        report.subheading(f"Prompt: {prompt.prompt}")
+        if prompt.target:
+            report.text(f"Reference: {prompt.target}")
+        report.columns(prompt.answers)
 
 
 def _over(cells: Sequence[Cell]) -> str:

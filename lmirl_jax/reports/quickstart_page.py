@@ -8,6 +8,7 @@ from lmirl_jax.evaluation.front import Cell, curves
 from lmirl_jax.reports.comparison_sections import add_fronts
 from lmirl_jax.reports.figures import loss_figure
 from lmirl_jax.reports.heatmap import Row
+from lmirl_jax.reports.page_text import PageText
 from lmirl_jax.reports.report import Report
 
 REWARDS = (
@@ -33,10 +34,7 @@ def quickstart_report(
     cells: Sequence[Cell],
     losses: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]],
     heatmaps: Sequence[HeatMap],
-    verdict: str | Sequence[str],
-    settings: Mapping[str, str | Sequence[str]],
-    title: str = "Maximum likelihood and IQLearn on the same task",
-    lead: str = "",
+    text: PageText,
     loss_note: str = "",
 ) -> None:
     """Writes the report of runs that were trained alike but for their objective.
@@ -46,11 +44,8 @@ def quickstart_report(
         cells: what each run scored at each temperature, with accuracy, distinct_valid and self_bleu.
         losses: for each run its steps and its training losses, in nats per token.
         heatmaps: token rewards, a map for each prompt and model.
-        verdict: one paragraph or several, from `evaluation.verdict`.
-        settings: what was run; several values under one name are lines of code, such as commands.
-        title: of the page.
-        lead: a sentence below it.
-        loss_note: a sentence on what the losses hold, below their figure.
+        text: the title, the verdict, and what was run.
+        loss_note: a sentence below the figure of the losses that says what they contain.
 
     Raises:
         UserError: cells that do not make a sweep, empty losses, wrong heat maps, or a place that cannot be written.
@@ -58,15 +53,16 @@ def quickstart_report(
     measures = [
         name for name in ("distinct_valid", "self_bleu") if all(name in c.means for c in curves(cells))
     ]
-    report = Report(title, lead)
-    report.section("Verdict", *([verdict] if isinstance(verdict, str) else verdict), callout=True)
+    report = Report(text.title, text.lead)
+    report.section("Verdict", *text.verdict, callout=True)
     add_fronts(report, cells, diversity=measures)
     report.section("Training loss").figures(loss_figure(losses), caption=loss_note)
     if heatmaps:
         report.section("Token rewards", REWARDS)
-        for shown in heatmaps:
-            report.subheading(shown.title)
-            report.text(*filter(None, (f"Prompt: {shown.prompt}" * bool(shown.prompt), shown.explanation)))
-            report.heat_map(shown.rows)
-    report.section("What was run").facts(settings)
+        for heatmap in heatmaps:
+            report.subheading(heatmap.title)
+            prompt = f"Prompt: {heatmap.prompt}" if heatmap.prompt else ""
+            report.text(*filter(None, (prompt, heatmap.explanation)))
+            report.heat_map(heatmap.rows)
+    report.section("What was run").facts(text.settings)
     report.write(path)
