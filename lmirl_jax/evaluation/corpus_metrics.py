@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Num
 from sacrebleu.metrics import BLEU, CHRF
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Whole
 from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
 from lmirl_jax.evaluation.words import is_unspaced, tell_once
 from lmirl_jax.statistics.bootstrap import Ends, interval_of, resampling_weights
@@ -159,8 +161,8 @@ def sacrebleu_bleu(name: str, tokenize: str, lowercase: bool = False, effective_
 
 
 def _chrf(word_order: int, lowercase: bool) -> CHRF:
-    if word_order < 0:
-        raise UserError(f"ChrF: word_order is {word_order}; give 0 for ChrF or 2 for ChrF++")
+    if not fits(word_order, Whole):
+        raise UserError(f"ChrF: word_order is {word_order!r}; give 0 for ChrF or 2 for ChrF++")
     return CHRF(word_order=word_order, lowercase=lowercase)
 
 

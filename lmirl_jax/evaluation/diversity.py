@@ -6,6 +6,8 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Count
 from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
 from lmirl_jax.evaluation.words import spread_characters
 from lmirl_jax.types import UserError
@@ -76,8 +78,8 @@ def distinct_n_per_prompt(samples: Samples, n: int) -> list[float]:
 
 
 def _checked_distinct(samples: Samples, n: int) -> list[list[str]]:
-    if n < 1:
-        raise UserError(f"distinct-n: n is {n}; give 1 or more")
+    if not fits(n, Count):
+        raise UserError(f"distinct-n: n is {n!r}; give a whole number of 1 or more")
     return _checked("distinct-n", samples, least=1)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Count
 from lmirl_jax.types import UserError
 
 TIE = 1e-9  # Sums of weights that differ by less, as a share of the largest, differ by rounding.
@@ -218,8 +220,8 @@ def _counts(name: str, values: Any) -> list[int]:
 
 
 def _check_k(metric: str, k: int, samples: int, prompt: int) -> None:
-    if k < 1:
-        raise UserError(f"{metric}: k is {k}; give 1 or more")
+    if not fits(k, Count):
+        raise UserError(f"{metric}: k is {k!r}; give a whole number of 1 or more")
     if k > samples:
         raise UserError(
             f"{metric}: k is {k}, but prompt {prompt} has {samples} sample(s); draw more or lower k"
