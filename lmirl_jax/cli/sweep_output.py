@@ -137,9 +137,9 @@ def _lead(sweep: Sweep) -> str:
 
 
 def _prompts(sweep: Sweep) -> str:
-    from lmirl_jax.evaluation.evaluator import prompts_told
+    from lmirl_jax.evaluation.evaluator import describe_prompts
 
-    return prompts_told(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
+    return describe_prompts(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
 
 
 def _signatures(sweep: Sweep) -> dict[str, str]:

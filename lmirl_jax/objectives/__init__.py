@@ -1,6 +1,6 @@
-"""Objectives: pure per-token functions, unreduced. The caller weights and reduces.
+"""Objectives: pure functions that return one loss for each token. The caller weights and reduces.
 
-Those on demonstrations take `SoftQ`; those on the policy's own samples take log-probabilities, advantages and scores.
+Objectives on demonstrations take `SoftQ`; those on rollouts take log-probabilities, advantages and scores.
 """
 
 from lmirl_jax.objectives.advantages import gae, group_relative, leave_one_out, whiten

@@ -46,8 +46,8 @@ def iqlearn(
         mle_weight: the weight of the likelihood, broadcast to [batch, length]; 0 on sampled tokens.
         penalty_weight: the weight of the penalty, outside the divergence, broadcast to [batch, length]; with chi-squared
             a factor on td_weight does the same.
-        rewards: a given reward, in nats, broadcast to [batch, length]; 0 imitates. The larger lambda, the nearer the
-            policy is to the soft-optimal one of these rewards.
+        rewards: a given reward of each token, in nats, broadcast to [batch, length]; 0 imitates. A larger lambda moves the
+            optimum from imitation towards the soft-optimal policy of these rewards.
         phi: the divergence, one of `objectives.divergences`.
 
     Returns:
@@ -79,12 +79,13 @@ def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> 
 
     Source: IQ-Learn, https://arxiv.org/abs/2106.12142, section 4.
     """
-    v_next = jnp.roll(soft_q.v, -1, axis=-1)  # The value that wraps meets a discount of 0.
+    # The first value wraps to the last position, where the discount is 0.
+    v_next = jnp.roll(soft_q.v, -1, axis=-1)
     return soft_q.q - discounts * v_next
 
 
 class OnlineWeights(NamedTuple):
-    """What `iqlearn` takes online, see `online_weights`; the first two have the shape of the mask of samples."""
+    """The arguments of `iqlearn` in online learning, from `online_weights`; the arrays have the shape of the mask of samples."""
 
     mle_weight: Float[Array, "*shape"]
     penalty_weight: Float[Array, "*shape"]
@@ -100,12 +101,12 @@ def online_weights(
         loss = E_expert[-log pi] + (1 - alpha) E_expert[penalty] + alpha E_samples[penalty]
         td_weight = td_factor * lambda * mask,   td_factor = 1 / (1 - alpha) ** 2
 
-    Each expectation is a mean of its own: sum `iqlearn`'s losses of expert and of sampled tokens apart, and divide each by
-    its own count. At alpha 0 samples count for nothing; samples that are the expert's own tokens give the offline loss at
+    Each expectation is a separate mean: sum the losses of expert tokens and those of sampled tokens apart, and divide each sum
+    by its own count. At alpha 0 samples have no influence; samples that equal the expert's tokens give the offline loss at
     td_factor * lambda.
 
     Args:
-        from_samples: 1 on what the policy sampled, 0 on what the expert did; tokens or rows, any shape.
+        from_samples: 1 on rollouts, 0 on demonstrations; tokens or rows, any shape.
         alpha: the share of samples in the mixture, from 0 to below 1; the paper tries 0.1 to 0.5.
         rescale: False makes the factor 1. It follows from the mixture, but the paper does not say whether it was used.
 
@@ -134,7 +135,7 @@ def _penalty(
     phi: Callable[[Array], Array],
 ) -> Float[Array, "*batch length"]:
     """(x - phi(x)) / (4 td_weight) at x = 4 td_weight * residual; 0 without a gradient where td_weight is 0."""
-    # A configuration hands over a wrapper of the function.
+    # Gin passes a wrapper of the function.
     if inspect.unwrap(phi) is inspect.unwrap(chi_squared):
         return td_weight * residual**2
     on = td_weight != 0

@@ -21,15 +21,15 @@ def extracted_rewards(
     reference: SoftQ | None = None,
     beta: float = 1.0,
 ) -> Float[Array, "*batch length"]:
-    """Implied rewards as they are exported and trained on: shaped by v, or corrected by a reference policy, if asked for.
+    """Implied rewards for exports and frozen-reward training, with optional shaping by v and correction by a reference policy.
 
         r_t = q_t - discount_t * v_{t+1}  [+ discount_t * v_{t+1} - v_t]  [- beta * log pi_ref(a_t|s_t)]
 
     Args:
         soft_q: of the policy that rewards, [batch, length], in nats.
         discounts: gamma inside a sequence and 0 at its last token, [batch, length].
-        shaping: 'value' for the first bracket, after which the reward is log pi; None without it.
-        reference: `q` and `v` of the same tokens under the reference policy; None without it.
+        shaping: 'value' adds the first bracket, which makes the reward log pi; None leaves it out.
+        reference: `q` and `v` of the same tokens under the reference policy; None leaves the second bracket out.
         beta: the weight of the correction.
 
     Returns:
@@ -65,5 +65,6 @@ def shaped_rewards(
 
     Source: Ng, Harada and Russell, Policy invariance under reward transformations (1999).
     """
-    after = jnp.roll(potentials, -1, axis=-1)  # What wraps meets a discount of 0.
+    # The first potential wraps to the last position, where the discount is 0.
+    after = jnp.roll(potentials, -1, axis=-1)
     return rewards + discounts * after - potentials

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled, signed
+from lmirl_jax.evaluation.comparison import Comparison, bootstrap_words, compare, pairs, with_sign
 from lmirl_jax.evaluation.front import (
     NOTATION,
     Cell,
@@ -11,7 +11,7 @@ from lmirl_jax.evaluation.front import (
     curves,
     describe,
     entry,
-    over,
+    sample_words,
     temperature_texts,
 )
 from lmirl_jax.evaluation.pareto import pareto_hull
@@ -121,7 +121,7 @@ def add_answers(report: Report, prompts: Sequence[PromptAnswers], point: tuple[f
 
 
 def _over(cells: Sequence[Cell]) -> str:
-    return over(curves(cells))
+    return sample_words(curves(cells))
 
 
 def _add_areas(
@@ -163,7 +163,7 @@ def _add_areas(
 def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -> str:
     reversed_ones = [describe(name).title for name in diversity if describe(name).sign < 0]
     signs = f" (a lower {', '.join(reversed_ones)} is ahead)" * bool(reversed_ones)
-    return AREA.format(quality=title, signs=signs, over=resampled(curves(cells)))
+    return AREA.format(quality=title, signs=signs, over=bootstrap_words(curves(cells)))
 
 
 def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
@@ -177,10 +177,10 @@ def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
 
 
 def _interval_text(value: Interval, digits: int) -> str:
-    text = signed(value.mean, digits)
+    text = with_sign(value.mean, digits)
     if value.low is None or value.high is None:
         return text
-    return f"{text} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
+    return f"{text} [{with_sign(value.low, digits)}, {with_sign(value.high, digits)}]"
 
 
 def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""What the parts of a sum contribute to its correlation with a metric: of a return, log-likelihood and the prompt's value."""
+"""What each part of a sum contributes to its correlation with a metric.
+
+For example, a return is the sum of the log-likelihood of an answer and the soft value of its prompt.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +17,10 @@ from lmirl_jax.statistics.rank_correlation import AnswerTable
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What a part adds to a correlation, with its 95% interval by bootstrap over prompts; None where there is too little."""
+    """What one part adds to a correlation.
+
+    `low` and `high` are the ends of the 95% bootstrap interval over prompts; they are None where there is too little evidence.
+    """
 
     name: str
     value: float | None
@@ -25,34 +31,34 @@ class Share:
 def correlation_split(
     tables: Sequence[AnswerTable], parts: Sequence[str], metric: str, *, seed: int = 0, draws: int = DRAWS
 ) -> list[Share]:
-    """Splits Pearson's correlation of a sum with a metric over all answers into what each part of the sum adds.
+    """Splits Pearson's correlation of a sum with a metric, over all answers, into one share for each part of the sum.
 
         corr(sum of parts, metric) = sum over parts of cov(part, metric) / (sd(sum of parts) * sd(metric))
 
     Args:
-        tables: one a seed; the mean over seeds is taken.
-        parts: names of variables; the split is of their sum.
-        metric: name of a variable.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
+        tables: one for each seed; the result is the mean over seeds.
+        parts: the names of the variables that are summed.
+        metric: the name of a variable.
+        seed: the seed of the bootstrap.
+        draws: the number of draws of the bootstrap.
 
     Returns:
-        The share of each part, in their order, and at last "total": they add up to it.
+        The share of each part, in the order of `parts`, and last "total", which is the sum of the shares.
     """
-    whole = np.ones((1, tables[0].prompt_count))
-    prompts = np.concatenate([whole, resampling_weights(tables[0].prompt_count, seed, draws)])
+    all_prompts = np.ones((1, tables[0].prompt_count))
+    prompts = np.concatenate([all_prompts, resampling_weights(tables[0].prompt_count, seed, draws)])
     seeds = np.concatenate([
         np.full((1, len(tables)), 1 / len(tables)), resampling_weights(len(tables), seed + 1, draws)
     ])  # fmt: skip
     by_seed = [_shares(t.rows(parts), t.rows([metric])[0], t.prompts, prompts) for t in tables]
-    drawn = seed_mean(np.stack(by_seed, axis=1), seeds)
-    # A part that is the same in all answers adds 0, which is no lack of evidence: the metric alone may lack it.
+    by_draw = seed_mean(np.stack(by_seed, axis=1), seeds)
+    # Only the metric can lack evidence: a part that is the same in all answers simply adds 0.
     evidence = pooled_evidence(tables, metric)
-    found = []
-    for name, column in zip([*parts, "total"], drawn.T, strict=True):
+    shares = []
+    for name, column in zip([*parts, "total"], by_draw.T, strict=True):
         (value,) = _finite(column[0])
-        found.append(Share(name, value, *interval_of(value, column[1:], evidence)))
-    return found
+        shares.append(Share(name, value, *interval_of(value, column[1:], evidence)))
+    return shares
 
 
 def _shares(
@@ -61,13 +67,15 @@ def _shares(
     prompts: Int[np.ndarray, " n"],
     weights: Float[np.ndarray, "draws prompts"],
 ) -> Float[np.ndarray, "draws some"]:
-    """Of each part and of their sum, under each draw of prompts."""
+    """The share of each part and of their sum, under each draw of prompts; NaN where it is undefined."""
     columns = np.concatenate([parts, parts.sum(axis=0, keepdims=True), metric[None]])
-    columns = columns - columns.mean(axis=1, keepdims=True)  # So that squares lose no digits.
+    # Columns are centred, so that their squares lose no digits.
+    columns = columns - columns.mean(axis=1, keepdims=True)
     count = weights.shape[1]
     sizes = np.bincount(prompts, minlength=count)
     sums = np.stack([np.bincount(prompts, row, count) for row in columns])
-    number = np.maximum(weights @ sizes, 1e-12)  # A seed need not have any of the prompts that were drawn.
+    # The count of answers is 0 where a seed has none of the prompts of a draw.
+    number = np.maximum(weights @ sizes, 1e-12)
     means = weights @ sums.T / number[:, None]
 
     def covariance(first: int, second: int):
@@ -75,9 +83,9 @@ def _shares(
         return weights @ products / number - means[:, first] * means[:, second]
 
     scale = np.sqrt(np.maximum(covariance(-2, -2) * covariance(-1, -1), 0))
-    own = np.stack([covariance(i, -1) for i in range(len(columns) - 1)], axis=1)
+    covariances = np.stack([covariance(i, -1) for i in range(len(columns) - 1)], axis=1)
     defined = (scale > 1e-12)[:, None]
-    return np.divide(own, scale[:, None], out=np.full(own.shape, np.nan), where=defined)
+    return np.divide(covariances, scale[:, None], out=np.full(covariances.shape, np.nan), where=defined)
 
 
 def _finite(value: float) -> tuple[float | None]:

@@ -1,4 +1,4 @@
-"""How measures of answers go with their metrics: rank correlations with intervals and p-values, pooled and within prompt."""
+"""Rank correlations of measures of answers with their metrics: intervals and p-values, pooled and within prompt."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """A rank correlation of a measure with a metric, the mean over seeds where there are several.
+    """The rank correlation of a measure with a metric; the mean over seeds where there are several.
 
     Args:
-        measure: one side.
-        metric: the other.
-        scope: "pooled" over all answers, or "within prompt": the mean over prompts of each prompt's own.
+        measure: the name of one variable.
+        metric: the name of the other variable.
+        scope: "pooled" for all answers together, or "within prompt" for the mean over prompts of the correlation within each.
         kind: "spearman", or "kendall" for tau-b.
-        value: None where it is undefined, as either side is constant.
-        low: of the 95% interval, by bootstrap over prompts and seeds; None where `too_few` says why, or where more draws are
-            undefined than lie beyond its ends.
-        high: of the interval.
-        p_value: of a permutation test of Spearman's; None for Kendall's.
-        answers: how many answers it is taken over, in all seeds together.
-        prompts: to how many prompts, in all seeds together.
-        left_out: how many more were left out of the mean, as one side is constant within them.
-        seeds: over how many seeds the mean is; in the others it is undefined.
-        undefined_draws: in how many draws of the bootstrap it is undefined: these count as beyond both ends.
-        draws: of the bootstrap.
-        too_few: why nothing is concluded from it, with the numbers (`statistics.evidence`); None where there is enough.
+        value: the correlation; None where it is undefined, because either variable is constant.
+        low: the lower end of the 95% bootstrap interval over prompts and seeds; None where `too_few` gives a reason, or where
+            more draws are undefined than lie beyond an end.
+        high: the upper end of the interval.
+        p_value: the p-value of a permutation test of Spearman's correlation; None for Kendall's.
+        answers: the number of answers, in all seeds together.
+        prompts: the number of prompts that these answers belong to, in all seeds together.
+        left_out: the number of prompts left out of the mean, because either variable is constant within them.
+        seeds: the number of seeds in the mean; in the others the correlation is undefined.
+        undefined_draws: the number of bootstrap draws in which it is undefined; these count as beyond both ends.
+        draws: the number of draws of the bootstrap.
+        too_few: why nothing is concluded from it, with the numbers (`statistics.evidence`); None where there is enough evidence.
     """
 
     measure: str
@@ -64,28 +64,26 @@ def correlations(
 ) -> list[Correlation]:
     """Correlates every measure with every metric: Spearman's and Kendall's, pooled and within prompt.
 
-    The bootstrap draws whole prompts, the same ones in every seed, and seeds. Two null hypotheses are tested, two-sided, the
-    data itself counted as one draw. Within prompt: among the answers to a prompt the metric does not depend on the measure;
-    metrics change places within each prompt. Pooled: neither does it between prompts; prompts of as many answers change
-    places too, each with all its metrics, see `permutation_tests`.
+    The bootstrap draws whole prompts, the same ones in every seed, and it draws seeds. The p-values of Spearman's correlations
+    are those of `permutation_tests`.
 
     Args:
-        tables: one a seed; they number the same prompts alike.
+        tables: one for each seed; a prompt has the same number in all of them.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
-        seed: of bootstrap and permutations.
-        draws: of the bootstrap, and of the permutations.
+        seed: the seed of the bootstrap and of the permutations.
+        draws: the number of draws of the bootstrap, and of permutations.
 
     Returns:
-        For each metric and measure four correlations.
+        Four correlations for each metric and measure.
     """
     tests = permutation_tests(tables, measures, metrics, seed=seed, draws=draws)
-    found = {}
+    samples = {}
     for kind in BY_PROMPT:
         for scope in (POOLED, WITHIN):
-            found[kind, scope] = correlation_sample(tables, measures, metrics, (kind, scope), seed, draws)
+            samples[kind, scope] = correlation_sample(tables, measures, metrics, (kind, scope), seed, draws)
     return [
-        _correlation(found[kind, scope], tests[scope], (i, j), (measure, metric, scope, kind))
+        _correlation(samples[kind, scope], tests[scope], (i, j), (measure, metric, scope, kind))
         for j, metric in enumerate(metrics)
         for i, measure in enumerate(measures)
         for kind in BY_PROMPT
@@ -107,14 +105,14 @@ def difference(
     """Spearman's correlation of a run less a baseline's, with its 95% bootstrap interval; None where undefined.
 
     Args:
-        baseline: its tables, one a seed.
-        run: its tables.
-        measure: name of a variable.
-        metric: name of a variable.
+        baseline: the tables of the baseline, one for each seed.
+        run: the tables of the run.
+        measure: the name of a variable.
+        metric: the name of a variable.
         scope: "pooled" or "within prompt".
-        paired: whether both number the same prompts alike: then each draw takes the same prompts of both.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
+        paired: whether a prompt has the same number in both; then each draw takes the same prompts of both.
+        seed: the seed of the bootstrap.
+        draws: the number of draws of the bootstrap.
 
     Returns:
         The difference and the ends of its interval.
@@ -126,8 +124,11 @@ def difference(
     if not all(map(len, values)):
         return None, None, None
     value = float(values[1].mean() - values[0].mean())
-    evidence = min((s.evidence[0][0] for s in (first, second)), key=lambda own: (own.prompts, own.events))
-    return value, *interval_of(value, (second.drawn - first.drawn)[:, 0, 0], evidence)
+    evidence = min(
+        (s.evidence[0][0] for s in (first, second)),
+        key=lambda e: (e.prompts, e.events),
+    )
+    return value, *interval_of(value, (second.by_draw - first.by_draw)[:, 0, 0], evidence)
 
 
 def _correlation(
@@ -136,27 +137,28 @@ def _correlation(
     pair: tuple[int, int],
     names: tuple[str, str, str, str],
 ) -> Correlation:
-    by_seed, drawn = sample.by_seed[:, *pair], sample.drawn[:, *pair]
-    known = by_seed[np.isfinite(by_seed)]
+    by_seed, by_draw = sample.by_seed[:, *pair], sample.by_draw[:, *pair]
+    defined = by_seed[np.isfinite(by_seed)]
     evidence = sample.evidence[pair[0]][pair[1]]
-    value = float(known.mean()) if len(known) else None
-    interval = _interval(names[2], value, drawn, evidence)
-    p = p_values[pair[0]][pair[1]] if names[3] == "spearman" and len(known) else None
+    value = float(defined.mean()) if len(defined) else None
+    interval = _interval(names[2], value, by_draw, evidence)
+    p = p_values[pair[0]][pair[1]] if names[3] == "spearman" and len(defined) else None
     counts = int(sample.answers[pair]), int(sample.prompts[pair]), int(sample.left_out[pair])
-    undefined = int(np.isnan(drawn).sum()), len(drawn)
-    return Correlation(*names, value, *interval, p, *counts, len(known), *undefined, evidence.too_few)
+    undefined = int(np.isnan(by_draw).sum()), len(by_draw)
+    return Correlation(*names, value, *interval, p, *counts, len(defined), *undefined, evidence.too_few)
 
 
 def _interval(
-    scope: str, value: float | None, drawn: Float[np.ndarray, " draws"], evidence: Evidence
+    scope: str, value: float | None, by_draw: Float[np.ndarray, " draws"], evidence: Evidence
 ) -> Ends:
-    """Of a correlation over all answers the draws' ends; of a mean over prompts Wilson's, between -1 and 1.
+    """The interval of a correlation: the bootstrap's for the pooled scope, Wilson's (from -1 to 1) for a mean over prompts.
 
-    Prompts with two answers have 1 or -1 each: where all have 1, all draws have, and yet it is not certain.
+    A prompt with two answers has a correlation of 1 or -1. Where all prompts have 1, so has every draw, and yet the mean is
+    not certain: Wilson's interval shows that, the bootstrap's would not.
     """
     if scope == POOLED:
-        return interval_of(value, drawn, evidence)
-    if value is None or evidence.too_few or np.isnan(drawn).mean() > widened_tail(0.95, evidence.events):
+        return interval_of(value, by_draw, evidence)
+    if value is None or evidence.too_few or np.isnan(by_draw).mean() > widened_tail(0.95, evidence.events):
         return None, None
-    low, high = bounded_interval((value + 1) / 2, float(np.nanvar(drawn)) / 4, evidence.prompts)
+    low, high = bounded_interval((value + 1) / 2, float(np.nanvar(by_draw)) / 4, evidence.prompts)
     return 2 * low - 1, 2 * high - 1

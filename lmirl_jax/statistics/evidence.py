@@ -1,4 +1,4 @@
-"""When there is evidence enough for an interval or a verdict: the minimum numbers, for every statistic in one place.
+"""The smallest numbers of prompts and events that an interval or a verdict needs, for every statistic in one place.
 
 The numbers come from simulations (tests/statistics/test_coverage.py holds them small): rank correlations of 20 to 400 prompts
 with 1 to 8 answers, rare right answers (1 to 40), with and without a relation, alike or unlike within prompts. A percentile
@@ -12,24 +12,24 @@ import numpy as np
 from jaxtyping import Float, Int
 
 FEWEST_PROMPTS = 10
-# Prompts in which something other than the commonest value is seen. Of 400 answers with 3 right ones, only 3 prompts tell
-# right from wrong, however many answers there are.
+# An event is a prompt in which a value other than the commonest one occurs. With 3 right answers among 400, at most 3 prompts
+# tell right from wrong, however many answers there are.
 FEWEST_EVENTS = 8
-# Cases of a share in a sentence that concludes something; Wilson's interval itself holds for any number.
+# The cases that a share needs before a sentence concludes something from it. Wilson's interval itself holds for any number.
 FEWEST_CASES = 10
-# Two-sided, of each of the two tests (pooled and within prompt) that a verdict on a correlation rests on: both together err
-# in at most 5% of verdicts where there is no relation.
+# The two-sided level of each of the two tests (pooled and within prompt) behind a verdict on a correlation. Where there is no
+# relation, at least one of the two errs in at most 5% of verdicts.
 LEVEL = 0.025
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a statistic rests on.
+    """The numbers of prompts and events behind a statistic.
 
     Args:
-        prompts: over which it is taken.
-        of: how many prompts there are.
-        events: prompts in which something other than the commonest value is seen; of two variables the smaller number.
+        prompts: the number of prompts that the statistic is computed over.
+        of: the number of prompts in the data.
+        events: the number of prompts in which a value other than the commonest one occurs; of two variables the smaller number.
         what: the variable with that number, in words.
     """
 
@@ -40,14 +40,12 @@ class Evidence:
 
     @property
     def too_few(self) -> str | None:
-        """Why nothing is concluded, with the numbers; None where there is enough."""
+        """The reason why nothing is concluded, with the numbers; None where there is enough evidence."""
         if self.prompts < FEWEST_PROMPTS:
-            return (
-                f"{self.prompts} of {counted(self.of, 'prompt')} can be counted, {FEWEST_PROMPTS} are needed"
-            )
+            return f"{self.prompts} of {pluralise(self.of, 'prompt')} can be counted, {FEWEST_PROMPTS} are needed"
         if self.events < FEWEST_EVENTS:
             return (
-                f"{self.what} differs from its commonest value in {self.events} of {counted(self.prompts, 'prompt')}, "
+                f"{self.what} differs from its commonest value in {self.events} of {pluralise(self.prompts, 'prompt')}, "
                 f"{FEWEST_EVENTS} are needed"
             )
         return None
@@ -59,8 +57,8 @@ def event_prompts(
     """The prompts with an answer whose value is not the commonest one: the evidence that a rare event leaves.
 
     Args:
-        values: one an answer.
-        prompts: of each answer; None where there is one answer to each.
+        values: one value for each answer.
+        prompts: the prompt of each answer; None where each prompt has one answer.
     """
     if not len(values):
         return np.empty(0, int)
@@ -70,11 +68,11 @@ def event_prompts(
 
 
 def conclusion(low: float | None, high: float | None, p_value: float | None) -> str:
-    """What interval and permutation test say together of a correlation: "positive", "negative", "none", "unclear" or "too few".
+    """What the interval and the permutation test say together: "positive", "negative", "none", "unclear" or "too few".
 
-    A sign takes both: an interval that excludes 0 and a p-value of at most LEVEL. Where only one of them shows a relation it is
-    unclear. Simulated without a relation (tests/statistics/test_coverage.py), either sign of the two correlations that a
-    verdict is about is concluded in less than 5% of verdicts.
+    A sign needs both: an interval that excludes 0, and a p-value of at most LEVEL. The result is "unclear" where only one of
+    them shows a relation. Simulated without a relation
+    (tests/statistics/test_coverage.py), less than 5% of verdicts conclude a sign of either of their two correlations.
     """
     if low is None or high is None:
         return "too few"
@@ -84,17 +82,17 @@ def conclusion(low: float | None, high: float | None, p_value: float | None) -> 
     return ("positive" if low > 0 else "negative") if shows else "none"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: 1 prompt, 2 prompts."""
+def pluralise(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where needed: 1 prompt, 2 prompts."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def first_of(count: int, available: int | None, noun: str = "prompt") -> str:
-    """Over how many of how many: `the first 100 of 150 prompts`, `all 150 prompts`; `150 prompts` where it is not known."""
+    """How many of the available ones were used: `the first 100 of 150 prompts`, `all 150 prompts`, or just `150 prompts`."""
     if available is None or available == count == 1:
-        return counted(count, noun)
+        return pluralise(count, noun)
     return (
-        f"all {counted(count, noun)}"
+        f"all {pluralise(count, noun)}"
         if count == available
-        else f"the first {count} of {counted(available, noun)}"
+        else f"the first {count} of {pluralise(available, noun)}"
     )

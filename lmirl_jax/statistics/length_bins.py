@@ -1,4 +1,4 @@
-"""How a measure and a metric go together among answers of about the same length."""
+"""The correlation of a measure with a metric among answers of about the same length."""
 
 import dataclasses
 
@@ -16,13 +16,13 @@ class LengthBin:
     """Answers of about the same length.
 
     Args:
-        shortest: of them, in tokens.
-        longest: of them.
-        answers: how many there are.
-        measure: its mean.
-        metric: its mean.
-        correlation: Spearman's, of measure and metric; None where either is constant.
-        too_few: why nothing is concluded from the correlation, with the numbers; None where there is enough.
+        shortest: the length of the shortest answer, in tokens.
+        longest: the length of the longest answer, in tokens.
+        answers: the number of answers.
+        measure: the mean of the measure.
+        metric: the mean of the metric.
+        correlation: Spearman's correlation of measure and metric; None where either is constant.
+        too_few: why nothing is concluded from the correlation, with the numbers; None where there is enough evidence.
     """
 
     shortest: int
@@ -45,32 +45,34 @@ def length_bins(
     """Sorts answers by length into bins of about as many answers; answers of one length stay together.
 
     Args:
-        lengths: in tokens.
-        measure: of each answer.
-        metric: of each answer.
-        prompts: of each answer; None where each belongs to another.
-        bins: at most so many; fewer where many answers are of one length.
+        lengths: the length of each answer, in tokens.
+        measure: the measure of each answer.
+        metric: the metric of each answer.
+        prompts: the prompt of each answer; None where each answer belongs to another prompt.
+        bins: the largest number of bins; there are fewer where many answers have the same length.
 
     Returns:
-        The bins, short answers first.
+        The bins, with the shortest answers first.
     """
     edges = np.unique(np.quantile(lengths, np.arange(1, bins) / bins, method="higher"))
     of_answer = np.searchsorted(edges, lengths, side="right")
-    found = []
+    result = []
     for place in np.unique(of_answer):
-        own = of_answer == place
-        found.append(
+        inside = of_answer == place
+        result.append(
             LengthBin(
-                int(lengths[own].min()),
-                int(lengths[own].max()),
-                int(own.sum()),
-                float(measure[own].mean()),
-                float(metric[own].mean()),
-                spearman(measure[own], metric[own]),
-                _evidence(measure[own], metric[own], None if prompts is None else prompts[own]).too_few,
+                int(lengths[inside].min()),
+                int(lengths[inside].max()),
+                int(inside.sum()),
+                float(measure[inside].mean()),
+                float(metric[inside].mean()),
+                spearman(measure[inside], metric[inside]),
+                _evidence(
+                    measure[inside], metric[inside], None if prompts is None else prompts[inside]
+                ).too_few,
             )
         )
-    return found
+    return result
 
 
 def _evidence(

@@ -1,4 +1,4 @@
-"""Permutation tests of answers that belong to prompts: answers change places within a prompt, or prompts do as well."""
+"""Permutation tests of correlations over answers to prompts: metrics are exchanged within a prompt, or between prompts too."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
 
 DRAWS = 2000
-ELEMENTS = 2**17  # Places that are drawn at once: they fit a cache.
+# The number of permuted places in memory at once, so that they fit a cache.
+ELEMENTS = 2**17
 
 
 def permutation_tests(
@@ -27,11 +28,11 @@ def permutation_tests(
     change places too, each with all its metrics.
 
     Args:
-        tables: one a seed; they number the same prompts alike.
+        tables: one for each seed; a prompt has the same number in all of them.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
-        seed: of the draws.
-        draws: how many.
+        seed: the seed of the permutations.
+        draws: the number of permutations.
 
     Returns:
         P-values by scope, measure and metric.
@@ -83,7 +84,7 @@ def _sum(by_seed: Sequence[Float[np.ndarray, "*shape"]]) -> Float[np.ndarray, "*
 def _permutations(
     counts: Int[np.ndarray, "seeds prompts"], *, seed: int, draws: int
 ) -> Iterator[tuple[list[Int[np.ndarray, "some n"]], list[Int[np.ndarray, "some n"]]]]:
-    """Draws where each answer takes its metric from, some draws at a time.
+    """Draws permutations, a few at a time: the answer from which each answer takes its metric.
 
     Answers of a prompt are exchanged freely. Prompts change places as a whole, with all their answers, and only with prompts
     that have as many answers in every seed: exchanging answers freely between prompts would take the answers of one prompt,
@@ -91,16 +92,19 @@ def _permutations(
     have scored the same answers.
 
     Yields:
-        For each seed the places within prompts alone, and for each seed those where prompts change places too.
+        The places of each seed where only answers within a prompt are exchanged, and those where prompts are exchanged too.
     """
     generator = np.random.default_rng(seed)
     most = counts.max(axis=0)
     step = max(1, ELEMENTS // max(1, int(most.sum())))
     for begin in range(0, draws, step):
         some = min(step, draws - begin)
-        keys = generator.random((some, int(most.sum())))  # Of the j-th answer to a prompt, in every seed.
+        # The j-th answer to a prompt has the same key in every seed.
+        keys = generator.random((some, int(most.sum())))
         sources = _prompt_sources(counts, generator, some)
-        within, between = zip(*(_places(own, most, keys, sources) for own in counts), strict=True)
+        within, between = zip(
+            *(_places(seed_counts, most, keys, sources) for seed_counts in counts), strict=True
+        )
         yield list(within), list(between)
 
 
@@ -125,7 +129,7 @@ def _places(
     keys: Float[np.ndarray, "some keys"],
     sources: Int[np.ndarray, "some prompts"],
 ) -> tuple[Int[np.ndarray, "some n"], Int[np.ndarray, "some n"]]:
-    """Where each answer takes its metric from: within its prompt, and within the prompt that changed places with it."""
+    """The place from which each answer takes its metric: within its own prompt, and within the prompt exchanged with it."""
     prompts = np.repeat(np.arange(len(counts)), counts)
     starts, first_keys = (np.cumsum(sizes) - sizes for sizes in (counts, most))
     local = np.arange(len(prompts)) - starts[prompts]
