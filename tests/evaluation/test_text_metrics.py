@@ -91,7 +91,7 @@ HINDI = "मौसम आज बहुत अच्छा है"
     ],
 )
 def test_rouge_of_a_text_against_itself_is_100_in_any_language(text, caplog):
-    words._told.clear()
+    words._warned.clear()
     assert evaluation.rouge([text], [text]) == {"rouge1": 100.0, "rouge2": 100.0, "rougeLsum": 100.0}
     assert evaluation.rouge([text], ["English"])["rouge1"] == 0.0
     assert len(caplog.messages) == 1 and "tokenize='unicode'" in caplog.text
@@ -112,7 +112,7 @@ def test_rouge_in_other_languages_by_hand():
 
 
 def test_what_rouge_scores_tokenizer_cuts_is_told_once(caplog):
-    words._told.clear()
+    words._warned.clear()
     target, prediction = "the Müller family lives here", "the Möller family lives here"
     for _ in range(2):
         # rouge-score's words are the, m, ller, family, lives, here: umlauts are spaces.
@@ -315,7 +315,7 @@ def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
 
 
 def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_told_once(caplog):
-    words._told.clear()
+    words._warned.clear()
     for _ in range(2):
         assert (
             evaluation.bleu(["今天天气很好", "我们去公园吧"], ["今天天气很坏", "我们去公园吧"])["bleu"]
