@@ -1,4 +1,4 @@
-"""The parts of a page that compares runs: verdict, fronts, tables, and answers side by side."""
+"""The sections of a page that compares runs: fronts, tables, and answers side by side."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,8 @@ AREA = (
     "where the run is ahead{signs}. Mean lead: over the verdict's levels of equal {quality}. Reach: the lead in {quality}, "
     "each run at its best temperature. In brackets: 95% intervals; bootstrap {over}."
 )
-NARROWEST = 1e-6  # Range of quality that has an area.
+# The smallest range of quality for which an area is reported.
+NARROWEST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def add_fronts(
     diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
     baseline: str | None = None,
 ) -> None:
-    """Adds quality against diversity: a figure for each measure, the areas between the curves, the hull, the table."""
+    """Adds quality against diversity: a figure for each measure of diversity, the table, the areas and the hull."""
     runs = curves(cells)
     title = describe(quality).title
     compared = len(runs) > 1 and any(run.means[quality].any() for run in runs)
@@ -74,18 +75,18 @@ def add_fronts(
 
 
 def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str]) -> None:
-    """Adds the table of `evaluation.front.table` to a report: a row a temperature, the runs side by side."""
+    """Adds the table of `evaluation.front.table`: one row for each temperature, the runs side by side."""
     runs = curves(cells)
     temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
     rows = [
         [text, *(entry(run, metric, temperature) for run in runs for metric in metrics)]
         for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True)
     ]
-    described = [describe(metric) for metric in metrics]
-    names = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
+    descriptions = [describe(metric) for metric in metrics]
+    names = [f"{metric.short}: {metric.title}" for metric in descriptions if metric.short != metric.title]
     spread = NOTATION.format(over=_over(cells))
     report.table(
-        ["T", *(metric.short for _ in runs for metric in described)],
+        ["T", *(metric.short for _ in runs for metric in descriptions)],
         rows,
         groups=[("", 1), *((run.label, len(metrics)) for run in runs)],
         caption="; ".join(["T: sampling temperature", *names, spread]) + ".",
@@ -93,7 +94,7 @@ def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str
 
 
 def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
-    """Adds a table a temperature: every metric, a row each, the runs side by side."""
+    """Adds one table for each temperature: one row for each metric, the runs side by side."""
     runs = curves(cells)
     temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.means))
@@ -134,14 +135,16 @@ def _add_areas(
             both = (base.values, run.values)
             if not all(metric in values for values in both for metric in (quality, name)):
                 continue
-            found = compare(base, run, quality=quality, diversity=name)
-            if found is not None and found.too_few:
-                too_few.append(f"{run.label} over {base.label} ({describe(name).title}): {found.too_few}")
-            elif found is None or found.shared[1] - found.shared[0] < NARROWEST:
+            comparison = compare(base, run, quality=quality, diversity=name)
+            if comparison is not None and comparison.too_few:
+                too_few.append(
+                    f"{run.label} over {base.label} ({describe(name).title}): {comparison.too_few}"
+                )
+            elif comparison is None or comparison.shared[1] - comparison.shared[0] < NARROWEST:
                 without.append(f"{run.label} over {base.label} ({describe(name).title})")
             else:
                 place = [f"{run.run} over {base.run}", *[f"{run.top_p:g}"] * several, describe(name).short]
-                rows.append([*place, *_area_texts(found, quality, name)])
+                rows.append([*place, *_area_texts(comparison, quality, name)])
     if not rows and not without and not too_few:
         return
     title = describe(quality).title
@@ -166,13 +169,13 @@ def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -
     return AREA.format(quality=title, signs=signs, over=bootstrap_words(curves(cells)))
 
 
-def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
+def _area_texts(comparison: Comparison, quality: str, diversity: str) -> list[str]:
     digits, fine = describe(diversity).digits, describe(quality).digits
     return [
-        _interval_text(found.area, digits + 1),
-        _interval_text(found.mean_difference, digits),
-        _interval_text(found.reach, fine),
-        " to ".join(f"{value:.{fine}f}" for value in found.shared),
+        _interval_text(comparison.area, digits + 1),
+        _interval_text(comparison.mean_difference, digits),
+        _interval_text(comparison.reach, fine),
+        " to ".join(f"{value:.{fine}f}" for value in comparison.shared),
     ]
 
 

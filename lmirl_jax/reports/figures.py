@@ -54,7 +54,7 @@ def front_figure(
     for place, metric in enumerate(diversity):
         axis = figure.add_subplot(1, len(diversity), place + 1)
         style_axis(axis)
-        drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
+        lines = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
         if not any(run.means[quality].any() for run in runs):
             axis.set_ylim(-0.05, 1.0)  # Not symmetric around 0, as for any other constant.
         elif len(runs) > 1:
@@ -72,7 +72,7 @@ def front_figure(
             for run, style in zip(runs, styles, strict=True)
             for label in _temperatures(run, quality, metric, style["color"])
         ]
-        write_labels(axis, labels, drawn)
+        write_labels(axis, labels, lines)
     return figure
 
 
@@ -118,7 +118,7 @@ def loss_figure(
     return figure
 
 
-def smoothed(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray, " steps"]:
+def exponential_average(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray, " steps"]:
     """Exponential moving average with decay `1 - 2 / (span + 1)`, freed of the bias of its start; span 1 changes nothing."""
     decay = 1 - 2 / (span + 1)
     average = weight = 0.0
@@ -225,7 +225,7 @@ def _loss(
     colour, line = SERIES[i % len(SERIES)], LINES[i % len(LINES)]
     if span > 1:
         axis.plot(steps[::stride], values[::stride], color=colour, alpha=0.28, linewidth=0.7)
-    average = smoothed(values, span)[::stride]
+    average = exponential_average(values, span)[::stride]
     axis.plot(steps[::stride], average, color=colour, linewidth=1.7, linestyle=line, label=label)
 
 

@@ -1,4 +1,4 @@
-"""The page that the quickstart ends with: runs that differ in their objective, over a sweep of temperatures."""
+"""The page of the quickstart: runs that differ in their objective, over a sweep of temperatures."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ REWARDS = (
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """Answers to one prompt, scored by one model: a heading, the prompt, a sentence that explains, the labelled rows."""
+    """The scored answers to one prompt under one model: a heading, labelled rows, the prompt, and an explanation."""
 
     title: str
     rows: Sequence[Row]
@@ -37,13 +37,13 @@ def quickstart_report(
     text: PageText,
     loss_note: str = "",
 ) -> None:
-    """Writes the report of runs that were trained alike but for their objective.
+    """Writes the report of runs that differ only in their objective.
 
     Args:
-        path: of the HTML file.
-        cells: what each run scored at each temperature, with accuracy, distinct_valid and self_bleu.
-        losses: for each run its steps and its training losses, in nats per token.
-        heatmaps: token rewards, a map for each prompt and model.
+        path: the path of the HTML file.
+        cells: the metrics of each run at each temperature, with accuracy, distinct_valid and self_bleu.
+        losses: the steps and the training losses of each run, in nats per token.
+        heatmaps: the token rewards, one map for each prompt and model.
         text: the title, the verdict, and what was run.
         loss_note: a sentence below the figure of the losses that says what they contain.
 

@@ -1,4 +1,4 @@
-"""The page that a sweep ends with: several runs over the same temperatures and top-ps."""
+"""The page of a sweep: several runs over the same temperatures and top-ps."""
 
 import os
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def sweep_report(
     """Writes the report of a sweep.
 
     Args:
-        path: of the HTML file.
-        cells: what each run scored at each temperature.
+        path: the path of the HTML file.
+        cells: the metrics of each run at each temperature.
         quality: the metric at whose equal levels runs are compared; larger is better.
         diversity: the metrics that are compared.
         text: the title, the verdict, and what was run.
