@@ -26,37 +26,38 @@ from provenance import provenance
 
 from lmirl_jax import decoding
 from lmirl_jax.models import T5Config
-from lmirl_jax.types import Batch
+from lmirl_jax.rows import answer_rows
+from lmirl_jax.types import AnswerBatch, PromptBatch
 
-VOCAB = 32128
+VOCAB, EOS = 32128, 1
 
 
-def batch_of(inputs: np.ndarray, targets) -> Batch:
-    zeros = jnp.zeros(targets.shape)
-    return Batch(jnp.asarray(inputs), targets, targets, zeros, zeros, zeros)
+def prompts_of(inputs: np.ndarray) -> PromptBatch:
+    return PromptBatch(jnp.asarray(inputs), jnp.full(len(inputs), inputs.shape[1]))
 
 
 def cached(graph, length: int, params, inputs, key, temperature):
     model = nnx.merge(graph, params)
-    rows = inputs.shape[0]
-    keys = decoding.sample_keys(key, jnp.arange(rows), 1)
-    empty = jnp.zeros((rows, length), jnp.int32)
-    return decoding.sample(model, batch_of(inputs, empty), keys, temperature, max_length=length).tokens[:, 0]
+    keys = decoding.sample_keys(key, jnp.arange(len(inputs)), 1)
+    settings = {"max_length": length, "eos_ids": (EOS,)}
+    return decoding.sample(model, prompts_of(inputs), keys, temperature, **settings).answers.tokens[:, 0]
 
 
 def uncached(graph, length: int, params, inputs, key, temperature):
     """The whole decoder at every token, on the targets so far; causality makes what follows them harmless."""
     model = nnx.merge(graph, params)
-    rows = inputs.shape[0]
-    encoded = model.encode(batch_of(inputs, jnp.zeros((rows, length), jnp.int32)))
+    rows = len(inputs)
+    encoded = model.encode(inputs, jnp.ones(inputs.shape, jnp.int32))
     model.encode = lambda *_: encoded
+    whole = jnp.full(rows, length)
 
     def step(t, tokens):
-        fed = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-        hidden = jax.lax.dynamic_index_in_dim(model.hidden(batch_of(inputs, fed)), t, axis=1, keepdims=False)
+        answers = AnswerBatch(tokens, whole, whole > 0)
+        hidden = model.hidden(answer_rows(prompts_of(inputs), answers, discount=1.0))
+        hidden = jax.lax.dynamic_index_in_dim(hidden, t, axis=1, keepdims=False)
         logits = hidden @ model.unembedding().kernel
-        drawn = jax.random.categorical(jax.random.fold_in(key, t), logits / temperature)
-        return tokens.at[:, t].set(drawn.astype(jnp.int32))
+        sampled = jax.random.categorical(jax.random.fold_in(key, t), logits / temperature)
+        return tokens.at[:, t].set(sampled.astype(jnp.int32))
 
     return jax.lax.fori_loop(0, length, step, jnp.zeros((rows, length), jnp.int32))
 

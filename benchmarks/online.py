@@ -30,7 +30,7 @@ NEVER = 10**9  # Updates between draws: what is timed is one or the other.
 class Prompts:
     """The fixed batch again and again, as a training set."""
 
-    vocab_size = 32000
+    vocab_size, eos_ids, rows_together = 32000, (1,), 1
 
     def __init__(self, options):
         self.batch_size = options.batch

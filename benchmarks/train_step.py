@@ -20,19 +20,20 @@ import numpy as np
 from provenance import provenance
 
 from lmirl_jax import configuration, objectives, sharding, training
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.training.state import build, init_state, state_shardings
 from lmirl_jax.types import Batch
 
 
 def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
+    """Random prompts and answers of full length, which end."""
     generator = np.random.default_rng(0)
     encoder = generator.integers(3, 32000, (rows, inputs)).astype(np.int32)
     decoder = generator.integers(3, 32000, (rows, targets)).astype(np.int32)
     decoder[:, -1] = 1
-    ones = np.ones((rows, targets), np.float32)
-    discounts = ones.copy()
-    discounts[:, -1] = 0
-    return Batch(encoder, np.pad(decoder, ((0, 0), (1, 0)))[:, :-1], decoder, ones, discounts, ones)
+    lengths = {"inputs": inputs, "targets": targets}
+    examples = zip(encoder, decoder, strict=True)
+    return stack_rows([example_row(x, y, lengths=lengths, eos_ids=(1,), discount=1.0) for x, y in examples])
 
 
 def make_update(objective, model, mesh, block_size):
@@ -43,10 +44,8 @@ def make_update(objective, model, mesh, block_size):
     step = functools.partial(
         training.train_step,
         graph=graph,
-        objective=objective,
+        loss=training.TokenLoss(objective, 0.1, training.SoftQConfig(block_size=block_size)),
         optimizer=optimizer,
-        td_weight=0.1,
-        soft_q_config=training.SoftQConfig(block_size=block_size),
         key=key,
         microbatches=1,
     )

@@ -22,6 +22,7 @@ BATCH_AXES = ("data", "fsdp")
 
 LOGICAL_AXIS_RULES: Mapping[str, Any] = {
     "batch": BATCH_AXES,
+    "length": None,
     "embed": "fsdp",
     "vocab": "tensor",
     "mlp": "tensor",

@@ -142,18 +142,27 @@ def of_model(
     model: Model,
     batch: Batch,
     dropout_keys: Key[Array, " rows"] | None = None,
-    **options: float | bool | None,
+    *,
+    temperature: float | None = None,
+    with_entropy: bool = False,
+    with_sum: bool = False,
+    with_max: bool = False,
+    block_size: int | None = None,
 ) -> SoftQ:
-    """Soft Q-values of a batch's real target tokens under a model, 0 elsewhere; `options` as `from_hidden` has them."""
+    """Soft Q-values of the tokens of a batch's answers under a model, 0 elsewhere; the options are those of `from_hidden`."""
     unembedding = model.unembedding()
-    # A token that no loss is taken of may still be what the one before it leads to.
+    # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)
     return from_hidden(
         model.hidden(batch, dropout_keys),
         unembedding.kernel,
-        batch.decoder_target_tokens,
+        batch.tokens,
         weights=needed.astype(jnp.float32),
         scale=unembedding.scale,
         soft_cap=unembedding.soft_cap,
-        **options,
+        temperature=temperature,
+        with_entropy=with_entropy,
+        with_sum=with_sum,
+        with_max=with_max,
+        block_size=block_size,
     )

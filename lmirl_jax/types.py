@@ -20,32 +20,83 @@ class UserError(Exception):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Encoder-decoder examples, padded with 0 to `[batch, inputs]` and `[batch, targets]`; numpy or JAX arrays.
+    """Rows of tokens that a model reads from left to right; numpy or JAX arrays, filled up with 0.
 
-    `decoder_input_tokens` is pad, y_1 .. y_{T-1} and `decoder_target_tokens` y_1 .. y_T, of which the last is EOS unless
-    the target was truncated. The three float arrays have the shape of the targets and are 0 on padding:
+    One layout serves every model. Objectives, rewards, online learners and reports see only the arrays that mark the
+    tokens of answers (`weights`, `discounts`, `td_weights`, `rewards`), and never ask what else a row holds:
 
-    - `weights`: on every real target token its example's weight in the loss, 1 unless the data say otherwise;
-    - `discounts`: gamma inside a sequence, 0 at its last token (which also severs packed neighbours);
-    - `td_weights`: 1 where the token has a reward: every real target token but the last of a truncated target.
+    - A row for an encoder-decoder holds an answer, and its prompt lies beside it in `prompt_tokens`.
+    - A row for a decoder-only model holds a prompt and its answer; `prompt_tokens` is None. The tokens of the prompt have
+      weight 0, discount 0 and TD weight 0.
+    - A chat row holds several answers, each after what was said before it. Each answer is an episode of its own: the
+      discount at its last token is 0.
+    - A packed row holds several examples. `segment_ids` tell them apart, `positions` start anew in each, and the discount
+      of 0 at the end of each answer keeps its rewards apart from the next one's.
+    - A chosen and a rejected answer to one prompt are two rows, one after the other; `training.microbatches.group_rows`
+      keeps them in one part of the batch.
 
-    Segment ids (1, 2, .. within a row, 0 on padding) are given for packed rows only.
+    A model derives from the layout what it needs: the token that it is fed at each place (the one before, or its start
+    token where the position is 0), and its attention masks (equal segment ids, which are 0 on padding). No token id marks
+    padding, so that every id can be a word. `lmirl_jax.rows` makes all of these arrays.
+
+    Args:
+        tokens: y_1 .. y_T of each answer, the last of which ends it unless it is truncated, [batch, length].
+        segment_ids: 1, 2, .. for the examples of a row, 0 on padding, [batch, length].
+        positions: 0, 1, .. within each example, 0 on padding, [batch, length].
+        weights: the weight in the loss of each token of an answer, 1 unless the data give another one, [batch, length].
+        discounts: gamma inside an answer, 0 at its last token, [batch, length].
+        td_weights: 1 where a token has a reward: at each token of an answer but the last one of a truncated answer,
+            [batch, length].
+        rewards: the given reward of each token, in nats; None where the data give none, [batch, length].
+        prompt_tokens: what the encoder reads, [batch, inputs]; None in the rows of a decoder-only model.
+        prompt_segment_ids: 1, 2, .. as the examples in `segment_ids`, 0 on padding, [batch, inputs].
     """
 
-    encoder_input_tokens: Any
-    decoder_input_tokens: Any
-    decoder_target_tokens: Any
+    tokens: Any
+    segment_ids: Any
+    positions: Any
     weights: Any
     discounts: Any
     td_weights: Any
-    encoder_segment_ids: Any = None
-    decoder_segment_ids: Any = None
+    rewards: Any = None
+    prompt_tokens: Any = None
+    prompt_segment_ids: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PromptBatch:
+    """Prompts to answer: all that sampling and beam search read.
+
+    Args:
+        tokens: of each prompt from its first place on, filled up with 0, [batch, inputs].
+        lengths: how many tokens each prompt has, [batch].
+    """
+
+    tokens: Any
+    lengths: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AnswerBatch:
+    """AnswerBatch by themselves, from a policy or from the data; the leading axes are rows, or prompts and samples.
+
+    Args:
+        tokens: up to and with the one that ends an answer, filled up with 0, [*rows, length].
+        lengths: how many tokens each answer has, [*rows].
+        terminal: whether an answer ends with an end-of-sequence token; False where it is truncated, [*rows].
+    """
+
+    tokens: Any
+    lengths: Any
+    terminal: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SoftQ:
-    """What objectives see of the logits, each of the shape of the targets, in nats and float32; None where not asked for.
+    """What objectives see of the logits, each of the shape of the tokens, in nats and float32; None where not asked for.
 
     `q` is the logit of the token taken (its soft Q-value), `v` the logsumexp over the vocabulary (the soft value),
     `entropy` that of the policy, `tempered` is `temperature * logsumexp(logits / temperature)`, `sum_logits` the sum over
@@ -78,12 +129,15 @@ class Trunk(Protocol):
         self,
         batch: Batch,
         dropout_keys: Key[Array, " batch"] | None = None,
-        decoder_offset: Float[Array, "batch length embed"] | None = None,
+        token_offsets: Float[Array, "batch length embed"] | None = None,
     ) -> Float[Array, "batch length embed"]:
-        """The hidden state of each target position; without keys there is no dropout.
+        """The hidden state from which each token of the rows is predicted, given those before it.
 
-        `decoder_offset` is added to the embeddings of the tokens that the decoder is fed, so that one can differentiate
-        by them.
+        Args:
+            batch: the rows.
+            dropout_keys: one a row; None for no dropout.
+            token_offsets: added to the embeddings of the rows' tokens where these are read, so that one can
+                differentiate by them.
         """
         ...
 
@@ -95,7 +149,7 @@ class Model(Trunk, Protocol):
     def unembedding(self) -> Unembedding: ...
 
     def start_decoding(
-        self, batch: Batch, max_length: int, num_samples: int = 1
+        self, prompts: PromptBatch, max_length: int, num_samples: int = 1
     ) -> tuple[Any, Int[Array, " rows"]]:
         """Reads each prompt once; returns a cache and the token to feed first.
 
@@ -142,8 +196,8 @@ class ModelConfig(NetworkConfig, Protocol):
 class Objective(Protocol):
     """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
-    It names among its arguments what else it needs: `discounts` and `td_weight`, lambda of this step times the TD mask,
-    both [batch, length], and `vocab_size`, the number of logits.
+    It names among its arguments what else it needs: `discounts`, `td_weight` (lambda of this step times the TD mask) and
+    `rewards` (given ones, where the data have them), each [batch, length], and `vocab_size`, the number of logits.
     """
 
     def __call__(self, soft_q: SoftQ, **arrays: Any) -> Float[Array, "batch length"]: ...
@@ -157,7 +211,9 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     @property
-    def eos_id(self) -> int: ...
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer; the first is the one that demonstrations end with."""
+        ...
 
     def decode(self, tokens: Any) -> str: ...
 
@@ -177,10 +233,18 @@ class BatchIterator(Protocol):
 
 @runtime_checkable
 class TrainData(Protocol):
-    """A training set as the trainer sees it: every token is below `vocab_size`."""
+    """A training set as the trainer sees it.
+
+    Args:
+        batch_size: rows of a global batch.
+        vocab_size: every token is below it.
+        rows_together: rows that follow one another and belong together, such as a chosen and a rejected answer; 1 where
+            each row stands by itself.
+    """
 
     batch_size: int
     vocab_size: int
+    rows_together: int
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""

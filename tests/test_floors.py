@@ -13,6 +13,7 @@ FLOORS = {
     "types": 0,
     "arguments": 1,
     "files": 1,
+    "rows": 1,
     "soft_q": 2,
     "statistics": 2,
     "objectives": 2,

@@ -65,6 +65,6 @@ def test_rows_go_where_the_batch_is_split():
     assert sharding.local_rows(mesh, 8) == slice(0, 8)
     batch = make_batch(0, 8)
     placed = sharding.to_global(mesh, batch, 8)
-    np.testing.assert_array_equal(placed.encoder_input_tokens, batch.encoder_input_tokens)
+    np.testing.assert_array_equal(placed.tokens, batch.tokens)
     rows = [shard.index[0].indices(8)[:2] for shard in placed.weights.addressable_shards]
     assert sorted(rows) == sorted([(0, 2), (2, 4), (4, 6), (6, 8)] * 2)

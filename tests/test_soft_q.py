@@ -1,5 +1,7 @@
 """soft_q against values worked out by hand, optax and finite differences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from jax.test_util import check_grads
 
 from lmirl_jax import soft_q
 from lmirl_jax.models import T5Config
-from lmirl_jax.types import Batch
+from tests.batches import batch_of
 
 # exp(Q) are whole numbers, so that the values are logarithms one can do by hand.
 LOGITS = jnp.log(jnp.array([[[1.0, 3.0], [2.0, 6.0]]]))
@@ -103,7 +105,7 @@ def test_a_token_without_weight_still_gives_its_value_to_the_one_before():
     tokens = jnp.array([[5, 6, 7, 1, 0]])
     weights = jnp.array([[1.0, 0.0, 1.0, 1.0, 0.0]])
     discounts = jnp.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
-    batch = Batch(tokens, jnp.roll(tokens, 1, 1), tokens, weights, discounts, weights)
+    batch = dataclasses.replace(batch_of(tokens, tokens), weights=weights, discounts=discounts)
     everywhere = soft_q.from_logits(model.hidden(batch) @ model.unembedding().kernel, tokens)
     out = soft_q.of_model(model, batch)
     np.testing.assert_allclose(out.v[:, :4], everywhere.v[:, :4], rtol=1e-6)

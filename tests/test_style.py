@@ -14,12 +14,7 @@ MOST_PARAMETERS = 8
 # Functions that are over a limit, and why they may be. Functions that gin files set (`@checked`, or the constructor of such
 # a class) may have any number of parameters, and need no place here.
 EXEMPT = {
-    "lmirl_jax/online/iqlearn.py: online_step": "awaits a dataclass",
-    "lmirl_jax/online/policy_gradient_step.py: policy_gradient_step": "awaits a dataclass",
-    "lmirl_jax/online/policy_loss.py: policy_loss": "awaits a dataclass",
     "lmirl_jax/soft_q.py: from_hidden": "awaits a dataclass",
-    "lmirl_jax/training/step.py: train_step": "awaits a dataclass",
-    "lmirl_jax/training/trainer.py: train": "awaits shorter code",
 }
 
 

@@ -13,12 +13,12 @@ import grain
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
-from lmirl_jax.data.batches import Row, encoder_decoder_row, stack_rows
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -63,7 +63,7 @@ class TrainDataset:
         cache_dir: Path | None = None,
     ):
         self.task = task
-        self.batch_size = batch_size
+        self.batch_size, self.rows_together = batch_size, 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
         parts = [
@@ -104,6 +104,11 @@ class TrainDataset:
             self.task.vocabulary_fingerprints,
         )
 
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
+
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of a prompt's tokens, padding dropped."""
         return self.task.decode_inputs(tokens)
@@ -116,15 +121,15 @@ class TrainDataset:
         """The text of an answer that is compared with a reference: an unknown token equals nothing in it."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
-    def _row(self, record: bytes) -> Row:
+    def _row(self, record: bytes) -> Batch:
         weight = decode_example(record).features.get(WEIGHT, 1.0) if self._weighted else 1.0
         inputs, targets = decode_record(record)
-        return encoder_decoder_row(
+        return example_row(
             inputs,
             targets,
             lengths=self.lengths,
             discount=self.discount,
-            eos_id=self.task.eos_id,
+            eos_ids=self.task.eos_ids,
             weight=weight,
         )
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
-from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.data.texts import kept_text, mark_unknown, unknown_surface
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 
@@ -85,17 +85,22 @@ class EvalDataset:
         for start in range(0, len(self.examples), batch_size):
             examples = self.examples[start : start + batch_size]
             rows = [
-                encoder_decoder_row(
+                example_row(
                     example["inputs"],
                     example["targets"],
                     lengths=self.lengths,
                     discount=self.discount,
-                    eos_id=self.task.eos_id,
+                    eos_ids=self.task.eos_ids,
                     weight=example.get(WEIGHT, 1.0),
                 )
                 for example in examples
             ]
             yield stack_rows(rows, batch_size), examples
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of target tokens, up to the first EOS, padding dropped."""

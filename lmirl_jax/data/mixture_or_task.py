@@ -42,8 +42,9 @@ class Task:
         return {key: vocabularies.vocabulary_fingerprint(own) for key, own in vocabularies_of.items()}
 
     @property
-    def eos_id(self) -> int:
-        return self.output_vocabulary.eos_id
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer; the first is the one that demonstrations end with."""
+        return (self.output_vocabulary.eos_id,)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of target tokens, up to the first EOS; padding is dropped."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, takes
-from lmirl_jax.data.batches import encoder_decoder_row, stack_rows
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
 from lmirl_jax.data.jsonl import check_text, read_objects
@@ -22,6 +21,7 @@ from lmirl_jax.data.pair_file import READ_KEYS
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 _log = logging.getLogger(__name__)
@@ -106,12 +106,15 @@ class PromptFile:
         for start in range(0, len(self.examples), batch_size):
             part = slice(start, start + batch_size)
             rows = [
-                encoder_decoder_row(
-                    tokens, nothing, lengths=self.lengths, discount=1.0, eos_id=self.task.eos_id
-                )
+                example_row(tokens, nothing, lengths=self.lengths, discount=1.0, eos_ids=self.task.eos_ids)
                 for tokens in self._tokens[part]
             ]
             yield stack_rows(rows, batch_size), self.examples[part]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return self.task.eos_ids
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
         return self.task.decode(tokens)
@@ -145,7 +148,7 @@ def content_hash(prompts: EvalDataset | PromptFile) -> str:
     """A hash of the texts and tokens of all prompts, in order."""
     digest = hashlib.sha256(repr(sorted(prompts.lengths.items())).encode())
     for batch, examples in prompts.batches(256):
-        digest.update(np.ascontiguousarray(batch.encoder_input_tokens).tobytes())
+        digest.update(np.ascontiguousarray(batch.prompt_tokens).tobytes())
         for example in examples:
             texts = [example.get(f"{key}_pretokenized") for key in FEATURES]
             digest.update(json.dumps(texts, default=str).encode())

@@ -57,7 +57,7 @@ def make_pair(
             return Pair(inputs, targets, prompt, np.array(tokens, np.int32), offsets, **place)
     ids, offsets = encode_with_offsets(vocabulary, targets)
     end = len(targets)
-    answer = np.append(ids, np.int32(task.eos_id))
+    answer = np.append(ids, np.int32(task.eos_ids[0]))
     return Pair(inputs, targets, prompt, answer, (*offsets, (end, end)), **place)
 
 

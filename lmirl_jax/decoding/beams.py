@@ -1,6 +1,7 @@
 """Beam search with a length penalty, over the same caches as sampling; its rules are T5X's."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lmirl_jax import soft_q
-from lmirl_jax.decoding.sampling import EOS, Samples, logits_of, sample, sample_keys
-from lmirl_jax.types import Batch, Model
+from lmirl_jax.decoding.sampling import Samples, is_any_of, logits_of, sample, sample_keys
+from lmirl_jax.types import AnswerBatch, Model, PromptBatch
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +38,12 @@ def length_penalty(
 
 def search(
     model: Model,
-    batch: Batch,
+    prompts: PromptBatch,
     num_beams: int,
     alpha: Float[Array, ""] | float = 0.6,
     *,
     max_length: int,
+    eos_ids: Sequence[int],
 ) -> Samples:
     """Searches for the answers of the highest log pi(y|x) / ((5 + length) / 6) ** alpha.
 
@@ -53,18 +55,19 @@ def search(
 
     Args:
         model: the policy, read at temperature 1.
-        batch: prompts, [batch, inputs]; its targets are not read; each prompt is read once for all of its beams.
+        prompts: [batch, inputs]; each is read once for all of its beams.
         num_beams: answers to follow, and to return.
         alpha: exponent of the length penalty, 0 or more; it may be traced.
         max_length: tokens of an answer at most.
+        eos_ids: the tokens that end an answer.
 
     Returns:
         The answers, [batch, num_beams, length], best first, with log-probabilities and entropies as `sample` has them.
     """
-    prompts = batch.encoder_input_tokens.shape[0]
+    count = prompts.tokens.shape[0]
     if num_beams == 1:
-        keys = sample_keys(jax.random.key(0), jnp.arange(prompts), 1)
-        return sample(model, batch, keys, 0.0, max_length=max_length)
+        keys = sample_keys(jax.random.key(0), jnp.arange(count), 1)
+        return sample(model, prompts, keys, 0.0, max_length=max_length, eos_ids=eos_ids)
     alpha = jnp.asarray(alpha, jnp.float32)
 
     def unfinished(carry: tuple[Any, ...]):
@@ -75,27 +78,26 @@ def search(
     def step(carry: tuple[Any, ...]):
         t, fed, cache, live, done = carry
         cache, hidden = model.decode(cache, jnp.reshape(fed, (-1,)))
-        candidates, parents = _continued(logits_of(model, hidden), live, t)
-        tokens = candidates.samples.tokens[:, :, t]
-        ended = tokens == EOS
+        candidates, parents = _continuations(logits_of(model, hidden), live, t, eos_ids)
+        tokens, ended = candidates.samples.answers.tokens[:, :, t], candidates.samples.answers.terminal
         scores = jnp.where(ended, candidates.scores / length_penalty(t + 1, alpha), -jnp.inf)
-        done = _together(done, _Hypotheses(scores, candidates.samples)).best(num_beams)
+        done = _concatenate(done, _Hypotheses(scores, candidates.samples)).best(num_beams)
         scores, places = jax.lax.top_k(jnp.where(ended, -jnp.inf, candidates.scores), num_beams)
         live = _Hypotheses(scores, _take(candidates.samples, places))
         cache = model.reorder(cache, jnp.take_along_axis(parents, places, axis=1))
         return t + 1, jnp.take_along_axis(tokens, places, axis=1), cache, live, done
 
-    cache, first = model.start_decoding(batch, max_length, num_beams)
-    nothing = _no_hypotheses(prompts, num_beams, max_length)
+    cache, first = model.start_decoding(prompts, max_length, num_beams)
+    nothing = _no_hypotheses(count, num_beams, max_length)
     # All beams are the same prompt at first: one of them alone is continued.
     live = dataclasses.replace(nothing, scores=nothing.scores.at[:, 0].set(0.0))
-    start = (jnp.zeros((), jnp.int32), jnp.reshape(first, (prompts, num_beams)), cache, live, nothing)
+    start = (jnp.zeros((), jnp.int32), jnp.reshape(first, (count, num_beams)), cache, live, nothing)
     *_, live, done = jax.lax.while_loop(unfinished, step, start)
-    return _filled_up(done, live)
+    return _fill_up(done, live)
 
 
-def _continued(
-    logits: Float[Array, "rows vocab"], live: _Hypotheses, t: Int[Array, ""]
+def _continuations(
+    logits: Float[Array, "rows vocab"], live: _Hypotheses, t: Int[Array, ""], eos_ids: Sequence[int]
 ) -> tuple[_Hypotheses, Int[Array, "batch places"]]:
     """The likeliest continuations of each prompt's beams, twice as many as beams, and the beam that each comes from."""
     prompts, beams = live.scores.shape
@@ -114,17 +116,19 @@ def _continued(
         jnp.take_along_axis(log_probs, chosen, axis=1),
         jnp.take_along_axis(jnp.reshape(out.entropy, (prompts, beams)), parents, axis=1),
     )
-    old = (samples.tokens, samples.log_probs, samples.entropies)
-    grown = Samples(*(x.at[:, :, t].set(column) for x, column in zip(old, new, strict=True)))
-    return _Hypotheses(scores, grown), parents
+    old = (samples.answers.tokens, samples.log_probs, samples.entropies)
+    grown, log_probs, entropies = (x.at[:, :, t].set(column) for x, column in zip(old, new, strict=True))
+    lengths = jnp.full(new[0].shape, t + 1, jnp.int32)
+    answers = AnswerBatch(grown, lengths, is_any_of(new[0], eos_ids))
+    return _Hypotheses(scores, Samples(answers, log_probs, entropies)), parents
 
 
-def _filled_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
+def _fill_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
     """The answers that ended; behind them, where there are places left, the best of those that were cut off."""
     empty = jnp.isneginf(done.scores)
     behind = jnp.cumsum(empty, axis=1) - 1  # The first empty place takes the best living beam, and so on.
     return jax.tree.map(
-        lambda mine, theirs: jnp.where(empty[:, :, None], theirs, mine),
+        lambda mine, theirs: jnp.where(_like(empty, mine), theirs, mine),
         done.samples,
         _take(live.samples, jnp.maximum(behind, 0)),
     )
@@ -132,12 +136,19 @@ def _filled_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
 
 def _no_hypotheses(prompts: int, places: int, length: int) -> _Hypotheses:
     zeros = jnp.zeros((prompts, places, length))
-    return _Hypotheses(jnp.full((prompts, places), -jnp.inf), Samples(zeros.astype(jnp.int32), zeros, zeros))
+    lengths = jnp.zeros((prompts, places), jnp.int32)
+    answers = AnswerBatch(zeros.astype(jnp.int32), lengths, lengths > 0)
+    return _Hypotheses(jnp.full((prompts, places), -jnp.inf), Samples(answers, zeros, zeros))
 
 
-def _together(first: _Hypotheses, second: _Hypotheses) -> _Hypotheses:
+def _concatenate(first: _Hypotheses, second: _Hypotheses) -> _Hypotheses:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second)
 
 
 def _take(samples: Samples, places: Int[Array, "batch places"]) -> Samples:
-    return jax.tree.map(lambda x: jnp.take_along_axis(x, places[:, :, None], axis=1), samples)
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, _like(places, x), axis=1), samples)
+
+
+def _like(places: Array, other: Array) -> Array:
+    """Gives an array [batch, places] as many axes as the other one has."""
+    return jnp.reshape(places, places.shape + (1,) * (other.ndim - 2))

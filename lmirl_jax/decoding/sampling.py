@@ -1,31 +1,33 @@
-"""Sampling from a cache: one loop for every model, which ends when every row has ended."""
+"""Sampling from a cache: one loop for every model, which ends when every answer has ended."""
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax import soft_q
 from lmirl_jax.decoding.filters import Filters
-from lmirl_jax.types import Batch, Model
-
-EOS = 1
-Tokens = Int[Array | np.ndarray, "*rows length"]
+from lmirl_jax.rows import answer_rows
+from lmirl_jax.types import AnswerBatch, Model, PromptBatch
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Answers, [batch, samples, length]: tokens up to and with EOS, then 0.
+    """AnswerBatch to prompts, with their probabilities under the policy at temperature 1 and unfiltered.
 
-    Of each token log pi and, of the policy that it was drawn from, the entropy: in nats, of pi itself, that is at
-    temperature 1 and unfiltered, however the token was chosen; 0 after EOS.
+    Args:
+        answers: [batch, samples, length].
+        log_probs: log pi of each token, in nats, however the token was chosen; 0 after the end.
+        entropies: the entropy of the policy that each token was drawn from, in nats; 0 after the end.
     """
 
-    tokens: Int[Array, "batch samples length"]
+    answers: AnswerBatch
     log_probs: Float[Array, "batch samples length"]
     entropies: Float[Array, "batch samples length"]
 
@@ -40,59 +42,75 @@ def sample_keys(
 
 def sample(
     model: Model,
-    batch: Batch,
+    prompts: PromptBatch,
     keys: Key[Array, "batch samples"],
     temperature: Float[Array, ""] | float,
     filters: Filters = Filters(),
     *,
     max_length: int,
+    eos_ids: Sequence[int],
 ) -> Samples:
-    """Draws answers token by token from pi(a|s) proportional to exp(Q(s, a) / temperature), of the tokens that filters leave.
+    """Draws answers token by token from the tempered policy, among the tokens that the filters leave.
+
+        pi(a|s) proportional to exp(Q(s, a) / temperature)
 
     Args:
         model: the policy.
-        batch: prompts, [batch, inputs]; its targets are not read.
-        keys: one for each sample, [batch, samples]; each prompt is read once for all of its samples.
+        prompts: [batch, inputs]; each is read once for all of its samples.
+        keys: one for each sample, [batch, samples].
         temperature: 0 takes the likeliest token, whatever the filters. It may be traced: one compilation serves a sweep.
         filters: top-k, top-p and min-p, after the temperature; they may be traced too.
-        max_length: tokens to draw at most; an answer without EOS by then is cut off.
+        max_length: tokens to draw at most; an answer that has not ended by then is truncated.
+        eos_ids: the tokens that end an answer.
 
     Returns:
         The answers, with their log-probabilities and entropies at temperature 1 without filters, in nats.
     """
-    prompts, num_samples = keys.shape
-    rows = prompts * num_samples
+    count, num_samples = keys.shape
+    rows = count * num_samples
     keys = jnp.reshape(keys, (rows,))
     temperature = jnp.asarray(temperature, jnp.float32)
 
-    def drawn(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
-        return _likeliest(filters(logits / temperature) + noise)
+    def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
+        return _likeliest(filters(logits / temperature) + _gumbel_noise(keys, t, logits))
 
     def unfinished(carry: tuple[Any, ...]):
         t, done = carry[0], carry[1]
         return (t < max_length) & ~jnp.all(done)
 
     def step(carry: tuple[Any, ...]):
-        t, done, token, cache, samples = carry
+        t, done, lengths, token, cache, columns = carry
         cache, hidden = model.decode(cache, token)
         logits = logits_of(model, hidden)
-        token = jnp.where(
-            done, 0, jax.lax.cond(temperature > 0, drawn, lambda x, _: _likeliest(x), logits, t)
-        )
+        token = jnp.where(done, 0, jax.lax.cond(temperature > 0, draw, lambda x, _: _likeliest(x), logits, t))
         out = soft_q.from_logits(logits, token, with_entropy=True)
         log_probs, entropies = (jnp.where(done, 0.0, x) for x in (out.q - out.v, out.entropy))
         new = (token, log_probs, entropies)
-        samples = [x.at[:, t].set(column) for x, column in zip(samples, new, strict=True)]
-        return t + 1, done | (token == EOS), token, cache, samples
+        columns = [x.at[:, t].set(column) for x, column in zip(columns, new, strict=True)]
+        lengths = lengths + (~done).astype(jnp.int32)
+        return t + 1, done | (~done & is_any_of(token, eos_ids)), lengths, token, cache, columns
 
-    cache, first = model.start_decoding(batch, max_length, num_samples)
+    cache, first = model.start_decoding(prompts, max_length, num_samples)
     empty = jnp.zeros((rows, max_length))
-    samples = [empty.astype(jnp.int32), empty, empty]
-    start = (jnp.zeros((), jnp.int32), jnp.zeros((rows,), bool), first, cache, samples)
-    *_, samples = jax.lax.while_loop(unfinished, step, start)
-    return Samples(*(jnp.reshape(x, (prompts, num_samples, max_length)) for x in samples))
+    columns = [empty.astype(jnp.int32), empty, empty]
+    none_yet = jnp.zeros((rows,), jnp.int32)
+    start = (jnp.zeros((), jnp.int32), jnp.zeros((rows,), bool), none_yet, first, cache, columns)
+    _, terminal, lengths, _, _, columns = jax.lax.while_loop(unfinished, step, start)
+    tokens, log_probs, entropies = (jnp.reshape(x, (count, num_samples, max_length)) for x in columns)
+    lengths, terminal = (jnp.reshape(x, (count, num_samples)) for x in (lengths, terminal))
+    return Samples(AnswerBatch(tokens, lengths, terminal), log_probs, entropies)
+
+
+def _gumbel_noise(
+    keys: Key[Array, " rows"], t: Int[Array, ""], logits: Float[Array, "rows vocab"]
+) -> Float[Array, "rows vocab"]:
+    """Noise whose sum with the logits is largest at a token with the token's probability; keyed by row and place."""
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
+
+
+def is_any_of(tokens: Int[Array, "*shape"], ids: Sequence[int]) -> Bool[Array, "*shape"]:
+    return functools.reduce(operator.or_, (tokens == token for token in ids))
 
 
 def _likeliest(logits: Float[Array, "rows vocab"]) -> Int[Array, " rows"]:
@@ -108,31 +126,25 @@ def logits_of(model: Model, hidden: Float[Array, "rows embed"]) -> Float[Array, 
     return soft_q.logits_from_hidden(hidden, out.kernel, scale=out.scale, soft_cap=out.soft_cap)
 
 
-def real_tokens(tokens: Tokens) -> Bool[Array | np.ndarray, "*rows length"]:
-    """Where an answer has tokens: up to and with its first EOS; of numpy or JAX arrays."""
-    ended = (tokens == EOS).cumsum(axis=-1)
-    return (ended == 0) | ((ended == 1) & (tokens == EOS))
+def log_prob_gaps(model: Model, prompts: PromptBatch, samples: Samples) -> Float[Array, " batch"]:
+    """The largest difference between the log-probabilities of sampling and those of the same tokens under teacher forcing.
 
+        max_t |log pi_t from the cache - log pi_t at once|   over the samples of each prompt
 
-def log_prob_gaps(model: Model, batch: Batch, samples: Samples) -> Float[Array, " batch"]:
-    """The largest difference of each prompt's log-probabilities to those of the same tokens under teacher forcing.
-
-    A gauge of the cache: what is left is rounding (some 1e-5 in float32), or decoding has a fault.
+    It measures the cache: in float32 rounding explains some 1e-5, and anything larger is a fault in decoding.
 
     Args:
         model: the policy that the samples come from.
-        batch: their prompts.
-        samples: as `sample` or `search` returned them for `batch`.
+        prompts: those that were answered.
+        samples: as `sample` or `search` returned them for `prompts`.
 
     Returns:
-        max_t |log pi_t from the cache - log pi_t at once|, over a prompt's samples, in nats.
+        The difference for each prompt, in nats.
     """
-    prompts, num_samples, length = samples.tokens.shape
-    tokens = jnp.reshape(samples.tokens, (-1, length))
-    real = real_tokens(tokens)
-    weights = real.astype(jnp.float32)
-    fed = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-    inputs = jnp.repeat(batch.encoder_input_tokens, num_samples, axis=0)
-    forced = soft_q.of_model(model, Batch(inputs, fed, tokens, weights, weights, weights))
-    gaps = jnp.abs(jnp.reshape(samples.log_probs, tokens.shape) - (forced.q - forced.v))
-    return jnp.max(jnp.reshape(jnp.where(real, gaps, 0.0), (prompts, -1)), axis=-1)
+    count, num_samples, _ = samples.log_probs.shape
+    answers = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), samples.answers)
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
+    batch = answer_rows(repeated, answers, discount=0.0)
+    forced = soft_q.of_model(model, batch)
+    gaps = jnp.abs(jnp.reshape(samples.log_probs, batch.tokens.shape) - (forced.q - forced.v))
+    return jnp.max(jnp.reshape(jnp.where(batch.weights > 0, gaps, 0.0), (count, -1)), axis=-1)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from lmirl_jax import decoding, sharding
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, checked
+from lmirl_jax.rows import prompts_of
 from lmirl_jax.types import Batch, UserError
 
 
@@ -23,6 +24,9 @@ class Prompts(Protocol):
     """A data set with prompts, as `data.EvalDataset` has them."""
 
     lengths: Mapping[str, int]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Sequence[Mapping[str, Any]]]]: ...
 
@@ -160,7 +164,7 @@ class Generator:
         self.check_temperature(temperature)
         self.check(mesh)
         length = self.max_length or prompts.lengths["targets"]
-        shape = _Shape(self.num_samples, length, self.num_beams, self.gauge)
+        shape = _Shape(self.num_samples, length, prompts.eos_ids, self.num_beams, self.gauge)
         numbers = _Numbers(
             jax.random.key(self.seed), float(temperature), self.filters, float(self.beam_alpha)
         )
@@ -174,25 +178,27 @@ class Generator:
             ids = _example_ids(examples, start, self.batch_size)
             with sharding.use(mesh):
                 out, gaps = _answer(graph, mesh, shape, params, global_batch, ids, numbers)
-            arrays = [np.asarray(x) for x in (out.tokens, out.log_probs, out.entropies)]
+            lengths = np.asarray(out.answers.lengths)
+            arrays = [np.asarray(x) for x in (out.answers.tokens, out.log_probs, out.entropies)]
             gaps = None if gaps is None else np.asarray(gaps)
             for row in range(max(skip - start, 0), len(examples)):
                 gap = None if gaps is None else float(gaps[row])
-                yield _answers(prompts, examples[row], [x[row] for x in arrays], gap)
+                yield _answers(prompts, examples[row], lengths[row], [x[row] for x in arrays], gap)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:
-    """Static settings of a generator: each distinct value is compiled separately."""
+    """Static settings: each distinct value is compiled separately."""
 
     num_samples: int
     max_length: int
+    eos_ids: tuple[int, ...]
     num_beams: int | None
     gauge: bool
 
 
 class _Numbers(NamedTuple):
-    """Settings that are arrays: their values share one compilation."""
+    """Traced settings: one compilation serves all of their values."""
 
     key: Any
     temperature: Any
@@ -203,16 +209,15 @@ class _Numbers(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
     """The answers to a batch of prompts, and for each prompt the gap to teacher forcing if the generator gauges it."""
-    model = nnx.merge(graph, params)
+    model, prompts = nnx.merge(graph, params), prompts_of(batch)
+    lengths = {"max_length": shape.max_length, "eos_ids": shape.eos_ids}
     if shape.num_beams is None:
         keys = decoding.sample_keys(numbers.key, ids, shape.num_samples)
-        out = decoding.sample(
-            model, batch, keys, numbers.temperature, numbers.filters, max_length=shape.max_length
-        )
+        out = decoding.sample(model, prompts, keys, numbers.temperature, numbers.filters, **lengths)
     else:
-        out = decoding.search(model, batch, shape.num_beams, numbers.beam_alpha, max_length=shape.max_length)
+        out = decoding.search(model, prompts, shape.num_beams, numbers.beam_alpha, **lengths)
         out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
-    gaps = decoding.log_prob_gaps(model, batch, out) if shape.gauge else None
+    gaps = decoding.log_prob_gaps(model, prompts, out) if shape.gauge else None
     # Answers are small, so that every process can read all of them.
     return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
 
@@ -237,12 +242,16 @@ def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: 
 
 
 def _answers(
-    prompts: Prompts, example: Mapping[str, Any], arrays: Sequence[np.ndarray], gap: float | None
+    prompts: Prompts,
+    example: Mapping[str, Any],
+    lengths: np.ndarray,
+    arrays: Sequence[np.ndarray],
+    gap: float | None,
 ) -> Answers:
-    """Makes `Answers` of the arrays of one prompt: tokens, log-probabilities and entropies of its samples."""
-    ends = decoding.real_tokens(arrays[0]).sum(axis=-1)
+    """Makes answers of the tokens, log-probabilities and entropies of a prompt's samples."""
     tokens, log_probs, entropies = (
-        tuple(tuple(row[:end].tolist()) for row, end in zip(values, ends, strict=True)) for values in arrays
+        tuple(tuple(row[:length].tolist()) for row, length in zip(values, lengths, strict=True))
+        for values in arrays
     )
     texts = tuple(prompts.decode(list(row)) for row in tokens)
     return Answers(example, texts, tokens, log_probs, entropies, gap)

@@ -32,7 +32,7 @@ class Projection(nnx.Module):
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length head_dim"]:
         # Not an einsum, which would transpose the kernel, at every token of a decoding.
         y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1)
-        return constrain(jnp.swapaxes(y, 1, 2), "batch", "heads", None, None)
+        return constrain(jnp.swapaxes(y, 1, 2), "batch", "heads", "length", "kv")
 
 
 class OutputProjection(nnx.Module):
@@ -72,6 +72,22 @@ class Attention(nnx.Module):
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
         weights = dropout(weights, self.dropout_rate, dropout_keys, place=0)
         return self.out(jnp.einsum("bhqs,bhsk->bhqk", weights, values))
+
+
+def attention_mask(
+    queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"], *, causal: bool = False
+) -> Bool[Array, "batch 1 queries keys"]:
+    """Which keys each query may attend to: those of its own segment, and never padding.
+
+    Args:
+        queries: the segment of each query; 0 on padding.
+        keys: the segment of each key; 0 on padding.
+        causal: hides the keys that lie after the query.
+    """
+    mask = (queries[:, :, None] == keys[:, None, :]) & (keys > 0)[:, None, :]
+    if causal:
+        mask &= (jnp.arange(keys.shape[1])[None, :] <= jnp.arange(queries.shape[1])[:, None])[None]
+    return mask[:, None]
 
 
 def mask_to_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:

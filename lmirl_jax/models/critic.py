@@ -1,8 +1,7 @@
 """Scalar heads on a copy of a language model's trunk: learned values, and discriminators.
 
-The decoder is fed pad, y_1 .. y_T, so that there are T + 1 states. Output t is read before token t + 1 and after token t:
-the first T outputs are the values of the states in which each token was chosen, the last T judge each token once it has
-gone in, EOS too.
+An answer y_1 .. y_T has T + 1 states. Output t is read before token t + 1 and after token t: the first T outputs are the
+values of the states in which each token was chosen, the last T judge each token once it has been read, EOS too.
 """
 
 import dataclasses
@@ -77,33 +76,42 @@ class Critic(nnx.Module):
         """Reads prompts and answers.
 
         Args:
-            batch: prompts, and answers of `length` tokens as `decoder_target_tokens`; not packed.
+            batch: one answer a row.
             dropout_keys: one a row; None for no dropout.
             answer_offset: added to the embeddings of the answers' tokens.
 
         Returns:
-            Of each head [batch, length + 1], in float32: `[:, :-1]` before each token, `[:, 1:]` after each.
+            The outputs of each head, [batch, length + 1], in float32: `[:, :-1]` before each token, `[:, 1:]` after each.
 
         Raises:
-            UserError: the rows are packed.
+            UserError: the rows are packed (seen outside of a compilation alone).
+
         """
-        offset = None if answer_offset is None else jnp.pad(answer_offset, ((0, 0), (1, 0), (0, 0)))
-        hidden = self.trunk.hidden(_one_more(batch), dropout_keys, offset)
+        offsets = None if answer_offset is None else jnp.pad(answer_offset, ((0, 0), (0, 1), (0, 0)))
+        hidden = self.trunk.hidden(_with_last_state(batch), dropout_keys, offsets)
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
-def _one_more(batch: Batch) -> Batch:
-    """The batch with a position of padding after each answer, into which its last token is fed."""
-    if batch.encoder_segment_ids is not None or batch.decoder_segment_ids is not None:
+def _with_last_state(batch: Batch) -> Batch:
+    """The batch with one more place in each row, at which a model has read the whole answer."""
+
+    def pad(x: Array) -> Array:
+        return jnp.pad(jnp.asarray(x), ((0, 0), (0, 1)))
+
+    segment_ids = jnp.asarray(batch.segment_ids)
+    if not isinstance(segment_ids, jax.core.Tracer) and (segment_ids > 1).any():
         raise UserError("models.Critic reads one answer a row: give it a batch that is not packed")
-
-    def pad(x: Array, before: int = 0) -> Array:
-        return jnp.pad(jnp.asarray(x), ((0, 0), (before, 1 - before)))
-
-    names = ("decoder_target_tokens", "weights", "discounts", "td_weights")
-    longer = {name: pad(getattr(batch, name)) for name in names}
+    # The state after the last token belongs to the answer, as those before its tokens do.
+    longer = jnp.concatenate([segment_ids[:, :1], segment_ids], axis=1)
     return dataclasses.replace(
-        batch, decoder_input_tokens=pad(batch.decoder_target_tokens, before=1), **longer
+        batch,
+        tokens=pad(batch.tokens),
+        segment_ids=longer,
+        positions=jnp.arange(longer.shape[1], dtype=jnp.int32)[None] * (longer > 0),
+        weights=pad(batch.weights),
+        discounts=pad(batch.discounts),
+        td_weights=pad(batch.td_weights),
+        rewards=None if batch.rewards is None else pad(batch.rewards),
     )
 
 

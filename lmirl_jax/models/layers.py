@@ -1,4 +1,4 @@
-"""Building blocks that the model families share: parameters with logical axes, norms, dropout, stacked layers."""
+"""Building blocks that the model families share: parameters with logical axes, norms, dropout, linear maps, the MLP."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,9 @@ def constrain(x: Array, *axes: str | None) -> Array:
     rules = dict(spmd.get_logical_axis_rules() or ())
     if not rules or jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(rules.get(a) for a in axes)))
+    return jax.lax.with_sharding_constraint(
+        x, PartitionSpec(*(None if axis is None else rules.get(axis) for axis in axes))
+    )
 
 
 class RMSNorm(nnx.Module):
@@ -74,7 +76,35 @@ def dropout(
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-def stack(make: Callable[[Key[Array, ""]], nnx.Module], count: int, key: Key[Array, ""]) -> nnx.Module:
-    """One module whose parameters hold those of `count` layers along a leading axis named `layers`."""
-    vectorised = nnx.vmap(make, in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
-    return vectorised(jax.random.split(key, count))
+class Dense(nnx.Module):
+    """A linear map without bias."""
+
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], *, key: Key[Array, ""]):
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.kernel = parameter(key, init, shape, axes)
+
+    def __call__(self, x: Float[Array, "batch length d_in"]) -> Float[Array, "batch length d_out"]:
+        return x @ self.kernel[...].astype(x.dtype)
+
+
+class GatedMLP(nnx.Module):
+    """The feed-forward block with a gate.
+
+    y = (gelu(x W_0) * x W_1) W_o
+
+    Source: https://arxiv.org/abs/2002.05202.
+    """
+
+    def __init__(self, emb_dim: int, mlp_dim: int, dropout_rate: float, *, key: Key[Array, ""]):
+        keys = jax.random.split(key, 3)
+        self.dropout_rate = dropout_rate
+        self.wi_0 = Dense((emb_dim, mlp_dim), ("embed", "mlp"), key=keys[0])
+        self.wi_1 = Dense((emb_dim, mlp_dim), ("embed", "mlp"), key=keys[1])
+        self.wo = Dense((mlp_dim, emb_dim), ("mlp", "embed"), key=keys[2])
+
+    def __call__(
+        self, x: Float[Array, "batch length embed"], dropout_keys: Key[Array, " batch"] | None
+    ) -> Float[Array, "batch length embed"]:
+        inner = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
+        inner = constrain(inner, "batch", "length", "mlp")
+        return self.wo(dropout(inner, self.dropout_rate, dropout_keys, place=1))

@@ -6,23 +6,20 @@ Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.arguments import Count, ShareBelowOne, checked
-from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, mask_to_bias
-from lmirl_jax.models.layers import RMSNorm, constrain, dropout, fold_keys, parameter, stack
-from lmirl_jax.types import Batch, Unembedding
+from lmirl_jax.arguments import Count, ShareBelowOne, Whole, checked
+from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, attention_mask, mask_to_bias
+from lmirl_jax.models.layers import Dense, GatedMLP, RMSNorm, constrain, dropout, fold_keys, parameter
+from lmirl_jax.models.scanned import merge_layer, scan_layers, stack_layers, unstack_layers
+from lmirl_jax.rows import length_mask
+from lmirl_jax.types import Batch, PromptBatch, Unembedding, UserError
 
-REMAT = {
-    "none": None,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 EncodedKeysValues = tuple[
     Float[Array, "prompts heads inputs head_dim"], Float[Array, "prompts heads inputs head_dim"]
 ]
@@ -43,6 +40,10 @@ class T5Config:
             but the products with parameters: little time, much memory), 'full' (each layer: least memory).
         scan_unroll: layers to an iteration of the scan; more run faster on a CPU, and compile slower.
         relpos_buckets, relpos_max_distance: of the bias of relative positions.
+        decoder_start_id: the token that the decoder is fed first, which is the padding token in T5's vocabularies.
+
+    Raises:
+        UserError: a value out of range.
     """
 
     vocab_size: Count
@@ -58,49 +59,26 @@ class T5Config:
     scan_unroll: Count = 1
     relpos_buckets: Count = 32
     relpos_max_distance: Count = 128
+    decoder_start_id: Whole = 0
+
+    def __post_init__(self):
+        if self.decoder_start_id >= self.vocab_size:
+            raise UserError(
+                f"models.T5Config.decoder_start_id={self.decoder_start_id} is no token: it must be below "
+                f"vocab_size={self.vocab_size}"
+            )
+
+    def attention(self, key: Key[Array, ""]) -> Attention:
+        return Attention(self.emb_dim, self.num_heads, self.head_dim, self.dropout_rate, key=key)
+
+    def mlp(self, key: Key[Array, ""]) -> GatedMLP:
+        return GatedMLP(self.emb_dim, self.mlp_dim, self.dropout_rate, key=key)
 
     def build(self, key: Key[Array, ""]) -> "T5":
         return T5(self, key=key)
 
     def build_trunk(self, key: Key[Array, ""]) -> "T5Trunk":
         return T5Trunk(self, key=key)
-
-
-def attention(config: T5Config, key: Key[Array, ""]) -> Attention:
-    return Attention(config.emb_dim, config.num_heads, config.head_dim, config.dropout_rate, key=key)
-
-
-class Dense(nnx.Module):
-    """A linear map without bias."""
-
-    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], *, key: Key[Array, ""]):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        self.kernel = parameter(key, init, shape, axes)
-
-    def __call__(self, x: Float[Array, "batch length d_in"]) -> Float[Array, "batch length d_out"]:
-        return x @ self.kernel[...].astype(x.dtype)
-
-
-class GatedMLP(nnx.Module):
-    """The feed-forward block.
-
-    y = (gelu(x W_0) * x W_1) W_o
-    """
-
-    def __init__(self, config: T5Config, *, key: Key[Array, ""]):
-        keys = jax.random.split(key, 3)
-        wide, narrow = (config.emb_dim, config.mlp_dim), (config.mlp_dim, config.emb_dim)
-        self.dropout_rate = config.dropout_rate
-        self.wi_0 = Dense(wide, ("embed", "mlp"), key=keys[0])
-        self.wi_1 = Dense(wide, ("embed", "mlp"), key=keys[1])
-        self.wo = Dense(narrow, ("mlp", "embed"), key=keys[2])
-
-    def __call__(
-        self, x: Float[Array, "batch length embed"], dropout_keys: Key[Array, " batch"] | None
-    ) -> Float[Array, "batch length embed"]:
-        inner = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
-        inner = constrain(inner, "batch", None, "mlp")
-        return self.wo(dropout(inner, self.dropout_rate, dropout_keys, place=1))
 
 
 class EncoderLayer(nnx.Module):
@@ -110,9 +88,9 @@ class EncoderLayer(nnx.Module):
         keys = jax.random.split(key, 4)
         self.dropout_rate = config.dropout_rate
         self.pre_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[0])
-        self.attention = attention(config, keys[1])
+        self.attention = config.attention(keys[1])
         self.pre_mlp_layer_norm = RMSNorm(config.emb_dim, key=keys[2])
-        self.mlp = GatedMLP(config, key=keys[3])
+        self.mlp = config.mlp(keys[3])
 
     def __call__(
         self,
@@ -134,11 +112,11 @@ class DecoderLayer(nnx.Module):
         keys = jax.random.split(key, 6)
         self.dropout_rate = config.dropout_rate
         self.pre_self_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[0])
-        self.self_attention = attention(config, keys[1])
+        self.self_attention = config.attention(keys[1])
         self.pre_cross_attention_layer_norm = RMSNorm(config.emb_dim, key=keys[2])
-        self.encoder_decoder_attention = attention(config, keys[3])
+        self.encoder_decoder_attention = config.attention(keys[3])
         self.pre_mlp_layer_norm = RMSNorm(config.emb_dim, key=keys[4])
-        self.mlp = GatedMLP(config, key=keys[5])
+        self.mlp = config.mlp(keys[5])
 
     def __call__(
         self,
@@ -147,17 +125,15 @@ class DecoderLayer(nnx.Module):
         encoded: EncodedKeysValues,
         cross_bias: Float[Array, "prompts 1 #length inputs"],
         keys: Key[Array, " batch"] | None = None,
-        cache: KeysValues | None = None,
-        index: Int[Array, ""] | None = None,
+        cache: tuple[KeysValues, Int[Array, ""]] | None = None,
     ) -> tuple[Float[Array, "batch length embed"], KeysValues | None]:
-        """Runs the layer; with a cache, `x` is one token, put at `index` of the cache, which is returned updated."""
+        """Runs the layer; with a cache and an index, `x` is one token, which is put there; the new cache is returned."""
         y = self.pre_self_attention_layer_norm(x)
         keys_values = self.self_attention.keys_values(y)
         if cache is not None:
+            old, index = cache
             keys_values = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=2),
-                cache,
-                keys_values,
+                lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, index, axis=2), old, keys_values
             )
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
@@ -172,54 +148,59 @@ class DecoderLayer(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """What encoder and decoder share: scanned layers under one bias of relative positions and a last norm."""
+    """Scanned layers under one bias of relative positions, and a last norm: the encoder, and the decoder.
+
+    Args:
+        config: sizes.
+        layer: a class of layers.
+        count: how many there are.
+        causal: whether a token sees only those before it.
+    """
 
     def __init__(
-        self, config: T5Config, layer: Callable[..., nnx.Module], count: int, *, key: Key[Array, ""]
+        self,
+        config: T5Config,
+        layer: Callable[..., nnx.Module],
+        count: int,
+        *,
+        causal: bool,
+        key: Key[Array, ""],
     ):
         keys = jax.random.split(key, 3)
-        self.config, self.count = config, count
+        self.config, self.count, self.causal = config, count, causal
         self.relpos_bias = RelativeBias(
             config.num_heads,
-            bidirectional=layer is EncoderLayer,
+            bidirectional=not causal,
             buckets=config.relpos_buckets,
             max_distance=config.relpos_max_distance,
             key=keys[0],
         )
-        self.layers = stack(lambda k: layer(config, key=k), count, keys[1])
+        self.layers = stack_layers(lambda k: layer(config, key=k), count, keys[1])
         self.norm = RMSNorm(config.emb_dim, key=keys[2])
 
-    def embed_dropout(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
-        return constrain(dropout(x, self.config.dropout_rate, keys, place=1), "batch", None, None)
+    def self_bias(self, segment_ids: Int[Array, "batch length"]) -> Float[Array, "batch heads length length"]:
+        """What is added to the scores of self-attention: the bias of relative positions, and the mask."""
+        places = jnp.arange(segment_ids.shape[1])
+        mask = attention_mask(segment_ids, segment_ids, causal=self.causal)
+        return self.relpos_bias(places, places) + mask_to_bias(mask)
 
-    def scan(self, body, x: Array, keys: Key[Array, " batch"] | None, per_layer=None):
-        """Runs `body(layer, x, layer's keys, per_layer slice) -> (x, out)` over the layers; returns x and stacked outs."""
-
-        # jax.lax.scan over the split module, not nnx.scan, which refuses parameters of an outer while_loop (decoding).
-        graph, parameters = nnx.split(self.layers)
-
-        def step(x, inputs):
-            parameters, number, slices = inputs
-            layer_keys = None if keys is None else fold_keys(keys, 100 + number)
-            x, out = body(nnx.merge(graph, parameters), x, layer_keys, slices)
-            return constrain(x, "batch", None, None), out
-
-        if self.config.remat != "none":
-            step = jax.checkpoint(step, policy=REMAT[self.config.remat])
-        inputs = (parameters, jnp.arange(self.count), per_layer)
-        return jax.lax.scan(step, x, inputs, unroll=min(self.config.scan_unroll, self.count))
-
-    def unstacked(self) -> tuple[nnx.State, ...]:
-        """The parameters of each layer by itself, for decoding: sliced once, where a scan would slice at every token."""
-        parameters = nnx.state(self.layers)
-        return tuple(
-            jax.tree.map(lambda x, number=number: x[number], parameters) for number in range(self.count)
+    def __call__(
+        self,
+        body: Callable[..., Array],
+        x: Float[Array, "batch length embed"],
+        keys: Key[Array, " batch"] | None,
+    ) -> Float[Array, "batch length embed"]:
+        """Embedded tokens to hidden states; `body(layer, x, keys of the layer) -> x` runs one layer."""
+        config = self.config
+        x = constrain(dropout(x, config.dropout_rate, keys, place=1), "batch", "length", None)
+        x = scan_layers(
+            self.layers, body, x, keys, count=self.count, remat=config.remat, unroll=config.scan_unroll
         )
+        return self.finish(x, keys)
 
-    def merged(self, parameters: nnx.State) -> Any:
-        return nnx.merge(nnx.graphdef(self.layers), parameters)
-
-    def finish(self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None):
+    def finish(
+        self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None
+    ) -> Float[Array, "batch length embed"]:
         return dropout(self.norm(x), self.config.dropout_rate, keys, place=2)
 
 
@@ -232,57 +213,45 @@ class T5Trunk(nnx.Module):
         self.token_embedder = parameter(
             keys[0], nnx.initializers.normal(1.0), (config.vocab_size, config.emb_dim), ("vocab", "embed")
         )
-        self.encoder = Stack(config, EncoderLayer, config.num_encoder_layers, key=keys[1])
-        self.decoder = Stack(config, DecoderLayer, config.num_decoder_layers, key=keys[2])
+        self.encoder = Stack(config, EncoderLayer, config.num_encoder_layers, causal=False, key=keys[1])
+        self.decoder = Stack(config, DecoderLayer, config.num_decoder_layers, causal=True, key=keys[2])
 
     def _embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         return jnp.take(self.token_embedder[...], tokens, axis=0).astype(self.config.dtype)
 
     def encode(
-        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+        self,
+        tokens: Int[Array, "batch inputs"],
+        segment_ids: Int[Array, "batch inputs"],
+        dropout_keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch inputs embed"]:
-        """The encoder's output; padding (token 0) and packed neighbours are never attended to."""
-        tokens, segments = batch.encoder_input_tokens, batch.encoder_segment_ids
-        positions = jnp.arange(tokens.shape[1])
-        mask = _attend(tokens > 0, tokens > 0, segments, segments)
-        bias = self.encoder.relpos_bias(positions, positions) + mask_to_bias(mask)
+        """The encoder's output; padding (segment 0) and packed neighbours are never attended to."""
+        bias = self.encoder.self_bias(segment_ids)
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 1)
-        x = self.encoder.embed_dropout(self._embed(tokens), keys)
-        x, _ = self.encoder.scan(lambda layer, x, k, _: (layer(x, bias, k), None), x, keys)
-        return self.encoder.finish(x, keys)
+        return self.encoder(lambda layer, x, k: layer(x, bias, k), self._embed(tokens), keys)
 
     def hidden(
         self,
         batch: Batch,
         dropout_keys: Key[Array, " batch"] | None = None,
-        decoder_offset: Float[Array, "batch targets embed"] | None = None,
-    ) -> Float[Array, "batch targets embed"]:
-        """The hidden state from which each target token is predicted, given the true tokens before it."""
-        encoded = self.encode(batch, dropout_keys)
-        tokens = batch.decoder_input_tokens
-        positions = jnp.arange(tokens.shape[1])
-        everywhere = jnp.ones(tokens.shape, bool)  # Padding lies to the right: causality keeps it out.
-        causal = positions[None, :] <= positions[:, None]
-        mask = (
-            _attend(everywhere, everywhere, batch.decoder_segment_ids, batch.decoder_segment_ids)
-            & causal[None, None]
-        )
-        self_bias = self.decoder.relpos_bias(positions, positions) + mask_to_bias(mask)
-        cross_mask = _attend(
-            everywhere, batch.encoder_input_tokens > 0, batch.decoder_segment_ids, batch.encoder_segment_ids
-        )
-        cross_bias = mask_to_bias(cross_mask)
+        token_offsets: Float[Array, "batch length embed"] | None = None,
+    ) -> Float[Array, "batch length embed"]:
+        """The hidden state from which each token of an answer is predicted, given the true tokens before it."""
+        encoded = self.encode(batch.prompt_tokens, batch.prompt_segment_ids, dropout_keys)
+        self_bias = self.decoder.self_bias(batch.segment_ids)
+        cross_bias = mask_to_bias(attention_mask(batch.segment_ids, batch.prompt_segment_ids))
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 2)
+        is_first = batch.positions == 0
+        x = self._embed(jnp.where(is_first, self.config.decoder_start_id, jnp.roll(batch.tokens, 1, axis=1)))
+        if token_offsets is not None:
+            offsets = jnp.where(is_first[..., None], 0.0, jnp.roll(token_offsets, 1, axis=1))
+            x = x + offsets.astype(x.dtype)
 
-        def body(layer, x, layer_keys, _):
+        def body(layer: DecoderLayer, x: Array, layer_keys: Key[Array, " batch"] | None) -> Array:
             cross = layer.encoder_decoder_attention.keys_values(encoded)
-            return layer(x, self_bias, cross, cross_bias, layer_keys)
+            return layer(x, self_bias, cross, cross_bias, layer_keys)[0]
 
-        x = self._embed(tokens)
-        if decoder_offset is not None:
-            x = x + decoder_offset.astype(x.dtype)
-        x, _ = self.decoder.scan(body, self.decoder.embed_dropout(x, keys), keys)
-        return self.decoder.finish(x, keys)
+        return self.decoder(body, x, keys)
 
 
 class T5(T5Trunk):
@@ -297,21 +266,22 @@ class T5(T5Trunk):
         return Unembedding(self.logits_dense.kernel[...])
 
     def start_decoding(
-        self, batch: Batch, max_length: int, num_samples: int = 1
+        self, prompts: PromptBatch, max_length: int, num_samples: int = 1
     ) -> tuple["T5Cache", Int[Array, " rows"]]:
-        """Encodes each prompt once for all of its samples; the first token to feed is pad."""
-        encoded = self.encode(batch)
+        """Encodes each prompt once for all of its samples."""
+        real = jnp.asarray(length_mask(prompts.lengths, prompts.tokens.shape[1]))
+        encoded = self.encode(prompts.tokens, real.astype(jnp.int32))
         rows = encoded.shape[0] * num_samples
         shape = (rows, self.config.num_heads, max_length, self.config.head_dim)
-        empty = constrain(jnp.zeros(shape, encoded.dtype), "batch", "heads", None, None)
-        layers = self.decoder.unstacked()
+        empty = constrain(jnp.zeros(shape, encoded.dtype), "batch", "heads", "length", "kv")
+        layers = unstack_layers(self.decoder.layers, self.decoder.count)
         cross = tuple(
-            self.decoder.merged(layer).encoder_decoder_attention.keys_values(encoded) for layer in layers
+            self._decoder_layer(layer).encoder_decoder_attention.keys_values(encoded) for layer in layers
         )
-        cross_bias = mask_to_bias((batch.encoder_input_tokens > 0)[:, None, None, :])
         own = ((empty, empty),) * len(layers)
+        cross_bias = mask_to_bias(real[:, None, None, :])
         cache = T5Cache(layers, own, cross, cross_bias, jnp.zeros((), jnp.int32))
-        return cache, jnp.zeros((rows,), jnp.int32)
+        return cache, jnp.full((rows,), self.config.decoder_start_id, jnp.int32)
 
     def decode(
         self, cache: "T5Cache", tokens: Int[Array, " rows"]
@@ -321,14 +291,16 @@ class T5(T5Trunk):
         seen = (positions <= cache.index)[None, None, None, :]
         self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
         x, own = self._embed(tokens[:, None]), []
-        for layer, mine, cross in zip(cache.layers, cache.own, cache.cross, strict=True):
-            x, mine = self.decoder.merged(layer)(
-                x, self_bias, cross, cache.cross_bias, None, mine, cache.index
-            )
-            x = constrain(x, "batch", None, None)
-            own.append(mine)
+        for parameters, keys_values, cross in zip(cache.layers, cache.own, cache.cross, strict=True):
+            layer = self._decoder_layer(parameters)
+            x, keys_values = layer(x, self_bias, cross, cache.cross_bias, None, (keys_values, cache.index))
+            x = constrain(x, "batch", "length", None)
+            own.append(keys_values)
         cache = dataclasses.replace(cache, own=tuple(own), index=cache.index + 1)
         return cache, self.decoder.finish(x, None)[:, 0]
+
+    def _decoder_layer(self, parameters: nnx.State) -> DecoderLayer:
+        return merge_layer(self.decoder.layers, parameters)
 
     def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
         """The decoder's own keys and values move; those of the prompts, which their rows share, stay."""
@@ -351,16 +323,3 @@ class T5Cache:
     cross: tuple[EncodedKeysValues, ...]
     cross_bias: Float[Array, "prompts 1 1 inputs"]
     index: Int[Array, ""]
-
-
-def _attend(
-    queries: Bool[Array, "batch queries"],
-    keys: Bool[Array, "batch keys"],
-    query_segments: Int[Array, "batch queries"] | None,
-    key_segments: Int[Array, "batch keys"] | None,
-) -> Bool[Array, "batch 1 queries keys"]:
-    """Which key each query may attend to: real ones, of its own segment where rows are packed."""
-    mask = queries[:, :, None] & keys[:, None, :]
-    if query_segments is not None:
-        mask &= query_segments[:, :, None] == key_segments[:, None, :]
-    return mask[:, None]

@@ -12,7 +12,7 @@ from lmirl_jax.arguments import Count, Elementwise, NonNegative, checked
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
-from lmirl_jax.training.step import Sums, total
+from lmirl_jax.training.sums import Sums, WeightedSum, weighted_sum
 from lmirl_jax.types import Batch
 
 HEAD = "discriminator"
@@ -47,33 +47,32 @@ class Adversary:
         """Of each token, from the logit after it went in; in nats."""
         return answers.weights * self.reward(scores[:, 1:])
 
-    def sums(self, expert: Scores, shown: Batch, sampled: SampledScores, answers: Batch) -> Sums:
-        """`loss_expert` and `loss_samples`, of whose means the loss is the mean, and what is watched.
+    def sums(self, expert: Scores, demonstrations: Batch, sampled: SampledScores, answers: Batch) -> Sums:
+        """Metrics, and `loss_expert` and `loss_samples`, the mean of whose means is the loss.
 
         Args:
             expert: the discriminator's logits of demonstrations, [rows, length + 1].
-            shown: the demonstrations.
-            sampled: its logits of sampled answers.
-            answers: these answers.
+            demonstrations: these demonstrations.
+            sampled: its logits of rollouts, [answers, length + 1].
+            answers: these rollouts.
         """
         scores = jnp.concatenate([expert[:, 1:].reshape(-1), sampled[:, 1:].reshape(-1)])
-        weights = jnp.concatenate([shown.weights.reshape(-1), answers.weights.reshape(-1)])
-        is_expert = jnp.arange(scores.shape[0]) < shown.weights.size
+        weights = jnp.concatenate([demonstrations.weights.reshape(-1), answers.weights.reshape(-1)])
+        is_expert = jnp.arange(scores.shape[0]) < demonstrations.weights.size
         losses = discriminator_loss(scores, is_expert, label_smoothing=self.label_smoothing)
         right = (scores > 0) == is_expert
-        found = {"loss": losses, "accuracy": right.astype(jnp.float32)}
         sums = {}
-        for name, values in found.items():
-            sums[f"{name}_expert"] = total(values, weights * is_expert)
-            sums[f"{name}_samples"] = total(values, weights * ~is_expert)
+        for name, values in {"loss": losses, "accuracy": right.astype(jnp.float32)}.items():
+            sums[f"{name}_expert"] = weighted_sum(values, weights * is_expert)
+            sums[f"{name}_samples"] = weighted_sum(values, weights * ~is_expert)
         probability = jax.nn.sigmoid(scores)
         error = weights * (probability - is_expert)
         bins = jnp.clip(jnp.floor(BINS * probability).astype(jnp.int32), 0, BINS - 1)
-        return sums | {"calibration": (jax.ops.segment_sum(error, bins, BINS), jnp.sum(weights))}
+        return sums | {"calibration": WeightedSum(jax.ops.segment_sum(error, bins, BINS), jnp.sum(weights))}
 
-    def penalty(self, critic: Critic, shown: Batch) -> Float[Array, ""]:
+    def penalty(self, critic: Critic, demonstrations: Batch) -> Float[Array, ""]:
         """The summed gradient penalty of the demonstrations."""
-        return jnp.sum(gradient_penalty(critic, shown, HEAD))
+        return jnp.sum(gradient_penalty(critic, demonstrations, HEAD))
 
 
 @checked
@@ -98,16 +97,18 @@ class PairwiseAdversary:
         """The score of each answer, at its last token."""
         return last_tokens(answers) * scores[:, 1:]
 
-    def sums(self, expert: Scores, shown: Batch, sampled: SampledScores, answers: Batch) -> Sums:
-        """As `Adversary.sums`, of pairs: each prompt has a demonstration and, in the same order, its sampled answers."""
-        own = jnp.sum(last_tokens(answers) * sampled[:, 1:], axis=-1).reshape(shown.weights.shape[0], -1)
-        other = jnp.sum(last_tokens(shown) * expert[:, 1:], axis=-1)[:, None]
-        losses, right = relativistic_loss(other, own), (other > own).astype(jnp.float32)
-        pairs = jnp.ones_like(own)
-        return {"loss": total(losses, pairs), "accuracy": total(right, pairs)}
+    def sums(self, expert: Scores, demonstrations: Batch, sampled: SampledScores, answers: Batch) -> Sums:
+        """As `Adversary.sums`, of pairs: each prompt has a demonstration and, in the same order, its rollouts."""
+        rollout = jnp.sum(last_tokens(answers) * sampled[:, 1:], axis=-1).reshape(
+            demonstrations.weights.shape[0], -1
+        )
+        reference = jnp.sum(last_tokens(demonstrations) * expert[:, 1:], axis=-1)[:, None]
+        losses, right = relativistic_loss(reference, rollout), (reference > rollout).astype(jnp.float32)
+        pairs = jnp.ones_like(rollout)
+        return {"loss": weighted_sum(losses, pairs), "accuracy": weighted_sum(right, pairs)}
 
-    def penalty(self, critic: Critic, shown: Batch) -> Float[Array, ""]:
-        return jnp.sum(gradient_penalty(critic, shown, HEAD, weights=last_tokens(shown)))
+    def penalty(self, critic: Critic, demonstrations: Batch) -> Float[Array, ""]:
+        return jnp.sum(gradient_penalty(critic, demonstrations, HEAD, weights=last_tokens(demonstrations)))
 
 
 def last_tokens(batch: Batch) -> Float[Array, "rows length"]:

@@ -1,4 +1,4 @@
-"""Rewards from a trained policy that learns no more: each token of an answer has the reward that its logits imply."""
+"""Rewards from a trained policy that no longer learns: each token of an answer has the reward that its logits imply."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from lmirl_jax import sharding, soft_q
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, Share, checked
 from lmirl_jax.objectives import Shaping, extracted_rewards
-from lmirl_jax.online.experience import Experience, as_batch
+from lmirl_jax.online.experience import Experience, rollout_batch
 from lmirl_jax.online.rollouts import PromptData
 from lmirl_jax.types import SoftQ
 
@@ -85,11 +85,11 @@ def _rewards(
     experience: Experience,
     *,
     discount: float,
-    shaping: str | None,
+    shaping: Shaping | None,
     beta: float,
     mesh: Mesh,
 ) -> Float[Array, "rows length"]:
-    answers = as_batch(experience, discount)
+    answers = rollout_batch(experience, discount)
 
     def read(network: tuple[nnx.GraphDef, Any]) -> SoftQ:
         return soft_q.of_model(nnx.merge(*network), answers)

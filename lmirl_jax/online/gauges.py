@@ -1,33 +1,36 @@
-"""What is watched of the policy's own answers: how old, how far off the policy that learns from them, how long."""
+"""Metrics of rollouts: how far they are from the policy that learns from them, and how long they are."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.online.experience import truncated
-from lmirl_jax.training.step import Sums, policy_sums, total
+from lmirl_jax.online.experience import truncated_rows
+from lmirl_jax.training.sums import Sums, WeightedSum, policy_sums, weighted_sum
 from lmirl_jax.types import Batch, SoftQ
 
 
-def sample_sums(
-    out: SoftQ, answers: Batch, written: Float[Array, "rows length"], rows: Float[Array, " rows"]
+def rollout_sums(
+    out: SoftQ,
+    answers: Batch,
+    behaviour_log_probs: Float[Array, "rows length"],
+    is_rollout: Float[Array, " rows"],
 ) -> Sums:
-    """Gauges of sampled answers, each as a sum and the weight to divide it by.
+    """Metrics of rollouts, each as a sum and the weight to divide it by.
 
     Args:
         out: soft Q-values under the policy that learns, as it is in training (so with dropout, if there is any).
-        answers: a batch, [rows, ...], of weight 0 where it holds no sampled token.
-        written: log-probabilities under the policy that wrote them, [rows, length], in nats.
-        rows: 1 on rows that are sampled answers, else 0.
+        answers: a batch, [rows, ...]; the weight is 0 where it holds no token of a rollout.
+        behaviour_log_probs: log-probabilities under the policy that sampled the tokens, [rows, length], in nats.
+        is_rollout: 1 on rows that are rollouts, else 0.
 
     Returns:
         samples/reward (implied, a token, in nats), samples/entropy (nats), samples/log_prob_gap (the mean distance of the two
         log-probabilities of a token, in nats), samples/length (tokens, EOS included) and samples/truncated (a share).
     """
-    gap = jnp.abs(out.q - out.v - written)
-    count = jnp.sum(rows)
+    gap = jnp.abs(out.q - out.v - behaviour_log_probs)
+    count = jnp.sum(is_rollout)
     return {
         **{f"samples/{name}": sums for name, sums in policy_sums(out, answers).items()},
-        "samples/log_prob_gap": total(gap, answers.weights),
-        "samples/length": (jnp.sum(answers.weights), count),
-        "samples/truncated": (jnp.sum(rows * truncated(answers)), count),
+        "samples/log_prob_gap": weighted_sum(gap, answers.weights),
+        "samples/length": WeightedSum(jnp.sum(answers.weights), count),
+        "samples/truncated": WeightedSum(jnp.sum(is_rollout * truncated_rows(answers)), count),
     }

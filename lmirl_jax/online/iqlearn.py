@@ -1,6 +1,6 @@
-"""Online IQLearn: demonstrations, and the policy's own answers, under one loss.
+"""Online IQLearn: demonstrations and rollouts of the policy under one loss.
 
-Own answers carry the temporal-difference penalty alone, so that Q is consistent where the policy goes and not only where the
+Rollouts carry the temporal-difference penalty alone, so that Q is consistent where the policy goes and not only where the
 expert went. There is no discriminator, no likelihood ratio and no sampling gradient.
 """
 
@@ -10,33 +10,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, checked
 from lmirl_jax.objectives import mle, online_weights
-from lmirl_jax.online.experience import as_batch, joined
-from lmirl_jax.online.gauges import sample_sums
+from lmirl_jax.online.experience import rollout_batch
+from lmirl_jax.online.gauges import rollout_sums
 from lmirl_jax.online.rollouts import Rollouts, Sampler
+from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
-from lmirl_jax.training.learner import check_objective_takes, jit_update
-from lmirl_jax.training.step import (
+from lmirl_jax.training.keys import row_keys
+from lmirl_jax.training.learner import Metrics, check_objective_takes, jit_update
+from lmirl_jax.training.microbatches import sum_over_parts
+from lmirl_jax.training.schedules import value_at
+from lmirl_jax.training.soft_q_config import check_objective, read_soft_q
+from lmirl_jax.training.state import apply_gradients
+from lmirl_jax.training.sums import (
     Sums,
-    check_objective,
+    accuracy_sum,
+    count_tokens,
     means,
     policy_sums,
-    read_soft_q,
-    row_keys,
-    scheduled,
-    summed_over_parts,
-    summed_weight,
-    target_tokens,
-    total,
-    updated,
+    total_weight,
+    weighted_sum,
 )
-from lmirl_jax.types import Batch, Objective, SoftQ
+from lmirl_jax.types import Batch, SoftQ, UserError
 
 
 @checked
@@ -46,9 +46,9 @@ class OnlineIQLearn:
 
     Args:
         objective: `objectives.iqlearn`, with a divergence or without.
-        rollouts: the policy's own answers.
+        rollouts: when and how the policy is sampled.
         td_weight: lambda, a number or a schedule of the updates made.
-        alpha: the share of own answers in the mixture that the penalty is taken over, from 0 to below 1. It weights the
+        alpha: the share of rollouts in the mixture that the penalty is taken over, from 0 to below 1. It weights the
             loss, not the batch.
         rescale: whether lambda is divided by (1 - alpha) ** 2, as the mixture asks for.
         soft_q_config: how soft Q-values are read off the hidden states.
@@ -72,24 +72,11 @@ class OnlineIQLearn:
         def extra(params: Any = None, key: Any = None) -> dict[str, Any]:
             return {"replay": replay.empty(self.rollouts.draws, self.rollouts.shapes())}
 
-        kept = jax.eval_shape(extra)
-        shapes = dataclasses.replace(shapes, extra=kept)
-        places = {"replay": replay.shardings(setting.mesh, kept["replay"])}
-        shardings = dataclasses.replace(shardings, extra=places)
-        step = functools.partial(
-            online_step,
-            graph=setting.graph,
-            optimizer=setting.optimizer,
-            key=jax.random.fold_in(setting.key, 1),
-            microbatches=setting.microbatches,
-            objective=self.objective,
-            td_weight=self.td_weight,
-            alpha=self.alpha,
-            rescale=self.rescale,
-            discount=self.rollouts.discount,
-            max_age=self.rollouts.max_age,
-            soft_q_config=self.soft_q_config,
-        )
+        extra_shapes = jax.eval_shape(extra)
+        shapes = dataclasses.replace(shapes, extra=extra_shapes)
+        extra_shardings = {"replay": replay.shardings(setting.mesh, extra_shapes["replay"])}
+        shardings = dataclasses.replace(shardings, extra=extra_shardings)
+        step = functools.partial(online_step, learner=self, setting=setting)
 
         def describe(shape: tuple[int, int]) -> str:
             form = setting.soft_q_form((shape[0] + self.rollouts.rows, shape[1]), self.soft_q_config)
@@ -104,26 +91,13 @@ class OnlineIQLearn:
             draw=sampler.draw,
             extra=extra,
             prompts=sampler.prompts,
-            from_scratch="its own answers are noise at first; a run of gin/objectives/mle.gin or iqlearn.gin is a better start",
+            from_scratch="rollouts of random parameters are noise: start from a run of gin/objectives/mle.gin or iqlearn.gin",
         )
 
 
 def online_step(
-    state: TrainState,
-    expert: Batch,
-    *,
-    graph: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
-    key: Key[Array, ""],
-    microbatches: int,
-    objective: Objective,
-    td_weight: float | Schedule,
-    alpha: float,
-    rescale: bool,
-    discount: float,
-    max_age: int | None,
-    soft_q_config: SoftQConfig,
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    state: TrainState, expert: Batch, *, learner: OnlineIQLearn, setting: Setting
+) -> tuple[TrainState, Metrics]:
     """One update from a batch of demonstrations and as many rows of the replay buffer as a draw has.
 
         loss = mean over expert tokens of  -log pi_t + (1 - alpha) penalty_t
@@ -134,71 +108,100 @@ def online_step(
     Args:
         state: its `extra` is {"replay": Replay}; donated, where jitted.
         expert: the global batch of demonstrations, [batch, ...].
-        graph, optimizer, key, microbatches: as in `training.train_step`.
-        objective, td_weight, alpha, rescale, soft_q_config: as in `OnlineIQLearn`.
-        discount, max_age: as in `Rollouts`.
+        learner: the objective, lambda, alpha, and how rollouts are made.
+        setting: of the run.
 
     Returns:
-        The next state, and the metrics before the update: of the expert's tokens as in training offline, of the sampled
-        ones under `samples/`.
+        The next state, and the metrics before the update: those of the expert's tokens as in training offline, those of the
+        sampled ones under `samples/`.
 
     Source: https://arxiv.org/abs/2409.01369, equations 15 to 17.
     """
-    rows = expert.weights.shape[0] + state.extra["replay"].experience.tokens.shape[1]
-    choice = jax.random.fold_in(jax.random.fold_in(key, state.step), rows)
-    taken, ages = replay.take(state.extra["replay"], choice, state.step, max_age)
-    sampled = as_batch(taken, discount)
-    now = scheduled(td_weight, state.step)
-    expert_weight, sampled_tokens = summed_weight(expert), jnp.sum(sampled.weights)
-    batch = joined(expert, sampled)
-    length = batch.weights.shape[1]
-    written = jnp.pad(taken.log_probs, ((expert.weights.shape[0], 0), (0, length - taken.log_probs.shape[1])))
-    from_samples = jnp.concatenate([jnp.zeros(expert.weights.shape[0]), jnp.ones(ages.shape)])
+    _check_no_rewards(expert)
+    td_weight = value_at(learner.td_weight, state.step)
+    batch, is_rollout, behaviour_log_probs, ages = _both_kinds(state, expert, learner, setting)
+    expert_rows = expert.weights.shape[0]
+    counts = total_weight(expert), jnp.sum(batch.weights[expert_rows:])
 
     def loss_of_part(params: Any, part: Any, keys: Key[Array, " rows"]) -> tuple[Float[Array, ""], Sums]:
-        batch, written, from_samples = part
-        out = read_soft_q(nnx.merge(graph, params), batch, keys, soft_q_config)
-        of_samples = jnp.broadcast_to(from_samples[:, None], batch.weights.shape)
-        weights = online_weights(of_samples, alpha=alpha, rescale=rescale)
-        per_token = objective(
-            out,
-            discounts=batch.discounts,
-            td_weight=weights.td_factor * now * batch.td_weights,
-            mle_weight=weights.mle_weight,
-            penalty_weight=weights.penalty_weight,
-        )
-        sums = _sums(out, per_token, batch, of_samples, written)
-        loss = sums["loss_expert"][0] / expert_weight + sums["loss_samples"][0] / sampled_tokens
+        batch, is_rollout, behaviour_log_probs = part
+        out = read_soft_q(nnx.merge(setting.graph, params), batch, keys, learner.soft_q_config)
+        mask = jnp.broadcast_to(is_rollout[:, None], batch.weights.shape)
+        per_token = _losses(learner, out, batch, mask, td_weight)
+        sums = _sums(out, per_token, batch, mask, behaviour_log_probs)
+        loss = sums["loss_expert"].total / counts[0] + sums["loss_samples"].total / counts[1]
         return loss, jax.lax.stop_gradient(sums)
 
     gradient = jax.grad(loss_of_part, has_aux=True)
-    keys = row_keys(key, state.step, rows)
-    part = (batch, written, from_samples)
-    gradients, sums = summed_over_parts(gradient, state.params, part, keys, microbatches)
-    state, watched = updated(state, gradients, optimizer, graph)
-    metrics = means(sums) | watched
-    loss = sums["loss_expert"][0] / expert_weight + metrics.pop("loss_samples")
+    keys = row_keys(setting.dropout_key, state.step, batch.weights.shape[0])
+    part = (batch, is_rollout, behaviour_log_probs)
+    gradients, sums = sum_over_parts(gradient, state.params, part, keys, setting.microbatches)
+    state, update_metrics = apply_gradients(state, gradients, setting.optimizer, setting.graph)
+    metrics = means(sums) | update_metrics
+    loss = sums["loss_expert"].total / counts[0] + metrics.pop("loss_samples")
     del metrics["loss_expert"]
-    metrics |= {"loss": loss, "loss_td": loss - metrics["loss_mle"]}
-    metrics |= {"samples/age": jnp.mean(ages.astype(jnp.float32)), "td_weight": now}
-    return state, metrics | {"target_tokens": target_tokens(expert)}
+    metrics |= {"loss": loss, "loss_td": loss - metrics["loss_mle"], "td_weight": td_weight}
+    metrics["samples/age"] = jnp.mean(ages.astype(jnp.float32))
+    return state, metrics | {"target_tokens": count_tokens(expert)}
+
+
+def _both_kinds(
+    state: TrainState, expert: Batch, learner: OnlineIQLearn, setting: Setting
+) -> tuple[Batch, Float[Array, " rows"], Float[Array, "rows length"], Any]:
+    """Demonstrations and rollouts in one batch; which rows are rollouts, their behaviour log-probabilities, their ages."""
+    buffer, rollouts = state.extra["replay"], learner.rollouts
+    count = expert.weights.shape[0]
+    rows = count + buffer.experience.behaviour_log_probs.shape[1]
+    key = jax.random.fold_in(jax.random.fold_in(setting.dropout_key, state.step), rows)
+    experience, ages = replay.sample_rows(buffer, key, state.step, rollouts.max_age)
+    batch = concatenate(expert, rollout_batch(experience, rollouts.discount))
+    log_probs = experience.behaviour_log_probs
+    missing = batch.weights.shape[1] - log_probs.shape[1]
+    is_rollout = jnp.concatenate([jnp.zeros(count), jnp.ones(ages.shape)])
+    return batch, is_rollout, jnp.pad(log_probs, ((count, 0), (0, missing))), ages
+
+
+def _losses(
+    learner: OnlineIQLearn,
+    out: SoftQ,
+    batch: Batch,
+    is_rollout: Float[Array, "rows length"],
+    td_weight: Float[Array, ""],
+) -> Float[Array, "rows length"]:
+    """The loss of each token, weighted as one of a demonstration or of a rollout."""
+    weights = online_weights(is_rollout, alpha=learner.alpha, rescale=learner.rescale)
+    return learner.objective(
+        out,
+        discounts=batch.discounts,
+        td_weight=weights.td_factor * td_weight * batch.td_weights,
+        mle_weight=weights.mle_weight,
+        penalty_weight=weights.penalty_weight,
+    )
 
 
 def _sums(
     out: SoftQ,
     per_token: Float[Array, "rows length"],
     batch: Batch,
-    of_samples: Float[Array, "rows length"],
-    written: Float[Array, "rows length"],
+    is_rollout: Float[Array, "rows length"],
+    behaviour_log_probs: Float[Array, "rows length"],
 ) -> Sums:
-    """The two losses and all gauges, the expert's tokens and the sampled ones apart."""
-    own = dataclasses.replace(batch, weights=batch.weights * of_samples)
-    shown = dataclasses.replace(batch, weights=batch.weights * (1 - of_samples))
+    """Both losses and all metrics, those of the expert's tokens and of the sampled ones apart."""
+    rollouts = dataclasses.replace(batch, weights=batch.weights * is_rollout)
+    demonstrations = dataclasses.replace(batch, weights=batch.weights * (1 - is_rollout))
     return {
-        "loss_expert": total(per_token, shown.weights),
-        "loss_samples": total(per_token, own.weights),
-        "loss_mle": total(mle(out), shown.weights),
-        **policy_sums(out, shown),
-        "accuracy": total((out.q >= out.max_logit).astype(jnp.float32), shown.weights),
-        **sample_sums(out, own, written, of_samples[:, 0]),
+        "loss_expert": weighted_sum(per_token, demonstrations.weights),
+        "loss_samples": weighted_sum(per_token, rollouts.weights),
+        "loss_mle": weighted_sum(mle(out), demonstrations.weights),
+        **policy_sums(out, demonstrations),
+        "accuracy": accuracy_sum(out, demonstrations),
+        **rollout_sums(out, rollouts, behaviour_log_probs, is_rollout[:, 0]),
     }
+
+
+def _check_no_rewards(expert: Batch) -> None:
+    if expert.rewards is not None:
+        raise UserError(
+            "online.OnlineIQLearn: the data give rewards, and the policy's own samples have none; leave `reward` and `rewards` "
+            "out of the data, or learn from them offline (LEARNER=@training.Offline())"
+        )

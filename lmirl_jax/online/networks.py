@@ -13,20 +13,14 @@ from jaxtyping import Array, Float, Key
 from lmirl_jax.models import Critic, CriticConfig, critic_params
 from lmirl_jax.objectives import value_loss
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary, discriminator_metrics
-from lmirl_jax.online.experience import flat, joined
+from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, TrainState
+from lmirl_jax.training.keys import row_keys
 from lmirl_jax.training.learner import Metrics
+from lmirl_jax.training.microbatches import flatten_groups, map_over_parts, sum_over_parts
 from lmirl_jax.training.parameter_axes import for_model
-from lmirl_jax.training.state import build, init_params, state_shardings
-from lmirl_jax.training.step import (
-    Sums,
-    mapped_over_parts,
-    row_keys,
-    summed_over_parts,
-    summed_weight,
-    total,
-    updated,
-)
+from lmirl_jax.training.state import apply_gradients, build, init_params, state_shardings
+from lmirl_jax.training.sums import Sums, total_weight, weighted_sum
 from lmirl_jax.types import Batch
 
 
@@ -63,7 +57,7 @@ class Network:
 
     def read(self, params: Any, answers: Batch) -> dict[str, Float[Array, "rows states"]]:
         """What each head says of the answers, part by part and without dropout."""
-        return mapped_over_parts(lambda part: self.model(params)(part), answers, self.setting.microbatches)
+        return map_over_parts(lambda part: self.model(params)(part), answers, self.setting.microbatches)
 
 
 def make_networks(
@@ -78,7 +72,14 @@ def make_networks(
 
 
 class Counts(NamedTuple):
-    """Of the whole batch: what the sums over a part of it are divided by."""
+    """What the sums over a part of the batch are divided by.
+
+    Args:
+        sampled_tokens: tokens of the rollouts in the whole batch.
+        answers: rollouts in the whole batch.
+        expert_tokens: the summed weights of the demonstrations in the whole batch.
+        demonstrations: demonstrations in the whole batch.
+    """
 
     sampled_tokens: Any
     answers: int
@@ -90,7 +91,7 @@ def update_network(
     network: Network,
     adversary: Adversary | PairwiseAdversary | None,
     state: TrainState,
-    shown: Batch | None,
+    demonstrations: Batch | None,
     answers: Batch,
     targets: Float[Array, "prompts samples length"],
     key: Key[Array, ""],
@@ -101,7 +102,7 @@ def update_network(
         network: the one.
         adversary: where the network has the discriminator's head.
         state: its own.
-        shown: demonstrations, [rows, ...], for the discriminator.
+        demonstrations: demonstrations, [rows, ...], for the discriminator.
         answers: sampled ones, [prompts, samples, ...].
         targets: of the value of the state before each of their tokens.
         key: of dropout, for the discriminator.
@@ -111,8 +112,8 @@ def update_network(
     """
     prompts, samples = answers.weights.shape[:2]
     counts = Counts(jnp.sum(answers.weights), prompts * samples)
-    if shown is not None:
-        counts = Counts(*counts[:2], summed_weight(shown), shown.weights.shape[0])
+    if demonstrations is not None:
+        counts = Counts(*counts[:2], total_weight(demonstrations), demonstrations.weights.shape[0])
     parts = network.setting.microbatches
 
     def loss_of_part(params: Any, part: Any, keys: Any) -> tuple[Float[Array, ""], Sums]:
@@ -120,25 +121,25 @@ def update_network(
 
     def update(state: TrainState, key: Key[Array, ""]) -> tuple[TrainState, Any]:
         keys = None
-        if shown is not None:
+        if demonstrations is not None:
             every = row_keys(key, state.step, counts.demonstrations + counts.answers)
             keys = (
                 every[: counts.demonstrations],
                 jnp.reshape(every[counts.demonstrations :], (prompts, samples)),
             )
         gradient = jax.grad(loss_of_part, has_aux=True)
-        part = shown, answers, targets
-        gradients, sums = summed_over_parts(gradient, state.params, part, keys, parts)
-        state, watched = updated(state, gradients, network.optimizer, network.graph)
-        return state, (sums, watched["gradient_norm"])
+        part = demonstrations, answers, targets
+        gradients, sums = sum_over_parts(gradient, state.params, part, keys, parts)
+        state, update_metrics = apply_gradients(state, gradients, network.optimizer, network.graph)
+        return state, (sums, update_metrics["gradient_norm"])
 
     times = 1 if adversary is None else adversary.updates
-    state, found = jax.lax.scan(update, state, jax.random.split(key, times))
-    sums, norm = jax.tree.map(lambda x: x[0], found)
+    state, each = jax.lax.scan(update, state, jax.random.split(key, times))
+    sums, norm = jax.tree.map(lambda x: x[0], each)
     metrics = {f"{'_and_'.join(network.config.heads)}/gradient_norm": norm}
     if "value" in sums:
-        total_loss, tokens = sums.pop("value")
-        metrics["value/loss"] = total_loss / tokens
+        value_loss_sum, tokens = sums.pop("value")
+        metrics["value/loss"] = value_loss_sum / tokens
     return state, metrics | (discriminator_metrics(sums) if sums else {})
 
 
@@ -150,26 +151,26 @@ def _loss_of_part(
     keys: Any,
 ) -> tuple[Float[Array, ""], Sums]:
     """What a part of the batch adds to the loss: of the values, and of the discriminator."""
-    shown, (answers, targets) = part[0], flat(part[1:])
+    demonstrations, (answers, targets) = part[0], flatten_groups(part[1:])
     rows, length = targets.shape
-    batch = answers if shown is None else joined(shown, answers)
+    batch = answers if demonstrations is None else concatenate(demonstrations, answers)
     keys = None if keys is None else jnp.concatenate([keys[0], jnp.reshape(keys[1], (-1,))])
     heads = critic(batch, keys)
     loss, sums = jnp.zeros(()), {}
     if "value" in heads:
         losses = value_loss(heads["value"][-rows:, :length], targets)
-        sums["value"] = total(losses, answers.weights)
-        loss += sums["value"][0] / counts.sampled_tokens
-    if adversary is not None and shown is not None:
-        expert = heads[HEAD][:-rows, : shown.weights.shape[1] + 1]
-        found = adversary.sums(expert, shown, heads[HEAD][-rows:, : length + 1], answers)
+        sums["value"] = weighted_sum(losses, answers.weights)
+        loss += sums["value"].total / counts.sampled_tokens
+    if adversary is not None and demonstrations is not None:
+        expert = heads[HEAD][:-rows, : demonstrations.weights.shape[1] + 1]
+        losses = adversary.sums(expert, demonstrations, heads[HEAD][-rows:, : length + 1], answers)
         if adversary.in_pairs:
-            loss += found["loss"][0] / counts.answers
+            loss += losses["loss"].total / counts.answers
         else:
-            loss += found["loss_expert"][0] / counts.expert_tokens / 2
-            loss += found["loss_samples"][0] / counts.sampled_tokens / 2
+            loss += losses["loss_expert"].total / counts.expert_tokens / 2
+            loss += losses["loss_samples"].total / counts.sampled_tokens / 2
         if adversary.gradient_penalty:
-            penalty = adversary.penalty(critic, shown) / counts.demonstrations
+            penalty = adversary.penalty(critic, demonstrations) / counts.demonstrations
             loss += adversary.gradient_penalty * penalty
-        sums |= found
+        sums |= losses
     return loss, jax.lax.stop_gradient(sums)

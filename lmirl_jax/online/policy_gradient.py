@@ -32,12 +32,12 @@ from lmirl_jax.types import UserError
 @checked
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient:
-    """A learner that raises what its own answers are rewarded for.
+    """A learner that raises the probability of rollouts with a high reward.
 
     Each draw of answers is used whole, in `sample_every` updates.
 
     Args:
-        rollouts: the policy's own answers.
+        rollouts: when and how the policy is sampled.
         reward: a `RewardFunction` of texts, a `FrozenReward` of a checkpoint, or what learns to tell answers from the
             expert's: `Adversary`, `PairwiseAdversary`.
         loss: of the policy.
@@ -80,8 +80,8 @@ class PolicyGradient:
     @property
     def heads(self) -> tuple[str, ...]:
         """What is learnt beside the policy."""
-        asked = {"value": self.loss.needs_values, HEAD: self.adversary is not None}
-        return tuple(name for name, is_asked in asked.items() if is_asked)
+        needed = {"value": self.loss.needs_values, HEAD: self.adversary is not None}
+        return tuple(name for name, is_needed in needed.items() if is_needed)
 
     def start(self, setting: Setting) -> Updates:
         sharding.check_batch_size(
@@ -90,27 +90,29 @@ class PolicyGradient:
             setting.microbatches,
             name="SAMPLE_BATCH_SIZE / SAMPLES_PER_PROMPT",
         )
-        networks = make_networks(setting, self.optimizer, self.heads, self.share_trunk)
+        networks = {}
+        if self.optimizer is not None:
+            networks = make_networks(setting, self.optimizer, self.heads, self.share_trunk)
         answers = self.rollouts.shapes(
             demonstrations=self._with_demonstrations, rewards=self.adversary is None
         )
 
         def extra(params: Any, key: Key[Array, ""]) -> dict[str, Any]:
-            kept: dict[str, Any] = {"replay": replay.empty(1, answers)}
+            state: dict[str, Any] = {"replay": replay.empty(1, answers)}
             if self.loss.needs_reference:
-                kept["reference"] = jax.tree.map(jnp.copy, params)
+                state["reference"] = jax.tree.map(jnp.copy, params)
             for number, (name, network) in enumerate(networks.items()):
-                kept[name] = network.first_state(params, jax.random.fold_in(key, number))
-            return kept
+                state[name] = network.first_state(params, jax.random.fold_in(key, number))
+            return state
 
         shapes, shardings = setting.policy_state
-        kept = jax.eval_shape(extra, shapes.params, setting.key)
-        places: dict[str, Any] = {"replay": replay.shardings(setting.mesh, kept["replay"])}
+        extra_shapes = jax.eval_shape(extra, shapes.params, setting.key)
+        extra_shardings: dict[str, Any] = {"replay": replay.shardings(setting.mesh, extra_shapes["replay"])}
         if self.loss.needs_reference:
-            places["reference"] = shardings.params
-        places |= {name: network.shardings()[1] for name, network in networks.items()}
-        shapes = dataclasses.replace(shapes, extra=kept)
-        shardings = dataclasses.replace(shardings, extra=places)
+            extra_shardings["reference"] = shardings.params
+        extra_shardings |= {name: network.shardings()[1] for name, network in networks.items()}
+        shapes = dataclasses.replace(shapes, extra=extra_shapes)
+        shardings = dataclasses.replace(shardings, extra=extra_shardings)
         return self._updates(setting, networks, shapes, shardings, extra)
 
     @property
@@ -131,12 +133,10 @@ class PolicyGradient:
         step = functools.partial(
             policy_gradient_step,
             setting=setting,
+            rollouts=self.rollouts,
             loss=self.loss,
             adversary=self.adversary,
             networks=networks,
-            samples_per_prompt=self.rollouts.samples_per_prompt,
-            discount=self.rollouts.discount,
-            key=jax.random.fold_in(setting.key, 1),
         )
 
         def describe(shape: tuple[int, int]) -> str:

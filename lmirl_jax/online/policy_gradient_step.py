@@ -8,25 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from lmirl_jax.objectives import whiten
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
-from lmirl_jax.online.experience import as_batch, demonstrations_batch, flat, grouped
+from lmirl_jax.online.experience import Experience, demonstration_batch, rollout_batch
 from lmirl_jax.online.networks import Network, update_network
-from lmirl_jax.online.policy_loss import Loss, policy_loss
+from lmirl_jax.online.policy_loss import Divisors, Loss, PolicyRows, policy_loss
+from lmirl_jax.online.rollouts import Rollouts
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.training.learner import Metrics
-from lmirl_jax.training.step import (
-    Sums,
-    mapped_over_parts,
-    means,
-    read_soft_q,
-    scheduled,
-    summed_over_parts,
-    summed_weight,
-    updated,
-)
+from lmirl_jax.training.microbatches import flatten_groups, group_rows, map_over_parts, sum_over_parts
+from lmirl_jax.training.schedules import value_at
+from lmirl_jax.training.soft_q_config import read_soft_q
+from lmirl_jax.training.state import apply_gradients
+from lmirl_jax.training.sums import Sums, means, total_weight
 from lmirl_jax.types import Batch
 
 
@@ -35,12 +31,10 @@ def policy_gradient_step(
     expert: Batch,
     *,
     setting: Setting,
+    rollouts: Rollouts,
     loss: Loss,
     adversary: Adversary | PairwiseAdversary | None,
     networks: Mapping[str, Network],
-    samples_per_prompt: int,
-    discount: float,
-    key: Key[Array, ""],
 ) -> tuple[TrainState, Metrics]:
     """One update of the policy from the newest draw, then of values and discriminator.
 
@@ -53,54 +47,55 @@ def policy_gradient_step(
         state: `extra` has "replay", and as asked for "reference" (parameters) and a `TrainState` of each network.
         expert: the global batch of demonstrations, [batch, ...].
         setting: of the run.
+        rollouts: how the draw was made.
         loss: of the policy.
-        adversary: an `Adversary`, a `PairwiseAdversary`, or None where answers come with their rewards.
+        adversary: an `Adversary`, a `PairwiseAdversary`, or None where rollouts come with their rewards.
         networks: those beside the policy.
-        samples_per_prompt: rows of a prompt in a draw.
-        discount: gamma.
-        key: of the run's dropout.
 
     Returns:
         The next state, and the metrics before the update.
     """
-    drawn = jax.tree.map(lambda x: x[0], state.extra["replay"].experience)
-    answers = as_batch(drawn, discount)
-    heads = {
-        name: values
-        for name_of, network in networks.items()
-        for name, values in network.read(state.extra[name_of].params, answers).items()
-    }
-    rewards = drawn.rewards if adversary is None else adversary.rewards(heads[HEAD], answers)
-    advantages, targets, spread = _advantages(
-        loss, rewards, answers, heads.get("value"), samples_per_prompt, discount
-    )
+    expert = dataclasses.replace(expert, rewards=None)  # The likelihood of demonstrations needs none.
+    experience = jax.tree.map(lambda x: x[0], state.extra["replay"].experience)
+    answers = rollout_batch(experience, rollouts.discount)
+    outputs: dict[str, Any] = {}
+    for name, network in networks.items():
+        outputs |= network.read(state.extra[name].params, answers)
+    rewards = experience.rewards if adversary is None else adversary.rewards(outputs[HEAD], answers)
+    advantages, targets, spread = _advantages(loss, rewards, answers, outputs.get("value"), rollouts)
     metrics = _reward_metrics(rewards, spread, answers)
     metrics["samples/age"] = (state.step - state.extra["replay"].born[0]).astype(jnp.float32)
 
-    by_prompt = functools.partial(grouped, samples=samples_per_prompt)
-    shown = expert
-    if adversary is not None and adversary.in_pairs:
-        # Each prompt's own target, once.
-        shown = jax.tree.map(lambda x: x[::samples_per_prompt], demonstrations_batch(drawn, discount))
+    by_prompt = functools.partial(group_rows, size=rollouts.samples_per_prompt)
+    demonstrations = _discriminator_demonstrations(adversary, expert, experience, rollouts)
     critics = {}
     for name, network in networks.items():
         judges = HEAD in network.config.heads
-        critics[name], found = update_network(
+        critics[name], network_metrics = update_network(
             network,
             adversary if judges else None,
             state.extra[name],
-            shown if judges else None,
+            demonstrations if judges else None,
             by_prompt(answers),
             by_prompt(targets),
-            jax.random.fold_in(key, state.step),
+            jax.random.fold_in(setting.dropout_key, state.step),
         )
         # One network after the other: together their activations would be half as much again (GAIL, v5e: 9.0 GB, not 5.8).
         critics[name], answers = jax.lax.optimization_barrier((critics[name], answers))
-        metrics |= found
-    state, found = _update_policy(
-        setting, loss, state, expert, by_prompt(answers), by_prompt((drawn.log_probs, advantages))
-    )
-    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics | found
+        metrics |= network_metrics
+    grouped = by_prompt((answers, experience.behaviour_log_probs, advantages))
+    state, policy_metrics = _update_policy(setting, loss, state, expert, grouped)
+    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics | policy_metrics
+
+
+def _discriminator_demonstrations(
+    adversary: Adversary | PairwiseAdversary | None, expert: Batch, experience: Experience, rollouts: Rollouts
+) -> Batch:
+    """What a discriminator compares rollouts with: the batch, or for pairs the demonstration of each prompt, once."""
+    if adversary is None or not adversary.in_pairs:
+        return expert
+    each = demonstration_batch(experience, rollouts.discount)
+    return jax.tree.map(lambda x: x[:: rollouts.samples_per_prompt], each)
 
 
 def _advantages(
@@ -108,13 +103,12 @@ def _advantages(
     rewards: Float[Array, "rows length"],
     answers: Batch,
     values: Float[Array, "rows states"] | None,
-    samples: int,
-    discount: float,
+    rollouts: Rollouts,
 ) -> tuple[Float[Array, "rows length"], Float[Array, "rows length"], Float[Array, ""]]:
-    """The advantage of each token, what the value of the state before it should have been, the spread of advantages."""
-    real = answers.weights
-    if loss.needs_values:
-        # An answer that was cut off would have gone on: the value after its last token stands for the rest.
+    """The advantage of each token, the target of the value of the state before it, and the spread of the advantages."""
+    real, discount = answers.weights, rollouts.discount
+    if values is not None:
+        # A truncated answer would have gone on: the value after its last token stands for the rest.
         discounts = answers.discounts + discount * (real - answers.td_weights)
         raw = loss.advantages(
             rewards=rewards,
@@ -125,9 +119,9 @@ def _advantages(
         )
         targets = raw + values[:, :-1]
     else:
-        faded = rewards * real * discount ** jnp.arange(real.shape[1], dtype=jnp.float32)[None]
-        of_answers = loss.advantages(jnp.reshape(jnp.sum(faded, axis=-1), (-1, samples)))
-        raw = jnp.broadcast_to(jnp.reshape(of_answers, (-1, 1)), real.shape)
+        discounted = rewards * real * discount ** jnp.arange(real.shape[1], dtype=jnp.float32)[None]
+        returns = jnp.reshape(jnp.sum(discounted, axis=-1), (-1, rollouts.samples_per_prompt))
+        raw = jnp.broadcast_to(jnp.reshape(loss.advantages(returns), (-1, 1)), real.shape)
         targets = jnp.zeros_like(raw)
     mean = jnp.sum(real * raw) / jnp.sum(real)
     spread = jnp.sqrt(jnp.sum(real * (raw - mean) ** 2) / jnp.sum(real))
@@ -136,32 +130,39 @@ def _advantages(
 
 
 def _update_policy(
-    setting: Setting, loss: Loss, state: TrainState, expert: Batch, answers: Batch, judged: Any
+    setting: Setting, loss: Loss, state: TrainState, expert: Batch, grouped: tuple[Batch, Any, Any]
 ) -> tuple[TrainState, Metrics]:
-    kl_weight = scheduled(loss.kl_weight, state.step)
+    """Updates the policy from rollouts, their behaviour log-probabilities and advantages, each [prompts, samples, ...]."""
+    answers, behaviour_log_probs, advantages = grouped
+    kl_weight = value_at(loss.kl_weight, state.step)
     weight = jnp.sum(loss.weights(answers))
-    # Where every answer was cut off and these are masked there is nothing to learn from: a loss of 0.
-    counts = jnp.where(weight > 0, weight, 1.0), summed_weight(expert)
-    reference = None
-    if loss.needs_reference:
+    # Where every answer is truncated and these are masked there is nothing to learn from: a loss of 0.
+    divisors = Divisors(jnp.where(weight > 0, weight, 1.0), total_weight(expert), setting.microbatches)
+    reference = _reference_log_probs(setting, loss, state, answers) if loss.needs_reference else None
+    demonstrations = expert if loss.mle_weight else None
+    rows = PolicyRows(demonstrations, answers, behaviour_log_probs, advantages, reference)
 
-        def likelihood(part: Batch) -> Float[Array, "..."]:
-            model = nnx.merge(setting.graph, state.extra["reference"])
-            out = read_soft_q(model, flat(part), None, loss.soft_q_config)
-            return jnp.reshape(out.q - out.v, part.weights.shape)
-
-        reference = mapped_over_parts(likelihood, answers, setting.microbatches)
-    part = (expert if loss.mle_weight else None, answers, *judged, reference)
-
-    def loss_of_part(params: Any, part: Any, _: None) -> tuple[Float[Array, ""], Sums]:
-        model = nnx.merge(setting.graph, params)
-        return policy_loss(model, loss, kl_weight, counts, setting.microbatches, *part)
+    def loss_of_part(params: Any, part: PolicyRows, _: None) -> tuple[Float[Array, ""], Sums]:
+        return policy_loss(nnx.merge(setting.graph, params), loss, kl_weight, part, divisors)
 
     gradient = jax.grad(loss_of_part, has_aux=True)
-    gradients, sums = summed_over_parts(gradient, state.params, part, None, setting.microbatches)
-    state, watched = updated(state, gradients, setting.optimizer, setting.graph)
+    gradients, sums = sum_over_parts(gradient, state.params, rows, None, setting.microbatches)
+    state, update_metrics = apply_gradients(state, gradients, setting.optimizer, setting.graph)
     tokens = jnp.sum(answers.weights)
-    return state, means(sums) | watched | {"target_tokens": tokens, "kl_weight": kl_weight}
+    return state, means(sums) | update_metrics | {"target_tokens": tokens, "kl_weight": kl_weight}
+
+
+def _reference_log_probs(
+    setting: Setting, loss: Loss, state: TrainState, answers: Batch
+) -> Float[Array, "prompts samples length"]:
+    """Log-probabilities of the rollouts' tokens under the policy that the run began with, in nats."""
+
+    def log_probs(part: Batch) -> Float[Array, "prompts samples length"]:
+        model = nnx.merge(setting.graph, state.extra["reference"])
+        out = read_soft_q(model, flatten_groups(part), None, loss.soft_q_config)
+        return jnp.reshape(out.q - out.v, part.weights.shape)
+
+    return map_over_parts(log_probs, answers, setting.microbatches)
 
 
 def _reward_metrics(

@@ -1,9 +1,9 @@
-"""What a policy gradient minimises: on own answers, and on demonstrations beside them."""
+"""What a policy gradient minimises: a loss on rollouts, and on demonstrations beside them."""
 
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, Schedule, checked, has_parameter
 from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
-from lmirl_jax.online.experience import flat, joined
-from lmirl_jax.online.gauges import sample_sums
-from lmirl_jax.training import SoftQConfig
-from lmirl_jax.training.step import Sums, policy_sums, read_soft_q, total
-from lmirl_jax.types import Batch
+from lmirl_jax.online.gauges import rollout_sums
+from lmirl_jax.rows import concatenate
+from lmirl_jax.training.microbatches import flatten_groups
+from lmirl_jax.training.soft_q_config import SoftQConfig, read_soft_q
+from lmirl_jax.training.sums import Sums, WeightedSum, policy_sums, weighted_sum
+from lmirl_jax.types import Batch, Model
 
 Advantages = Annotated[
     Callable[..., Array],
@@ -30,7 +31,7 @@ Advantages = Annotated[
 @checked
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The policy's loss, on each token of its own answers and of demonstrations.
+    """The policy's loss, on each token of its rollouts and of demonstrations.
 
     Args:
         advantages: an estimator: `objectives.gae` (asks for `values`), `leave_one_out` or `group_relative`.
@@ -38,11 +39,11 @@ class Loss:
         clip_high: how far above 1; None: as `clip`.
         whiten: shift and scale the advantages of a batch to mean 0 and standard deviation 1.
         kl_weight: of the divergence to the policy that the run began with, a number or a schedule of the updates made.
-        entropy_weight: of the policy's entropy on its own answers.
+        entropy_weight: of the policy's entropy on its rollouts.
         mle_weight: of the likelihood of demonstrations; 0 leaves them out.
-        mean_over: what the loss on own answers is a mean over: 'tokens' of all answers, so that long ones count more, or
+        mean_over: what the loss on rollouts is a mean over: 'tokens' of all answers, so that long ones count more, or
             'answers', of each of which the mean over its tokens is taken first, as in GRPO's paper.
-        mask_truncated: leaves answers that were cut off before EOS out of the loss, as DAPO does. They still count among the
+        mask_truncated: leaves truncated answers out of the loss, as DAPO does. They still count among the
             returns that others are compared with, and a learned value learns from them.
         soft_q_config: how soft Q-values are read off the hidden states.
     """
@@ -59,11 +60,11 @@ class Loss:
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
 
     def weights(self, answers: Batch) -> Float[Array, "*batch length"]:
-        """How much the loss of each token of own answers, [*batch, length], counts; the loss is divided by their sum."""
+        """The weight of each rollout's tokens in the loss, [*batch, length]; the loss is divided by their sum."""
         real = answers.weights
         if self.mask_truncated:
-            cut_off = jnp.any(answers.weights > answers.td_weights, axis=-1, keepdims=True)
-            real = jnp.where(cut_off, 0.0, real)
+            truncated = jnp.any(answers.weights > answers.td_weights, axis=-1, keepdims=True)
+            real = jnp.where(truncated, 0.0, real)
         if self.mean_over == "tokens":
             return real
         return real / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1.0)
@@ -77,57 +78,81 @@ class Loss:
         return callable(self.kl_weight) or self.kl_weight > 0
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PolicyRows:
+    """What a policy gradient learns from: rollouts grouped by prompt, [prompts, samples, ...], and demonstrations.
+
+    Args:
+        expert: demonstrations, a `Batch` of [rows, ...]; None where they are left out.
+        answers: rollouts, a `Batch`.
+        behaviour_log_probs: log-probabilities of their tokens under the policy that sampled them, in nats.
+        advantages: of their tokens.
+        reference_log_probs: log-probabilities of their tokens under the first policy, in nats; None without the KL.
+    """
+
+    expert: Any
+    answers: Any
+    behaviour_log_probs: Any
+    advantages: Any
+    reference_log_probs: Any
+
+
+class Divisors(NamedTuple):
+    """What the sums over a part of the batch are divided by.
+
+    Args:
+        sampled: the summed loss weights of the rollouts in the whole batch.
+        expert: the summed weights of the demonstrations in the whole batch.
+        parts: how many parts the batch has.
+    """
+
+    sampled: Float[Array, ""]
+    expert: Float[Array, ""]
+    parts: int
+
+
 def policy_loss(
-    model: Any,
-    loss: Loss,
-    kl_weight: Float[Array, ""],
-    counts: tuple[Float[Array, ""], Float[Array, ""]],
-    parts: int,
-    expert: Batch | None,
-    answers: Batch,
-    written: Float[Array, "prompts samples length"],
-    advantages: Float[Array, "prompts samples length"],
-    reference: Float[Array, "prompts samples length"] | None,
+    model: Model, loss: Loss, kl_weight: Float[Array, ""], rows: PolicyRows, divisors: Divisors
 ) -> tuple[Float[Array, ""], Sums]:
-    """What a part of the batch adds to the loss, and the sums that are watched.
+    """What a part of the batch adds to the loss, and the sums of its metrics.
 
     Args:
         model: the policy.
         loss: its settings.
         kl_weight: of this update.
-        counts: the summed weights of sampled and of expert tokens in the whole batch.
-        parts: of the batch.
-        expert: demonstrations, [rows, ...]; None where they are left out.
-        answers: sampled ones, [prompts, samples, ...].
-        written: log-probabilities of their tokens under the policy that wrote them, in nats.
-        advantages: of their tokens.
-        reference: log-probabilities of their tokens under the first policy, in nats; None without the KL.
+        rows: the part.
+        divisors: of the whole batch.
 
     Returns:
         The loss, and sums with the weights to divide them by.
     """
-    answers, written, advantages, reference = flat((answers, written, advantages, reference))
-    rows, length = written.shape
-    batch = answers if expert is None else joined(expert, answers)
-    everything = read_soft_q(model, batch, None, loss.soft_q_config)
-    out = jax.tree.map(lambda x: x[-rows:, :length], everything)
+    answers, behaviour, advantages, reference = flatten_groups(
+        (rows.answers, rows.behaviour_log_probs, rows.advantages, rows.reference_log_probs)
+    )
+    expert, (count, length) = rows.expert, behaviour.shape
+    batch = answers if expert is None else concatenate(expert, answers)
+    both = read_soft_q(model, batch, None, loss.soft_q_config)
+    out = jax.tree.map(lambda x: x[-count:, :length], both)
     log_probs, weights = out.q - out.v, loss.weights(answers)
     clips = {"clip": loss.clip, "clip_high": loss.clip_high}
-    gradient = clipped_policy_gradient(log_probs, written, advantages, **clips)
+    gradient = clipped_policy_gradient(log_probs, behaviour, advantages, **clips)
     per_token = gradient - loss.entropy_weight * out.entropy
     sums = {
-        "loss_policy": total(gradient, weights),
-        "clip_share": total(clip_share(log_probs, written, advantages, **clips), answers.weights),
-        **sample_sums(out, answers, written, jnp.ones(rows)),
+        "loss_policy": weighted_sum(gradient, weights),
+        "clip_share": weighted_sum(clip_share(log_probs, behaviour, advantages, **clips), answers.weights),
+        **rollout_sums(out, answers, behaviour, jnp.ones(count)),
     }
     if reference is not None:
         per_token += kl_weight * kl_to_reference(log_probs, reference)
-        sums["kl"] = total(kl_estimate(log_probs, reference), answers.weights)
-    value = jnp.sum(weights * per_token) / counts[0]
+        sums["kl"] = weighted_sum(kl_estimate(log_probs, reference), answers.weights)
+    value = jnp.sum(weights * per_token) / divisors.sampled
     if expert is not None:
-        shown = jax.tree.map(lambda x: x[:-rows, : expert.weights.shape[1]], everything)
-        sums["loss_mle"] = total(mle(shown), expert.weights)
-        sums |= policy_sums(shown, expert)
-        value += loss.mle_weight * sums["loss_mle"][0] / counts[1]
+        expert_out = jax.tree.map(lambda x: x[:-count, : expert.weights.shape[1]], both)
+        sums["loss_mle"] = weighted_sum(mle(expert_out), expert.weights)
+        sums |= policy_sums(expert_out, expert)
+        value += loss.mle_weight * sums["loss_mle"].total / divisors.expert
     # The parts' losses add up to the loss.
-    return value, jax.lax.stop_gradient(sums | {"loss": (value, jnp.asarray(1.0 / parts))})
+    return value, jax.lax.stop_gradient(
+        sums | {"loss": WeightedSum(value, jnp.asarray(1.0 / divisors.parts))}
+    )

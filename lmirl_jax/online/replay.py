@@ -18,7 +18,12 @@ from lmirl_jax.online.experience import Experience
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """The last draws: `experience` is [draws, rows, ...], `born` how many updates had been made at each; -1 while empty."""
+    """The last draws.
+
+    Args:
+        experience: [draws, rows, ...].
+        born: how many updates had been made at each draw, -1 while there is none, [draws].
+    """
 
     experience: Experience
     born: Any
@@ -45,10 +50,10 @@ def put(replay: Replay, experience: Experience, step: Int[Array, ""]) -> Replay:
     return Replay(stored, replay.born.at[oldest].set(step))
 
 
-def take(
+def sample_rows(
     replay: Replay, key: Key[Array, ""], step: Int[Array, ""], max_age: int | None = None
 ) -> tuple[Experience, Int[Array, " rows"]]:
-    """A row for each row of a draw: that of any draw that is there and young enough, with equal probability.
+    """Takes for each row of a draw the same row of a draw at random, among those that are young enough.
 
     Args:
         replay: the buffer; it holds a draw that is young enough.
@@ -62,7 +67,7 @@ def take(
     usable = replay.born >= 0
     if max_age is not None:
         usable &= step - replay.born <= max_age
-    rows = replay.experience.tokens.shape[1]
+    rows = replay.experience.behaviour_log_probs.shape[1]
     chosen = jax.random.categorical(key, jnp.where(usable, 0.0, -jnp.inf), shape=(rows,))
 
     def pick(x: Array) -> Array:

@@ -11,10 +11,9 @@ from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.arguments import checked
-from lmirl_jax.decoding import real_tokens
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.rollouts import PromptData
-from lmirl_jax.types import UserError
+from lmirl_jax.types import AnswerBatch, PromptBatch, UserError
 
 
 @runtime_checkable
@@ -76,16 +75,16 @@ class RewardFunction:
 
     def score(self, experience: Experience, prompts: TextData, mesh: Mesh) -> Experience:
         """The draw with the reward of each token; every process scores the rows that its devices hold."""
-        inputs, tokens = sharding.local_part(experience.inputs), sharding.local_part(experience.tokens)
-        targets = sharding.local_part(experience.demonstrations) if self.takes_target else tokens
-        rewards = np.zeros(tokens.shape, np.float32)
-        for row, end in enumerate(real_tokens(tokens).sum(axis=-1)):
-            answer = tokens[row, :end]
-            prompt, target = prompts.decode_inputs(inputs[row]), prompts.decode(targets[row])
-            text = prompts.decode_against(answer, target) if self.takes_target else prompts.decode(answer)
-            asked, texts = self._asked(target=target, tokens=answer.tolist()), (prompt, text)
-            rewards[row, :end] = self._checked(self._call(texts, asked), len(answer), texts)
-        placed = sharding.rows_to_global(mesh, rewards, experience.tokens.shape[0])
+        prompt_tokens, answer_tokens = _local_tokens(experience.prompts), _local_tokens(experience.answers)
+        targets = _local_tokens(experience.demonstrations) if experience.demonstrations else answer_tokens
+        size = experience.answers.tokens.shape
+        rewards = np.zeros((len(answer_tokens), size[1]), np.float32)
+        for row, (inputs, tokens, target_tokens) in enumerate(zip(prompt_tokens, answer_tokens, targets)):
+            prompt, target = prompts.decode_inputs(inputs), prompts.decode(target_tokens)
+            text = prompts.decode_against(tokens, target) if self.takes_target else prompts.decode(tokens)
+            asked, texts = self._asked(target=target, tokens=tokens), (prompt, text)
+            rewards[row, : len(tokens)] = self._checked(self._call(texts, asked), len(tokens), texts)
+        placed = sharding.rows_to_global(mesh, rewards, size[0])
         return dataclasses.replace(experience, rewards=placed)
 
     def _asked(self, **offered: Any) -> dict[str, Any]:
@@ -120,3 +119,9 @@ class RewardFunction:
                 "number, or one for each token"
             )
         return values
+
+
+def _local_tokens(rows: PromptBatch | AnswerBatch) -> list[list[int]]:
+    """The tokens of each row that this process's devices hold, without padding."""
+    tokens, lengths = sharding.local_part(rows.tokens), sharding.local_part(rows.lengths)
+    return [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]

@@ -14,8 +14,10 @@ import lmirl_jax.online.replay as replay
 from lmirl_jax import decoding, sharding
 from lmirl_jax.arguments import Count, Positive, Share, Whole, checked
 from lmirl_jax.online.experience import Experience
+from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.training import Setting, TrainState
-from lmirl_jax.types import Batch, TrainData, UserError
+from lmirl_jax.training.microbatches import flatten_groups
+from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, TrainData, UserError
 
 
 @runtime_checkable
@@ -23,6 +25,11 @@ class PromptData(TrainData, Protocol):
     """A training set of which the prompts are answered, as `data.TrainDataset` is; `batch_size` prompts at a time."""
 
     lengths: Mapping[str, int]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        ...
 
 
 @checked
@@ -85,13 +92,16 @@ class Rollouts:
     def shapes(self, *, demonstrations: bool = False, rewards: bool = False) -> Experience:
         """Of a draw, with the prompts' own targets and with rewards where they are asked for."""
         inputs, length = self.prompts.lengths["inputs"], self.prompts.lengths["targets"]
+        counts = jax.ShapeDtypeStruct((self.rows,), jnp.int32)
+        terminal = jax.ShapeDtypeStruct((self.rows,), jnp.bool_)
         tokens = jax.ShapeDtypeStruct((self.rows, length), jnp.int32)
         numbers = jax.ShapeDtypeStruct(tokens.shape, jnp.float32)
+        answers = AnswerBatch(tokens, counts, terminal)
         return Experience(
-            jax.ShapeDtypeStruct((self.rows, inputs), jnp.int32),
-            tokens,
+            PromptBatch(jax.ShapeDtypeStruct((self.rows, inputs), jnp.int32), counts),
+            answers,
             numbers,
-            tokens if demonstrations else None,
+            answers if demonstrations else None,
             numbers if rewards else None,
         )
 
@@ -115,7 +125,7 @@ class Sampler:
         rollouts: when and how.
         setting: of the run.
         demonstrations: whether a draw has the prompts' own targets too.
-        finish: adds to a fresh draw what a learner wants of it, on the host.
+        finish: adds to a fresh draw what a learner needs, such as rewards, on the host.
     """
 
     def __init__(
@@ -123,7 +133,7 @@ class Sampler:
         rollouts: Rollouts,
         setting: Setting,
         demonstrations: bool = False,
-        finish: Callable[[Experience], Experience] = lambda drawn: drawn,
+        finish: Callable[[Experience], Experience] = lambda experience: experience,
     ):
         rollouts.check(setting)
         self._rollouts, self._mesh, self._finish = rollouts, setting.mesh, finish
@@ -131,11 +141,10 @@ class Sampler:
             sharding.local_rows(setting.mesh, rollouts.prompts.batch_size)
         )
         answer = functools.partial(
-            draw_answers,
+            sample_rollouts,
             graph=setting.graph,
             key=jax.random.fold_in(setting.key, 3),
-            samples_per_prompt=rollouts.samples_per_prompt,
-            temperature=rollouts.temperature,
+            rollouts=rollouts,
             demonstrations=demonstrations,
         )
         self._answer = jax.jit(answer, out_shardings=sharding.batch_sharding(setting.mesh))
@@ -147,42 +156,42 @@ class Sampler:
 
     def draw(self, state: TrainState) -> TrainState:
         """The state with fresh answers in its buffer; the old buffer is used up."""
-        prompts = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
-        drawn = self._finish(self._answer(state.params, prompts, state.step))
-        kept = self._put(state.extra["replay"], drawn, state.step)
-        return dataclasses.replace(state, extra={**state.extra, "replay": kept})
+        batch = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
+        experience = self._finish(self._answer(state.params, batch, state.step))
+        filled = self._put(state.extra["replay"], experience, state.step)
+        return dataclasses.replace(state, extra={**state.extra, "replay": filled})
 
 
-def draw_answers(
+def sample_rollouts(
     params: Any,
-    prompts: Batch,
+    batch: Batch,
     step: Int[Array, ""],
     *,
     graph: nnx.GraphDef,
     key: Key[Array, ""],
-    samples_per_prompt: int,
-    temperature: float,
+    rollouts: Rollouts,
     demonstrations: bool = False,
 ) -> Experience:
-    """The policy's answers to a batch of prompts.
+    """The policy's answers to the prompts of a batch.
 
     Args:
         params: the policy's.
-        prompts: [prompts, ...]; answers are as long as its targets, at most.
-        step: updates made; with the prompt's row and the number of the answer it keys the sampling.
+        batch: demonstrations, [prompts, ...]; rollouts are at most as long as its rows.
+        step: updates made; with the prompt's row and the number of the sample it keys the sampling.
         graph: the policy's network without its arrays.
         key: of the run's sampling.
-        samples_per_prompt: answers to each.
-        temperature: of the sampling.
-        demonstrations: whether the prompts' own targets are wanted.
+        rollouts: how to sample.
+        demonstrations: whether the prompts' own demonstrations are wanted.
 
     Returns:
         The draw, [prompts * samples_per_prompt, ...].
     """
-    count, length = prompts.decoder_target_tokens.shape
-    keys = decoding.sample_keys(jax.random.fold_in(key, step), jnp.arange(count), samples_per_prompt)
-    out = decoding.sample(nnx.merge(graph, params), prompts, keys, temperature, max_length=length)
-    tokens, log_probs = (jnp.reshape(x, (-1, length)) for x in (out.tokens, out.log_probs))
-    repeated = functools.partial(jnp.repeat, repeats=samples_per_prompt, axis=0)
-    targets = repeated(prompts.decoder_target_tokens) if demonstrations else None
-    return Experience(repeated(prompts.encoder_input_tokens), tokens, log_probs, targets)
+    count, length = batch.tokens.shape
+    keys = decoding.sample_keys(jax.random.fold_in(key, step), jnp.arange(count), rollouts.samples_per_prompt)
+    prompts, model = prompts_of(batch), nnx.merge(graph, params)
+    eos_ids = rollouts.prompts.eos_ids
+    out = decoding.sample(model, prompts, keys, rollouts.temperature, max_length=length, eos_ids=eos_ids)
+    answers, log_probs = flatten_groups((out.answers, out.log_probs))
+    wanted = prompts, answers_of(batch) if demonstrations else None
+    prompts, targets = jax.tree.map(lambda x: jnp.repeat(x, rollouts.samples_per_prompt, axis=0), wanted)
+    return Experience(prompts, answers, log_probs, targets)

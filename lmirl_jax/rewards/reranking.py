@@ -12,6 +12,7 @@ from lmirl_jax.evaluation import Answers
 from lmirl_jax.evaluation.evaluator import LOG_LIKELIHOOD
 from lmirl_jax.evaluation.generation import Prompts
 from lmirl_jax.rewards.scoring import Scorer
+from lmirl_jax.rows import prompts_of
 
 SCORES = ("return", "normalised_return", LOG_LIKELIHOOD)
 
@@ -74,8 +75,10 @@ class _Sample:
 def _inputs(prompts: Prompts, batch_size: int) -> Iterator[np.ndarray]:
     """The tokens of each prompt, as the policy reads them."""
     for batch, examples in prompts.batches(batch_size):
-        for row in np.asarray(batch.encoder_input_tokens)[: len(examples)]:
-            yield np.trim_zeros(row, "b")
+        prompts_read = prompts_of(batch)
+        lengths = np.asarray(prompts_read.lengths)[: len(examples)]
+        for tokens, length in zip(np.asarray(prompts_read.tokens), lengths, strict=False):
+            yield tokens[:length]
 
 
 def _pairs(

@@ -137,7 +137,7 @@ class Scorer:
             self.batch_size,
             lengths=self.lengths,
             discount=self.discount,
-            eos_id=self.model.task.eos_id,
+            eos_ids=self.model.task.eos_ids,
             packed=self.packed,
         )
 
@@ -182,18 +182,23 @@ class _Filled(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("beta", "shaping", "mesh"))
 def _token_values(
-    networks: list[tuple[nnx.GraphDef, Any]], batch: Batch, *, beta: float, shaping: str | None, mesh: Mesh
+    networks: list[tuple[nnx.GraphDef, Any]],
+    batch: Batch,
+    *,
+    beta: float,
+    shaping: objectives.Shaping | None,
+    mesh: Mesh,
 ) -> dict[str, jax.Array]:
-    """What the model, and the reference if there is one, say of each target token of a batch, on every process."""
+    """The soft Q-values and the reward of each token of a batch, on every process; also the reference's, if there is one."""
     out, *others = [soft_q.of_model(nnx.merge(*network), batch, with_entropy=True) for network in networks]
     reference = others[0] if others else None
     reward = objectives.extracted_rewards(
         out, batch.discounts, shaping=shaping, reference=reference, beta=beta
     )
-    found = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
+    values = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
     if reference is not None:
-        found |= {"reference_q": reference.q, "reference_v": reference.v}
-    return jax.lax.with_sharding_constraint(found, sharding.replicated(mesh))
+        values |= {"reference_q": reference.q, "reference_v": reference.v}
+    return jax.lax.with_sharding_constraint(values, sharding.replicated(mesh))
 
 
 def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored:

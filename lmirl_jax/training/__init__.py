@@ -14,8 +14,9 @@ from lmirl_jax.training.schedules import (
     warmup_cosine,
     warmup_rsqrt,
 )
+from lmirl_jax.training.soft_q_config import SoftQConfig
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.training.step import SoftQConfig, loss_sums, train_step
+from lmirl_jax.training.step import TokenLoss, loss_sums, train_step
 from lmirl_jax.training.trainer import train
 from lmirl_jax.training.validation import Validation
 
@@ -26,6 +27,7 @@ __all__ = [
     "Offline",
     "Setting",
     "SoftQConfig",
+    "TokenLoss",
     "TrainState",
     "Updates",
     "Validation",

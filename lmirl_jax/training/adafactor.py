@@ -79,19 +79,19 @@ def scale_by_adafactor(
         moments = [_first_moments(form(path, leaf), leaf.shape) for path, leaf in leaves]
         return AdafactorState(jnp.zeros((), jnp.int32), *_unzip(tree, moments, 3))
 
-    def update(gradients: Any, state: AdafactorState, params: Any) -> tuple[Any, AdafactorState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AdafactorState]:
         decay = 1.0 - jnp.asarray(state.count + 1, jnp.float32) ** -decay_rate
         leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-        others = (jax.tree.leaves(part) for part in (gradients, *state[1:]))
-        found = []
+        others = (jax.tree.leaves(part) for part in (updates, *state[1:]))
+        results = []
         for (path, parameter), gradient, *moments in zip(leaves, *others, strict=True):
             parts = form(path, parameter)
-            scaled, *moments = _scaled(parts, decay, gradient, *moments)
+            scaled, *moments = _scale(parts, decay, gradient, *moments)
             scaled /= jnp.maximum(1.0, _root_mean_square(scaled, parts.matrix) / LARGEST_RMS)
             if multiply_by_parameter_scale:
                 scaled *= jnp.maximum(SMALLEST_SCALE, _root_mean_square(parameter, parts.matrix))
-            found.append((scaled, *moments))
-        updates, *moments = _unzip(tree, found, 4)
+            results.append((scaled, *moments))
+        updates, *moments = _unzip(tree, results, 4)
         return updates, AdafactorState(state.count + 1, *moments)
 
     return optax.GradientTransformation(init, update)
@@ -105,7 +105,7 @@ def _first_moments(form: _Form, shape: tuple[int, ...]) -> tuple[Array, Array, A
     return zeros(form.columns, factored), zeros(form.rows, factored), zeros((), not factored)
 
 
-def _scaled(
+def _scale(
     form: _Form, decay: Array, gradient: Array, row: Array, column: Array, whole: Array
 ) -> tuple[Array, Array, Array, Array]:
     """The gradient over the root of its second moment, and the moments."""

@@ -1,4 +1,4 @@
-"""What is measured of the parameters in the midst of training."""
+"""Evaluations during training."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ from lmirl_jax.training.best import BestConfig
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """Something to measure of the parameters now and then."""
+    """Measures the parameters, every so many updates."""
 
     def check(self, mesh: Mesh) -> None:
         """Raises a UserError, before training, where it could not run on the mesh."""
@@ -29,19 +29,19 @@ class Evaluation(Protocol):
 
 @runtime_checkable
 class Counted(Protocol):
-    """An evaluation that says over how much its metrics are."""
+    """An evaluation that says how many examples its metrics cover."""
 
     def over(self, metrics: Mapping[str, float]) -> str:
-        """Over how many of how many the metrics of a call are, in words; their counts are among them."""
+        """Says in words how many examples, and of how many, the metrics of a call cover; the counts are among them."""
         ...
 
 
 COUNTS = ("prompts", "prompts_available", "examples", "examples_available")
-"""The last part of metrics that are counts: the log says them in words."""
+"""Metrics whose names end so are counts, which the log gives in words."""
 
 
 def check_evaluations(evaluations: Sequence[Evaluation], mesh: Mesh, best: BestConfig) -> None:
-    """Raises a UserError for what would otherwise show at the first evaluation."""
+    """Raises a UserError for an evaluation that could not run, before training instead of at the first evaluation."""
     for evaluation in evaluations:
         evaluation.check(mesh)
     if best.metric is not None:
@@ -56,15 +56,15 @@ def evaluate(
     model_dir: epath.PathLike,
     step: int,
 ) -> tuple[dict[str, float], str]:
-    """The metrics of all evaluations, and for the log the same in words, with over how many of how many they are."""
+    """The metrics of all evaluations; and a text of them for the log, with the number of examples that they cover."""
     metrics: dict[str, float] = {}
     texts = []
     for evaluation in evaluations:
-        found = evaluation(graph, params, mesh, model_dir, step)
-        metrics.update(found)
-        shown = {name: value for name, value in found.items() if name.rsplit("/", 1)[-1] not in COUNTS}
-        if shown:
-            numbers = " ".join(f"{name}={value:.4g}" for name, value in shown.items())
-            over = f" over {evaluation.over(found)}" if isinstance(evaluation, Counted) else ""
+        results = evaluation(graph, params, mesh, model_dir, step)
+        metrics.update(results)
+        values = {name: value for name, value in results.items() if name.rsplit("/", 1)[-1] not in COUNTS}
+        if values:
+            numbers = " ".join(f"{name}={value:.4g}" for name, value in values.items())
+            over = f" over {evaluation.over(results)}" if isinstance(evaluation, Counted) else ""
             texts.append(numbers + over)
     return metrics, "; ".join(texts)

@@ -31,22 +31,22 @@ def _drop_from_file(path: epath.Path, step: int) -> int | None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     parse = event_messages().Event.FromString
-    kept, first, dropped = [], None, 0
+    records, first, dropped = [], None, 0
     for record in RawEventFileLoader(str(path)).Load():
         event = parse(record)
         if not event.HasField("summary"):
-            kept.append(record)
+            records.append(record)
             continue
         first = event.step if first is None else first
         if event.step <= step:
-            kept.append(record)
+            records.append(record)
         else:
             dropped += 1
     if dropped:
         temporary = path.parent / f".{path.name}.tmp"
         with open(temporary, "wb") as file:
             writer = RecordWriter(file)
-            for record in kept:
+            for record in records:
                 writer.write(record)
         temporary.replace(path)
     return first

@@ -1,4 +1,4 @@
-"""What an update is: a learner's part in training. The trainer knows the protocol, and `Offline` is the plain case."""
+"""Learners: what an update is. The trainer knows the protocol alone, and `Offline` is the plain case."""
 
 import dataclasses
 import functools
@@ -14,8 +14,9 @@ from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
-from lmirl_jax.training.step import SoftQConfig, check_objective, train_step
+from lmirl_jax.training.step import TokenLoss, train_step
 from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
 
 Metrics = dict[str, jax.Array]
@@ -23,7 +24,17 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a learner works in: the policy's recipe and optimizer, the mesh, the run's key, the batch and its parts."""
+    """What a learner works in.
+
+    Args:
+        model: the recipe of the policy.
+        optimizer: the policy's.
+        mesh: the devices.
+        key: of the run.
+        batch_size: rows of a global batch of demonstrations.
+        microbatches: parts of the batch whose gradients are summed one after the other.
+        rows_together: rows of the batch that belong together, as the data say.
+    """
 
     model: ModelConfig
     optimizer: optax.GradientTransformation
@@ -31,6 +42,11 @@ class Setting:
     key: Key[Array, ""]
     batch_size: int
     microbatches: int = 1
+    rows_together: int = 1
+
+    @property
+    def dropout_key(self) -> Key[Array, ""]:
+        return jax.random.fold_in(self.key, 1)
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef:
@@ -57,13 +73,13 @@ class Updates:
         shapes, shardings: of the state, `extra` included.
         step: compiled for the mesh, from the state and a batch of demonstrations to the next state and this update's
             metrics, among them `loss` and `target_tokens`. It uses up the state that it is given.
-        draws_before: whether an update, given its number (1 for the first), comes after fresh samples are drawn.
-        draw: from the state to the same with fresh samples; it uses up those that it replaces.
-        describe: one line about how a batch of that shape is worked on.
+        draws_before: whether fresh samples are drawn before an update, given its number (1 for the first).
+        draw: returns the state with fresh samples, and uses up those that it replaces.
+        describe: one line about how a batch of a given shape is computed.
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
-        prompts: where it takes prompts from, if it does; its position is part of a checkpoint.
+        prompts: the iterator of its prompts, if it has any, whose position is part of a checkpoint.
         from_scratch: why it should not start from random parameters, if it should not.
-        alarm: from a step's metrics, read from the devices, to a line about what goes wrong, or None.
+        alarm: takes the metrics of a step and returns a line about what goes wrong, or None.
     """
 
     shapes: TrainState
@@ -110,12 +126,11 @@ class Offline:
         step = functools.partial(
             train_step,
             graph=setting.graph,
-            objective=self.objective,
+            loss=TokenLoss(self.objective, self.td_weight, self.soft_q_config),
             optimizer=setting.optimizer,
-            td_weight=self.td_weight,
-            soft_q_config=self.soft_q_config,
-            key=jax.random.fold_in(setting.key, 1),
+            key=setting.dropout_key,
             microbatches=setting.microbatches,
+            rows_together=setting.rows_together,
         )
         return Updates(
             shapes,

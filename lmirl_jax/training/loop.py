@@ -24,7 +24,7 @@ from lmirl_jax.types import BatchIterator
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """The parts of a run that stay the same from its first step to its last."""
 
     model_dir: epath.Path
     setting: Setting
@@ -39,8 +39,8 @@ class Run:
     def position(self) -> dict[str, Any]:
         """Where the run is in its data, for a checkpoint."""
         prompts = self.updates.prompts
-        drawn = {} if prompts is None else {"prompts": prompts.get_state()}
-        return {"batches": self.batches.get_state(), **drawn}
+        position = {"batches": self.batches.get_state()}
+        return position if prompts is None else position | {"prompts": prompts.get_state()}
 
     def set_position(self, position: Mapping[str, Any]) -> None:
         self.batches.set_state(position["batches"])
@@ -67,11 +67,11 @@ def run_steps(
             state, metrics = run.updates.step(state, batch)
             pending.push(step, metrics, timing)
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
-            # Before saving: what a checkpoint follows is written, and it holds which evaluation is the best.
+            # Evaluate before saving, because a checkpoint holds which evaluation is the best.
             is_best = _evaluate_if_due(run, state, step, pending, progress)
             last = step == run.train_steps or run.best.exhausted
             if saved.is_due(step) or is_best or last or stopping:
-                pending.flush()  # A loss that is not finite stops here, before its parameters are kept.
+                pending.flush()  # A loss that is not finite stops here, before its parameters are saved.
                 saved.save(step, state, run.position(), run.best.state())
             if last:
                 break
@@ -90,7 +90,7 @@ def run_steps(
 def _draw_if_due(
     run: Run, state: TrainState, step: int, pending: PendingMetrics
 ) -> tuple[TrainState, dict[str, float]]:
-    """The learner's samples where they are due, and the seconds that they took: both ends are waited for, to tell."""
+    """Draws the learner's samples where they are due. Their time is measured, so it waits for the devices before and after."""
     if not run.updates.draws_before(step):
         return state, {}
     pending.read()
@@ -108,9 +108,9 @@ def _evaluate_if_due(
     pending.read()
     setting = run.setting
     policy = setting.graph, state.params, setting.mesh
-    metrics, told = evaluate(run.evaluations, *policy, run.model_dir, step)
+    metrics, text = evaluate(run.evaluations, *policy, run.model_dir, step)
     if metrics:
-        progress.say(f"evaluated at step {step}: {told}")
+        progress.say(f"evaluated at step {step}: {text}")
     pending.flush(metrics)
     pending.restart_clock()
     return run.best.update(step, metrics)

@@ -48,15 +48,15 @@ def read_metrics(path: epath.Path) -> list[dict[str, float]]:
 def _drop_lines_after(path: epath.Path, step: int) -> None:
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                lines.append(line + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # The half line of a killed run.
     with files.writing(path) as file:
-        file.writelines(kept)
+        file.writelines(lines)
 
 
 class TensorBoardWriter:

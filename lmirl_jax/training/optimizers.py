@@ -18,11 +18,11 @@ def _with_learning_rate(
 ) -> optax.GradientTransformation:
     """Clips, then updates; the learning rate of each step lies in the state, where metrics find it."""
 
-    def clipped(learning_rate):
+    def make_clipped(learning_rate):
         clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
         return optax.chain(clip, make(learning_rate))
 
-    return optax.inject_hyperparams(clipped)(learning_rate=learning_rate)
+    return optax.inject_hyperparams(make_clipped)(learning_rate=learning_rate)
 
 
 @checked

@@ -1,4 +1,4 @@
-"""What an optimizer knows of a parameter beside its numbers: the logical names of its axes, as the model gives them."""
+"""The logical names of parameters' axes, which the model gives and an optimizer may read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,15 +14,15 @@ Axes = Mapping[str, tuple[str, ...]]
 
 
 class ByAxes(optax.GradientTransformation):
-    """An optimizer that treats a parameter by what its axes are; `for_model` gives it those of a model.
+    """An optimizer that treats a parameter according to its axes; `for_model` gives it those of a model.
 
-    By itself it takes vectors and matrices alone, each as one parameter.
+    Without a model it takes vectors and matrices alone, each as one parameter.
     """
 
     make: Callable[[Axes], optax.GradientTransformation]
 
     def __new__(cls, make: Callable[[Axes], optax.GradientTransformation]) -> "ByAxes":
-        """From a function of the axes, by the parameters' paths, to the optimizer."""
+        """Takes a function from the axes of each parameter, by its path, to an optimizer."""
         optimizer = super().__new__(cls, *make({}))
         optimizer.make = make
         return optimizer
@@ -39,10 +39,10 @@ def for_model(optimizer: optax.GradientTransformation, variables: nnx.State) -> 
 
 
 def named_axes(axes: Axes, path: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The names of a parameter's axes; empty ones for a vector or a matrix of which nothing is known.
+    """The names of a parameter's axes; empty names for a vector or a matrix that the model does not name.
 
     Raises:
-        UserError: nothing is known of a parameter of more axes.
+        UserError: a parameter with more axes that the model does not name.
     """
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     if name in axes:

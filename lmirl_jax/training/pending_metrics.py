@@ -13,7 +13,7 @@ from lmirl_jax.types import UserError
 
 
 class PendingMetrics:
-    """The metrics of the last step: on their way from the devices, then read and checked, then written as one line."""
+    """The metrics of the newest step, which are read from the devices, checked, and written as one line."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class PendingMetrics:
     def push(
         self, step: int, metrics: dict[str, jax.Array], timing: Mapping[str, float] = MappingProxyType({})
     ) -> None:
-        """Takes the metrics of a step that was just dispatched, and known times; those of the step before are written."""
+        """Takes the metrics of a step that was just dispatched, and writes those of the step before."""
         self.flush()
         self._waiting = (step, metrics, timing)
 
     def restart_clock(self) -> None:
-        """Forgets the time that something other than training took."""
+        """Leaves the time since the last step out of the next step's timing, as after an evaluation."""
         self._clock = None
 
     def read(self) -> None:
@@ -62,7 +62,7 @@ class PendingMetrics:
         self._read = step, named | self._timing(tokens) | dict(timing)
 
     def flush(self, more: Mapping[str, float] | None = None) -> None:
-        """Writes what is waiting, with more metrics of the same step."""
+        """Writes the metrics that are not yet written, with more metrics of the same step."""
         self.read()
         if self._read is None:
             return

@@ -1,7 +1,7 @@
 """Schedules of the learning rate and of lambda: functions of the number of updates made. None knows the run's length."""
 
 import jax.numpy as jnp
-import optax
+from jaxtyping import Array, Float, Int
 
 from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, checked
 from lmirl_jax.types import Schedule, UserError
@@ -10,7 +10,7 @@ from lmirl_jax.types import Schedule, UserError
 @checked
 def constant(value: NonNegative) -> Schedule:
     """The same value at every step."""
-    return optax.constant_schedule(value)
+    return lambda step: jnp.asarray(value, jnp.float32)
 
 
 @checked
@@ -85,19 +85,24 @@ def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 
     With `ramp_steps` a line leads to `value`, reached at the last of so many updates, the first of which is not 0.
     """
 
-    def scheduled(step):
+    def schedule(step):
         return value * jnp.clip((step + 1.0 - start_step) / max(ramp_steps, 1), 0.0, 1.0)
 
-    return scheduled
+    return schedule
 
 
 @checked
 def annealed(start: NonNegative, end: NonNegative, anneal_steps: Whole, start_step: Whole = 0) -> Schedule:
     """0 for `start_step` updates, then a line from `start`, at the next, to `end`, `anneal_steps` later: lambda, annealed."""
 
-    def scheduled(step):
+    def schedule(step):
         since = jnp.asarray(step - start_step, jnp.float32)
         share = jnp.clip(since / anneal_steps, 0.0, 1.0) if anneal_steps else 1.0
         return jnp.where(since < 0, 0.0, start + (end - start) * share)
 
-    return scheduled
+    return schedule
+
+
+def value_at(value: float | Schedule, step: Int[Array, ""]) -> Float[Array, ""]:
+    """The value at a step, of a number or of a schedule of the updates made."""
+    return jnp.asarray(value(step) if callable(value) else value, jnp.float32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from lmirl_jax import sharding
 from lmirl_jax.training.parameter_axes import for_model
@@ -20,10 +20,13 @@ from lmirl_jax.types import NetworkConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The number of updates made (int32), the policy's parameters (a nested dict of float32 arrays), its optimizer's state.
+    """What training carries from step to step. Shapes and shardings are held in the same form, hence no types.
 
-    `extra` is what a learner keeps beside them: a replay buffer, other networks. Shapes and shardings are held in the same
-    form, hence no types.
+    Args:
+        step: the number of updates made, int32.
+        params: the policy's parameters, a nested dict of float32 arrays.
+        opt_state: the state of its optimizer.
+        extra: what a learner keeps beside them: a replay buffer, other networks.
     """
 
     step: Any
@@ -80,7 +83,7 @@ def optimizer_shardings(
         return NamedSharding(mesh, PartitionSpec(*(axis if a == b else None for axis, a, b in sizes)))
 
     opt_shardings = optax.tree_utils.tree_map_params(
-        optimizer, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
+        optimizer.init, like_parameter, opt_state, params, shardings, transform_non_params=lambda _: whole
     )
     return opt_state, opt_shardings
 
@@ -110,7 +113,34 @@ def init_state(
 
     def make(given: Any, key: Key[Array, ""]) -> TrainState:
         params = init_params(model, key) if given is None else given
-        kept = extra(params, jax.random.fold_in(key, 2))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), kept)
+        more = extra(params, jax.random.fold_in(key, 2))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), more)
 
     return jax.jit(make, out_shardings=shardings, donate_argnums=0)(params, key)
+
+
+def apply_gradients(
+    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation, graph: nnx.GraphDef
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Updates the parameters of one network.
+
+    Args:
+        state: the network's.
+        gradients: of its parameters.
+        optimizer: turns gradients into updates.
+        graph: the network without its arrays.
+
+    Returns:
+        The next state; the gradient's norm and, where the optimizer knows it, the learning rate.
+    """
+    optimizer = for_model(optimizer, nnx.state(nnx.merge(graph, state.params)))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"gradient_norm": optax.tree.norm(gradients)}
+    # inject_hyperparams stores the schedule's state and its value under one key; take the value.
+    learning_rate = optax.tree_utils.tree_get(
+        opt_state, "learning_rate", filtering=lambda path, value: isinstance(value, jax.Array)
+    )
+    if learning_rate is not None:
+        metrics["learning_rate"] = learning_rate
+    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), metrics

@@ -56,12 +56,10 @@ def train(
     wandb_project: Text | None = None,
     on_start: Annotated[Callable[[epath.Path], None], GivenByCaller()] = lambda model_dir: None,
 ) -> TrainState:
-    """Trains until `train_steps` updates have been made in all, from the newest checkpoint in `model_dir` where there is one.
-
-    With a patience it ends sooner, after the evaluation that exhausts it.
+    """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
 
     Args:
-        model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/.
+        model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/, from the newest of which training goes on.
         train_steps: the total number of updates, those before a resumption included.
         model: the recipe of the network.
         learner: what an update is: `Offline`, or one of `lmirl_jax.online`.
@@ -76,8 +74,7 @@ def train(
         microbatches: parts of the batch whose gradients are summed one after the other.
         seed: of initial parameters and dropout.
         log_period: updates between lines of metrics.jsonl; the first and the last always have one.
-        tensorboard: write TensorBoard events too.
-        wandb_project: where given, write to Weights & Biases too.
+        tensorboard, wandb_project: write metrics as TensorBoard events, and to this project of Weights & Biases, too.
         on_start: called once with `model_dir`, before the first step.
 
     Returns:
@@ -86,23 +83,35 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
-    _check_vocabulary(model, data)
-    sharding.check_batch_size(mesh, data.batch_size, microbatches)
+    _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
-    setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
+    rows = data.batch_size, microbatches, data.rows_together
+    setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
     directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
-    run = Run(
-        directory, setting, updates, batches, train_steps, evaluations, Best(best), eval_period, log_period
-    )
+    periods = eval_period, log_period
+    run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
+    return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
+
+
+def _run(
+    run: Run,
+    checkpoint: CheckpointConfig,
+    initial_checkpoint_path: str | None,
+    tensorboard: bool,
+    wandb_project: str | None,
+    on_start: Callable[[epath.Path], None],
+) -> TrainState:
+    """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
+    directory, updates = run.model_dir, run.updates
     alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
         alone,
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
-        sharding.use(mesh),
+        sharding.use(run.setting.mesh),
     ):
         state, start = _first_state(run, saved, initial_checkpoint_path)
         if jax.process_index() == 0:
@@ -133,10 +142,11 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
     return state, 0
 
 
-def _check_vocabulary(model: ModelConfig, data: TrainData) -> None:
-    """Raises a UserError where the model has no embedding for some word of the data."""
+def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: int) -> None:
+    """Raises a UserError where the model has no embedding for some word of the data, or the batch cannot be split."""
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "
             "vocabulary: raise VOCAB_SIZE, or set the VOCABULARY_PATH that the model was made for"
         )
+    sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)

@@ -15,13 +15,15 @@ from jax.sharding import Mesh
 from lmirl_jax import sharding
 from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
 from lmirl_jax.statistics.evidence import first_of
-from lmirl_jax.training.step import SoftQConfig, loss_sums
+from lmirl_jax.training.schedules import value_at
+from lmirl_jax.training.soft_q_config import SoftQConfig
+from lmirl_jax.training.step import loss_sums
 from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
-"""What `loss_sums` gives; `reward` is undefined where no target is whole."""
+"""The metrics of `loss_sums`; `reward` is undefined where every answer is truncated."""
 EXAMPLES, AVAILABLE = "eval/examples", "eval/examples_available"
-"""Over how many examples they are, and how many the split has, where the data set knows it (`available`)."""
+"""How many examples they cover, and how many the split has, where the data set knows it (`available`)."""
 
 
 @runtime_checkable
@@ -33,7 +35,7 @@ class HeldOut(Protocol):
 
 @checked
 class Validation:
-    """Measures what training measures, on held-out data.
+    """The training loss and its metrics on held-out data.
 
     Args:
         data: the held-out data; None where there is no validation split: then there is nothing to measure.
@@ -71,7 +73,7 @@ class Validation:
         ]
 
     def over(self, metrics: Mapping[str, float]) -> str:
-        """Over how many of how many examples the metrics of a call are, in words."""
+        """Says in words how many examples the metrics of a call cover, and of how many."""
         count, available = int(metrics.get(EXAMPLES, 0)), metrics.get(AVAILABLE)
         return first_of(count, None if available is None else int(available), "example")
 
@@ -81,7 +83,7 @@ class Validation:
         """Means over the real target tokens of all batches together, under `eval/`."""
         if self.data is None:
             return {}
-        now = self.td_weight(jnp.asarray(step)) if callable(self.td_weight) else jnp.asarray(self.td_weight)
+        td_weight = value_at(self.td_weight, jnp.asarray(step))
         rows = sharding.local_rows(mesh, self.batch_size)
         totals: dict[str, np.ndarray] = {}
         count = 0
@@ -89,8 +91,8 @@ class Validation:
             count += int(np.any(np.asarray(batch.weights) > 0, axis=-1).sum())
             placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
-                settled = graph, mesh, self.objective, self.soft_q_config
-                sums = jax.device_get(_sums(*settled, params, placed, now.astype(jnp.float32)))
+                static = graph, mesh, self.objective, self.soft_q_config
+                sums = jax.device_get(_sums(*static, params, placed, td_weight))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         counts = {EXAMPLES: float(count)}

@@ -32,7 +32,7 @@ def test_what_it_writes_is_a_training_set(filtered, tmp_path):
         task, 2, {"inputs": 3, "targets": 2}, shuffle=False, cache_dir=str(tmp_path / "cache")
     )
     batch = next(train.iterator(slice(0, 2)))
-    assert [task.decode(row) for row in batch.decoder_target_tokens] == ["a", "c"]
+    assert [task.decode(row) for row in batch.tokens] == ["a", "c"]
     # exp(0) and exp(-1), over their mean.
     assert batch.weights[:, 0].tolist() == pytest.approx([1.462117, 0.537883], abs=1e-5)
 

@@ -11,15 +11,13 @@ import pytest
 from lmirl_jax import decoding, soft_q
 from lmirl_jax.decoding import Filters
 from lmirl_jax.models import T5Config
-from lmirl_jax.types import Batch, Unembedding
+from lmirl_jax.rows import length_mask
+from lmirl_jax.types import PromptBatch, Unembedding
+from tests.batches import batch_of, prompt_batch
 
 LENGTH = 6
+EOS = 1
 INPUTS = jnp.array([[5, 6, 7, 8, 1, 0], [9, 3, 1, 0, 0, 0], [4, 4, 4, 1, 0, 0]])
-
-
-def prompts(inputs) -> Batch:
-    empty = jnp.zeros((len(inputs), LENGTH), jnp.int32)
-    return Batch(inputs, empty, empty, *[jnp.zeros((len(inputs), LENGTH))] * 3)
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +30,38 @@ def model():
 
 @pytest.fixture(scope="module")
 def sampler(model):
-    return jax.jit(functools.partial(decoding.sample, model, max_length=LENGTH))
+    return jax.jit(functools.partial(decoding.sample, model, max_length=LENGTH, eos_ids=(EOS,)))
 
 
 def teacher_forced(model, inputs, tokens):
-    fed = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-    batch = Batch(inputs, fed, tokens, *[jnp.ones(tokens.shape)] * 3)
+    batch = batch_of(inputs, tokens)
     logits = soft_q.logits_from_hidden(model.hidden(batch), model.unembedding().kernel)
     return logits, soft_q.from_logits(logits, tokens)
 
 
 def test_greedy_takes_the_likeliest_token(model, sampler):
     keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 1)
-    out = sampler(prompts(INPUTS), keys, 0.0)
-    logits, _ = teacher_forced(model, INPUTS, out.tokens[:, 0])
+    out = sampler(prompt_batch(INPUTS), keys, 0.0)
+    logits, _ = teacher_forced(model, INPUTS, out.answers.tokens[:, 0])
     for row in range(3):
-        for t, token in enumerate(out.tokens[row, 0]):
-            if token == 0:
-                break
+        for t, token in enumerate(out.answers.tokens[row, 0][: out.answers.lengths[row, 0]]):
             assert token == jnp.argmax(logits[row, t])
 
 
 def test_temperature_0_takes_the_likeliest_token_whatever_the_filters(sampler):
     keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 1)
-    plain = sampler(prompts(INPUTS), keys, 0.0)
-    filtered = sampler(prompts(INPUTS), keys, 0.0, Filters(top_k=3, top_p=0.5, min_p=0.1))
-    np.testing.assert_array_equal(filtered.tokens, plain.tokens)
+    plain = sampler(prompt_batch(INPUTS), keys, 0.0)
+    filtered = sampler(prompt_batch(INPUTS), keys, 0.0, Filters(top_k=3, top_p=0.5, min_p=0.1))
+    np.testing.assert_array_equal(filtered.answers.tokens, plain.answers.tokens)
 
 
 def test_log_probs_and_entropies_equal_teacher_forced_ones(model, sampler):
     """Those of the policy itself, whatever temperature and filters chose the tokens."""
     keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 2)
-    out = sampler(prompts(INPUTS), keys, 1.3, Filters(top_p=0.8))
+    out = sampler(prompt_batch(INPUTS), keys, 1.3, Filters(top_p=0.8))
     for number in range(2):
-        logits, forced = teacher_forced(model, INPUTS, out.tokens[:, number])
-        real = np.asarray(decoding.real_tokens(out.tokens[:, number]))
+        logits, forced = teacher_forced(model, INPUTS, out.answers.tokens[:, number])
+        real = np.asarray(length_mask(out.answers.lengths[:, number], LENGTH))
         np.testing.assert_allclose(out.log_probs[:, number][real], (forced.q - forced.v)[real], atol=1e-4)
         log_policy = jax.nn.log_softmax(logits)
         entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
@@ -75,27 +70,22 @@ def test_log_probs_and_entropies_equal_teacher_forced_ones(model, sampler):
 
 def test_the_gauge_finds_the_token_whose_log_prob_is_wrong(model, sampler):
     keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 2)
-    out = sampler(prompts(INPUTS), keys, 1.0)
+    out = sampler(prompt_batch(INPUTS), keys, 1.0)
     gaps = jax.jit(functools.partial(decoding.log_prob_gaps, model))
-    assert np.max(gaps(prompts(INPUTS), out)) < 1e-5
+    assert np.max(gaps(prompt_batch(INPUTS), out)) < 1e-5
     wrong = dataclasses.replace(out, log_probs=out.log_probs.at[1, 0, 0].add(-0.25))
-    np.testing.assert_allclose(gaps(prompts(INPUTS), wrong), [0, 0.25, 0], atol=1e-5)
-
-
-def test_real_tokens_end_with_the_first_eos():
-    real = decoding.real_tokens(jnp.array([[5, 0, 1, 0, 1], [5, 6, 7, 8, 9], [1, 0, 0, 0, 0]]))
-    np.testing.assert_array_equal(real, [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]])
+    np.testing.assert_allclose(gaps(prompt_batch(INPUTS), wrong), [0, 0.25, 0], atol=1e-5)
 
 
 def test_the_same_answers_in_any_order_and_batch(sampler):
     key, ids = jax.random.key(1), jnp.array([10, 20, 30])
-    together = sampler(prompts(INPUTS), decoding.sample_keys(key, ids, 2), 1.0)
+    together = sampler(prompt_batch(INPUTS), decoding.sample_keys(key, ids, 2), 1.0)
     order = jnp.array([2, 0, 1])
-    shuffled = sampler(prompts(INPUTS[order]), decoding.sample_keys(key, ids[order], 2), 1.0)
-    np.testing.assert_array_equal(shuffled.tokens, together.tokens[order])
-    alone = sampler(prompts(INPUTS[1:2]), decoding.sample_keys(key, ids[1:2], 2), 1.0)
-    np.testing.assert_array_equal(alone.tokens[0], together.tokens[1])
-    assert (together.tokens[:, 0] != together.tokens[:, 1]).any()
+    shuffled = sampler(prompt_batch(INPUTS[order]), decoding.sample_keys(key, ids[order], 2), 1.0)
+    np.testing.assert_array_equal(shuffled.answers.tokens, together.answers.tokens[order])
+    alone = sampler(prompt_batch(INPUTS[1:2]), decoding.sample_keys(key, ids[1:2], 2), 1.0)
+    np.testing.assert_array_equal(alone.answers.tokens[0], together.answers.tokens[1])
+    assert (together.answers.tokens[:, 0] != together.answers.tokens[:, 1]).any()
 
 
 class Coin:
@@ -107,8 +97,8 @@ class Coin:
     def unembedding(self):
         return Unembedding(jnp.log(jnp.array([[1e-30, 1.0, 3.0]])))
 
-    def start_decoding(self, batch, max_length, num_samples=1):
-        rows = batch.encoder_input_tokens.shape[0] * num_samples
+    def start_decoding(self, prompts, max_length, num_samples=1):
+        rows = prompts.tokens.shape[0] * num_samples
         return jnp.zeros((rows,)), jnp.zeros((rows,), jnp.int32)
 
     def decode(self, cache, tokens):
@@ -121,8 +111,8 @@ class Coin:
 def test_the_distribution_at_a_temperature_and_the_end_at_eos():
     """At temperature 1/2 the probabilities are squared: 9/10 for token 2."""
     keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
-    out = decoding.sample(Coin(), prompts(INPUTS[:1]), keys, 0.5, max_length=LENGTH)
-    tokens = np.asarray(out.tokens[0])
+    out = decoding.sample(Coin(), prompt_batch(INPUTS[:1]), keys, 0.5, max_length=LENGTH, eos_ids=(EOS,))
+    tokens = np.asarray(out.answers.tokens[0])
     np.testing.assert_allclose((tokens[:, 0] == 2).mean(), 0.9, atol=0.02)
     for row in tokens:
         end = np.flatnonzero(row == 1)
@@ -150,6 +140,57 @@ def test_the_distribution_at_a_temperature_and_the_end_at_eos():
 )
 def test_what_filters_leave_is_drawn_in_proportion(temperature, filters, share):
     keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
-    out = decoding.sample(Coin(), prompts(INPUTS[:1]), keys, temperature, filters, max_length=1)
-    np.testing.assert_allclose((out.tokens == 2).mean(), share, atol=0.02)
-    np.testing.assert_allclose(out.log_probs[out.tokens == 2], np.log(0.75), atol=1e-5)
+    out = decoding.sample(
+        Coin(), prompt_batch(INPUTS[:1]), keys, temperature, filters, max_length=1, eos_ids=(EOS,)
+    )
+    np.testing.assert_allclose((out.answers.tokens == 2).mean(), share, atol=0.02)
+    np.testing.assert_allclose(out.log_probs[out.answers.tokens == 2], np.log(0.75), atol=1e-5)
+
+
+class Words:
+    """A policy without memory over 4 tokens, of probabilities 1/2 (token 0, a word), 1/4, 1/8 and 1/8."""
+
+    def unembedding(self):
+        return Unembedding(jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125]])))
+
+    def start_decoding(self, prompts, max_length, num_samples=1):
+        rows = prompts.tokens.shape[0] * num_samples
+        return jnp.zeros((rows,)), jnp.zeros((rows,), jnp.int32)
+
+    def decode(self, cache, tokens):
+        return cache, jnp.ones((*tokens.shape, 1))
+
+
+@pytest.mark.parametrize(("eos_ids", "rate"), [((2,), 1 / 8), ((3,), 1 / 8), ((1, 3), 3 / 8)])
+def test_an_answer_ends_with_any_of_the_given_tokens_and_holds_token_0(eos_ids, rate):
+    """Lengths are geometric: an answer goes on past its t-th token with probability (1 - rate) ** t."""
+    keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
+    prompts = prompt_batch(INPUTS[:1])
+    answers = decoding.sample(Words(), prompts, keys, 1.0, max_length=LENGTH, eos_ids=eos_ids).answers
+    tokens, lengths, terminal = (
+        np.asarray(x)[0] for x in (answers.tokens, answers.lengths, answers.terminal)
+    )
+    for t in range(1, LENGTH):
+        np.testing.assert_allclose((lengths > t).mean(), (1 - rate) ** t, atol=0.03)
+    np.testing.assert_allclose(terminal.mean(), 1 - (1 - rate) ** LENGTH, atol=0.03)
+    ends = np.isin(tokens, eos_ids)
+    for row, length, ended in zip(ends, lengths, terminal, strict=True):
+        assert not row[: length - 1].any() and row[length - 1] == ended
+        assert ended or length == LENGTH
+    real = np.arange(LENGTH) < lengths[:, None]
+    np.testing.assert_allclose((tokens[real] == 0).mean(), 0.5, atol=0.02)
+
+
+def test_padding_is_told_from_token_0_by_the_lengths_of_the_prompts(model):
+    """The same tokens are other prompts where the zeros at the end are words."""
+    tokens = jnp.array([[5, 6, 0, 0]])
+    keys = decoding.sample_keys(jax.random.key(1), jnp.arange(1), 8)
+
+    def log_probs(tokens, length):
+        prompts = PromptBatch(tokens, jnp.array([length]))
+        out = decoding.sample(model, prompts, keys, 1.0, max_length=LENGTH, eos_ids=(EOS,))
+        assert np.max(decoding.log_prob_gaps(model, prompts, out)) < 1e-5
+        return np.asarray(out.log_probs)
+
+    np.testing.assert_allclose(log_probs(tokens, 2), log_probs(jnp.array([[5, 6]]), 2), atol=1e-5)
+    assert np.abs(log_probs(tokens, 4) - log_probs(tokens, 2)).max() > 1e-3

@@ -11,7 +11,8 @@ from flax import nnx
 
 from lmirl_jax import sharding
 from lmirl_jax.evaluation import Answers, Evaluator, Generator, evaluator, generation, measure
-from lmirl_jax.types import Batch, Unembedding, UserError
+from lmirl_jax.types import Unembedding, UserError
+from tests.batches import batch_of
 from tests.training.fakes import TINY, mesh_of
 
 LENGTH = 4
@@ -25,18 +26,17 @@ class Digits:
     def __init__(self, count: int, order=None):
         self.count, self.order = count, order
         self.lengths = {"inputs": 2, "targets": LENGTH}
+        self.eos_ids = (1,)
 
     def batches(self, batch_size):
         for start in range(0, self.count, batch_size):
             tokens = np.zeros((batch_size, 2), np.int32)
             numbers = (self.order or list(range(self.count)))[start : start + batch_size]
             tokens[: len(numbers), 0] = [n + 2 for n in numbers]
-            empty = np.zeros((batch_size, LENGTH), np.int32)
-            zeros = np.zeros((batch_size, LENGTH), np.float32)
             examples = [{"number": n, "inputs_pretokenized": str(n)} for n in numbers]
             if self.order:
                 examples = [example | {"sampling_id": example["number"]} for example in examples]
-            yield Batch(tokens, empty, empty, zeros, zeros, zeros), examples
+            yield batch_of(tokens, np.zeros((batch_size, LENGTH))), examples
 
     def decode(self, tokens):
         return " ".join(str(token) for token in tokens if token > 1)
@@ -64,8 +64,8 @@ class Echo(nnx.Module):
     def unembedding(self):
         return Unembedding(jax.numpy.eye(8))
 
-    def start_decoding(self, batch, max_length, num_samples=1):
-        prompt = jax.numpy.repeat(batch.encoder_input_tokens[:, 0], num_samples)
+    def start_decoding(self, prompts, max_length, num_samples=1):
+        prompt = jax.numpy.repeat(prompts.tokens[:, 0], num_samples)
         return (prompt, jax.numpy.zeros((), "int32")), jax.numpy.zeros_like(prompt)
 
     def decode(self, cache, tokens):

@@ -13,7 +13,8 @@ from flax import nnx
 from lmirl_jax import objectives, sharding
 from lmirl_jax.models import CriticConfig, T5Config, critic_params, gradient_penalty, offset_gradients
 from lmirl_jax.training.state import build, init_params, init_state, state_shardings
-from lmirl_jax.types import Batch, ModelConfig, NetworkConfig, UserError
+from lmirl_jax.types import ModelConfig, NetworkConfig, UserError
+from tests.batches import batch_of
 from tests.training.fakes import make_batch, mesh_of
 
 TINY = T5Config(
@@ -21,13 +22,6 @@ TINY = T5Config(
 )
 CONFIG = CriticConfig(TINY, ("value", "discriminator"))
 KEY = jax.random.key(0)
-
-
-def batch_of(inputs, targets) -> Batch:
-    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
-    fed = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-    real = (targets > 0).astype(jnp.float32)
-    return Batch(inputs, fed, targets, real, real, real)
 
 
 BATCH = batch_of([[5, 6, 7, 8, 1, 0], [9, 3, 1, 0, 0, 0]], [[11, 12, 13, 1], [21, 22, 1, 0]])
@@ -118,13 +112,14 @@ def test_causality_by_gradient(critic):
 
 def test_padding_changes_nothing(critic):
     longer = batch_of(
-        np.pad(BATCH.encoder_input_tokens, ((0, 0), (0, 3))),
-        np.pad(BATCH.decoder_target_tokens, ((0, 0), (0, 2))),
+        np.pad(BATCH.prompt_tokens, ((0, 0), (0, 3))),
+        np.pad(BATCH.tokens, ((0, 0), (0, 2))),
     )
     for short, long in zip(
         outputs_of(critic, BATCH).values(), outputs_of(critic, longer).values(), strict=True
     ):
-        np.testing.assert_allclose(long[:, :5], short, atol=1e-5)
+        real = np.asarray(jnp.pad(BATCH.weights, ((0, 0), (1, 0)), constant_values=1) > 0)
+        np.testing.assert_allclose(long[:, :5][real], short[real], atol=1e-5)
 
 
 def test_the_trunk_is_copied_and_the_heads_are_fresh():
@@ -152,7 +147,7 @@ def loss(params, graph, batch):
     critic = nnx.merge(graph, params)
     keys = jax.random.split(KEY, batch.weights.shape[0])
     outputs = critic(batch, keys)
-    fit = objectives.discriminator_loss(outputs["discriminator"][:, 1:], batch.decoder_target_tokens > 50)
+    fit = objectives.discriminator_loss(outputs["discriminator"][:, 1:], batch.tokens > 50)
     fit += objectives.value_loss(outputs["value"][:, :-1], batch.weights)
     return jnp.sum(batch.weights * fit) + jnp.sum(
         gradient_penalty(critic, batch, "discriminator", dropout_keys=keys)
@@ -255,7 +250,7 @@ def test_a_bfloat16_trunk_has_float32_outputs():
 
 def test_errors(critic):
     with pytest.raises(UserError, match="a batch that is not packed"):
-        critic(dataclasses.replace(BATCH, decoder_segment_ids=jnp.ones((2, 4), int)))
+        critic(dataclasses.replace(BATCH, segment_ids=jnp.array([[1, 1, 2, 2]] * 2)))
     for heads in ((), ("value", "value")):
         with pytest.raises(UserError, match="one or more different names"):
             CriticConfig(TINY, heads)

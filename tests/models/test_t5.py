@@ -12,18 +12,12 @@ from flax import nnx
 from lmirl_jax import soft_q
 from lmirl_jax.models import T5Config
 from lmirl_jax.models.attention import relative_position_bucket
-from lmirl_jax.types import Batch
+from lmirl_jax.rows import empty_row, prompts_of, put_example, stack_rows
+from tests.batches import batch_of
 
 TINY = T5Config(
     vocab_size=128, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=16, num_encoder_layers=2, num_decoder_layers=2
 )
-
-
-def batch_of(inputs, targets, **segments) -> Batch:
-    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
-    fed = jnp.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-    ones = jnp.ones(targets.shape)
-    return Batch(inputs, fed, targets, ones, ones, ones, **segments)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +80,8 @@ def test_agrees_with_t5x(shared_data):
     model = load_t5x(config, folder / "checkpoint_2")
     targets = jnp.asarray(expected["decoder_target_tokens"])
     batch = batch_of(expected["encoder_input_tokens"], targets)
-    np.testing.assert_array_equal(batch.decoder_input_tokens, expected["decoder_input_tokens"])
+    fed = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    np.testing.assert_array_equal(fed, expected["decoder_input_tokens"])
     logits = soft_q.logits_from_hidden(model.hidden(batch), model.unembedding().kernel)
     out = soft_q.from_logits(logits, targets)
     real = np.asarray(targets) > 0
@@ -111,21 +106,17 @@ def test_causality_by_gradient(model):
 def test_padding_changes_nothing(model):
     short = model.hidden(batch_of(INPUTS, TARGETS))
     longer = batch_of(np.pad(INPUTS, ((0, 0), (0, 3))), np.pad(TARGETS, ((0, 0), (0, 2))))
-    np.testing.assert_allclose(model.hidden(longer)[:, :4], short, atol=1e-5)
+    real = np.asarray(longer.weights[:, :4] > 0)
+    np.testing.assert_allclose(model.hidden(longer)[:, :4][real], short[real], atol=1e-5)
 
 
 def test_packed_rows_equal_unpacked(model):
     apart = model.hidden(batch_of(INPUTS, TARGETS))
-    inputs = [[5, 6, 7, 8, 1, 9, 3, 1, 0]]
-    targets = np.array([[11, 12, 13, 1, 21, 22, 1, 0]])
-    packed = batch_of(
-        inputs,
-        targets,
-        encoder_segment_ids=jnp.array([[1, 1, 1, 1, 1, 2, 2, 2, 0]]),
-        decoder_segment_ids=jnp.array([[1, 1, 1, 1, 2, 2, 2, 0]]),
-    )
-    fed = packed.decoder_input_tokens.at[0, 4].set(0)  # each segment starts from pad
-    together = model.hidden(dataclasses.replace(packed, decoder_input_tokens=fed))
+    row = empty_row({"inputs": 9, "targets": 8})
+    for number, place in enumerate([(0, 0, 1), (5, 4, 2)]):
+        inputs, targets = (np.trim_zeros(rows[number], "b") for rows in (INPUTS, TARGETS))
+        put_example(row, np.array(inputs), np.array(targets), eos_ids=(1,), discount=1.0, place=place)
+    together = model.hidden(jax.tree.map(jnp.asarray, stack_rows([row])))
     np.testing.assert_allclose(together[0, :4], apart[0], atol=1e-5)
     np.testing.assert_allclose(together[0, 4:7], apart[1, :3], atol=1e-5)
 
@@ -135,25 +126,28 @@ def test_cached_decoding_equals_teacher_forcing(remat):
     model = dataclasses.replace(TINY, remat=remat).build(jax.random.key(0))
     batch = batch_of(INPUTS, TARGETS)
     forced = model.hidden(batch)
-    cache, first = model.start_decoding(batch, 4)
-    np.testing.assert_array_equal(first, batch.decoder_input_tokens[:, 0])
+    cache, first = model.start_decoding(prompts_of(batch), 4)
+    np.testing.assert_array_equal(first, 0)
+    fed = jnp.pad(batch.tokens, ((0, 0), (1, 0)))
     for t in range(4):
-        cache, hidden = model.decode(cache, batch.decoder_input_tokens[:, t])
-        np.testing.assert_allclose(hidden, forced[:, t], atol=1e-5)
+        cache, hidden = model.decode(cache, fed[:, t])
+        real = np.asarray(batch.segment_ids[:, t] > 0)
+        np.testing.assert_allclose(hidden[real], forced[:, t][real], atol=1e-5)
 
 
 def test_a_reordered_cache_goes_on_from_its_parent(model):
     """Two rows a prompt, fed different tokens; then both go on from the second one, and the prompts stay apart."""
     batch = batch_of(INPUTS, TARGETS)
     forced = model.hidden(batch)
-    cache, first = model.start_decoding(batch, 4, num_samples=2)
+    cache, first = model.start_decoding(prompts_of(batch), 4, num_samples=2)
     assert cache.cross[0][0].shape[0] == 2 and cache.own[0][0].shape[0] == 4  # Prompts are there once.
     np.testing.assert_array_equal(first, 0)
+    fed = jnp.pad(batch.tokens, ((0, 0), (1, 0)))
     for t in range(2):
-        true = batch.decoder_input_tokens[:, t]
+        true = fed[:, t]
         cache, _ = model.decode(cache, jnp.stack([true + 7, true], axis=1).reshape(-1))
     cache = model.reorder(cache, jnp.array([[1, 1], [1, 0]]))
-    _, hidden = model.decode(cache, jnp.repeat(batch.decoder_input_tokens[:, 2], 2))
+    _, hidden = model.decode(cache, jnp.repeat(fed[:, 2], 2))
     np.testing.assert_allclose(hidden[jnp.array([0, 1, 2])], forced[jnp.array([0, 0, 1]), 2], atol=1e-5)
     assert np.abs(hidden[3] - forced[1, 2]).max() > 1e-3
 

@@ -15,9 +15,10 @@ class Prompts(FakeData):
     def __init__(self, batch_size: int = 16):
         super().__init__(batch_size)
         self.lengths = {"inputs": 7, "targets": 6}
+        self.eos_ids = (1,)
 
     def decode_inputs(self, tokens) -> str:
-        return " ".join(str(int(token)) for token in tokens if token)
+        return " ".join(str(int(token)) for token in tokens)
 
     decode = decode_inputs
 

@@ -9,10 +9,10 @@ import pytest
 from lmirl_jax import objectives
 from lmirl_jax.online.adversary import Adversary, PairwiseAdversary, discriminator_metrics, last_tokens
 from lmirl_jax.online.alarm import Collapse
-from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.types import UserError
+from tests.batches import rollout_batch_of
 
-ANSWERS = as_batch(Experience(jnp.ones((2, 1), jnp.int32), jnp.array([[5, 1, 0], [5, 6, 7]]), None), 1.0)
+ANSWERS = rollout_batch_of(np.ones((2, 1)), [[5, 1, 0], [5, 6, 7]])
 SCORES = jnp.array([[9.0, 1.0, -2.0, 9.0], [9.0, 3.0, 0.0, 4.0]])  # before the first token, then after each
 
 
@@ -50,9 +50,7 @@ def test_a_calibrated_discriminator_has_no_error():
 
 def test_what_is_watched_of_pairs():
     """Two prompts, one demonstration and two answers each; scores are at the last tokens: -2, 4 and -2, 4, -2, 4."""
-    twice = as_batch(
-        Experience(jnp.ones((4, 1), jnp.int32), jnp.tile(ANSWERS.decoder_target_tokens, (2, 1)), None), 1.0
-    )
+    twice = rollout_batch_of(np.ones((4, 1)), jnp.tile(ANSWERS.tokens, (2, 1)))
     sums = PairwiseAdversary().sums(SCORES, ANSWERS, jnp.tile(SCORES, (2, 1)), twice)
     margins = np.array([0.0, -6.0, 6.0, 0.0])
     np.testing.assert_allclose(sums["loss"], [np.log1p(np.exp(-margins)).sum(), 4], rtol=1e-6)

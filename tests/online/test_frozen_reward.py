@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 from lmirl_jax import objectives, online, sharding, soft_q
-from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import UserError
+from tests.batches import rollout_batch_of, rollouts_of
 from tests.online import fakes
 from tests.online.fakes import MODEL, Prompts, lines
 from tests.training.fakes import mesh_of
@@ -42,7 +42,7 @@ def network(seed: int, **changes) -> Frozen:
 
 def read(frozen: Frozen, discount: float = 1.0):
     """q, v and log pi of each token of the answers, in numpy."""
-    batch = as_batch(Experience(INPUTS, TOKENS, None), discount)
+    batch = rollout_batch_of(INPUTS, TOKENS, discount)
     out = jax.jit(lambda params: soft_q.of_model(nnx.merge(frozen.graph, params), batch))(frozen.params)
     q, v = np.asarray(out.q), np.asarray(out.v)
     return q, v, q - v
@@ -51,10 +51,9 @@ def read(frozen: Frozen, discount: float = 1.0):
 def score(mesh=None, **arguments):
     mesh = mesh or mesh_of(4, 2, 2, 1)
     rows = sharding.batch_sharding(mesh)
-    inputs, tokens = (jnp.asarray(x, device=rows) for x in (INPUTS, TOKENS))
-    drawn = Experience(inputs, tokens, jnp.zeros(tokens.shape, device=rows))
+    rollouts = jax.device_put(rollouts_of(INPUTS, TOKENS), rows)
     with sharding.use(mesh):
-        scored = online.FrozenReward(**arguments).score(drawn, Prompts(4), mesh)
+        scored = online.FrozenReward(**arguments).score(rollouts, Prompts(4), mesh)
     assert scored.rewards.sharding.is_equivalent_to(rows, 2)
     return np.asarray(scored.rewards)
 
@@ -112,7 +111,7 @@ def test_eight_devices_equal_one_and_no_state_holds_the_frozen_network(advantage
     for ours, theirs in zip(metrics, history, strict=True):
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    np.testing.assert_array_equal(*(x.extra["replay"].experience.tokens for x in (spread, state)))
+    np.testing.assert_array_equal(*(x.extra["replay"].experience.answers.tokens for x in (spread, state)))
     values = {"value"} if advantages is objectives.gae else set()
     assert set(state.extra) == {"replay", "reference"} | values
     assert history[0]["samples/advantage_std"] > 0

@@ -12,7 +12,8 @@ import pytest
 from lmirl_jax import objectives, online, training
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.replay import Replay
-from lmirl_jax.training.state import build, init_params
+from lmirl_jax.rows import answers_of, prompts_of
+from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
 from tests.online import fakes
 from tests.online.fakes import MODEL, Prompts, lines
@@ -44,7 +45,7 @@ def test_gauges(alone):
         assert metrics["samples/age"] == 0
         assert metrics["samples/log_prob_gap"] < 1e-5
         np.testing.assert_allclose(metrics["loss"], metrics["loss_mle"] + metrics["loss_td"], rtol=1e-6)
-    tokens = state.extra["replay"].experience.tokens[0]
+    tokens = state.extra["replay"].experience.answers.tokens[0]
     ended = (tokens == 1).any(axis=1)
     lengths = np.where(ended, (tokens == 1).argmax(axis=1) + 1, tokens.shape[1])
     np.testing.assert_allclose(history[-1]["samples/length"], lengths.mean(), rtol=1e-6)
@@ -65,20 +66,30 @@ def iqlearn_of(divergence):
     return iqlearn
 
 
-def prepared(written, objective=objectives.iqlearn):
-    """What `online_step` takes beside its own settings and `train_step` too, and a state whose buffer holds this batch."""
-    graph, _ = build(MODEL, KEY)
-    params, optimizer = init_params(MODEL, KEY), optax.sgd(0.1)  # Its step is the gradient, to be compared.
-    common = {"graph": graph, "optimizer": optimizer, "key": KEY, "microbatches": 1}
-    common |= {"objective": objective, "soft_q_config": training.SoftQConfig()}
-    shape = written.decoder_target_tokens.shape
-    answers = Experience(written.encoder_input_tokens, written.decoder_target_tokens, jnp.zeros(shape))
-    buffer = Replay(jax.tree.map(lambda x: x[None], answers), jnp.zeros(1, jnp.int32))
+def prepared(rollouts, objective=objectives.iqlearn):
+    """A learner, a setting in which its step is the gradient, and a state whose buffer holds this batch."""
+    params, optimizer = init_params(MODEL, KEY), optax.sgd(0.1)
+    setting = training.Setting(
+        MODEL, optimizer, mesh_of(1, 1, 1, 1), KEY, batch_size=rollouts.weights.shape[0]
+    )
+    answers = answers_of(rollouts)
+    experience = Experience(prompts_of(rollouts), answers, jnp.zeros(answers.tokens.shape))
+    buffer = Replay(jax.tree.map(lambda x: jnp.asarray(x)[None], experience), jnp.zeros(1, jnp.int32))
     state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), {"replay": buffer})
-    return common, state
+    return functools.partial(online.online_step, learner=learner(objective=objective), setting=setting), state
 
 
-SETTINGS = {"td_weight": 0.5, "alpha": 0.3, "rescale": True, "discount": 1.0, "max_age": None}
+def offline_step(step, td_weight):
+    """`train_step` in the setting of an online step."""
+    setting, objective = step.keywords["setting"], step.keywords["learner"].objective
+    return functools.partial(
+        training.train_step,
+        graph=setting.graph,
+        loss=training.TokenLoss(objective, td_weight),
+        optimizer=setting.optimizer,
+        key=setting.dropout_key,
+        microbatches=1,
+    )
 
 
 @pytest.mark.parametrize("divergence", [objectives.chi_squared, objectives.forward_kl])
@@ -87,10 +98,10 @@ def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(diverg
     every = make_batch(1, 24)
     whole = np.arange(24) % 3 > 0  # The fake's other rows are cut off.
     batch = jax.tree.map(lambda x: jnp.asarray(x[whole]), every)
-    common, state = prepared(batch, iqlearn_of(divergence))
-    ours, metrics = jax.jit(functools.partial(online.online_step, **common, **SETTINGS))(state, batch)
-    step = functools.partial(training.train_step, **common, td_weight=0.5 / 0.7**2)
-    theirs, expected = jax.jit(step)(dataclasses.replace(state, extra=None), batch)
+    step, state = prepared(batch, iqlearn_of(divergence))
+    ours, metrics = jax.jit(step)(state, batch)
+    offline = jax.jit(offline_step(step, 0.5 / 0.7**2))
+    theirs, expected = offline(dataclasses.replace(state, extra=None), batch)
     for name in ("loss", "loss_td", "gradient_norm", "reward"):
         np.testing.assert_allclose(metrics[name], expected[name], rtol=2e-5, err_msg=name)
     np.testing.assert_allclose(metrics["samples/reward"], metrics["reward"], rtol=1e-5)
@@ -100,8 +111,8 @@ def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(diverg
 def test_a_demonstration_of_weight_two_is_two_of_them():
     """Own answers count by their own number, whatever the demonstrations weigh."""
     shown = jax.tree.map(lambda x: x[:4], make_batch(1, 8))
-    common, state = prepared(make_batch(2, 8))
-    step = jax.jit(functools.partial(online.online_step, **common, **SETTINGS))
+    step, state = prepared(make_batch(2, 8))
+    step = jax.jit(step)
     twice, expected = step(state, jax.tree.map(lambda x: x[np.array([0, 0, 1, 2])], shown))
     weights = shown.weights * np.float32([[2], [1], [1], [0]])
     once, metrics = step(state, dataclasses.replace(shown, weights=weights))
@@ -115,7 +126,7 @@ def test_any_mesh_and_parts_equal_one_device(alone, updates_of, devices, shape, 
     """The same answers are drawn, and each kind of token counts by its own number over the whole batch."""
     spread = updates_of(learner(), mesh_of(devices, *shape), microbatches=microbatches)
     assert_same(spread, alone)
-    one, other = (run[0].extra["replay"].experience.tokens for run in (spread, alone))
+    one, other = (run[0].extra["replay"].experience.answers.tokens for run in (spread, alone))
     np.testing.assert_array_equal(one, other)
 
 

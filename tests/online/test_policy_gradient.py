@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from lmirl_jax import objectives, online, training
-from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.types import UserError
+from tests.batches import rollout_batch_of
 from tests.online import fakes
 from tests.online.fakes import MODEL, Prompts, lines
 from tests.training.fakes import mesh_of
@@ -95,7 +95,7 @@ def test_any_mesh_and_parts_equal_one_device(recipe, updates_of):
         assert ours.keys() == theirs.keys()
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    one, other = (x.extra["replay"].experience.tokens for x in (spread, state))
+    one, other = (x.extra["replay"].experience.answers.tokens for x in (spread, state))
     np.testing.assert_array_equal(one, other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), spread.params, state.params)
 
@@ -126,7 +126,7 @@ def test_at_chance_the_policy_does_not_move(updates_of):
 def test_what_the_loss_is_a_mean_over():
     """By hand, of answers of three tokens and of one, EOS included, and one that was cut off after four."""
     tokens = jnp.array([[5, 6, 1, 0], [5, 6, 7, 8], [1, 0, 0, 0]])
-    answers = as_batch(Experience(jnp.ones((3, 1), int), tokens, None), 1.0)
+    answers = rollout_batch_of(np.ones((3, 1)), tokens)
     losses = np.array([[1.0, 2.0, 6.0, 99.0], [10.0, 20.0, 30.0, 40.0], [8.0, 99.0, 99.0, 99.0]])
 
     def mean(**settings):

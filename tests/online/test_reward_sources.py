@@ -1,13 +1,16 @@
 """Rewards of texts: at which token they land, what a function is given, and what it may not return."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lmirl_jax import sharding
-from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.reward_sources import RewardFunction
 from lmirl_jax.types import UserError
+from tests.batches import answer_batch, rollouts_of
 from tests.online.fakes import Prompts
 from tests.training.fakes import mesh_of
 
@@ -19,8 +22,8 @@ TARGETS = jnp.array([[5, 1, 0, 0], [6, 1, 0, 0]])
 def score(function, mesh=None):
     mesh = mesh or mesh_of(2, 2, 1, 1)
     sharding_of_rows = sharding.batch_sharding(mesh)
-    placed = [jnp.asarray(x, device=sharding_of_rows) for x in (INPUTS, TOKENS, TOKENS, TARGETS)]
-    scored = RewardFunction(function).score(Experience(*placed), Prompts(2), mesh)
+    experience = dataclasses.replace(rollouts_of(INPUTS, TOKENS), demonstrations=answer_batch(TARGETS))
+    scored = RewardFunction(function).score(jax.device_put(experience, sharding_of_rows), Prompts(2), mesh)
     assert scored.rewards.sharding.is_equivalent_to(sharding_of_rows, 2)
     return np.asarray(scored.rewards)
 

@@ -13,10 +13,10 @@ from lmirl_jax import data, runs, sharding
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.models import T5Config
 from lmirl_jax.objectives import implied_rewards
-from lmirl_jax.online.experience import Experience, as_batch
 from lmirl_jax.rewards import Reranker, Scorer
 from lmirl_jax.soft_q import of_model
 from lmirl_jax.tasks import number_paths  # noqa: F401  Registers the task.
+from tests.batches import rollout_batch_of
 from tests.training.fakes import mesh_of
 
 LENGTHS = {"inputs": 8, "targets": 23}
@@ -65,11 +65,12 @@ def dense(policy, prompts, answers, discount):
     tokens = np.zeros((len(answers) * count, LENGTHS["targets"]), np.int32)
     for row, own in enumerate(own for answer in answers for own in answer.tokens):
         tokens[row, : len(own)] = own
-    inputs = jnp.repeat(jnp.asarray(batch.encoder_input_tokens), count, axis=0)
+    inputs = jnp.repeat(jnp.asarray(batch.prompt_tokens), count, axis=0)
+
+    shown = rollout_batch_of(inputs, tokens, discount)
 
     @jax.jit
     def read(params):
-        shown = as_batch(Experience(inputs, jnp.asarray(tokens), None), discount)
         out = of_model(nnx.merge(policy.graph, params), shown)
         kept = shown.td_weights * implied_rewards(out, shown.discounts)
         faded = kept * discount ** jnp.arange(tokens.shape[1], dtype=jnp.float32)[None]

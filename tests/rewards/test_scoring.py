@@ -10,6 +10,7 @@ from flax import nnx
 
 from lmirl_jax import data, rewards, runs
 from lmirl_jax.rewards.scoring import Scorer
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
 from tests.training.fakes import mesh_of
@@ -43,17 +44,15 @@ def pairs(run):
 
 def dense(run, pair, discount):
     """q, v, reward and entropy of an answer alone, in float64 from the logits on."""
-    row = data.encoder_decoder_row(
-        pair.input_tokens, pair.target_tokens, lengths=LENGTHS, discount=discount, eos_id=1
-    )
+    row = example_row(pair.input_tokens, pair.target_tokens, lengths=LENGTHS, discount=discount, eos_ids=(1,))
     model = nnx.merge(run.graph, run.params)
-    hidden = np.asarray(model.hidden(jax.tree.map(jnp.asarray, data.stack_rows([row]))), np.float64)[0]
+    hidden = np.asarray(model.hidden(jax.tree.map(jnp.asarray, stack_rows([row]))), np.float64)[0]
     unembedding = model.unembedding()
     logits = unembedding.scale * hidden @ np.asarray(unembedding.kernel, np.float64)
     count = int(row.weights.sum())
     logits = logits[:count]
     v = np.log(np.exp(logits).sum(axis=-1))
-    q = logits[np.arange(count), row.decoder_target_tokens[:count]]
+    q = logits[np.arange(count), row.tokens[:count]]
     p = np.exp(logits - v[:, None])
     entropy = -(p * (logits - v[:, None])).sum(axis=-1)
     return q, v, q - discount * np.append(v[1:], 0.0), entropy

@@ -5,6 +5,7 @@ import numpy as np
 
 from lmirl_jax import sharding
 from lmirl_jax.models import T5Config
+from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch
 
 TINY = T5Config(
@@ -24,16 +25,19 @@ def make_batch(seed: int, rows: int, inputs: int = 7, length: int = 6) -> Batch:
     random = np.random.default_rng(seed)
     encoder = random.integers(3, 100, (rows, inputs)).astype(np.int32)
     targets = random.integers(3, 100, (rows, length)).astype(np.int32)
-    weights, discounts, td_weights = (np.zeros((rows, length), np.float32) for _ in range(3))
+    examples = []
     for row, size in enumerate(random.integers(2, length + 1, rows)):
-        whole = row % 3 > 0
-        targets[row, size:] = 0
-        targets[row, size - 1] = 1 if whole else 5
-        weights[row, :size] = td_weights[row, :size] = 1
-        td_weights[row, size - 1] = whole
-        discounts[row, : size - 1] = 1
-    fed = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
-    return Batch(encoder, fed, targets, weights, discounts, td_weights)
+        targets[row, size - 1] = 1 if row % 3 > 0 else 5
+        examples.append(
+            example_row(
+                encoder[row],
+                targets[row, :size],
+                lengths={"inputs": inputs, "targets": length},
+                eos_ids=(1,),
+                discount=1.0,
+            )
+        )
+    return stack_rows(examples)
 
 
 class FakeIterator:
@@ -57,7 +61,7 @@ class FakeIterator:
 
 class FakeData:
     def __init__(self, batch_size: int = 16):
-        self.batch_size, self.vocab_size = batch_size, 100
+        self.batch_size, self.vocab_size, self.rows_together = batch_size, 100, 1
 
     def iterator(self, rows: slice) -> FakeIterator:
         return FakeIterator(self.batch_size, rows)

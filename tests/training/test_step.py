@@ -12,7 +12,7 @@ from flax import nnx
 
 from lmirl_jax import objectives, sharding, training
 from lmirl_jax.training.state import build, init_params, init_state, state_shardings
-from lmirl_jax.training.step import total
+from lmirl_jax.training.sums import weighted_sum
 from lmirl_jax.types import SoftQ, UserError
 from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
 
@@ -38,10 +38,8 @@ def run(
     step = functools.partial(
         training.train_step,
         graph=graph,
-        objective=objective,
+        loss=training.TokenLoss(objective, td_weight, soft_q_config),
         optimizer=optimizer,
-        td_weight=td_weight,
-        soft_q_config=soft_q_config,
         key=KEY,
         microbatches=microbatches,
     )
@@ -84,7 +82,7 @@ def one_update(batch):
     graph, _ = build(STILL, KEY)
     params = init_params(STILL, KEY)
     state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    settings = {"graph": graph, "objective": objectives.iqlearn, "optimizer": optimizer, "td_weight": 0.5}
+    settings = {"graph": graph, "loss": training.TokenLoss(objectives.iqlearn, 0.5), "optimizer": optimizer}
     step = jax.jit(functools.partial(training.train_step, **settings, key=KEY, microbatches=1))
     state, metrics = step(state, batch)
     return state.params, [metrics]
@@ -117,7 +115,7 @@ def test_a_weighted_loss_by_hand():
     out = SoftQ(q=jnp.array([[1.0, 3.0]]), v=jnp.array([[2.0, 3.5]]))
     per_token = objectives.iqlearn(out, discounts=jnp.array([[1.0, 0.0]]), td_weight=0.5 * jnp.ones((1, 2)))
     # -log pi is 1 and .5; rewards are 1 - 3.5 and 3: 1 + .5 * 6.25 = 4.125 and .5 + .5 * 9 = 5.
-    loss, weight = total(per_token, jnp.array([[3.0, 1.0]]))
+    loss, weight = weighted_sum(per_token, jnp.array([[3.0, 1.0]]))
     assert (float(loss), float(weight)) == (3 * 4.125 + 5.0, 4.0)
 
 
@@ -144,7 +142,7 @@ def test_objectives_are_given_what_they_need(block_size):
     model = TINY.build(KEY)
     logits = np.asarray(model.hidden(batch) @ model.unembedding().kernel, np.float64)
     log_pi = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    taken = np.take_along_axis(log_pi, batch.decoder_target_tokens[..., None], -1)[..., 0]
+    taken = np.take_along_axis(log_pi, batch.tokens[..., None], -1)[..., 0]
 
     def mean(objective, **config):
         config = training.SoftQConfig(block_size=block_size, **config)
@@ -153,7 +151,7 @@ def test_objectives_are_given_what_they_need(block_size):
         return sums["loss"][0] / sums["loss"][1]
 
     tempered = 0.7 * np.log(np.exp(logits / 0.7).sum(-1))
-    gem = tempered - np.take_along_axis(logits, batch.decoder_target_tokens[..., None], -1)[..., 0]
+    gem = tempered - np.take_along_axis(logits, batch.tokens[..., None], -1)[..., 0]
     weights = batch.weights / batch.weights.sum()
     np.testing.assert_allclose(
         mean(objectives.gem, temperature=0.7), np.sum(weights * gem), rtol=1e-5, atol=1e-5
@@ -207,7 +205,7 @@ def test_metrics_are_means_over_real_tokens():
     for row in range(16):
         size = int(batch.weights[row].sum())
         for t in range(size):
-            token = int(batch.decoder_target_tokens[row, t])
+            token = int(batch.tokens[row, t])
             nll.append(v[row, t] - logits[row, t, token])
             hits.append(logits[row, t].argmax() == token)
             if t < size - 1:

@@ -1,44 +1,44 @@
 import numpy as np
 
-from lmirl_jax.data import encoder_decoder_row, stack_rows
+from lmirl_jax.rows import example_row, stack_rows
 
 EOS = 1
 LENGTHS = {"inputs": 4, "targets": 5}
 
 
 def row(inputs, targets, discount=0.9):
-    return encoder_decoder_row(
+    return example_row(
         np.array(inputs, np.int32),
         np.array(targets, np.int32),
         lengths=LENGTHS,
         discount=discount,
-        eos_id=EOS,
+        eos_ids=(EOS,),
     )
 
 
 def test_a_row_with_room_to_spare():
     found = row([7, 8, EOS], [5, 6, EOS])
-    np.testing.assert_array_equal(found.encoder_input_tokens, [7, 8, 1, 0])
-    np.testing.assert_array_equal(found.decoder_input_tokens, [0, 5, 6, 0, 0])
-    np.testing.assert_array_equal(found.decoder_target_tokens, [5, 6, 1, 0, 0])
+    np.testing.assert_array_equal(found.prompt_tokens, [7, 8, 1, 0])
+    np.testing.assert_array_equal(found.tokens, [5, 6, 1, 0, 0])
     np.testing.assert_array_equal(found.weights, [1, 1, 1, 0, 0])
     np.testing.assert_array_equal(found.discounts, np.float32([0.9, 0.9, 0, 0, 0]))
     np.testing.assert_array_equal(found.td_weights, [1, 1, 1, 0, 0])
-    assert found.encoder_segment_ids is None
+    np.testing.assert_array_equal(found.segment_ids, [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(found.positions, [0, 1, 2, 0, 0])
+    np.testing.assert_array_equal(found.prompt_segment_ids, [1, 1, 1, 0])
+    assert found.rewards is None
 
 
 def test_a_target_that_just_fits_is_terminal():
     found = row([7, EOS], [5, 6, 7, 8, EOS])
-    np.testing.assert_array_equal(found.decoder_input_tokens, [0, 5, 6, 7, 8])
-    np.testing.assert_array_equal(found.decoder_target_tokens, [5, 6, 7, 8, 1])
+    np.testing.assert_array_equal(found.tokens, [5, 6, 7, 8, 1])
     np.testing.assert_array_equal(found.td_weights, [1, 1, 1, 1, 1])
 
 
 def test_a_truncated_target_keeps_its_weights_and_loses_its_last_reward():
     found = row([7, 8, 9, 10, 11, EOS], [5, 6, 7, 8, 9, EOS])
-    np.testing.assert_array_equal(found.encoder_input_tokens, [7, 8, 9, 10])
-    np.testing.assert_array_equal(found.decoder_input_tokens, [0, 5, 6, 7, 8])
-    np.testing.assert_array_equal(found.decoder_target_tokens, [5, 6, 7, 8, 9])
+    np.testing.assert_array_equal(found.prompt_tokens, [7, 8, 9, 10])
+    np.testing.assert_array_equal(found.tokens, [5, 6, 7, 8, 9])
     np.testing.assert_array_equal(found.weights, [1, 1, 1, 1, 1])
     np.testing.assert_array_equal(found.discounts, np.float32([0.9, 0.9, 0.9, 0.9, 0]))
     np.testing.assert_array_equal(found.td_weights, [1, 1, 1, 1, 0])
@@ -50,8 +50,8 @@ def test_a_target_that_never_had_an_eos_is_truncated_too():
 
 
 def test_the_weight_of_an_example_is_that_of_its_tokens():
-    arguments = {"lengths": LENGTHS, "discount": 0.9, "eos_id": EOS}
-    found = encoder_decoder_row(np.array([7]), np.array([5, 6]), **arguments, weight=2.5)
+    arguments = {"lengths": LENGTHS, "discount": 0.9, "eos_ids": (EOS,)}
+    found = example_row(np.array([7]), np.array([5, 6]), **arguments, weight=2.5)
     np.testing.assert_array_equal(found.weights, np.float32([2.5, 2.5, 0, 0, 0]))
     np.testing.assert_array_equal(
         found.td_weights, [1, 0, 0, 0, 0]
@@ -61,5 +61,5 @@ def test_the_weight_of_an_example_is_that_of_its_tokens():
 def test_a_batch_is_filled_up_with_rows_of_weight_zero():
     batch = stack_rows([row([7, EOS], [5, EOS])], size=3)
     np.testing.assert_array_equal(batch.weights, [[1, 1, 0, 0, 0], [0] * 5, [0] * 5])
-    np.testing.assert_array_equal(batch.encoder_input_tokens, [[7, 1, 0, 0], [0] * 4, [0] * 4])
-    assert batch.encoder_input_tokens.dtype == np.int32 and batch.discounts.dtype == np.float32
+    np.testing.assert_array_equal(batch.prompt_tokens, [[7, 1, 0, 0], [0] * 4, [0] * 4])
+    assert batch.prompt_tokens.dtype == np.int32 and batch.discounts.dtype == np.float32

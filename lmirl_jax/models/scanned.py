@@ -1,0 +1,69 @@
+"""Layers of one kind held together along a leading axis: compiled once, however many there are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Key
+
+from lmirl_jax.models.layers import constrain, fold_keys
+
+REMAT = {
+    "none": None,
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def stack_layers(make: Callable[[Key[Array, ""]], nnx.Module], count: int, key: Key[Array, ""]) -> nnx.Module:
+    """One module whose parameters hold those of `count` layers along a leading axis named `layers`."""
+    vectorised = nnx.vmap(make, in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
+    return vectorised(jax.random.split(key, count))
+
+
+def scan_layers(
+    layers: nnx.Module,
+    body: Callable[[Any, Array, Any], Array],
+    x: Array,
+    keys: Key[Array, " batch"] | None,
+    *,
+    count: int,
+    remat: str,
+    unroll: int,
+) -> Array:
+    """Runs `body(layer, x, keys of the layer) -> x` over the layers, one after the other.
+
+    Args:
+        layers: from `stack_layers`.
+        body: one layer.
+        x: activations, [batch, length, embed].
+        keys: of dropout, one a row; None for no dropout.
+        count: how many layers there are.
+        remat: what the backward pass computes again, a name of `REMAT`.
+        unroll: layers to an iteration of the scan.
+    """
+    # jax.lax.scan over the split module, not nnx.scan, which refuses parameters of an outer while_loop (decoding).
+    graph, parameters = nnx.split(layers)
+
+    def step(x: Array, inputs: Any) -> tuple[Array, None]:
+        parameters, number = inputs
+        layer_keys = None if keys is None else fold_keys(keys, 100 + number)
+        x = body(nnx.merge(graph, parameters), x, layer_keys)
+        return constrain(x, "batch", "length", None), None
+
+    if remat != "none":
+        step = jax.checkpoint(step, policy=REMAT[remat])
+    return jax.lax.scan(step, x, (parameters, jnp.arange(count)), unroll=min(unroll, count))[0]
+
+
+def unstack_layers(layers: nnx.Module, count: int) -> tuple[nnx.State, ...]:
+    """The parameters of each layer by itself, for decoding: sliced once, where a scan would slice at every token."""
+    parameters = nnx.state(layers)
+    return tuple(jax.tree.map(lambda x, number=number: x[number], parameters) for number in range(count))
+
+
+def merge_layer(layers: nnx.Module, parameters: nnx.State) -> Any:
+    """One layer of the stack, with parameters from `unstack_layers`."""
+    return nnx.merge(nnx.graphdef(layers), parameters)

@@ -1,0 +1,190 @@
+"""The one maker of a `Batch`: the TD mask, the discounts and the rule for truncated answers are known here alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from lmirl_jax.types import AnswerBatch, Batch, PromptBatch
+
+Positions = Int[Array | np.ndarray, "*rows length"]
+Lengths = Int[Array | np.ndarray, "*rows"]
+Flags = Bool[Array | np.ndarray, "*rows"]
+Masks = Float[Array | np.ndarray, "*rows length"]
+
+
+def length_mask(lengths: Lengths, size: int) -> Bool[np.ndarray | Array, "*rows size"]:
+    """True at the first `lengths` of `size` places; of numpy or JAX arrays."""
+    return np.arange(size).reshape((1,) * lengths.ndim + (size,)) < lengths[..., None]
+
+
+def episode(lengths: Lengths, terminal: Flags, size: int, discount: float) -> tuple[Masks, Masks, Masks]:
+    """Marks the tokens of answers that begin at place 0; of numpy or JAX arrays.
+
+        weight_t = 1,  discount_t = gamma (0 at the last token),  td_weight_t = 1 (0 at the last token unless terminal)
+
+    A truncated answer is not terminal: what would have followed its last token is not known, so that this token has no
+    reward, while its likelihood still counts.
+
+    Args:
+        lengths: tokens of each answer, [*rows].
+        terminal: whether an answer ends with an end-of-sequence token, [*rows].
+        size: places of a row.
+        discount: gamma, between the tokens of an answer.
+
+    Returns:
+        Weights, discounts and TD weights in float32, [*rows, size]; 0 after the end.
+    """
+    real = length_mask(lengths, size)
+    before_last = length_mask(lengths - 1, size)
+    has_reward = before_last | (real & terminal[..., None])
+    return (
+        real.astype(np.float32),
+        discount * before_last.astype(np.float32),
+        has_reward.astype(np.float32),
+    )
+
+
+def answer_rows(
+    prompts: PromptBatch,
+    answers: AnswerBatch,
+    discount: float,
+    rewards: Float[Array, "rows length"] | None = None,
+) -> Batch:
+    """One answer a row, with its prompt beside it: rows for an encoder-decoder, made within a jitted computation.
+
+    Args:
+        prompts: [rows, inputs], a prompt for each answer.
+        answers: [rows, length].
+        discount: gamma.
+        rewards: of each token, where they are given.
+
+    Returns:
+        The batch; see `episode` for answers that are truncated.
+    """
+    size = answers.tokens.shape[-1]
+    weights, discounts, td_weights = episode(answers.lengths, answers.terminal, size, discount)
+    real = weights.astype(jnp.int32)
+    return Batch(
+        tokens=answers.tokens,
+        segment_ids=real,
+        positions=jnp.arange(size, dtype=jnp.int32)[None] * real,
+        weights=weights,
+        discounts=discounts,
+        td_weights=td_weights,
+        rewards=rewards,
+        prompt_tokens=prompts.tokens,
+        prompt_segment_ids=length_mask(prompts.lengths, prompts.tokens.shape[-1]).astype(jnp.int32),
+    )
+
+
+def prompts_of(batch: Batch) -> PromptBatch:
+    """The prompts of rows that are not packed."""
+    return PromptBatch(batch.prompt_tokens, (batch.prompt_segment_ids > 0).sum(axis=-1))
+
+
+def answers_of(batch: Batch) -> AnswerBatch:
+    """The answers of rows that are not packed, whatever their weights."""
+    real = batch.segment_ids > 0
+    lengths = real.sum(axis=-1)
+    return AnswerBatch(
+        batch.tokens, lengths, (lengths > 0) & ((batch.td_weights > 0).sum(axis=-1) == lengths)
+    )
+
+
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """The rows of both in one batch, filled up to the longer one's lengths."""
+
+    def put_together(a: Array, b: Array) -> Array:
+        length = max(a.shape[1], b.shape[1])
+        return jnp.concatenate([jnp.pad(x, ((0, 0), (0, length - x.shape[1]))) for x in (a, b)])
+
+    return jax.tree.map(put_together, first, second)
+
+
+def empty_row(lengths: Mapping[str, int], with_rewards: bool = False) -> Batch:
+    """A row of zeros without its batch axis, to put examples into; numpy.
+
+    Args:
+        lengths: tokens of a row, for `inputs` and `targets`.
+        with_rewards: whether the data give rewards.
+    """
+    inputs, targets = lengths["inputs"], lengths["targets"]
+    return Batch(
+        tokens=np.zeros(targets, np.int32),
+        segment_ids=np.zeros(targets, np.int32),
+        positions=np.zeros(targets, np.int32),
+        weights=np.zeros(targets, np.float32),
+        discounts=np.zeros(targets, np.float32),
+        td_weights=np.zeros(targets, np.float32),
+        rewards=np.zeros(targets, np.float32) if with_rewards else None,
+        prompt_tokens=np.zeros(inputs, np.int32),
+        prompt_segment_ids=np.zeros(inputs, np.int32),
+    )
+
+
+def put_example(
+    row: Batch,
+    inputs: Int[np.ndarray, " n"],
+    targets: Int[np.ndarray, " m"],
+    *,
+    eos_ids: Sequence[int],
+    discount: float,
+    weight: float = 1.0,
+    rewards: Float[np.ndarray, " m"] | None = None,
+    place: tuple[int, int, int] = (0, 0, 1),
+) -> None:
+    """Writes an example into a row, trimmed to the row's size.
+
+    Args:
+        row: from `empty_row`; it is changed.
+        inputs: tokens of the prompt, with EOS where the task appends one.
+        targets: tokens of the answer, with its EOS; one that lacks it, before or after trimming, is truncated.
+        eos_ids: the tokens that end an answer.
+        discount: gamma, between the tokens of an answer.
+        weight: of the example: each token of its answer has it.
+        rewards: of each token of the answer; None for 0.
+        place: where the prompt and the answer begin, and the number of the segment.
+    """
+    i, t, segment = place
+    inputs, targets = inputs[: len(row.prompt_tokens)], targets[: len(row.tokens)]
+    row.prompt_tokens[i : i + len(inputs)] = inputs
+    row.prompt_segment_ids[i : i + len(inputs)] = segment
+    count = len(targets)
+    answer = slice(t, t + count)
+    terminal = count > 0 and int(targets[-1]) in eos_ids
+    weights, discounts, td_weights = (
+        array[0] for array in episode(np.array([count]), np.array([terminal]), count, discount)
+    )
+    row.tokens[answer] = targets
+    row.segment_ids[answer] = segment
+    row.positions[answer] = np.arange(count)
+    row.weights[answer] = weights * np.float32(weight)
+    row.discounts[answer] = discounts
+    row.td_weights[answer] = td_weights
+    if rewards is not None:
+        row.rewards[answer] = rewards[:count]
+
+
+def example_row(
+    inputs: Int[np.ndarray, " n"],
+    targets: Int[np.ndarray, " m"],
+    *,
+    lengths: Mapping[str, int],
+    with_rewards: bool = False,
+    **example: Any,
+) -> Batch:
+    """A row, without its batch axis, that holds one example; the arguments are those of `empty_row` and `put_example`."""
+    row = empty_row(lengths, with_rewards)
+    put_example(row, inputs, targets, **example)
+    return row
+
+
+def stack_rows(rows: Sequence[Batch], size: int | None = None) -> Batch:
+    """Stacks rows to a batch, with rows of zeros (so of weight 0) up to `size` where it is given."""
+    missing = 0 if size is None else size - len(rows)
+    empty = jax.tree.map(np.zeros_like, rows[0])
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *rows, *[empty] * missing)

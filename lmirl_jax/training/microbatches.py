@@ -1,0 +1,59 @@
+"""Gradients and values of a batch, computed in parts one after the other, so that one part at a time is in memory.
+
+The leading axis of each array is what is dealt to the parts. Rows that belong together, such as the samples of a prompt or a
+chosen and a rejected answer, are grouped first: a group is dealt as a whole.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from lmirl_jax.training.sums import Sums
+
+
+def sum_over_parts(gradient: Callable, params: Any, batch: Any, keys: Any, parts: int) -> tuple[Any, Sums]:
+    """Gradients and sums of the batch, the sums of those of its parts.
+
+    Args:
+        gradient: of the parameters, a part of the batch and its keys: gradients and sums.
+        params: the parameters.
+        batch: a tree of arrays, each with a leading axis that `parts` divides.
+        keys: of dropout, a tree like it.
+        parts: how many there are.
+    """
+    if parts == 1:
+        return gradient(params, batch, keys)
+
+    def add(sums, piece):
+        return jax.tree.map(jnp.add, sums, gradient(params, *piece)), None
+
+    pieces = jax.tree.map(lambda x: _split(x, parts), (batch, keys))
+    shapes = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], pieces))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(add, zeros, pieces)[0]
+
+
+def map_over_parts(function: Callable, batch: Any, parts: int) -> Any:
+    """Applies a function of rows to rows to each part of the batch; the results come back in the order of the batch."""
+    if parts == 1:
+        return function(batch)
+    results = jax.lax.map(function, jax.tree.map(lambda x: _split(x, parts), batch))
+    return jax.tree.map(lambda x: jnp.reshape(jnp.swapaxes(x, 0, 1), (-1, *x.shape[2:])), results)
+
+
+def group_rows(tree: Any, size: int) -> Any:
+    """[groups * size, ...] to [groups, size, ...]: rows that follow one another stay in one part of the batch."""
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, size, *x.shape[1:])), tree)
+
+
+def flatten_groups(tree: Any) -> Any:
+    """The inverse of `group_rows`."""
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), tree)
+
+
+def _split(x: Array, parts: int) -> Array:
+    # Every parts-th entry goes to the same part, so that each device splits its own rows and none moves.
+    return jnp.swapaxes(jnp.reshape(x, (x.shape[0] // parts, parts, *x.shape[1:])), 0, 1)

@@ -1,0 +1,55 @@
+"""Metrics as sums and the weights to divide them by, which travel apart until the whole batch is in."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lmirl_jax.objectives import implied_rewards
+from lmirl_jax.types import Batch, SoftQ
+
+
+class WeightedSum(NamedTuple):
+    """A sum, and the weight to divide it by. A histogram is an array of sums."""
+
+    total: Float[Array, "*bins"]
+    weight: Float[Array, ""]
+
+
+Sums = dict[str, WeightedSum]
+
+
+def weighted_sum(
+    values: Float[Array, "*batch length"], weights: Float[Array, "*batch length"]
+) -> WeightedSum:
+    return WeightedSum(jnp.sum(weights * values), jnp.sum(weights))
+
+
+def means(sums: Sums) -> dict[str, Float[Array, ""]]:
+    """The weighted mean of each metric; undefined, hence NaN, where nothing has any weight."""
+    return {name: total / weight for name, (total, weight) in sums.items()}
+
+
+def total_weight(batch: Batch) -> Float[Array, ""]:
+    """What sums over the batch's tokens are divided by: 1, for a loss of 0, where every weight is 0."""
+    weight = jnp.sum(batch.weights)
+    return jnp.where(weight > 0, weight, 1.0)
+
+
+def count_tokens(batch: Batch) -> Float[Array, ""]:
+    """How many tokens have a weight above 0."""
+    return jnp.sum(jnp.asarray(batch.weights) > 0).astype(jnp.float32)
+
+
+def policy_sums(out: SoftQ, batch: Batch) -> Sums:
+    """Metrics of demonstrations and rollouts alike: the reward that the policy implies, and its entropy, in nats."""
+    reward = implied_rewards(out, batch.discounts)
+    return {
+        "reward": weighted_sum(reward, batch.weights * batch.td_weights),
+        "entropy": weighted_sum(out.entropy, batch.weights),
+    }
+
+
+def accuracy_sum(out: SoftQ, batch: Batch) -> WeightedSum:
+    """The share of tokens that the policy holds for the likeliest."""
+    return weighted_sum((out.q >= out.max_logit).astype(jnp.float32), batch.weights)
