@@ -31,7 +31,7 @@ class Texts:
         yield "other/", [functools.partial(evaluation.chrf, word_order=2)], self.targets, titled
 
 
-def test_each_has_its_own():
+def test_every_metric_has_its_interval():
     values = [0.0, 1.0, 1.0] * 4
     found = evaluation.intervals(Texts(), ANSWERS, {"accuracy": values})
     titled = [[text.title() for text in texts] for texts in SAMPLES]

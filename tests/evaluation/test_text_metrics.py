@@ -111,7 +111,7 @@ def test_rouge_in_other_languages_by_hand():
     assert evaluation.rouge(["mu\u0308de"], ["müde"], tokenize="unicode")["rouge1"] == 100.0
 
 
-def test_what_rouge_scores_tokenizer_cuts_is_told_once(caplog):
+def test_a_warning_names_words_that_rouge_scores_tokenizer_cuts_once(caplog):
     words._warned.clear()
     target, prediction = "the Müller family lives here", "the Möller family lives here"
     for _ in range(2):
@@ -137,7 +137,7 @@ def test_rouge_of_english_is_rouge_scores_whatever_the_tokenizer(summaries, use_
         evaluation.rouge(["a"], ["a"], tokenize="words")
 
 
-def test_t5s_own_metrics(captions, summaries):
+def test_the_metrics_of_t5(captions, summaries):
     """As t5/evaluation/metrics.py calls the libraries; its median of resampled means lies by ours."""
     targets, predictions = captions
     single = [own[0] for own in targets]
@@ -314,7 +314,7 @@ def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
     assert "|tok:intl|" in signature(1)
 
 
-def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_told_once(caplog):
+def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_warned_of_once(caplog):
     words._warned.clear()
     for _ in range(2):
         assert (

@@ -56,7 +56,7 @@ def test_ranks_within_prompts_are_standardised_in_each():
     assert ranks[7:] == pytest.approx([np.sqrt(0.5), -np.sqrt(0.5)])
 
 
-def test_each_prompt_has_its_own_correlation(clustered):
+def test_correlations_within_each_prompt(clustered):
     x, y, prompts = clustered
     for ours, theirs in ((spearman_by_prompt, stats.spearmanr), (kendall_by_prompt, stats.kendalltau)):
         found = ours(x, y, prompts, 6)
