@@ -105,9 +105,9 @@ def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None
 
 
 def identity(checkpoint: epath.Path) -> str:
-    """A name that tells a checkpoint from every other, wherever it lies: a digest of Orbax's record of when it was saved.
+    """What tells a checkpoint from any other, wherever it lies: a digest of Orbax's note of when it was saved.
 
-    The path is not enough: a run that is trained again in the same folder has new checkpoints under the same names.
+    A run that is trained again in the same folder has other checkpoints under the same names.
     """
     note = checkpoint / "_CHECKPOINT_METADATA"
     return digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
@@ -130,5 +130,5 @@ def _text(example: Mapping[str, Any], feature: str) -> str:
 
 
 def digest(text: str) -> str:
-    """The first twelve hexadecimal digits of the SHA-256 of a text."""
+    """Twelve letters that stand for a text."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
