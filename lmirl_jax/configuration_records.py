@@ -179,5 +179,5 @@ def _key(statement: Any) -> str:
 
 
 def config_of(checkpoint: str | os.PathLike[str]) -> str:
-    """The path of the recorded configuration of a run, from one of its checkpoints, a folder MODEL_DIR/checkpoints/STEP."""
+    """Where the run of a checkpoint, a folder STEP of MODEL_DIR/checkpoints, records its configuration."""
     return os.path.join(os.path.dirname(os.path.dirname(os.fspath(checkpoint))), "config.gin")
