@@ -1,4 +1,4 @@
-"""Answers and what they are worth: generation, the task's metrics, diversity, quality-diversity fronts."""
+"""Evaluation of policies: answers, metrics of tasks, diversity, and quality-diversity fronts."""
 
 from lmirl_jax.evaluation.comparison import verdict
 from lmirl_jax.evaluation.corpus_metrics import (

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-FONT_SIZE = 9.0  # Points.
+# In points.
+FONT_SIZE = 9.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,8 @@ def write_labels(
 
     figure = axis.get_figure()
     FigureCanvasAgg(figure).draw()
-    scale = figure.dpi / 72  # Pixels a point.
+    # Pixels for each point.
+    scale = figure.dpi / 72
     dots = [_dots(axis.transData.transform(corners)) for corners in segments]
     occupied = np.concatenate([*dots, axis.transData.transform([(label.x, label.y) for label in labels])])
     for label in labels:

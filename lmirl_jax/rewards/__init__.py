@@ -1,4 +1,4 @@
-"""Token rewards: scored, tested, reranked and filtered by."""
+"""Token rewards: scoring, corruption tests, reranking and filtering."""
 
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect, effects_of_corruptions
 from lmirl_jax.rewards.corruptions import (

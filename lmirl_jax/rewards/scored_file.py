@@ -34,7 +34,8 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
     if not file.is_file():
         raise UserError(f"no file at {path}: {must}")
     for where, row in read_rows(file, "name a file that lmirl score wrote", must):
-        if isinstance(row.get("metrics"), list):  # Parquet has a map as pairs.
+        # Parquet returns a map as a list of pairs.
+        if isinstance(row.get("metrics"), list):
             row["metrics"] = dict(row["metrics"])
         yield Scored.from_row(_NULLS | row, where)
 
