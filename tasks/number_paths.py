@@ -129,7 +129,7 @@ def examples(split: str) -> list[tuple[str, str]]:
 
 
 def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-    """The examples of a split as a `tf.data.Dataset`, for SeqIO."""
+    """The source, in SeqIO's form."""
     inputs, targets = zip(*examples(split), strict=True)
     return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
 
