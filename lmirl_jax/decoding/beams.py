@@ -16,7 +16,7 @@ from lmirl_jax.types import AnswerBatch, Model, PromptBatch
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Hypotheses:
-    """Partial or whole answers of each prompt, best first; a score of -inf marks an empty place."""
+    """Partial or whole answers to each prompt, best first; a score of -inf marks an empty place."""
 
     scores: Float[Array, "batch places"]
     samples: Samples
@@ -29,7 +29,11 @@ class _Hypotheses:
 def length_penalty(
     length: Int[Array, "*shape"] | int, alpha: Float[Array, ""] | float
 ) -> Float[Array, "*shape"]:
-    """What an answer's log-probability is divided by: ((5 + length) / 6) ** alpha, with `length` in tokens, EOS included.
+    """The length penalty, ((5 + length) / 6) ** alpha, by which the log-probability of an answer is divided.
+
+    Args:
+        length: tokens of the answer, EOS included.
+        alpha: 0 for no penalty.
 
     Source: GNMT, https://arxiv.org/abs/1609.08144, section 7.
     """
@@ -99,10 +103,10 @@ def search(
 def _continuations(
     logits: Float[Array, "rows vocab"], live: _Hypotheses, t: Int[Array, ""], eos_ids: Sequence[int]
 ) -> tuple[_Hypotheses, Int[Array, "batch places"]]:
-    """The likeliest continuations of each prompt's beams, twice as many as beams, and the beam that each comes from."""
+    """The likeliest continuations of each prompt's beams, twice as many as there are beams, and each one's beam."""
     prompts, beams = live.scores.shape
     vocab = logits.shape[-1]
-    # Of each beam first: that keeps a vocabulary split over devices in its place.
+    # Choose within each beam first, so that a vocabulary that is split over devices is not moved.
     best, tokens = jax.lax.top_k(logits, min(2 * beams, vocab))
     out = soft_q.from_logits(logits, tokens[:, 0], with_entropy=True)
     log_probs = jnp.reshape(best - out.v[:, None], (prompts, -1))
@@ -124,7 +128,7 @@ def _continuations(
 
 
 def _fill_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
-    """The answers that ended; behind them, where there are places left, the best of those that were cut off."""
+    """The answers that ended and, in the places that are left, the best of the truncated ones."""
     empty = jnp.isneginf(done.scores)
     behind = jnp.cumsum(empty, axis=1) - 1  # The first empty place takes the best living beam, and so on.
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Which tokens may be drawn: top-k, top-p and min-p, as pure functions on logits that put the others at -inf.
+"""Filters of sampling (top-k, top-p and min-p): pure functions on logits, which set the logits of other tokens to -inf.
 
 No filter sorts. A token's rank matters only as the weight of the tokens before it (their number for top-k, their
 probability for top-p), so that it is enough to find the logit at which that weight reaches its budget, by bisection over
@@ -19,7 +19,7 @@ Count = Int[Array, ""] | int
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """Which tokens may be drawn, numbers or traced scalars: one compilation serves a sweep over all three.
+    """The settings of all three filters; traced scalars too, so that one compilation serves a sweep.
 
     Applied to the logits after they are divided by the temperature, in the order of the field: top-k, then top-p on the
     probabilities renormalised over what top-k left, then min-p. At least one token always stays.
@@ -90,7 +90,7 @@ def min_p(logits: Float[Array, "*batch vocab"], p: Scalar) -> Float[Array, "*bat
 
 
 def _where_on(on: Bool[Array, ""], keep, logits: Array) -> Array:
-    """A filter that is off costs nothing: one branch alone is run."""
+    """Applies a filter where it is on; the other branch is not run, so that a filter that is off costs nothing."""
     return jax.lax.cond(on, lambda x: jnp.where(keep(x), x, -jnp.inf), lambda x: x, logits)
 
 

@@ -107,7 +107,7 @@ def _with_last_state(batch: Batch) -> Batch:
         batch,
         tokens=pad(batch.tokens),
         segment_ids=longer,
-        positions=jnp.arange(longer.shape[1], dtype=jnp.int32)[None] * (longer > 0),
+        positions=jnp.arange(longer.shape[1], dtype=jnp.int32)[None] * (longer > 0).astype(jnp.int32),
         weights=pad(batch.weights),
         discounts=pad(batch.discounts),
         td_weights=pad(batch.td_weights),
@@ -116,11 +116,11 @@ def _with_last_state(batch: Batch) -> Batch:
 
 
 def critic_params(policy_params: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a critic that starts as a policy: its trunk copied, the heads as they are.
+    """The parameters of a critic that starts as a policy: a copy of its trunk, and new heads.
 
     Args:
-        policy_params: of a language model, a nested dict; what the trunk has not, such as an unembedding, is left out.
-        fresh: of a critic on that model's trunk, newly made.
+        policy_params: of a language model, a nested dict; what a trunk lacks, such as the unembedding, is ignored.
+        fresh: the initial parameters of a critic on that model's trunk.
 
     Returns:
         The critic's parameters, a nested dict; no array is shared with the policy, so that either may be donated.
@@ -130,17 +130,17 @@ def critic_params(policy_params: Mapping[str, Any], fresh: Mapping[str, Any]) ->
     """
 
     def take(path: tuple, leaf: Any) -> Any:
-        found: Any = policy_params
+        value: Any = policy_params
         for part in path:
-            found = found.get(part.key) if isinstance(found, Mapping) else None
-        if found is None or jnp.shape(found) != leaf.shape:
-            has = "lacks it" if found is None else f"has {jnp.shape(found)}"
+            value = value.get(part.key) if isinstance(value, Mapping) else None
+        if value is None or jnp.shape(value) != leaf.shape:
+            has = "lacks it" if value is None else f"has {jnp.shape(value)}"
             name = "/".join(str(part.key) for part in path)
             raise UserError(
                 f"a critic cannot start from these parameters: it needs {name} of shape {leaf.shape}, the policy {has}; "
                 "give both the same model"
             )
-        return jnp.copy(found)
+        return jnp.copy(value)
 
     return {**fresh, "trunk": jax.tree_util.tree_map_with_path(take, fresh["trunk"])}
 
@@ -153,7 +153,7 @@ def offset_gradients(
     weights: Float[Array, "batch length"] | None = None,
     dropout_keys: Key[Array, " batch"] | None = None,
 ) -> Float[Array, "batch length embed"]:
-    """How a head's outputs after the tokens of an answer change with the embeddings of these tokens.
+    """The gradient of a head's outputs after the tokens of an answer by the embeddings of these tokens.
 
         d / d offset_t  sum_s weight_s * output_s(y + offset)   at offset = 0
 

@@ -137,8 +137,9 @@ class DecoderLayer(nnx.Module):
             )
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
-        cross_keys = None if keys is None else fold_keys(keys, 9)  # Its scores have a dropout of their own.
-        # In decoding a prompt's samples are so many queries to it: its keys and values are there once.
+        # Other keys than those of self-attention, because both have a dropout at the same place.
+        cross_keys = None if keys is None else fold_keys(keys, 9)
+        # In decoding, the samples of a prompt are queries to the same keys and values, which exist once.
         y = self.pre_cross_attention_layer_norm(x)
         y = jnp.reshape(y, (encoded[0].shape[0], -1, y.shape[-1]))
         y = self.encoder_decoder_attention(y, encoded, cross_bias, cross_keys)
@@ -255,7 +256,7 @@ class T5Trunk(nnx.Module):
 
 
 class T5(T5Trunk):
-    """T5 1.1 as `types.Model` asks for it: the trunk, an output embedding of its own, and decoding from a cache."""
+    """T5 1.1 as `types.Model` asks for it: the trunk, an output embedding, and decoding from a cache."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         super().__init__(config, key=key)
@@ -278,48 +279,58 @@ class T5(T5Trunk):
         cross = tuple(
             self._decoder_layer(layer).encoder_decoder_attention.keys_values(encoded) for layer in layers
         )
-        own = ((empty, empty),) * len(layers)
+        self_attention = ((empty, empty),) * len(layers)
         cross_bias = mask_to_bias(real[:, None, None, :])
-        cache = T5Cache(layers, own, cross, cross_bias, jnp.zeros((), jnp.int32))
+        cache = T5Cache(layers, self_attention, cross, cross_bias, jnp.zeros((), jnp.int32))
         return cache, jnp.full((rows,), self.config.decoder_start_id, jnp.int32)
 
     def decode(
         self, cache: "T5Cache", tokens: Int[Array, " rows"]
     ) -> tuple["T5Cache", Float[Array, "rows embed"]]:
         """One step of the decoder, over the keys and values of the steps before."""
-        positions = jnp.arange(cache.own[0][0].shape[2])
+        positions = jnp.arange(cache.self_attention[0][0].shape[2])
         seen = (positions <= cache.index)[None, None, None, :]
         self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
-        x, own = self._embed(tokens[:, None]), []
-        for parameters, keys_values, cross in zip(cache.layers, cache.own, cache.cross, strict=True):
+        x, self_attention = self._embed(tokens[:, None]), []
+        for parameters, keys_values, cross in zip(
+            cache.layers, cache.self_attention, cache.cross, strict=True
+        ):
             layer = self._decoder_layer(parameters)
             x, keys_values = layer(x, self_bias, cross, cache.cross_bias, None, (keys_values, cache.index))
             x = constrain(x, "batch", "length", None)
-            own.append(keys_values)
-        cache = dataclasses.replace(cache, own=tuple(own), index=cache.index + 1)
+            self_attention.append(keys_values)
+        cache = dataclasses.replace(cache, self_attention=tuple(self_attention), index=cache.index + 1)
         return cache, self.decoder.finish(x, None)[:, 0]
 
     def _decoder_layer(self, parameters: nnx.State) -> DecoderLayer:
         return merge_layer(self.decoder.layers, parameters)
 
     def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
-        """The decoder's own keys and values move; those of the prompts, which their rows share, stay."""
+        """Moves the keys and values of self-attention; those of the prompts, which their rows share, stay."""
 
         def move(x: Float[Array, "rows *rest"]) -> Float[Array, "rows *rest"]:
             by_prompt = jnp.reshape(x, (*parents.shape, *x.shape[1:]))
             moved = jax.vmap(lambda y, rows: jnp.take(y, rows, axis=0))(by_prompt, parents)
             return jnp.reshape(moved, x.shape)
 
-        return dataclasses.replace(cache, own=jax.tree.map(move, cache.own))
+        return dataclasses.replace(cache, self_attention=jax.tree.map(move, cache.self_attention))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class T5Cache:
-    """Of every decoder layer the parameters, and keys and values: its own, filled up to `index`, and those of the prompts."""
+    """The state of decoding.
+
+    Args:
+        layers: the parameters of each decoder layer.
+        self_attention: keys and values of self-attention in each layer, filled up to `index`.
+        cross: keys and values of the prompts in each layer.
+        cross_bias: hides the padding of the prompts.
+        index: how many tokens have been read.
+    """
 
     layers: tuple[nnx.State, ...]
-    own: tuple[KeysValues, ...]
+    self_attention: tuple[KeysValues, ...]
     cross: tuple[EncodedKeysValues, ...]
     cross_bias: Float[Array, "prompts 1 1 inputs"]
     index: Int[Array, ""]

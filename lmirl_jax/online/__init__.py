@@ -1,4 +1,4 @@
-"""Learning from the policy's own answers: the learners, the sampler that feeds them and the buffer between."""
+"""Online learning from rollouts of the policy: the learners, the sampler and the replay buffer between them."""
 
 from lmirl_jax.online.adversary import Adversary, PairwiseAdversary
 from lmirl_jax.online.experience import Experience

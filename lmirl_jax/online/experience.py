@@ -1,4 +1,4 @@
-"""Rollouts as they are kept, and as a batch that is learnt from as demonstrations are."""
+"""Rollouts as the replay buffer holds them, and as a batch, to be learnt from as demonstrations are."""
 
 import dataclasses
 from typing import Any

@@ -21,7 +21,7 @@ from lmirl_jax.types import SoftQ
 
 @runtime_checkable
 class FrozenPolicy(Protocol):
-    """A trained network with its gamma, as `runs.Run` is; it lies on the mesh of the training."""
+    """A trained network with its gamma, as `runs.load` gives it; its parameters lie on the mesh of the training."""
 
     graph: nnx.GraphDef
     params: Any
@@ -37,19 +37,19 @@ Network = Annotated[
 @checked
 @dataclasses.dataclass(frozen=True)
 class FrozenReward:
-    """The reward of every token, extracted from a checkpoint of IQLearn, of maximum likelihood, of any other.
+    """The reward of every token under a checkpoint, which any objective may have trained.
 
         r_t = q_t - gamma v_{t+1}  [+ gamma v_{t+1} - v_t]  - beta * log pi_ref,t
 
-    A token after which an answer was cut off has the reward 0, for the value of what would have followed is not known.
+    The last token of a truncated answer has the reward 0, because the value of what would have followed is not known.
     At gamma 1 the rewards of a whole answer add up to v_0 + log pi(answer), less the correction: to compare answers to one
     prompt is then to compare their likelihoods. The network is no part of the train state nor of checkpoints.
 
     Args:
-        policy: what rewards.
-        shaping: None, or 'value': the potential-based part in brackets, after which the reward of a token is its log pi. A
-            whole answer then loses what depends on its prompt alone, v_0 (where the learner has the same gamma), and one
-            that was cut off has the value of where it stopped no longer taken off.
+        policy: the network whose rewards are read.
+        shaping: None, or 'value': adds the part in brackets, after which the reward of a token is its log pi. The return of
+            a whole answer then lacks v_0, which depends on its prompt alone (where the learner has the same gamma), and the
+            value of the state at which a truncated answer stopped is no longer subtracted.
         discount: gamma; None: the one that `policy` was trained with.
         reference: a policy to correct by, such as the one before IQLearn; None without.
         beta: the weight of the correction.
@@ -64,7 +64,7 @@ class FrozenReward:
     takes_target = False
 
     def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
-        """The draw with the reward of each token; every device reads the rows that it holds."""
+        """Adds the reward of each token to a draw; every device reads the rows that it holds."""
         reference = None if self.reference is None else (self.reference.graph, self.reference.params)
         rewards = _rewards(
             (self.policy.graph, self.policy.params),
@@ -94,8 +94,10 @@ def _rewards(
     def read(network: tuple[nnx.GraphDef, Any]) -> SoftQ:
         return soft_q.of_model(nnx.merge(*network), answers)
 
-    other = None if reference is None else read(reference)
-    rewards = extracted_rewards(read(policy), answers.discounts, shaping=shaping, reference=other, beta=beta)
-    # Padding, and the last token of an answer that was cut off, have none.
+    reference_out = None if reference is None else read(reference)
+    rewards = extracted_rewards(
+        read(policy), answers.discounts, shaping=shaping, reference=reference_out, beta=beta
+    )
+    # Padding, and the last token of a truncated answer, have no reward.
     rewards = jnp.where(answers.td_weights > 0, rewards, 0.0)
     return jax.lax.with_sharding_constraint(rewards, sharding.batch_sharding(mesh))

@@ -1,4 +1,4 @@
-"""Networks beside the policy: scalar heads on copies of it, each with an optimizer's state of its own."""
+"""Networks beside the policy: scalar heads on copies of it, each with its own optimizer state."""
 
 import dataclasses
 import functools
@@ -26,11 +26,11 @@ from lmirl_jax.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The recipe of one of them.
+    """The recipe of a network beside the policy.
 
     Args:
         config: its trunk and heads.
-        optimizer: its own.
+        optimizer: turns its gradients into updates.
         setting: of the run.
     """
 
@@ -43,11 +43,11 @@ class Network:
         return build(self.config, self.setting.key)[0]
 
     def shardings(self) -> tuple[TrainState, TrainState]:
-        """Shapes and shardings of its state."""
+        """The shapes and the shardings of its state."""
         return state_shardings(self.setting.mesh, self.config, self.optimizer, self.setting.key)
 
     def first_state(self, policy_params: Any, key: Key[Array, ""]) -> TrainState:
-        """Its trunk begins as the policy's, its heads at 0."""
+        """The state before training: its trunk is a copy of the policy's, its heads are 0."""
         params = critic_params(policy_params, init_params(self.config, key))
         optimizer = for_model(self.optimizer, nnx.state(self.model(params)))
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
@@ -56,14 +56,14 @@ class Network:
         return nnx.merge(self.graph, params)
 
     def read(self, params: Any, answers: Batch) -> dict[str, Float[Array, "rows states"]]:
-        """What each head says of the answers, part by part and without dropout."""
+        """The outputs of each head for the rollouts, computed in microbatches and without dropout."""
         return map_over_parts(lambda part: self.model(params)(part), answers, self.setting.microbatches)
 
 
 def make_networks(
     setting: Setting, optimizer: optax.GradientTransformation, heads: tuple[str, ...], share_trunk: bool
 ) -> dict[str, Network]:
-    """One network for each head, or one for all."""
+    """Makes one network for each head, or one for all of them."""
     groups = [heads] if share_trunk and heads else [(head,) for head in heads]
     return {
         "_and_".join(group): Network(CriticConfig(setting.model, group), optimizer, setting)
@@ -96,15 +96,15 @@ def update_network(
     targets: Float[Array, "prompts samples length"],
     key: Key[Array, ""],
 ) -> tuple[TrainState, Metrics]:
-    """The updates that follow one of the policy: one, or with the discriminator's head as many as the adversary asks for.
+    """Updates a network after the policy: once, or with the discriminator's head as often as the adversary asks for.
 
     Args:
-        network: the one.
+        network: its recipe.
         adversary: where the network has the discriminator's head.
-        state: its own.
+        state: of the network.
         demonstrations: demonstrations, [rows, ...], for the discriminator.
-        answers: sampled ones, [prompts, samples, ...].
-        targets: of the value of the state before each of their tokens.
+        answers: rollouts, [prompts, samples, ...].
+        targets: what the value of the state before each of their tokens is fitted to.
         key: of dropout, for the discriminator.
 
     Returns:
@@ -150,7 +150,7 @@ def _loss_of_part(
     part: tuple[Batch | None, Batch, Float[Array, "prompts samples length"]],
     keys: Any,
 ) -> tuple[Float[Array, ""], Sums]:
-    """What a part of the batch adds to the loss: of the values, and of the discriminator."""
+    """What a part of the batch adds to the loss of the values and of the discriminator, and the sums of its metrics."""
     demonstrations, (answers, targets) = part[0], flatten_groups(part[1:])
     rows, length = targets.shape
     batch = answers if demonstrations is None else concatenate(demonstrations, answers)

@@ -34,12 +34,12 @@ from lmirl_jax.types import UserError
 class PolicyGradient:
     """A learner that raises the probability of rollouts with a high reward.
 
-    Each draw of answers is used whole, in `sample_every` updates.
+    Each draw of rollouts is used whole, in `sample_every` updates.
 
     Args:
         rollouts: when and how the policy is sampled.
-        reward: a `RewardFunction` of texts, a `FrozenReward` of a checkpoint, or what learns to tell answers from the
-            expert's: `Adversary`, `PairwiseAdversary`.
+        reward: a `RewardFunction` of texts, a `FrozenReward` of a checkpoint, or a discriminator that learns to tell
+            rollouts from demonstrations: `Adversary`, `PairwiseAdversary`.
         loss: of the policy.
         optimizer: of the networks beside the policy: the value that `objectives.gae` asks for, and the discriminator.
         share_trunk: let these two be heads of one network.
@@ -79,7 +79,7 @@ class PolicyGradient:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """What is learnt beside the policy."""
+        """The heads that learn beside the policy."""
         needed = {"value": self.loss.needs_values, HEAD: self.adversary is not None}
         return tuple(name for name, is_needed in needed.items() if is_needed)
 
@@ -155,5 +155,5 @@ class PolicyGradient:
             extra=extra,
             prompts=sampler.prompts,
             alarm=Collapse(),
-            from_scratch="answers of random parameters teach nothing: train with gin/objectives/mle.gin first, and name that run",
+            from_scratch="rollouts of random parameters teach nothing: start from a run of gin/objectives/mle.gin",
         )

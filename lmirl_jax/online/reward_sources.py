@@ -1,4 +1,4 @@
-"""Where the reward of a policy gradient comes from, if not from a discriminator; and any function of prompt and answer."""
+"""Rewards of a policy gradient that nothing learns, such as a function of prompt and answer."""
 
 import dataclasses
 import inspect
@@ -31,15 +31,15 @@ class TextData(PromptData, Protocol):
 
 @runtime_checkable
 class RewardSource(Protocol):
-    """Judges a draw of answers as soon as it is made, and learns nothing: `RewardFunction`, `FrozenReward`."""
+    """Rewards the rollouts of each draw, and does not learn: `RewardFunction`, `FrozenReward`."""
 
     @property
     def takes_target(self) -> bool:
-        """Whether a draw is to have the prompts' own targets."""
+        """Whether it needs the demonstrations of the prompts."""
         ...
 
     def score(self, experience: Experience, prompts: Any, mesh: Mesh) -> Experience:
-        """The draw with the reward of each token."""
+        """Adds the reward of each token to a draw."""
         ...
 
 
@@ -50,15 +50,15 @@ class RewardFunction:
 
     Args:
         function: `(prompt, answer) -> reward`, of texts; a number is the reward of the answer's last token, an array has a
-            number for each of its tokens (EOS included). What else it names among its arguments it is given: `target`, the
-            prompt's own, and `tokens`, those of the answer.
+            number for each of its tokens (EOS included). It may name two more arguments: `target`, the text of the prompt's
+            demonstration, and `tokens`, those of the answer.
     """
 
     function: Callable[..., Any]
 
     def __post_init__(self):
         try:
-            inspect.signature(self.function).bind("", "", **self._asked(target="", tokens=[]))
+            inspect.signature(self.function).bind("", "", **self._optional_arguments(target="", tokens=[]))
         except TypeError as error:
             raise UserError(
                 f"REWARD_FUNCTION={self.name} cannot be called with a prompt and an answer ({error}): give it these two "
@@ -71,10 +71,10 @@ class RewardFunction:
 
     @property
     def takes_target(self) -> bool:
-        return bool(self._asked(target=""))
+        return bool(self._optional_arguments(target=""))
 
     def score(self, experience: Experience, prompts: TextData, mesh: Mesh) -> Experience:
-        """The draw with the reward of each token; every process scores the rows that its devices hold."""
+        """Adds the reward of each token to a draw; every process scores the rows that its devices hold."""
         prompt_tokens, answer_tokens = _local_tokens(experience.prompts), _local_tokens(experience.answers)
         targets = _local_tokens(experience.demonstrations) if experience.demonstrations else answer_tokens
         size = experience.answers.tokens.shape
@@ -82,18 +82,20 @@ class RewardFunction:
         for row, (inputs, tokens, target_tokens) in enumerate(zip(prompt_tokens, answer_tokens, targets)):
             prompt, target = prompts.decode_inputs(inputs), prompts.decode(target_tokens)
             text = prompts.decode_against(tokens, target) if self.takes_target else prompts.decode(tokens)
-            asked, texts = self._asked(target=target, tokens=tokens), (prompt, text)
-            rewards[row, : len(tokens)] = self._checked(self._call(texts, asked), len(tokens), texts)
+            arguments, texts = self._optional_arguments(target=target, tokens=tokens), (prompt, text)
+            rewards[row, : len(tokens)] = self._as_token_rewards(
+                self._call(texts, arguments), len(tokens), texts
+            )
         placed = sharding.rows_to_global(mesh, rewards, size[0])
         return dataclasses.replace(experience, rewards=placed)
 
-    def _asked(self, **offered: Any) -> dict[str, Any]:
+    def _optional_arguments(self, **offered: Any) -> dict[str, Any]:
         named = inspect.signature(self.function).parameters
         return {name: value for name, value in offered.items() if name in named}
 
-    def _call(self, texts: tuple[str, str], asked: dict[str, Any]) -> Any:
+    def _call(self, texts: tuple[str, str], arguments: dict[str, Any]) -> Any:
         try:
-            return self.function(*texts, **asked)
+            return self.function(*texts, **arguments)
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -102,8 +104,8 @@ class RewardFunction:
                 f"{texts[1]!r} to {texts[0]!r}: give a number for every text"
             ) from error
 
-    def _checked(self, reward: Any, length: int, texts: tuple[str, str]) -> np.ndarray:
-        """A number for each token."""
+    def _as_token_rewards(self, reward: Any, length: int, texts: tuple[str, str]) -> np.ndarray:
+        """The rewards as one number for each token; raises a UserError for what is none."""
         gave = f"REWARD_FUNCTION={self.name} gave {reward!r} for the answer {texts[1]!r} to {texts[0]!r}"
         try:
             values = np.asarray(reward).astype(np.float32, casting="same_kind")

@@ -1,4 +1,4 @@
-"""The policy answers prompts in the midst of training: on the same mesh, from the same parameters."""
+"""Sampling during training, on the mesh of the training and from its parameters."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, TrainData, UserErro
 
 @runtime_checkable
 class PromptData(TrainData, Protocol):
-    """A training set of which the prompts are answered, as `data.TrainDataset` is; `batch_size` prompts at a time."""
+    """A training set whose prompts are answered, `batch_size` at a time, as `data.TrainDataset` is."""
 
     lengths: Mapping[str, int]
 
@@ -34,7 +34,7 @@ class PromptData(TrainData, Protocol):
 
 @checked
 def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
-    """Prompts for that many sampled answers."""
+    """How many prompts give that many rollouts."""
     if sample_batch_size % samples_per_prompt:
         raise UserError(
             f"SAMPLE_BATCH_SIZE={sample_batch_size} is no multiple of SAMPLES_PER_PROMPT={samples_per_prompt}: each prompt "
@@ -46,14 +46,14 @@ def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
 @checked
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """When and how the policy answers, and how long its answers are kept.
+    """When and how the policy is sampled, and how long its rollouts stay in the replay buffer.
 
     Args:
-        prompts: a training set; its targets are no part of what is sampled.
-        samples_per_prompt: answers to each prompt.
-        sample_every: updates from one draw of answers to the next.
-        replay_size: answers that are kept, of which each update takes as many as a draw has; None: the last draw alone.
-        max_age: updates after which answers are not used any more; None: never, while they are kept.
+        prompts: a training set; sampling does not read its answers.
+        samples_per_prompt: rollouts of each prompt.
+        sample_every: updates from one draw of rollouts to the next.
+        replay_size: rollouts in the buffer, of which each update takes as many as a draw has; None: the last draw alone.
+        max_age: updates after which a rollout is no longer used; None: never, while it is in the buffer.
         temperature: of the sampling.
         discount: gamma, between the tokens of an answer.
     """
@@ -81,16 +81,16 @@ class Rollouts:
 
     @property
     def rows(self) -> int:
-        """Answers of a draw."""
+        """Rollouts of a draw."""
         return self.prompts.batch_size * self.samples_per_prompt
 
     @property
     def draws(self) -> int:
-        """Draws that are kept."""
+        """Draws in the buffer."""
         return 1 if self.replay_size is None else self.replay_size // self.rows
 
     def shapes(self, *, demonstrations: bool = False, rewards: bool = False) -> Experience:
-        """Of a draw, with the prompts' own targets and with rewards where they are asked for."""
+        """The shapes of a draw, with the prompts' demonstrations and with rewards where they are asked for."""
         inputs, length = self.prompts.lengths["inputs"], self.prompts.lengths["targets"]
         counts = jax.ShapeDtypeStruct((self.rows,), jnp.int32)
         terminal = jax.ShapeDtypeStruct((self.rows,), jnp.bool_)
@@ -119,12 +119,12 @@ class Rollouts:
 
 
 class Sampler:
-    """Rollouts at work: fills `TrainState.extra["replay"]`.
+    """Samples rollouts into `TrainState.extra["replay"]`.
 
     Args:
         rollouts: when and how.
         setting: of the run.
-        demonstrations: whether a draw has the prompts' own targets too.
+        demonstrations: whether a draw has the prompts' demonstrations too.
         finish: adds to a fresh draw what a learner needs, such as rewards, on the host.
     """
 
@@ -151,11 +151,11 @@ class Sampler:
         self._put = jax.jit(replay.put, donate_argnums=0)
 
     def draws_before(self, number: int) -> bool:
-        """Whether answers are drawn before that update, 1 being the first."""
+        """Whether rollouts are drawn before an update, given its number (1 for the first)."""
         return (number - 1) % self._rollouts.sample_every == 0
 
     def draw(self, state: TrainState) -> TrainState:
-        """The state with fresh answers in its buffer; the old buffer is used up."""
+        """Returns the state with fresh rollouts in its buffer, and uses up the old buffer."""
         batch = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
         experience = self._finish(self._answer(state.params, batch, state.step))
         filled = self._put(state.extra["replay"], experience, state.step)
@@ -172,7 +172,7 @@ def sample_rollouts(
     rollouts: Rollouts,
     demonstrations: bool = False,
 ) -> Experience:
-    """The policy's answers to the prompts of a batch.
+    """Samples the policy on the prompts of a batch.
 
     Args:
         params: the policy's.
@@ -181,7 +181,7 @@ def sample_rollouts(
         graph: the policy's network without its arrays.
         key: of the run's sampling.
         rollouts: how to sample.
-        demonstrations: whether the prompts' own demonstrations are wanted.
+        demonstrations: whether the prompts' demonstrations are part of the draw.
 
     Returns:
         The draw, [prompts * samples_per_prompt, ...].

@@ -140,7 +140,9 @@ def test_a_reordered_cache_goes_on_from_its_parent(model):
     batch = batch_of(INPUTS, TARGETS)
     forced = model.hidden(batch)
     cache, first = model.start_decoding(prompts_of(batch), 4, num_samples=2)
-    assert cache.cross[0][0].shape[0] == 2 and cache.own[0][0].shape[0] == 4  # Prompts are there once.
+    assert (
+        cache.cross[0][0].shape[0] == 2 and cache.self_attention[0][0].shape[0] == 4
+    )  # Prompts are there once.
     np.testing.assert_array_equal(first, 0)
     fed = jnp.pad(batch.tokens, ((0, 0), (1, 0)))
     for t in range(2):
