@@ -198,7 +198,7 @@ MACROS = ["BATCH_SIZE", "TRAIN_STEPS", "LEARNING_RATE", "TASK_FEATURE_LENGTHS", 
 
 @pytest.mark.parametrize("macro", MACROS)
 @pytest.mark.parametrize("value", ["''", "-1", "1e39", "{}", "@training.adamw"])
-def test_a_macro_is_told_by_its_name_with_a_value_that_fits(macro, value):
+def test_an_error_names_the_macro_and_a_value_that_fits(macro, value):
     files = ["gin/runs/finetune.gin"]
     required = [f"{name} = {given}" for name, given in {"MODEL_DIR": "'/run'", "TRAIN_STEPS": "3"}.items()]
     with pytest.raises(UserError) as caught:
@@ -208,7 +208,7 @@ def test_a_macro_is_told_by_its_name_with_a_value_that_fits(macro, value):
     assert f"--gin.{macro}=" in line or "with brackets, @training.adamw()" in line
 
 
-def test_brackets_too_many_are_told():
+def test_an_error_names_superfluous_brackets():
     required = ["MODEL_DIR = '/run'", "TRAIN_STEPS = 3", "OBJECTIVE = @objectives.mle()"]
     with pytest.raises(UserError, match=r"OBJECTIVE=@objectives.mle\(\) calls objectives.mle without soft_q"):
         configuration.load(["gin/runs/finetune.gin"], required)
@@ -220,7 +220,7 @@ def test_a_clip_that_would_stop_or_turn_the_updates_is_refused_in_python_too(cli
         training.adamw(1e-3, clip_norm=clip_norm)
 
 
-def test_a_mistake_in_an_objective_of_ones_own_is_told_with_its_place():
+def test_a_mistake_in_a_users_objective_has_its_place_in_the_error():
     """And not as a function that is no loss."""
 
     def mine(soft_q):

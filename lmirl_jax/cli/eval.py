@@ -15,7 +15,7 @@ from lmirl_jax.argument_rules import GivenByCaller, Is, Words
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
 from lmirl_jax.evaluation.generation import Generator
 from lmirl_jax.types import ModelConfig
 
@@ -46,7 +46,7 @@ def evaluate(
     *,
     model: ModelConfig,
     mesh: Mesh,
-    data: Annotated[Any, Is(Measured | None)],
+    data: Annotated[Any, Is(DatasetWithMetrics | None)],
     generator: Generator,
     temperatures: Temperatures,
     output_dir: Path | None = None,
@@ -70,8 +70,8 @@ def evaluate(
     import jax
 
     from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import prompts_told
-    from lmirl_jax.evaluation.evidence import counted
+    from lmirl_jax.evaluation.evaluator import describe_prompts
+    from lmirl_jax.statistics.evidence import pluralise
     from lmirl_jax.training import checkpoints
     from lmirl_jax.types import UserError
 
@@ -95,7 +95,8 @@ def evaluate(
     if jax.process_index() == 0:
         with files.writing(folder / f"{stem}.json") as file:
             json.dump([cell | {"signatures": signatures} for cell in cells], file)
-    over = f"{data.name}, split {data.split}: {prompts_told(data, len(data))}, {counted(generator.num_samples, 'sample')} each"
+    samples = pluralise(generator.num_samples, "sample")
+    over = f"{data.name}, split {data.split}: {describe_prompts(data, len(data))}, {samples} each"
     notes = [f"{name}: {signature}" for name, signature in signatures.items()]
     return "\n".join(
         [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]

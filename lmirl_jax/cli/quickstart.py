@@ -62,7 +62,7 @@ def _eval_arguments(run: epath.Path) -> list[str]:
 def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
     from lmirl_jax import evaluation, reports
-    from lmirl_jax.evaluation.evidence import first_of
+    from lmirl_jax.statistics.evidence import first_of
 
     evaluated = {label: _evaluated(directory / name) for label, name in RUNS.items()}
     cells = [
@@ -79,10 +79,12 @@ def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> 
         cells=cells,
         losses={label: _losses(directory / name) for label, name in RUNS.items()},
         heatmaps=[_heat_map(label, directory / name) for label, name in RUNS.items()],
-        verdict=verdicts,
-        settings={"Prompts": over, "Commands": list(commands), "Time": f"{seconds:.0f} s"},
-        title="Quickstart: maximum likelihood and IQLearn on the same task",
-        lead="A tiny T5, trained twice from scratch on number_paths: add four numbers in any order, and write the steps.",
+        text=reports.PageText(
+            "Quickstart: maximum likelihood and IQLearn on the same task",
+            verdict=verdicts,
+            settings={"Prompts": over, "Commands": list(commands), "Time": f"{seconds:.0f} s"},
+            lead="A tiny T5, trained twice from scratch on number_paths: add four numbers in any order, and write the steps.",
+        ),
         loss_note="The likelihood part of the loss, -log pi in nats per token, which both objectives have.",
     )
     print(f"{over}\n{evaluation.table(cells)}")

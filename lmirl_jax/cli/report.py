@@ -170,7 +170,7 @@ def _write(material: Material, sources: Sequence[Source], config: ReportConfig, 
 
 def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | list[str]]:
     from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import prompts_told
+    from lmirl_jax.evaluation.evaluator import describe_prompts
 
     facts: dict[str, str | list[str]] = {}
     runs = [source for source in sources if isinstance(source, RewardingRun)]
@@ -178,7 +178,7 @@ def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | l
         one = runs[0]
         whose = f"of {config.answers_of}" if config.answers_of else "each run's own"
         facts = {
-            "Task": f"{one.data.name}, split {one.data.split}, {prompts_told(one.data, len(one.data))}",
+            "Task": f"{one.data.name}, split {one.data.split}, {describe_prompts(one.data, len(one.data))}",
             "Answers": f"{whose}, {one.generator.num_samples} a prompt at temperature {one.temperature:g}, "
             f"seed {one.generator.seed}",
             "Rewards": ", ".join(dict.fromkeys(_reward(run) for run in runs)),

@@ -14,7 +14,7 @@ from lmirl_jax.argument_rules import GivenByCaller, Is
 from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
 from lmirl_jax.cli import infer, line_file, score
 from lmirl_jax.cli.processes import wait_for_all
-from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
 from lmirl_jax.evaluation.generation import Generator
 from lmirl_jax.types import ModelConfig, Task
 
@@ -69,7 +69,7 @@ class RewardingRun:
     task: Annotated[Any, Is(Task)]
     lengths: Lengths
     discount: Share
-    data: Annotated[Any, Is(Measured | None)]
+    data: Annotated[Any, Is(DatasetWithMetrics | None)]
     generator: Generator
     scorer: score.MakesScorer
     temperature: NonNegative = 1.0

@@ -42,11 +42,14 @@ def write(sweep: Sweep, seconds: float) -> str:
         quality=quality,
         diversity=diversity,
         baseline=baseline,
-        verdict=verdicts,
-        shown=shown_answers(sweep, shown),
-        shown_at=shown,
-        settings=_facts(sweep),
-        lead=_lead(sweep),
+        text=reports.PageText(
+            "Quality and diversity over sampling temperatures",
+            verdict=verdicts,
+            settings=_facts(sweep),
+            lead=_lead(sweep),
+        ),
+        answers=shown_answers(sweep, shown),
+        point=shown,
     )
     table = evaluation.table(cells, [quality, *diversity])
     return "\n".join(
@@ -78,7 +81,7 @@ def shown_point(sweep: Sweep) -> tuple[float, float]:
 
 def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
     """The first prompts with the first samples of each run's first seed."""
-    from lmirl_jax.reports import Shown
+    from lmirl_jax.reports import PromptAnswers
 
     of_runs = {
         policy.run: cell.answers
@@ -87,7 +90,7 @@ def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
     }
     first = next(iter(of_runs.values()))
     return [
-        Shown(
+        PromptAnswers(
             row["inputs"],
             row["targets"],
             {run: answers[i]["samples"][:MOST_SAMPLES] for run, answers in of_runs.items()},
@@ -134,9 +137,9 @@ def _lead(sweep: Sweep) -> str:
 
 
 def _prompts(sweep: Sweep) -> str:
-    from lmirl_jax.evaluation.evaluator import prompts_told
+    from lmirl_jax.evaluation.evaluator import describe_prompts
 
-    return prompts_told(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
+    return describe_prompts(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
 
 
 def _signatures(sweep: Sweep) -> dict[str, str]:

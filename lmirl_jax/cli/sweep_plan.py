@@ -13,7 +13,7 @@ from lmirl_jax.argument_rules import GivenByCaller, Is, Words
 from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, checked
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
-from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
 from lmirl_jax.evaluation.generation import AnswersPrompts
 from lmirl_jax.types import ModelConfig
 
@@ -101,7 +101,7 @@ class Policy:
     checkpoint: Annotated[epath.Path, GivenByCaller()]
     model: ModelConfig
     mesh: Mesh
-    data: Annotated[Any, Is(Measured | None)]
+    data: Annotated[Any, Is(DatasetWithMetrics | None)]
     generator: Annotated[Any, Is(AnswersPrompts)]
     reranking: Reranking = dataclasses.field(default_factory=Reranking)
 

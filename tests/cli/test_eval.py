@@ -6,7 +6,7 @@ import pytest
 
 import lmirl_jax.cli
 from lmirl_jax.cli.eval import metric_table
-from lmirl_jax.evaluation.proportions import share_interval
+from lmirl_jax.statistics.proportions import share_interval
 from tests.fakes import make_run
 
 

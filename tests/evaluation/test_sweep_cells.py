@@ -14,7 +14,7 @@ CELL = sweep_cells.FinishedCell(
 )
 
 
-def test_a_cell_is_read_as_it_was_written(tmp_path):
+def test_a_cell_survives_the_round_trip_through_its_file(tmp_path):
     folder = epath.Path(tmp_path)
     assert sweep_cells.read_cell(folder, SETTINGS) is None
     CELL.write(folder)
@@ -58,7 +58,7 @@ def test_every_setting_is_tried_above():
     assert tried == {field.name for field in dataclasses.fields(sweep_cells.CellSettings)}
 
 
-def test_cells_from_before_there_were_scores_are_found(tmp_path):
+def test_cells_of_versions_without_scores_keep_their_names(tmp_path):
     """Their settings say nothing of scores, neither in the file nor in its name."""
     path = epath.Path(tmp_path) / "sums-000150-T0.5-P0.9-NAME.json"
     before = dataclasses.asdict(CELL)

@@ -119,7 +119,7 @@ def test_from_any_prompt_on_and_on_any_mesh_the_scores_are_the_same(prompts, ans
                 np.testing.assert_allclose(answer.scores[name], values, rtol=1e-5, atol=1e-4)
 
 
-def test_at_gamma_1_a_policys_own_return_chooses_as_its_log_likelihood(prompts, answers):
+def test_at_gamma_1_the_return_under_the_policy_itself_chooses_as_its_log_likelihood(prompts, answers):
     """Of whole samples: the return has the prompt's value beside it. At another gamma, or by another checkpoint, it may not."""
     policy = run(prompts)
     answers = [without_third(answer) for answer in answers]

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmirl_jax.evaluation import calculate, with_calculator
-from lmirl_jax.evaluation.calculator import number_text
+from lmirl_jax.tasks.gsm8k_calculator import calculate, number_text, with_calculator
 
 
 @pytest.mark.parametrize(
@@ -155,3 +154,9 @@ def expressions(draw, depth=3):
 def test_agrees_with_fractions(pair):
     expression, value = pair
     assert calculate(expression) == value
+
+
+def test_the_calculator_corrects_a_final_number_with_a_sign():
+    assert with_calculator("<<2-22=-30>>-30 #### -$30") == "<<2-22=-20>>-20 #### $-20"
+    assert with_calculator("<<2-22=-30>>-30 #### \u221230.") == "<<2-22=-20>>-20 #### -20."
+    assert with_calculator("<<1+1=2>>2 #### -$2") == "<<1+1=2>>2 #### -$2"

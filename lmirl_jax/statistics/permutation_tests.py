@@ -1,14 +1,16 @@
-"""Permutation tests of answers that belong to prompts: answers change places within a prompt, or prompts do as well."""
+"""Permutation tests of correlations over answers to prompts: metrics are exchanged within a prompt, or between prompts too."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks, ranks_within
 
 DRAWS = 2000
-ELEMENTS = 2**17  # Places that are drawn at once: they fit a cache.
+# The number of permuted places in memory at once, so that they fit a cache.
+ELEMENTS = 2**17
 
 
 def permutation_tests(
@@ -26,11 +28,11 @@ def permutation_tests(
     change places too, each with all its metrics.
 
     Args:
-        tables: one a seed; they number the same prompts alike.
+        tables: one for each seed; a prompt has the same number in all of them.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
-        seed: of the draws.
-        draws: how many.
+        seed: the seed of the permutations.
+        draws: the number of permutations.
 
     Returns:
         P-values by scope, measure and metric.
@@ -44,35 +46,45 @@ def permutation_tests(
         ],
         POOLED: [[pooled_ranks(t.rows(names)) for names in (measures, metrics)] for t in tables],
     }
-    drawn: dict[str, list] = {WITHIN: [], POOLED: []}
+    samples: dict[str, list[Float[np.ndarray, "some measures metrics"]]] = {WITHIN: [], POOLED: []}
     for within, between in _permutations(np.stack([t.counts for t in tables]), seed=seed, draws=draws):
         for scope, places in ((WITHIN, within), (POOLED, between)):
-            drawn[scope].append(
-                sum(
-                    x @ y[:, own].transpose(1, 2, 0) for (x, y), own in zip(sides[scope], places, strict=True)
-                )
-            )
-    result = {}
-    for scope, parts in drawn.items():
-        sample = np.concatenate(parts)
-        observed = sum(x @ y.T for x, y in sides[scope])
-        result[scope] = [
-            [p_value(float(observed[i, j]), sample[:, i, j]) for j in range(len(metrics))]
-            for i in range(len(measures))
-        ]
-    return result
+            by_seed = [
+                x @ y[:, place].transpose(1, 2, 0) for (x, y), place in zip(sides[scope], places, strict=True)
+            ]
+            samples[scope].append(_sum(by_seed))
+    return {
+        scope: _p_values(_sum([x @ y.T for x, y in sides[scope]]), np.concatenate(parts))
+        for scope, parts in samples.items()
+    }
 
 
-def p_value(statistic: float, drawn: Float[np.ndarray, " draws"]) -> float:
-    """Two-sided: the share of draws at least as far from 0, the data itself counted as one draw, so never 0."""
-    extreme = np.sum(np.abs(drawn) >= abs(statistic) - 1e-7)
-    return float((1 + extreme) / (1 + len(drawn)))
+def p_value(statistic: float, sample: Float[np.ndarray, " draws"]) -> float:
+    """The two-sided p-value: the share of draws that are at least as far from 0 as the statistic.
+
+    The data itself counts as one draw, so that the p-value is never 0.
+    """
+    extreme = np.sum(np.abs(sample) >= abs(statistic) - 1e-7)
+    return float((1 + extreme) / (1 + len(sample)))
+
+
+def _p_values(
+    statistics: Float[np.ndarray, "measures metrics"], sample: Float[np.ndarray, "draws measures metrics"]
+) -> list[list[float]]:
+    return [
+        [p_value(float(statistics[i, j]), sample[:, i, j]) for j in range(statistics.shape[1])]
+        for i in range(statistics.shape[0])
+    ]
+
+
+def _sum(by_seed: Sequence[Float[np.ndarray, "*shape"]]) -> Float[np.ndarray, "*shape"]:
+    return functools.reduce(np.add, by_seed)
 
 
 def _permutations(
     counts: Int[np.ndarray, "seeds prompts"], *, seed: int, draws: int
 ) -> Iterator[tuple[list[Int[np.ndarray, "some n"]], list[Int[np.ndarray, "some n"]]]]:
-    """Draws where each answer takes its metric from, some draws at a time.
+    """Draws permutations, a few at a time: the answer from which each answer takes its metric.
 
     Answers of a prompt are exchanged freely. Prompts change places as a whole, with all their answers, and only with prompts
     that have as many answers in every seed: exchanging answers freely between prompts would take the answers of one prompt,
@@ -80,16 +92,19 @@ def _permutations(
     have scored the same answers.
 
     Yields:
-        For each seed the places within prompts alone, and for each seed those where prompts change places too.
+        The places of each seed where only answers within a prompt are exchanged, and those where prompts are exchanged too.
     """
     generator = np.random.default_rng(seed)
     most = counts.max(axis=0)
     step = max(1, ELEMENTS // max(1, int(most.sum())))
     for begin in range(0, draws, step):
         some = min(step, draws - begin)
-        keys = generator.random((some, int(most.sum())))  # Of the j-th answer to a prompt, in every seed.
+        # The j-th answer to a prompt has the same key in every seed.
+        keys = generator.random((some, int(most.sum())))
         sources = _prompt_sources(counts, generator, some)
-        within, between = zip(*(_places(own, most, keys, sources) for own in counts), strict=True)
+        within, between = zip(
+            *(_places(seed_counts, most, keys, sources) for seed_counts in counts), strict=True
+        )
         yield list(within), list(between)
 
 
@@ -114,7 +129,7 @@ def _places(
     keys: Float[np.ndarray, "some keys"],
     sources: Int[np.ndarray, "some prompts"],
 ) -> tuple[Int[np.ndarray, "some n"], Int[np.ndarray, "some n"]]:
-    """Where each answer takes its metric from: within its prompt, and within the prompt that changed places with it."""
+    """The place from which each answer takes its metric: within its own prompt, and within the prompt exchanged with it."""
     prompts = np.repeat(np.arange(len(counts)), counts)
     starts, first_keys = (np.cumsum(sizes) - sizes for sizes in (counts, most))
     local = np.arange(len(prompts)) - starts[prompts]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation.correlation_split import correlation_split
-from lmirl_jax.evaluation.correlations import correlations, difference
-from lmirl_jax.evaluation.length_bins import length_bins
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.correlation_split import correlation_split
+from lmirl_jax.statistics.correlations import correlations, difference
+from lmirl_jax.statistics.length_bins import length_bins
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 def table(prompts, **values):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.proportions import effective_size, mean_interval, share_interval
+from lmirl_jax.statistics.bootstrap import bootstrap_interval
+from lmirl_jax.statistics.proportions import effective_size, mean_interval, share_interval
 
 Z = 1.959964
 

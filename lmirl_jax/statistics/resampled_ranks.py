@@ -1,10 +1,12 @@
-"""Rank correlations under the bootstrap over prompts: the answers of a prompt are drawn together, ranks are taken anew."""
+"""Rank correlations under the bootstrap over prompts: a draw takes whole prompts, and ranks are computed again in each draw."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-ELEMENTS = 2**17  # Numbers of one variable that are looked at at once: they fit a cache.
-MOST_PAIRED = 6000  # Answers of which every pair is compared: time and memory grow with the square.
+# The number of values of one variable in memory at once, so that they fit a cache.
+ELEMENTS = 2**17
+# The most answers for which all pairs are compared: time and memory grow with the square of their number.
+MOST_PAIRED = 6000
 
 
 def resampled_spearman(
@@ -15,20 +17,20 @@ def resampled_spearman(
     """Spearman's correlations of the pooled answers under each draw, every variable with every other.
 
     Args:
-        values: of each variable, one an answer.
-        prompts: of each answer.
-        weights: how often each prompt is drawn, up to a factor.
+        values: the value of each variable for each answer.
+        prompts: the prompt of each answer.
+        weights: how often each draw takes each prompt, up to a factor.
 
     Returns:
         The correlations of each draw; NaN where a variable is constant in it.
     """
-    sorted_values = [_sorted(row) for row in values]
+    orders = [_sort(row) for row in values]
     step = max(1, ELEMENTS // max(1, values.shape[1]))
     parts = []
     for begin in range(0, len(weights), step):
-        drawn = weights[begin : begin + step][:, prompts].astype(np.float32)
-        drawn /= np.maximum(drawn.sum(axis=1, keepdims=True), 1e-30)
-        parts.append(_correlations(np.stack([_ranks(drawn, *own) for own in sorted_values], axis=1), drawn))
+        shares = weights[begin : begin + step][:, prompts].astype(np.float32)
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-30)
+        parts.append(_correlations(np.stack([_ranks(shares, *order) for order in orders], axis=1), shares))
     return np.concatenate(parts)
 
 
@@ -40,13 +42,13 @@ def resampled_kendall(
 ) -> Float[np.ndarray, "draws measures metrics"]:
     """Kendall's tau-b of the pooled answers under each draw, every measure with every metric.
 
-    Numbers of concordant and of untied pairs are counted once for every pair of prompts, and only weighted in each draw.
+    Concordant and untied pairs are counted once for every pair of prompts; each draw only weights these counts.
 
     Args:
-        x: of each measure, one an answer.
-        y: of each metric, one an answer.
-        prompts: of each answer, never falling.
-        weights: how often each prompt is drawn, up to a factor.
+        x: the value of each measure for each answer.
+        y: the value of each metric for each answer.
+        prompts: the prompt of each answer, in ascending order.
+        weights: how often each draw takes each prompt, up to a factor.
 
     Returns:
         The correlations of each draw; NaN where a variable is constant in it.
@@ -60,10 +62,10 @@ def resampled_kendall(
     return np.divide(concordant, scale, out=np.full(scale.shape, np.nan), where=scale > 0)
 
 
-def _sorted(
+def _sort(
     values: Float[np.ndarray, " n"],
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " unique"], Int[np.ndarray, " n"]]:
-    """The order of the values, where in it each different value begins, and which of these each answer has."""
+    """The order that sorts the values, where each distinct value begins in it, and the number of each answer's distinct value."""
     order = np.argsort(values, kind="stable")
     _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
     of_answer = np.empty(len(values), int)
@@ -77,7 +79,7 @@ def _ranks(
     starts: Int[np.ndarray, " unique"],
     of_answer: Int[np.ndarray, " n"],
 ) -> Float[np.ndarray, "draws n"]:
-    """The share of the draw below each answer and half of that which ties with it: mid-ranks, over the number drawn."""
+    """Mid-ranks over the size of the draw: the share of the draw below each answer, plus half the share that ties with it."""
     same = np.add.reduceat(weights[:, order], starts, axis=1)
     middle = np.cumsum(same, axis=1) - same / 2
     return middle[:, of_answer]
@@ -86,7 +88,8 @@ def _ranks(
 def _correlations(
     ranks: Float[np.ndarray, "draws variables n"], weights: Float[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, "draws variables variables"]:
-    centred = (ranks - 0.5) * np.sqrt(weights)[:, None, :]  # The mean of mid-ranks is a half.
+    # The mean of mid-ranks is a half.
+    centred = (ranks - 0.5) * np.sqrt(weights)[:, None, :]
     covariance = centred @ centred.transpose(0, 2, 1)
     deviations = np.sqrt(np.einsum("dvv->dv", covariance))
     varies = deviations > 1e-4
@@ -105,7 +108,7 @@ def _pair_sums(
     Num[np.ndarray, "measures prompts prompts"],
     Num[np.ndarray, "metrics prompts prompts"],
 ]:
-    """Over the answers of each two prompts: the sum of sign products of each measure with each metric, and untied pairs."""
+    """For each two prompts, over all pairs of their answers: sums of sign products of measures and metrics, and untied pairs."""
     present, starts = np.unique(prompts, return_index=True)
     ends = np.append(starts[1:], len(prompts))
     tables = [np.zeros((count, prompt_count, prompt_count)) for count in (len(x) * len(y), len(x), len(y))]

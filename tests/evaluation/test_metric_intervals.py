@@ -8,7 +8,7 @@ import pytest
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.evaluation.front import Cell, curves
-from lmirl_jax.evaluation.proportions import share_interval
+from lmirl_jax.statistics.proportions import share_interval
 
 WORDS = ["cat", "dog", "bird", "fish", "cow", "hen", "fox", "bee", "owl", "ant", "elk", "ape"]
 TARGETS = [f"the {word} sat on the {other}" for word, other in zip(WORDS, WORDS[::-1], strict=True)]
@@ -31,7 +31,7 @@ class Texts:
         yield "other/", [functools.partial(evaluation.chrf, word_order=2)], self.targets, titled
 
 
-def test_each_has_its_own():
+def test_every_metric_has_its_interval():
     values = [0.0, 1.0, 1.0] * 4
     found = evaluation.intervals(Texts(), ANSWERS, {"accuracy": values})
     titled = [[text.title() for text in texts] for texts in SAMPLES]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation.permutation_tests import p_value, permutation_tests
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.permutation_tests import p_value, permutation_tests
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 def table(x, y, prompts, count=None):
@@ -67,7 +67,7 @@ def test_nothing_to_test():
     assert permutation_tests([table([1, 2], [1, 2], [0, 1])], ["x"], []) == {WITHIN: [], POOLED: []}
 
 
-def test_seeds_with_other_numbers_of_answers_permute_each_by_its_own():
+def test_seeds_with_other_numbers_of_answers_permute_separately():
     first = table([1, 2, 3, 9, 9], [1, 2, 3, 0, 1], [0, 0, 0, 1, 1])
     second = table([1, 2, 3, 4], [1, 2, 3, 4], [0, 1, 1, 1])
     pooled, within = p_of(first, second)

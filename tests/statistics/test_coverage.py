@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lmirl_jax.evaluation import comparison, front
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.correlation_samples import correlation_sample
-from lmirl_jax.evaluation.correlations import correlations
-from lmirl_jax.evaluation.evidence import conclusion
-from lmirl_jax.evaluation.proportions import mean_interval, share_interval
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable
+from lmirl_jax.statistics.bootstrap import bootstrap_interval
+from lmirl_jax.statistics.correlation_samples import correlation_sample
+from lmirl_jax.statistics.correlations import correlations
+from lmirl_jax.statistics.evidence import conclusion
+from lmirl_jax.statistics.proportions import mean_interval, share_interval
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable
 
 
 def least(trials):
@@ -147,7 +147,7 @@ def sweep(generator, run, chances, temperatures, samples=4, forms=6):
 
 @pytest.mark.parametrize("trials", [25, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("prompts", "rate"), [(10, 0.3), (20, 0.05), (20, 0.8), (60, 0.03)])
-def test_equal_policies_are_told_apart_in_few_verdicts(prompts, rate, trials):
+def test_few_verdicts_find_a_difference_between_equal_policies(prompts, rate, trials):
     """Two sweeps of one policy: few prompts, rare right answers and frequent ones; and the area's interval holds 0."""
     alarms, held = [], []
     for trial in range(trials):

@@ -9,22 +9,20 @@ from jaxtyping import Float, Int
 
 from lmirl_jax.types import UserError
 
-POOLED, WITHIN = (
-    "pooled",
-    "within prompt",
-)  # Over all answers at once, or the mean over prompts of each one's own.
+# A correlation over all answers at once, or the mean over prompts of the correlation within each prompt.
+POOLED, WITHIN = "pooled", "within prompt"
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerTable:
-    """What was measured of the answers of one seed.
+    """The variables of the answers of one seed.
 
     Args:
-        names: of the variables.
-        values: of each variable, one an answer.
-        prompts: the number of each answer's prompt, 0 to `prompt_count` - 1, never falling. The same number is the same
+        names: the names of the variables.
+        values: the value of each variable for each answer.
+        prompts: the number of each answer's prompt, 0 to `prompt_count` - 1, in ascending order. The same number is the same
             prompt in the tables of all seeds.
-        prompt_count: how many prompts there are; some may have no answer here.
+        prompt_count: the number of prompts; some may have no answer in this table.
     """
 
     names: tuple[str, ...]
@@ -34,14 +32,14 @@ class AnswerTable:
 
     def __post_init__(self):
         if np.any(np.diff(self.prompts) < 0):
-            raise ValueError("the answers of a table lie in the order of their prompts")
+            raise ValueError("the answers of a table must be in the order of their prompts")
         for name, row in zip(self.names, self.values, strict=True):
             if not np.isfinite(row).all():
                 raise UserError(f"correlations: {name} of an answer is not finite; leave that answer out")
 
     @property
     def counts(self) -> Int[np.ndarray, " prompts"]:
-        """How many answers each prompt has."""
+        """The number of answers to each prompt."""
         return np.bincount(self.prompts, minlength=self.prompt_count)
 
     def rows(self, names: Sequence[str]) -> Float[np.ndarray, "variables answers"]:
@@ -51,12 +49,12 @@ class AnswerTable:
 
 def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
     """Spearman's rank correlation; None where either side is constant."""
-    return _defined("spearmanr", x, y)
+    return _scipy_correlation("spearmanr", x, y)
 
 
 def kendall(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
     """Kendall's tau-b, which allows for ties; None where either side is constant."""
-    return _defined("kendalltau", x, y)
+    return _scipy_correlation("kendalltau", x, y)
 
 
 def pooled_ranks(values: Float[np.ndarray, "variables n"]) -> Float[np.ndarray, "variables n"]:
@@ -121,8 +119,8 @@ def kendall_by_prompt(
     result = np.full((m, len(y), prompt_count), np.nan)
     bounds = np.searchsorted(prompts, np.arange(prompt_count + 1))
     for prompt, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        own = values[:, begin:end]
-        signs = np.sign(own[:, :, None] - own[:, None, :]).reshape(len(values), -1)
+        answers = values[:, begin:end]
+        signs = np.sign(answers[:, :, None] - answers[:, None, :]).reshape(len(values), -1)
         concordant = signs @ signs.T
         sizes = np.sqrt(np.diag(concordant))
         scale = np.outer(sizes[:m], sizes[m:])
@@ -132,9 +130,10 @@ def kendall_by_prompt(
     return result
 
 
-def _defined(name: str, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
+def _scipy_correlation(name: str, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    from scipy import stats  # Half a second, which nothing else should wait for.
+    # Imported here, because loading scipy takes half a second.
+    from scipy import stats
 
     return float(getattr(stats, name)(x, y).statistic)

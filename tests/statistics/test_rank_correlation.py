@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmirl_jax.evaluation.rank_correlation import (
+from lmirl_jax.statistics.rank_correlation import (
     AnswerTable,
     kendall,
     kendall_by_prompt,
@@ -10,7 +10,7 @@ from lmirl_jax.evaluation.rank_correlation import (
     spearman,
     spearman_by_prompt,
 )
-from lmirl_jax.evaluation.resampled_ranks import resampled_kendall, resampled_spearman
+from lmirl_jax.statistics.resampled_ranks import resampled_kendall, resampled_spearman
 from lmirl_jax.types import UserError
 
 X = np.array([1.0, 2.0, 3.0, 4.0])
@@ -56,7 +56,7 @@ def test_ranks_within_prompts_are_standardised_in_each():
     assert ranks[7:] == pytest.approx([np.sqrt(0.5), -np.sqrt(0.5)])
 
 
-def test_each_prompt_has_its_own_correlation(clustered):
+def test_correlations_within_each_prompt(clustered):
     x, y, prompts = clustered
     for ours, theirs in ((spearman_by_prompt, stats.spearmanr), (kendall_by_prompt, stats.kendalltau)):
         found = ours(x, y, prompts, 6)

@@ -1,63 +1,66 @@
-"""GSM8K's calculator: the annotations `<<48/2=24>>` of an answer computed anew, and what they say corrected."""
+"""GSM8K's calculator: computes the annotations `<<48/2=24>>` of an answer again and corrects their results."""
 
 import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-# Beyond these an expression is no calculation of a word problem and has no value: nothing hangs, nothing overflows.
-MAX_LENGTH = 200  # characters of an expression
-MAX_DEPTH = 20  # of brackets, signs and powers within one another
-MAX_POWER = 64  # the largest exponent, of either sign
-MAX_BITS = 512  # of a value's numerator and denominator
-DECIMALS = 10  # of a corrected result at most
+# The limits of expressions. Calculations of word problems stay within them; an expression beyond them has no value, so that
+# nothing hangs or overflows. They are: characters of an expression, levels of brackets, signs and powers, the size of an
+# exponent, and bits of the numerator and the denominator of a value.
+MAX_LENGTH = 200
+MAX_DEPTH = 20
+MAX_POWER = 64
+MAX_BITS = 512
+# The most decimals of a corrected result.
+DECIMALS = 10
 
 _NUMBER = r"(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(rf"\s*({_NUMBER}\.?|\*\*|//|[-+*/^()%])")
-# An annotation, and the number directly after it, which usually says the result again.
+# An annotation, and the number directly after it, which usually repeats the result.
 _ANNOTATION = re.compile(rf"<<([^<>\n=]*)=([^<>\n=]*)>>(?:(\s*(?:\$\s*)?)(-?{_NUMBER}))?")
 _FINAL = re.compile(rf"(####\s*)([-\u2212]?)(\$\s*)?([-\u2212]?)({_NUMBER})")
 
 
 def with_calculator(answer: str) -> str:
-    """A finished GSM8K answer as it would say what it says with a calculator at hand.
+    """Corrects a complete GSM8K answer as if its author had used a calculator.
 
-    Annotations `<<expression=result>>` are worked through from left to right. Where the expression has a value and the
-    result is another, then
+    Annotations `<<expression=result>>` are processed from left to right. Where the expression has a value and the result
+    differs from it, then
 
     - the result is replaced by the value (10 decimals at most);
-    - so is the number directly after the annotation, if it says the same as the old result: in `<<48/2=25>>25`,
+    - the number directly after the annotation is replaced too, if it equals the old result: in `<<48/2=25>>25`,
       `<<48/2=25>> $25`;
-    - so is that number in the expressions of later annotations, which are computed with the value, and after the last
-      `####`; until an annotation's result is that number again, which then means the newer one.
+    - the old result is replaced in the expressions of later annotations, which are computed with the value, and after the
+      last `####`; until the result of another annotation is the same number, which then means the newer one.
 
-    A result of the same value stays as it is written (`24.00`), and so does a correct rounding of a value without end
-    (`<<10/3=3.33>>`). Expressions without a value (see `calculate`) and all other text stay as they are: an answer whose
-    results are right comes back unchanged.
+    A result with the same value keeps its form (`24.00`), and so does a correct rounding of an infinite decimal
+    (`<<10/3=3.33>>`). Expressions without a value (see `calculate`) and all other text stay unchanged, and so does an answer
+    whose results are right.
 
     Source: Cobbe et al., https://arxiv.org/abs/2110.14168, whose calculator acts while the model writes; carrying a
     result on by its number is what Wei et al., https://arxiv.org/abs/2201.11903, do with finished answers.
     """
     corrections: dict[Fraction, Fraction] = {}
-    worked = _ANNOTATION.sub(lambda match: _recalculated(match, corrections), answer)
-    start = worked.rfind("####")
+    text = _ANNOTATION.sub(lambda match: _recalculate(match, corrections), answer)
+    start = text.rfind("####")
     if start < 0:
-        return worked
-    return worked[:start] + _FINAL.sub(lambda match: _corrected_final(match, corrections), worked[start:])
+        return text
+    return text[:start] + _FINAL.sub(lambda match: _correct_final(match, corrections), text[start:])
 
 
 def calculate(expression: str, corrections: Mapping[Fraction, Fraction] | None = None) -> Fraction | None:
     """The exact value of an arithmetic expression, or None where it has none.
 
-    It knows decimal numbers (with commas between thousands too), `+ - * / //`, `**` and `^`, brackets, signs and a percent
-    sign after a number, with the usual precedence, and nothing else: no names, no calls, nothing is executed.
+    It accepts decimal numbers (also with commas between thousands), `+ - * / //`, `**` and `^`, brackets, signs and a percent
+    sign after a number, with the usual precedence. There are no names and no calls, and nothing is executed.
 
     Args:
-        expression: such as `(16-3-4)*2`.
-        corrections: numbers that stand for others.
+        expression: an expression such as `(16-3-4)*2`.
+        corrections: numbers to replace in the expression, with their replacements.
 
     Returns:
-        The value; None for what is no expression, divides by zero, or goes beyond this file's limits.
+        The value; None where the text is not an expression, divides by zero, or exceeds the limits of this file.
     """
     if len(expression) > MAX_LENGTH:
         return None
@@ -67,39 +70,41 @@ def calculate(expression: str, corrections: Mapping[Fraction, Fraction] | None =
         return None
 
 
-def _recalculated(match: re.Match[str], corrections: dict[Fraction, Fraction]) -> str:
-    """The annotation with what follows it; a wrong result is noted among the corrections."""
-    expression, result, space, repeated = match.groups()
-    value, written = calculate(expression, corrections), calculate(result)
-    shown = re.sub(_NUMBER, lambda number: _corrected(number[0], corrections, brackets=True), expression)
-    if written is not None:
-        corrections.pop(written, None)
+def _recalculate(match: re.Match[str], corrections: dict[Fraction, Fraction]) -> str:
+    """Corrects an annotation and the number after it, and adds a wrong result to the corrections."""
+    expression, result, space, repetition = match.groups()
+    value, old_value = calculate(expression, corrections), calculate(result)
+    corrected_expression = re.sub(
+        _NUMBER, lambda number: _correct(number[0], corrections, brackets=True), expression
+    )
+    if old_value is not None:
+        corrections.pop(old_value, None)
     if value is None:
         return match[0]
-    own: dict[Fraction, Fraction] = {}
-    if written is None or not _says(result, written, value):
+    new_correction: dict[Fraction, Fraction] = {}
+    if old_value is None or not _says(result, old_value, value):
         result = number_text(value)
-        own = {} if written is None else {written: value}
-        corrections.update(own)
-    again = "" if repeated is None else space + _corrected(repeated, own)
-    return f"<<{shown}={result}>>{again}"
+        new_correction = {} if old_value is None else {old_value: value}
+        corrections.update(new_correction)
+    again = "" if repetition is None else space + _correct(repetition, new_correction)
+    return f"<<{corrected_expression}={result}>>{again}"
 
 
-def _corrected_final(match: re.Match[str], corrections: Mapping[Fraction, Fraction]) -> str:
-    """The number after `####`, whose sign may stand before or after a dollar."""
+def _correct_final(match: re.Match[str], corrections: Mapping[Fraction, Fraction]) -> str:
+    """Corrects the number after `####`, whose sign may come before or after a dollar."""
     before, minus, dollar, inner, digits = match.groups()
     number = f"-{digits}" if minus or inner else digits
-    corrected = _corrected(number, corrections)
+    corrected = _correct(number, corrections)
     return match[0] if corrected == number else f"{before}{dollar or ''}{corrected}"
 
 
-def _says(text: str, written: Fraction, value: Fraction) -> bool:
-    """Whether a written result is the value, or the rounding of one without end to the decimals written."""
+def _says(text: str, old_value: Fraction, value: Fraction) -> bool:
+    """Whether a result equals the value, or is an infinite decimal rounded to the decimals of its text."""
     endless = pow(10, MAX_BITS, value.denominator) != 0
-    return written == value or (endless and written == round(value, len(text.strip().partition(".")[2])))
+    return old_value == value or (endless and old_value == round(value, len(text.strip().partition(".")[2])))
 
 
-def _corrected(number: str, corrections: Mapping[Fraction, Fraction], brackets: bool = False) -> str:
+def _correct(number: str, corrections: Mapping[Fraction, Fraction], brackets: bool = False) -> str:
     if not corrections or len(number) > MAX_LENGTH:
         return number
     value = corrections.get(Fraction(number.replace(",", "")))
@@ -121,7 +126,7 @@ class _NoValueError(Exception):
 
 
 class _Parser:
-    """Recursive descent, one method a level of precedence."""
+    """A recursive-descent parser, with one method for each level of precedence."""
 
     def __init__(self, expression: str, corrections: Mapping[Fraction, Fraction]):
         self.corrections = corrections
@@ -141,9 +146,9 @@ class _Parser:
             raise _NoValueError
         return value
 
-    def _take(self, *wanted: str) -> str | None:
-        """The next token if it is one of these; otherwise None, and nothing is taken."""
-        if self.place < len(self.tokens) and self.tokens[self.place] in wanted:
+    def _take(self, *choices: str) -> str | None:
+        """Consumes the next token and returns it if it is one of these; otherwise returns None."""
+        if self.place < len(self.tokens) and self.tokens[self.place] in choices:
             self.place += 1
             return self.tokens[self.place - 1]
         return None
@@ -152,7 +157,7 @@ class _Parser:
         value = self._product()
         while sign := self._take("+", "-"):
             other = self._product()
-            value = _bounded(value + other if sign == "+" else value - other)
+            value = _check_bounds(value + other if sign == "+" else value - other)
         return value
 
     def _product(self) -> Fraction:
@@ -162,11 +167,11 @@ class _Parser:
             if sign != "*" and not other:
                 raise _NoValueError
             exact = value * other if sign == "*" else value / other
-            value = _bounded(Fraction(math.floor(exact)) if sign == "//" else exact)
+            value = _check_bounds(Fraction(math.floor(exact)) if sign == "//" else exact)
         return value
 
     def _signed(self) -> Fraction:
-        """Every way into a deeper level leads through here."""
+        """A factor with its sign. Every deeper level passes through this method, which therefore counts the depth."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _NoValueError
@@ -179,12 +184,11 @@ class _Parser:
         base = self._atom()
         if not self._take("**", "^"):
             return base
-        exponent = (
-            self._signed()
-        )  # From the right; a sign binds less than a power: -2**2 is -4, and 2**-1 is 1/2.
+        # Powers group from the right, and a sign binds less than a power: -2**2 is -4, and 2**-1 is 1/2.
+        exponent = self._signed()
         if exponent.denominator != 1 or abs(exponent) > MAX_POWER or (exponent < 0 and not base):
             raise _NoValueError
-        return _bounded(base ** int(exponent))
+        return _check_bounds(base ** int(exponent))
 
     def _atom(self) -> Fraction:
         if self._take("("):
@@ -193,14 +197,14 @@ class _Parser:
                 raise _NoValueError
         elif self.place < len(self.tokens) and self.tokens[self.place][0] in "0123456789.":
             number = Fraction(self.tokens[self.place].rstrip(".").replace(",", ""))
-            value = _bounded(self.corrections.get(number, number))
+            value = _check_bounds(self.corrections.get(number, number))
             self.place += 1
         else:
             raise _NoValueError
         return value / 100 if self._take("%") else value
 
 
-def _bounded(value: Fraction) -> Fraction:
+def _check_bounds(value: Fraction) -> Fraction:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
         raise _NoValueError
     return value

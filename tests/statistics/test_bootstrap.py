@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lmirl_jax.evaluation import bootstrap
-from lmirl_jax.evaluation.evidence import Evidence
+from lmirl_jax.statistics import bootstrap
+from lmirl_jax.statistics.evidence import Evidence
 
 
 def test_too_little_has_no_interval():
