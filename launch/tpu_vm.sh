@@ -106,10 +106,22 @@ python="python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2
 python3.11 -c 'import ensurepip' 2>/dev/null || \
 (sudo apt-get -qq update && sudo apt-get -qq install --yes python3.11 python3.11-venv)"
 
-# Each worker finds the others by itself.
-case $1 in
-train | eval | infer) set -- "$@" --coordinator_address=auto ;;
-esac
+# Whether a command runs over several processes: it then declares the flag --coordinator_address.
+runs_over_processes() {
+    python3 -I -B - "$root" "$1" <<'PYTHON' || die "python3 cannot read the commands of $root: install Python 3.9 or newer"
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from lmirl_jax.cli.commands import COMMANDS
+
+command = COMMANDS.get(sys.argv[2])
+print("yes" if command is not None and "coordinator_address" in command.flags else "no")
+PYTHON
+}
+
+answer=$(runs_over_processes "$1")
+# The workers of a slice find one another by themselves.
+if [[ $answer == yes ]]; then set -- "$@" --coordinator_address=auto; fi
 
 on_workers "$python"
 fetch

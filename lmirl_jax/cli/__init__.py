@@ -4,6 +4,9 @@ Exit codes: 0 done, 1 an error that the user can mend, 2 a command line that can
 ours keeps its traceback. Modules of commands load when they are asked for, so that help answers at once.
 """
 
+# launch/tpu_vm.sh reads the table of commands with the Python of the user's machine, which may be 3.9.
+from __future__ import annotations
+
 import difflib
 import importlib
 import os
@@ -13,9 +16,8 @@ from collections.abc import Sequence
 import lmirl_jax
 from lmirl_jax.cli import commands
 from lmirl_jax.cli import flags as flag_parsing
-from lmirl_jax.cli.processes import initialize_distributed
 
-__all__ = ["initialize_distributed", "main"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

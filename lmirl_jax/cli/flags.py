@@ -1,5 +1,8 @@
 """T5X's flags, read without a library: `--gin.NAME=VALUE` is no option that argparse knows."""
 
+# launch/tpu_vm.sh reads the table of commands with the Python of the user's machine, which may be 3.9.
+from __future__ import annotations
+
 import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
