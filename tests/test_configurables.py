@@ -9,9 +9,15 @@ import math
 import gin
 import pytest
 
-from lmirl_jax import argument_rules, arguments, configuration, configuration_values, objectives, training
+from lmirl_jax import (
+    argument_rules,
+    arguments,
+    configuration,
+    configuration_values,
+    objectives,
+    training,
+)
 from lmirl_jax.cli import main
-from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
 
 WRONG = {
@@ -70,7 +76,7 @@ TABLE = {
     "cli.score_script.score": (
         "caller caller object object object lengths share certain certain path? path? switch"
     ),
-    "cli.sweep_plan.Policy": "caller caller caller object object object? object object",
+    "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path?",
     "data.get_task": "text? path? path? path?",
@@ -328,7 +334,7 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
     def reach(*arguments, **options):
         raise _Reached
 
-    monkeypatch.setattr(trainer, "prepare_directory", reach)
+    monkeypatch.setattr("lmirl_jax.files.prepare_directory", reach)
     given = {
         "TRAIN_STEPS": "3",
         "MODEL_DIR": "'run'",

@@ -17,6 +17,7 @@ FLOORS = {
     "objectives": 2,
     "models": 2,
     "sharding": 2,
+    "checkpoints": 3,
     "decoding": 3,
     "data": 3,
     "evaluation": 4,
@@ -111,7 +112,10 @@ def test_the_house_loads_no_tensorflow():
 def test_the_rooms_that_hold_no_data_need_neither_seqio_nor_grain():
     """A machine that only reads a model's rewards may lack the data libraries."""
     absent = [*HEAVY, "grain", "array_record"]
-    names = [f"lmirl_jax.{room}" for room in ("soft_q", "objectives", "models", "decoding", "training")]
+    names = [
+        f"lmirl_jax.{room}"
+        for room in ("soft_q", "objectives", "models", "decoding", "checkpoints", "training")
+    ]
     code = (
         f"import importlib, sys\nfor name in {absent}: sys.modules[name] = None\n"
         f"for name in {[name for name in names if name.split('.')[1] in rooms()]}: importlib.import_module(name)"

@@ -1,7 +1,6 @@
 """The finished cells of a sweep on disk: one file each, found again by what its numbers depend on."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,11 @@ class CellSettings:
     cell new.
     """
 
-    checkpoint: str  # `identity` of the one that answered.
+    checkpoint: str  # `checkpoints.identity` of the one that answered.
     step: int
     task: str
     split: str
-    examples: str  # `digest` of prompts and targets.
+    examples: str  # `files.digest` of prompts and targets.
     num_examples: int
     num_samples: int
     max_length: int  # Tokens of an answer at most.
@@ -50,7 +49,8 @@ class CellSettings:
             del settings["rerank"]  # Cells from before there were scores keep their names.
         text = json.dumps(settings, sort_keys=True)
         return (
-            folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{digest(text)}.json"
+            folder
+            / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{files.digest(text)}.json"
         )
 
 
@@ -89,19 +89,10 @@ def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None
     return None
 
 
-def identity(checkpoint: epath.Path) -> str:
-    """What tells a checkpoint from any other, wherever it lies: a digest of Orbax's note of when it was saved.
-
-    A run that is trained again in the same folder has other checkpoints under the same names.
-    """
-    note = checkpoint / "_CHECKPOINT_METADATA"
-    return digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
-
-
 def examples_digest(examples: Sequence[Mapping[str, Any]]) -> str:
     """A digest of prompts and targets, as texts where the task keeps them and as tokens where not."""
     rows = [[_text(example, feature) for feature in ("inputs", "targets")] for example in examples]
-    return digest(json.dumps([REFERENCES, rows]))
+    return files.digest(json.dumps([REFERENCES, rows]))
 
 
 def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -112,8 +103,3 @@ def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
 def _text(example: Mapping[str, Any], feature: str) -> str:
     kept = example.get(f"{feature}_pretokenized")
     return str(kept) if kept is not None else " ".join(map(str, example.get(feature, ())))
-
-
-def digest(text: str) -> str:
-    """Twelve letters that stand for a text."""
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]

@@ -21,7 +21,7 @@ from lmirl_jax.types import SoftQ
 
 @runtime_checkable
 class FrozenPolicy(Protocol):
-    """A trained network with its gamma, as `runs.Run` is; it lies on the mesh of the training."""
+    """A trained network with its gamma, as `runs.Policy` is; it lies on the mesh of the training."""
 
     graph: nnx.GraphDef
     params: Any

@@ -13,16 +13,15 @@ from jax.sharding import Mesh
 from lmirl_jax import files, sharding
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import Count, Path, Seed, Text, checked
-from lmirl_jax.training.best import Best, BestConfig
-from lmirl_jax.training.checkpoint_folders import has_checkpoints
-from lmirl_jax.training.checkpoints import (
+from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
     check_params,
     find_checkpoint,
+    has_checkpoints,
     load_params,
-    prepare_directory,
 )
+from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
@@ -94,13 +93,14 @@ def train(
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
-    directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
+    directory = files.prepare_directory(
+        model_dir
+    )  # Last of what can go wrong: an error leaves no folder behind.
     run = Run(
         directory, setting, updates, batches, train_steps, evaluations, Best(best), eval_period, log_period
     )
-    alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
-        alone,
+        files.held_alone(directory, "MODEL_DIR"),
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(mesh),
     ):

@@ -10,7 +10,7 @@ from lmirl_jax import configuration
 from lmirl_jax.cli import sweep
 from lmirl_jax.cli.infer import _vote_of, infer
 from lmirl_jax.cli.reranking import Reranking
-from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep
+from lmirl_jax.cli.sweep_plan import AnsweringRun, SweepConfig, check_sweep
 from lmirl_jax.tasks import number_paths
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
@@ -118,7 +118,7 @@ SMALL = ["EVALUATOR_NUM_EXAMPLES = 8", "NUM_SAMPLES = 2", "EVAL_BATCH_SIZE = 8"]
 
 def policy(run, *bindings):
     given = ["RUNS = {'a': 'b'}", "OUTPUT_DIR = '/unused'", *SMALL, *bindings]
-    return configured(Policy, run, "sweep", *given)("MLE", 0, checkpoint(run))
+    return configured(AnsweringRun, run, "sweep", *given)("MLE", 0, checkpoint(run))
 
 
 def test_cells_of_a_sweep_have_the_best_of_n_and_weighted_majorities(runs, tmp_path):

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import objectives, training
-from lmirl_jax.training import checkpoints
+from lmirl_jax import checkpoints, objectives, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, mesh_of
 

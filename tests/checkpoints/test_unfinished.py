@@ -6,8 +6,7 @@ import shutil
 import pytest
 from etils import epath
 
-from lmirl_jax import runs
-from lmirl_jax.training import checkpoint_folders, checkpoints
+from lmirl_jax import checkpoints, runs
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
 
@@ -73,6 +72,6 @@ def test_a_run_goes_on_from_the_one_before_and_may_save_that_step_again(run, cap
 
 def test_nothing_but_unfinished_ones_is_no_checkpoint(tmp_path):
     (tmp_path / "checkpoints/5").mkdir(parents=True)
-    assert not checkpoint_folders.has_checkpoints(str(tmp_path))
+    assert not checkpoints.has_checkpoints(str(tmp_path))
     with pytest.raises(UserError, match="no checkpoint at "):
         checkpoints.find_checkpoint(str(tmp_path))
