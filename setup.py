@@ -50,9 +50,11 @@ TEST = [
     "pyrefly>=0.30",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6.0",
     "ruff>=0.12",
     "setuptools>=77",
     "tensorstore>=0.1.84",
+    "wandb>=0.18",
 ]
 
 setuptools.setup(

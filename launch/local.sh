@@ -8,7 +8,8 @@ usage: launch/local.sh <command of lmirl> ...         any command: quickstart, t
        launch/local.sh --processes=2 [--devices=4] train ...
                                                       that many CPU processes, each with so many devices (4)
        launch/local.sh --devices=8 train ...          one CPU process with 8 devices
-       launch/local.sh test [arguments of pytest]     the tests of this checkout (-m 'not slow' for the quick ones)
+       launch/local.sh test [arguments of pytest]     the tests of this checkout (-m 'not slow' for the quick ones, -m 'not e2e' for
+                                                      those that start no processes)
        launch/local.sh python ...                     Python in the environment
 
 The first call installs the pinned dependencies into .venv of this checkout (about two minutes, 4 GB). It needs Python

@@ -49,6 +49,7 @@ FREE = (
         "CHECKPOINT_PERIOD",
         "KEEP_CHECKPOINTS",
         "LOG_PERIOD",
+        "WANDB_PROJECT",
     ),
     *(
         "EVAL_PERIOD",

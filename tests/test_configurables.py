@@ -282,6 +282,7 @@ MACRO_KINDS = {
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
         "choice": "DTYPE REMAT BEST_MODE?",
+        "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "objects": "EVALUATIONS",
         # Texts that name nothing are refused as well.

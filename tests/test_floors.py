@@ -96,6 +96,7 @@ def test_no_file_is_called_utils():
     assert not [path for path in sources() if "util" in path.stem]
 
 
+@pytest.mark.e2e
 def test_the_house_loads_no_tensorflow():
     """All rooms but data/ and tasks/, and every command's module, in one fresh process."""
     names = [f"lmirl_jax.{room}" for room in LIGHT_ROOMS if room in rooms()]
@@ -109,6 +110,7 @@ def test_the_house_loads_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.e2e
 def test_the_rooms_that_hold_no_data_need_neither_seqio_nor_grain():
     """A machine that only reads a model's rewards may lack the data libraries."""
     absent = [*HEAVY, "grain", "array_record"]

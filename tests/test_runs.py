@@ -35,6 +35,7 @@ def test_it_has_what_its_own_configuration_says(run):
         assert np.isfinite(np.asarray(read(loaded.params, global_batch(mesh, rows=4)))).all()
 
 
+@pytest.mark.e2e
 def test_loading_says_nothing_and_takes_any_kind_of_path(run):
     """In a notebook, before anything has been configured: no greeting of TensorFlow, no warning of Orbax."""
     code = (

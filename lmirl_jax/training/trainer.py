@@ -25,7 +25,7 @@ from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
-from lmirl_jax.training.metric_writers import open_writers
+from lmirl_jax.training.metric_writers import check_wandb, open_writers
 from lmirl_jax.training.model_info import write_model_info
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
@@ -76,7 +76,7 @@ def train(
         seed: of initial parameters and dropout.
         log_period: updates between lines of metrics.jsonl; the first and the last always have one.
         tensorboard: write TensorBoard events too.
-        wandb_project: where given, write to Weights & Biases too.
+        wandb_project: a project of Weights & Biases that metrics are written to as well; None for none.
         on_start: called once with `model_dir`, before the first step.
 
     Returns:
@@ -88,6 +88,7 @@ def train(
     _check_vocabulary(model, data)
     sharding.check_batch_size(mesh, data.batch_size, microbatches)
     check_evaluations(evaluations, mesh, best)
+    check_wandb(wandb_project)
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), data.batch_size, microbatches)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))

@@ -21,6 +21,7 @@ def lmirl(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -80,6 +81,7 @@ def test_the_modules_of_commands_do_not_import_one_another_in_a_circle():
         reached(name)
 
 
+@pytest.mark.e2e
 def test_the_doctor_answers_where_jax_is_missing(tmp_path):
     code = (
         "import sys\nsys.modules['jax'] = None\nfrom lmirl_jax import cli\n"
@@ -165,6 +167,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         cli.main(["train"])
 
 
+@pytest.mark.e2e
 def test_a_closed_pipe_is_quiet():
     command = f"{shlex.quote(sys.executable)} -m lmirl_jax train --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -188,6 +188,7 @@ def _settings_of(run, tmp_path, capsys):
     return path
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
     data = tmp_path / "many.jsonl"
@@ -215,6 +216,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_two_processes_write_what_one_does(run, data, tmp_path, repository):
     launchers = {"one": (["-m", "lmirl_jax"], 8), "two": ([str(repository / "launch/processes.py"), "2"], 4)}

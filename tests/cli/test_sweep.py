@@ -382,6 +382,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_from_command_to_report(tmp_path):
     for name in ("mle", "iqlearn"):

@@ -30,6 +30,7 @@ def lines(repository, *arguments: str) -> list[list[str]]:
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.e2e
 def test_this_checkout_is_copied_and_the_command_started_on_every_worker(repository):
     python, pack, copy, unpack, start = lines(repository, *NAMED, *COMMAND)
     assert pack[:2] == ["tar", "--create"]
@@ -47,6 +48,7 @@ def test_this_checkout_is_copied_and_the_command_started_on_every_worker(reposit
 OVER_PROCESSES = {"train", "eval", "sweep", "infer", "score", "report"}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_the_workers_of_a_command_over_several_processes_find_one_another(repository, name):
     on_worker = shlex.split(lines(repository, *NAMED, name, "--gin.A=1")[-1][9])
@@ -67,6 +69,7 @@ def test_the_table_of_commands_is_written_for_an_older_python_too(repository):
         assert not hinted or name.endswith("commands.py") or "from __future__ import annotations" in source
 
 
+@pytest.mark.e2e
 def test_a_repository_is_cloned_at_a_ref(repository):
     commands = lines(
         repository, *NAMED, "--repo=https://example.com/a b.git", "--ref=v1", "--folder=work", "doctor"
@@ -78,17 +81,20 @@ def test_a_repository_is_cloned_at_a_ref(repository):
     assert commands[2][9] == "cd work && LMIRL_EXTRAS=tpu bash launch/local.sh doctor"
 
 
+@pytest.mark.e2e
 def test_the_project_and_flags_in_two_words(repository):
     commands = lines(repository, "--name", "t", "--zone", "z", "--project", "p", "doctor")
     assert all("--project=p" in command for command in commands if command[0] == "gcloud")
 
 
+@pytest.mark.e2e
 def test_what_the_workers_run_is_valid_shell(repository):
     for command in lines(repository, *NAMED, *COMMAND):
         if "--command" in command:
             assert subprocess.run(["bash", "-n", "-c", command[-1]]).returncode == 0
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
