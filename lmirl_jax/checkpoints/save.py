@@ -59,14 +59,14 @@ class Checkpoints:
         put_unfinished_aside(model_dir / "checkpoints")
         self._config = config
         self._best = _OneStep()
-        kept = [policies.LatestN(config.keep), self._best]
+        preserved: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
         if config.keep_period is not None:
-            kept.append(policies.EveryNSteps(config.keep_period))
+            preserved.append(policies.EveryNSteps(config.keep_period))
         json = ocp.JsonCheckpointHandler
         self._manager = ocp.CheckpointManager(
             model_dir / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
                 enable_async_checkpointing=config.asynchronous,
             ),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "data": json(), "best": json()},
@@ -163,7 +163,7 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _OneStep(policies.PreservationPolicy):
-    """Keeps the checkpoint of one step, which changes from save to save."""
+    """Preserves the checkpoint of one step, which each save may change."""
 
     step: int | None = None
 

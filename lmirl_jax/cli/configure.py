@@ -108,9 +108,9 @@ def add_run(
     checkpoint = checkpoints.find_checkpoint(path)
     config = runs.config_file(checkpoint)
     configuration.load([str(config)])
-    kept = {name: configuration.macro(name, None) for name in from_run}
+    values = {name: configuration.macro(name, None) for name in from_run}
     configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
-    configuration.set_macros({**kept, **macros})
+    configuration.set_macros({**values, **macros})
     set_data_folders(flags)
     task = configuration.macro("TASK", None)
     if task is not None:

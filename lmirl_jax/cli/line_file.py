@@ -93,6 +93,6 @@ def write_lines(
     wait_for_all()
 
 
-def is_there(path: epath.Path) -> bool:
+def is_complete(path: epath.Path) -> bool:
     """Whether the first process sees the complete file."""
     return bool(from_first_process(int(path.is_file())))

@@ -1,4 +1,4 @@
-"""`lmirl quickstart`: the main job in small. Trains by MLE and by IQLearn, compares both, writes one report."""
+"""`lmirl quickstart`: trains a tiny model by MLE and by IQLearn, compares both and writes one report."""
 
 import contextlib
 import json

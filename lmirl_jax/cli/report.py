@@ -17,10 +17,10 @@ from lmirl_jax.cli.report_plan import (
     ReportConfig,
     RewardingRun,
     ScoredFile,
-    damaged_answers,
-    effects,
+    damage_answers,
     longest_answer,
-    write_damaged,
+    pair_effects,
+    write_damaged_answers,
 )
 from lmirl_jax.cli.sweep_plan import Runs, check_output_dir, paths_by_label
 from lmirl_jax.configuration_errors import nearest
@@ -117,8 +117,8 @@ def _check_metric(run: RewardingRun, metric: str) -> None:
 def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> Material:
     """Makes the answers, scores and damaged answers of each run, and reads those that are there already."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
-    damaged = damaged_answers(runs[0], config) if runs else []
-    pairs = write_damaged(damaged, folder / "damaged") if damaged else None
+    damaged = damage_answers(runs[0], config) if runs else []
+    pairs = write_damaged_answers(damaged, folder / "damaged") if damaged else None
     shared = next((run for run in runs if run.label == config.answers_of), None)
     scored: dict[str, list[Sequence[rewards.Scored]]] = {}
     tested: dict[str, list[tuple[rewards.Scored, rewards.Scored, rewards.Corruption]]] = {
@@ -126,14 +126,16 @@ def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path)
     }
     for source in sources:
         if isinstance(source, ScoredFile):
-            scored.setdefault(source.label, []).append(source.scored())
+            scored.setdefault(source.label, []).append(source.read())
             continue
         say("report", f"{source.label}, seed {source.seed}: answers and scores")
         answers = (shared or source).answers(folder / "answers")
-        scored.setdefault(source.label, []).append(source.scored(answers, folder / "scored"))
+        scored.setdefault(source.label, []).append(source.score(answers, folder / "scored"))
         if pairs is not None:
             longest = longest_answer(source, damaged)
-            tested[source.label].extend(effects(damaged, source.scored(pairs, folder / "scored", longest)))
+            tested[source.label].extend(
+                pair_effects(damaged, source.score(pairs, folder / "scored", longest))
+            )
     count = len(runs[0].prompts) if runs else None
     kinds, seeds = config.damages(), collections.Counter(run.label for run in runs)
     of_labels = {

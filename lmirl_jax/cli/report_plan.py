@@ -1,4 +1,4 @@
-"""What a report on rewards is made of: runs that answer, score and are tested, or files of scored answers."""
+"""The sources of a report on rewards: runs, which answer, score and are tested, or files of scored answers."""
 
 import dataclasses
 import functools
@@ -14,7 +14,8 @@ from lmirl_jax import data as data_room
 from lmirl_jax import files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is
 from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
-from lmirl_jax.cli import infer, line_file, score
+from lmirl_jax.cli import infer, line_file
+from lmirl_jax.cli import score as score_command
 from lmirl_jax.cli.data_sets import ReferencedSplit, TaskOrMixture
 from lmirl_jax.cli.processes import wait_for_all
 from lmirl_jax.evaluation import Answers, Generator
@@ -35,22 +36,22 @@ class DamagedAnswer:
 @checked
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What to ask of the rewards; report.gin says what each is."""
+    """What to ask of the rewards; gin/runs/report.gin explains each setting."""
 
     metric: Text | None = None
     answers_of: Text | None = None
-    corruptions: Mapping[Text, Corruption] | None = None  # By name, as `rewards.CORRUPTIONS` has them.
+    corruptions: Mapping[Text, Corruption] | None = None  # By name; None for `rewards.CORRUPTIONS`.
     corruption_check: Callable[[str, str], Any] | None = None
     corruption_seed: Seed = 0
 
-    def damages(self) -> Mapping[str, Callable[..., rewards.Corruption | None]]:
+    def damages(self) -> Mapping[str, Callable[..., rewards.Corruption | str | None]]:
         """The functions that damage an answer, by name."""
         return rewards.CORRUPTIONS if self.corruptions is None else self.corruptions
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredFile:
-    """Answers that `lmirl score` has scored already: there is no model to test."""
+    """A file that `lmirl score` wrote: its answers have scores already, and there is no model to test."""
 
     label: str
     seed: int
@@ -59,8 +60,8 @@ class ScoredFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def scored(self) -> list[Scored]:
-        """The scored answers of the file."""
+    def read(self) -> list[Scored]:
+        """Reads the scored answers of the file."""
         return list(rewards.read_scored(self.path, "RUNS"))
 
 
@@ -82,7 +83,7 @@ class RewardingRun:
     discount: Share
     data: Annotated[ReferencedSplit | None, Is(Measured | None)]
     generator: Generator
-    scorer: score.MakesScorer
+    scorer: score_command.MakesScorer
     temperature: NonNegative = 1.0
 
     def __post_init__(self):
@@ -120,11 +121,11 @@ class RewardingRun:
                 policy.graph, policy.params, self.mesh, self.prompts, self.temperature, skip
             )
 
-        if not line_file.is_there(path):
+        if not line_file.is_complete(path):
             infer.write_answers(path, settings, answers, len(self.prompts))
         return path
 
-    def scored(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Scored]:
+    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Scored]:
         """Scores the answers of a file; reads the scores where they are there already.
 
         Args:
@@ -135,9 +136,9 @@ class RewardingRun:
         lengths = {**self.lengths, "targets": max(self.lengths["targets"], longest)}
         pair_file = data_room.PairFile(str(pairs), self.task, lengths)
         scorer = self.scorer(self.policy, lengths=lengths)
-        path = folder / f"{self._name}-{_digest(score.settings(scorer, pair_file, self.task))}.jsonl"
-        if not line_file.is_there(path):
-            score.write_scores(path, scorer, pair_file, self.task)
+        path = folder / f"{self._name}-{_digest(score_command.settings(scorer, pair_file, self.task))}.jsonl"
+        if not line_file.is_complete(path):
+            score_command.write_scores(path, scorer, pair_file, self.task)
         return list(rewards.read_scored(path))
 
     @property
@@ -146,7 +147,7 @@ class RewardingRun:
         return f"{letters}-{self.seed}"
 
 
-def damaged_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswer]:
+def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswer]:
     """Damages the targets of the split that the run answers; leaves out those that no damage fits."""
     answers = []
     for example in run.prompts.examples:
@@ -168,7 +169,7 @@ def longest_answer(run: RewardingRun, answers: Sequence[DamagedAnswer]) -> int:
     return 1 + max((len(run.task.output_vocabulary.encode(text)) for text in texts), default=0)
 
 
-def write_damaged(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
+def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
     """Writes the targets with their damages as a file of candidates, in which the undamaged target comes first."""
     lines = [
         {"inputs": answer.inputs, "candidates": [answer.targets, *(d.targets for d in answer.damages)]}
@@ -182,7 +183,7 @@ def write_damaged(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath
     return path
 
 
-def effects(
+def pair_effects(
     answers: Sequence[DamagedAnswer], scored: Sequence[Scored]
 ) -> list[tuple[Scored, Scored, rewards.Corruption]]:
     """Pairs each original with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""

@@ -48,9 +48,11 @@ class Reranking:
         """
         if not self.on:
             return {}
-        by_itself = self.reward_path is None
-        rewarding = checkpoint if by_itself else checkpoints.find_checkpoint(self.reward_path)
-        gamma = self.discount if by_itself and self.reward_discount is None else self.reward_discount
+        rewarding, gamma = checkpoint, self.reward_discount
+        if self.reward_path is not None:
+            rewarding = checkpoints.find_checkpoint(self.reward_path)
+        elif gamma is None:
+            gamma = self.discount
         return {
             "RERANK": f"by {checkpoints.identity(rewarding)} at gamma {'of its training' if gamma is None else gamma}"
         }

@@ -60,25 +60,27 @@ def finish(
 ) -> Iterator[tuple[AnsweringRun, FinishedCell]]:
     """Yields every cell, run by run and point by point. Cells that are finished are read, others are made and written."""
     wanted = [run.settings(config.points) for run in answering]
-    found = [[read_cell(folder, settings) for settings in of_run] for of_run in wanted]
+    on_disk = [[read_cell(folder, settings) for settings in of_run] for of_run in wanted]
     # All processes make the same cells, also where they see other disks.
-    missing = from_first_process([[cell is None for cell in of_run] for of_run in found])
+    missing = from_first_process([[cell is None for cell in of_run] for of_run in on_disk])
     count = int(missing.sum())
     say("sweep", f"{missing.size - count} of {missing.size} cells are finished already, {count} to make")
-    began, made = time.monotonic(), 0
-    for run, of_run, cells, todo in zip(answering, wanted, found, missing, strict=True):
+    began, done = time.monotonic(), 0
+    for run, of_run, cells, todo in zip(answering, wanted, on_disk, missing, strict=True):
         loaded = run.load() if todo.any() else None
         for settings, cell, absent in zip(of_run, cells, todo, strict=True):
             if loaded is not None and absent:
-                cell, made = _make(run, loaded, settings, folder), made + 1
-                seconds = (time.monotonic() - began) / made
-                left = f"{seconds * (count - made):.0f} s left"
-                say("sweep", f"{run}, {_place(settings)}: {made} of {count} made, {left}")
-            if cell is not None:  # It may lie on the first process's disk alone.
+                cell, done = _make_cell(run, loaded, settings, folder), done + 1
+                seconds = (time.monotonic() - began) / done
+                left = f"{seconds * (count - done):.0f} s left"
+                say("sweep", f"{run}, {_place(settings)}: {done} of {count} made, {left}")
+            if cell is not None:  # Only the first process may see the disk on which the cell lies.
                 yield run, cell
 
 
-def _make(run: AnsweringRun, loaded: LoadedRun, settings: CellSettings, folder: epath.Path) -> FinishedCell:
+def _make_cell(
+    run: AnsweringRun, loaded: LoadedRun, settings: CellSettings, folder: epath.Path
+) -> FinishedCell:
     answers = run.answers(loaded, settings)
     metrics, per_prompt = evaluation.measure(run.prompts, answers)
     intervals = {

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder and on the terminal."""
+"""Writes the files of a sweep, and what it prints on the terminal."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def write(sweep: Sweep, seconds: float) -> str:
     }
     sweep_tables.write_json(sweep.folder / "sweep.json", content)
     verdicts = sweep_verdicts(sweep)
-    shown = shown_point(sweep)
+    point = choose_point(sweep)
     report = sweep.folder / "report.html"
     reports.sweep_report(
         report,
@@ -78,8 +78,8 @@ def write(sweep: Sweep, seconds: float) -> str:
         diversity=diversity,
         baseline=baseline,
         verdict=verdicts,
-        shown=shown_answers(sweep, shown),
-        shown_at=shown,
+        shown=sample_answers(sweep, point),
+        shown_at=point,
         settings=_facts(sweep),
         lead=_lead(sweep),
     )
@@ -97,19 +97,20 @@ def sweep_verdicts(sweep: Sweep) -> list[str]:
     for name in diversity:
         for top_p in sorted(sweep.config.top_ps, reverse=True):
             cells = [cell for cell in sweep.cells if cell.top_p == top_p]
-            found = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
-            verdicts.append(f"At top-p {top_p:g}: {found}" if len(sweep.config.top_ps) > 1 else found)
+            verdict = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
+            verdicts.append(f"At top-p {top_p:g}: {verdict}" if len(sweep.config.top_ps) > 1 else verdict)
     return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
 
 
-def shown_point(sweep: Sweep) -> tuple[float, float]:
-    """Temperature and top-p of the answers on the page: the temperature that was chosen, or those nearest to 1."""
-    chosen = sweep.config.shown_temperature
-    temperature = chosen or min(sweep.config.temperatures, key=lambda temperature: abs(temperature - 1))
+def choose_point(sweep: Sweep) -> tuple[float, float]:
+    """The temperature and top-p of the answers on the page: SHOWN_TEMPERATURE, or the values nearest to 1."""
+    temperature = sweep.config.shown_temperature or min(
+        sweep.config.temperatures, key=lambda temperature: abs(temperature - 1)
+    )
     return float(temperature), float(max(sweep.config.top_ps))
 
 
-def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[reports.Shown]:
+def sample_answers(sweep: Sweep, point: tuple[float, float]) -> list[reports.Shown]:
     """The first prompts with the first samples of each run's first seed."""
     of_runs = {
         run.label: cell.answers

@@ -1,4 +1,4 @@
-"""What a sweep is to do: which checkpoints, at which temperatures and top-ps, compared by which metrics."""
+"""The plan of a sweep: which checkpoints answer, at which temperatures and top-ps, and which metrics compare them."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ from lmirl_jax.rewards.reranking import SCORES
 from lmirl_jax.types import ModelConfig, UserError
 
 
-def _different(values: Sequence[Any]) -> bool:
+def _all_different(values: Sequence[Any]) -> bool:
     return 0 < len(values) == len(set(values))
 
 
@@ -30,12 +30,12 @@ Temperatures = Annotated[
     Sequence[Positive],
     Words(
         "a list of one or more different numbers above 0 (at 0 all samples of a prompt are the same; lmirl eval takes 0)",
-        _different,
+        _all_different,
     ),
 ]
 TopPs = Annotated[
     Sequence[PositiveShare],
-    Words("a list of one or more different numbers above 0 and at most 1", _different),
+    Words("a list of one or more different numbers above 0 and at most 1", _all_different),
 ]
 Runs = Annotated[
     Mapping[Text, Path | Sequence[Path]],
@@ -50,7 +50,7 @@ Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda 
 @checked
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What to sweep over, and what to compare; sweep.gin says what each is.
+    """What to sweep over, and what to compare; gin/runs/sweep.gin explains each setting.
 
     Raises:
         UserError: no temperatures or top-ps, or one that gives no diversity.
@@ -61,7 +61,7 @@ class SweepConfig:
     quality: Text = "accuracy"
     diversity: Text | Labels | None = None
     baseline: Text | None = None
-    shown_prompts: Whole = 6  # Whose answers are shown side by side.
+    shown_prompts: Whole = 6  # For so many prompts the page has the answers of all runs side by side.
     shown_temperature: Positive | None = None
 
     def __post_init__(self):

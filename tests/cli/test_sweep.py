@@ -258,7 +258,7 @@ def test_verdict_and_table_have_one_sign(tmp_path):
 
 
 def test_answers_are_shown_at_the_temperature_and_top_p_nearest_to_1(tmp_path):
-    assert sweep_output.shown_point(whole(tmp_path)) == (1.0, 1.0)
+    assert sweep_output.choose_point(whole(tmp_path)) == (1.0, 1.0)
 
 
 def test_curves_of_several_top_ps(tmp_path):
