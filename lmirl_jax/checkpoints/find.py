@@ -5,7 +5,7 @@ import logging
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.checkpoints.folders import finished_steps, kind_of
+from lmirl_jax.checkpoints.folders import finished_steps, kind_of, run_folder
 from lmirl_jax.checkpoints.metadata import best_step
 from lmirl_jax.types import UserError
 
@@ -26,7 +26,7 @@ def find_checkpoint(path: str) -> epath.Path:
         return given
     if given.parent.name == "checkpoints" and given.name.isdigit() and given.is_dir():
         raise UserError(
-            f"the checkpoint {given} is not finished: name another, or {given.parent.parent} for the newest that is"
+            f"the checkpoint {given} is not finished: name another, or {run_folder(given)} for the newest that is"
         )
     if given.name == "best" and given.parent.name == "checkpoints":
         return _best_checkpoint(given)

@@ -125,7 +125,7 @@ def test_a_finished_cell_is_never_made_again(tmp_path, capsys):
     assert "sweep: 6 of 6 cells are finished already, 0 to make" in capsys.readouterr().err
 
 
-def test_killed_in_the_midst_it_makes_what_is_missing(tmp_path, capsys):
+def test_after_a_kill_the_missing_cells_are_made(tmp_path, capsys):
     broken = [policy(tmp_path), policy(tmp_path, "IQLearn", generator=Wobbly(fail_at=1.0))]
     with pytest.raises(KeyboardInterrupt):
         make(broken, config(), tmp_path)
@@ -139,7 +139,7 @@ def test_killed_in_the_midst_it_makes_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": {"checkpoint": "c0f', "{}"])
-def test_a_torn_cell_is_made_again_and_no_other(tmp_path, caplog, text):
+def test_a_damaged_cell_is_made_again_and_no_other(tmp_path, caplog, text):
     policies = [policy(tmp_path), policy(tmp_path, "IQLearn")]
     first = make(policies, config(), tmp_path)
     torn = next((tmp_path / "cells").glob("*T1-*"))
@@ -182,7 +182,7 @@ def test_other_settings_of_sampling_do_not_mix(tmp_path, other):
     assert all(cell.settings.num_samples == generator.num_samples for _, cell in found)
 
 
-def test_a_run_that_trained_on_or_anew_is_another(tmp_path):
+def test_a_later_or_retrained_checkpoint_makes_new_cells(tmp_path):
     make([policy(tmp_path)], config(), tmp_path)
     later = policy(tmp_path, step=20)
     make([later], config(), tmp_path)
@@ -233,7 +233,7 @@ def test_the_report_shows_answers_side_by_side_and_reaches_for_nothing(tmp_path)
     assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page) and "https:" not in page
 
 
-def test_what_it_says_is_over_how_many_of_how_many(tmp_path):
+def test_page_terminal_and_json_tell_the_number_of_prompts(tmp_path):
     """12 of 30 prompts, in the page, the terminal and sweep.json."""
     done = whole(tmp_path)
     for one in done.answering:
@@ -323,7 +323,7 @@ def test_settings_that_make_no_sweep(arguments, line):
         ({"baseline": "DFT"}, "no run is called 'DFT'"),
     ],
 )
-def test_metrics_and_runs_that_there_are_not_are_told_before_the_first_cell(tmp_path, arguments, line):
+def test_unknown_metrics_and_runs_are_errors_before_the_first_cell(tmp_path, arguments, line):
     one = policy(tmp_path)
     with pytest.raises(UserError, match=re.escape(line)) as error:
         sweep_plan.check_sweep([one], config(**arguments))
@@ -331,7 +331,7 @@ def test_metrics_and_runs_that_there_are_not_are_told_before_the_first_cell(tmp_
 
 
 @pytest.mark.parametrize("runs", [None, {}, [], "a", {"MLE": []}, {"MLE": 3}, {"MLE": [3]}, {1: ["a"]}])
-def test_runs_of_another_form(runs):
+def test_runs_must_be_labels_with_paths(runs):
     with pytest.raises(UserError, match=r"--gin\.RUNS=") as error:
         configuration_values.check_macro("RUNS", runs, sweep_plan.Runs)
     assert "\n" not in str(error.value)

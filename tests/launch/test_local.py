@@ -146,7 +146,7 @@ def test_other_pins_are_installed_over_what_there_is(checkout, change):
 
 
 @pytest.mark.e2e
-def test_an_interrupted_installation_is_begun_again(checkout, tmp_path):
+def test_an_interrupted_installation_starts_over(checkout, tmp_path):
     (checkout / ".venv/.lmirl_installed").unlink()
     (checkout / ".venv/.lmirl_installing").touch()
     done = call(checkout / "launch/local.sh", "doctor", PYTHON=str(tmp_path / "none"))
