@@ -1,7 +1,6 @@
 """Reads the config.gin of a run as text: the settings that another run inherits from it, and those that a resume changes."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +48,7 @@ FREE = (
         "CHECKPOINT_PERIOD",
         "KEEP_CHECKPOINTS",
         "LOG_PERIOD",
+        "WANDB_PROJECT",
     ),
     *(
         "EVAL_PERIOD",
@@ -176,8 +176,3 @@ def effect(key: str) -> str:
 def _key(statement: Any) -> str:
     name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
     return f"{statement.scope}/{name}" if statement.scope else name
-
-
-def config_of(checkpoint: str | os.PathLike[str]) -> str:
-    """Where the run of a checkpoint, a folder STEP of MODEL_DIR/checkpoints, records its configuration."""
-    return os.path.join(os.path.dirname(os.path.dirname(os.fspath(checkpoint))), "config.gin")

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import jax
 from etils import epath
 
 from lmirl_jax.types import UserError
@@ -18,6 +20,39 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """The absolute path: `~` becomes the home folder, and the path of a bucket stays unchanged."""
     given = epath.Path(path)
     return given if "://" in str(path) else given.expanduser().resolve()
+
+
+def digest(text: str) -> str:
+    """Twelve letters that stand for a text, for names of files that depend on it."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
+
+
+def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
+    """Makes a folder, and proves that it can be written to before anything is computed.
+
+    Args:
+        directory: its path.
+        name: of the setting that gives the path.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UserError: the directory is no path, or cannot be written to.
+    """
+    if not isinstance(directory, str) or not directory:
+        raise UserError(f"{name}={directory!r} is no path: name a folder that you may write to")
+    path = absolute(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable.{jax.process_index()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {name} {path} ({error.strerror}): choose a folder that you may write to"
+        ) from None
+    return path
 
 
 def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any], name: str) -> None:
@@ -73,22 +108,19 @@ def writing(path: epath.PathLike) -> Iterator[IO[str]]:
 def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
     """Keeps other runs on this machine out of a folder. The lock is released when the process ends, even by a kill.
 
+    Of a run of several processes the first one alone holds the folder.
+
     Raises:
         UserError: another run is at work in the folder.
     """
-    if "://" in str(folder):  # A bucket has no locks.
+    if "://" in str(folder) or jax.process_index() != 0:  # A bucket has no locks.
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
-            ) from None
-        except OSError:
-            pass  # A file system without locks.
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        _lock(
+            file, f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
+        )
         yield
 
 
@@ -124,7 +156,7 @@ def growing(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, settings_file = (path.parent / f"{path.name}.{end}" for end in ("partial", "partial.json"))
     with open(partial, "a+b") as raw:
-        _lock(raw, partial)
+        _lock(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
         lines = _whole_lines(raw)
         if lines:
             _check_settings(partial, settings_file, settings)
@@ -170,15 +202,14 @@ def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], Non
         complete.copy(path, overwrite=True)
 
 
-def _lock(file: IO[bytes], path: epath.Path) -> None:
+def _lock(file: IO[Any], busy: str) -> None:
+    """Locks an open file until it is closed. Raises a UserError with the line `busy` where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
-            f"another run is writing {path}: wait for it to end, or choose another OUTPUT_PATH"
-        ) from None
+        raise UserError(busy) from None
     except OSError:
-        pass  # A file system without locks.
+        pass  # The file system has no locks.
 
 
 def _whole_lines(file: IO[bytes]) -> int:

@@ -9,9 +9,15 @@ import math
 import gin
 import pytest
 
-from lmirl_jax import argument_rules, arguments, configuration, configuration_values, objectives, training
+from lmirl_jax import (
+    argument_rules,
+    arguments,
+    configuration,
+    configuration_values,
+    objectives,
+    training,
+)
 from lmirl_jax.cli import main
-from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
 
 WRONG = {
@@ -70,7 +76,7 @@ TABLE = {
     "cli.score_script.score": (
         "caller caller object object object lengths share certain certain path? path? switch"
     ),
-    "cli.sweep_plan.Policy": "caller caller caller object object object? object object",
+    "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path?",
     "data.get_task": "text? path? path? path?",
@@ -276,6 +282,7 @@ MACRO_KINDS = {
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
         "choice": "DTYPE REMAT BEST_MODE?",
+        "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "objects": "EVALUATIONS",
         # Texts that name nothing are refused as well.
@@ -328,7 +335,7 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
     def reach(*arguments, **options):
         raise _Reached
 
-    monkeypatch.setattr(trainer, "prepare_directory", reach)
+    monkeypatch.setattr("lmirl_jax.files.prepare_directory", reach)
     given = {
         "TRAIN_STEPS": "3",
         "MODEL_DIR": "'run'",

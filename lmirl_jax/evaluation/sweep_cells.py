@@ -1,7 +1,6 @@
 """The finished cells of a sweep on disk, one file each; its name is a digest of the settings that the numbers depend on."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,11 @@ class CellSettings:
     renamed or added.
 
     Args:
-        checkpoint: the `identity` of the checkpoint.
+        checkpoint: its `checkpoints.identity`.
         step: its number of updates.
         task: the name of the task.
         split: the split of the task.
-        examples: the digest of prompts and targets.
+        examples: the `files.digest` of prompts and targets.
         num_examples: the number of prompts.
         num_samples: the number of samples for each prompt.
         max_length: the most tokens of an answer.
@@ -65,7 +64,8 @@ class CellSettings:
             del settings["rerank"]
         text = json.dumps(settings, sort_keys=True)
         return (
-            folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{digest(text)}.json"
+            folder
+            / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{files.digest(text)}.json"
         )
 
 
@@ -104,19 +104,10 @@ def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None
     return None
 
 
-def identity(checkpoint: epath.Path) -> str:
-    """What tells a checkpoint from any other, wherever it lies: a digest of Orbax's note of when it was saved.
-
-    A run that is trained again in the same folder has other checkpoints under the same names.
-    """
-    note = checkpoint / "_CHECKPOINT_METADATA"
-    return digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
-
-
 def examples_digest(examples: Sequence[Mapping[str, Any]]) -> str:
     """A digest of prompts and targets: of their texts where the task keeps them, else of their tokens."""
     rows = [[_text(example, feature) for feature in ("inputs", "targets")] for example in examples]
-    return digest(json.dumps([REFERENCES, rows]))
+    return files.digest(json.dumps([REFERENCES, rows]))
 
 
 def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -127,8 +118,3 @@ def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
 def _text(example: Mapping[str, Any], feature: str) -> str:
     text = example.get(f"{feature}_pretokenized")
     return str(text) if text is not None else " ".join(map(str, example.get(feature, ())))
-
-
-def digest(text: str) -> str:
-    """Twelve letters that stand for a text."""
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]

@@ -16,7 +16,6 @@ from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
 from lmirl_jax.data.formats import check_output_name
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
-from lmirl_jax.training.checkpoints import prepare_directory
 from lmirl_jax.types import UserError
 
 MEASURES = {
@@ -119,7 +118,7 @@ def filter_scored(
         raise UserError(
             f"{scored}: every answer lacks its EOS: score with longer TASK_FEATURE_LENGTHS, or TRUNCATED='rank'"
         )
-    prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
+    files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     weights = None
     if config.weight_temperature is not None:
         weights = iter(exponential_weights(measures[selection], config.weight_temperature).tolist())

@@ -13,20 +13,19 @@ from jax.sharding import Mesh
 from lmirl_jax import files, sharding
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import Count, Path, Seed, Text, checked
-from lmirl_jax.training.best import Best, BestConfig
-from lmirl_jax.training.checkpoint_folders import has_checkpoints
-from lmirl_jax.training.checkpoints import (
+from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
     check_params,
     find_checkpoint,
+    has_checkpoints,
     load_params,
-    prepare_directory,
 )
+from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
-from lmirl_jax.training.metric_writers import open_writers
+from lmirl_jax.training.metric_writers import check_wandb, open_writers
 from lmirl_jax.training.model_info import write_model_info
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
@@ -85,13 +84,15 @@ def train(
     """
     _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
+    check_wandb(wandb_project)
     rows = data.batch_size, microbatches, data.rows_together
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
-    directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
+    # The folder is made last, so that an error before it leaves none behind.
+    directory = files.prepare_directory(model_dir)
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
     return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
@@ -107,9 +108,8 @@ def _run(
 ) -> TrainState:
     """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
-    alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
-        alone,
+        files.held_alone(directory, "MODEL_DIR"),
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(run.setting.mesh),
     ):

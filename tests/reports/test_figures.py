@@ -114,6 +114,7 @@ def test_smoothed_by_hand():
     np.testing.assert_allclose(figures.exponential_average(np.array([1.0, 2.0, 4.0]), 1), [1.0, 2.0, 4.0])
 
 
+@pytest.mark.e2e
 def test_drawing_chooses_no_window_system():
     import subprocess
     import sys

@@ -10,6 +10,8 @@ from lmirl_jax.reports.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.reports.trust_page import trust_report
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 
+pytestmark = pytest.mark.e2e
+
 WIDTH = "document.documentElement.scrollWidth"
 TAP = """
 (() => { const token = document.querySelector('.heat-tokens span[style]'); token.focus();

@@ -1,4 +1,4 @@
-"""Whether what a checkpoint holds is what the run has."""
+"""Compares the shapes that a checkpoint holds with those of the run that loads it."""
 
 from typing import Any
 
@@ -8,7 +8,14 @@ from lmirl_jax.types import UserError
 
 
 def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = False) -> None:
-    """Raises a UserError where the checkpoint's parameters are not those of the model; `resumed` where it is the run's own."""
+    """Raises a UserError where the parameters of a checkpoint have other shapes than those of the model.
+
+    Args:
+        metadata: of the checkpoint's state, as Orbax reads it.
+        params: the parameters of the model, or their shapes.
+        where: the path of the checkpoint.
+        resumed: whether the checkpoint is of the run itself, which may then take a new MODEL_DIR.
+    """
     saved, asked = _shapes(metadata["params"]), _shapes(params)
     for name in sorted(saved.keys() | asked.keys()):
         if saved.get(name) == asked.get(name):
@@ -23,7 +30,7 @@ def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = Fals
 
 
 def check_extra(metadata: Any, extra: Any, where: str) -> None:
-    """Raises a UserError where what the checkpoint holds beside the policy is not what this run's learner keeps."""
+    """Raises a UserError where a checkpoint holds something else beside the policy than the learner of the run keeps."""
     saved, asked = _shapes(metadata.get("extra")), _shapes(extra)
     if saved == asked:
         return
@@ -35,13 +42,20 @@ def check_extra(metadata: Any, extra: Any, where: str) -> None:
     )
 
 
+def placed_shapes(shapes: Any, shardings: Any) -> Any:
+    """Joins each `jax.ShapeDtypeStruct` of a tree with its sharding: what Orbax restores an array into."""
+    return jax.tree.map(
+        lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place), shapes, shardings
+    )
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(_part(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _part(key: Any) -> str:
-    """A checkpoint names by strings what is a dataclass's field, or a place in a tuple, in the run."""
+    """One name for a key of a dictionary, a field of a dataclass or a place in a tuple: a checkpoint has strings for all."""
     return str(next(getattr(key, name) for name in ("key", "name", "idx") if hasattr(key, name)))
 
 

@@ -6,8 +6,7 @@ import shutil
 import pytest
 from etils import epath
 
-from lmirl_jax import runs
-from lmirl_jax.training import checkpoint_folders, checkpoints
+from lmirl_jax import checkpoints, runs
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
 
@@ -49,21 +48,21 @@ def run(request, whole, tmp_path):
     return folder
 
 
-def test_the_newest_is_the_one_before(run, caplog):
+def test_an_unfinished_checkpoint_is_passed_over(run, caplog):
     assert checkpoints.find_checkpoint(str(run)).name == "3"
     (line,) = caplog.messages
     assert line == f"unfinished checkpoints in {run}/checkpoints: 99; 3 is the newest that is"
     assert runs.load(str(run)).checkpoint.name == "3"
 
 
-def test_one_that_is_named_is_refused(run):
+def test_naming_an_unfinished_checkpoint_is_an_error(run):
     with pytest.raises(
         UserError, match=r"checkpoints/99 is not finished: name another, or .*/run for the newest"
     ):
         checkpoints.find_checkpoint(str(run / "checkpoints/99"))
 
 
-def test_a_run_goes_on_from_the_one_before_and_may_save_that_step_again(run, caplog):
+def test_a_run_continues_from_a_finished_checkpoint_and_may_save_that_step_again(run, caplog):
     saved = checkpoints.Checkpoints(epath.Path(run), checkpoints.CheckpointConfig())
     assert saved.latest_step() == 3
     assert f"{run}/checkpoints/99 is not finished: it is renamed to unfinished-99" in caplog.text
@@ -71,8 +70,8 @@ def test_a_run_goes_on_from_the_one_before_and_may_save_that_step_again(run, cap
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["3", "unfinished-99"]
 
 
-def test_nothing_but_unfinished_ones_is_no_checkpoint(tmp_path):
+def test_unfinished_checkpoints_alone_are_no_checkpoint(tmp_path):
     (tmp_path / "checkpoints/5").mkdir(parents=True)
-    assert not checkpoint_folders.has_checkpoints(str(tmp_path))
+    assert not checkpoints.has_checkpoints(str(tmp_path))
     with pytest.raises(UserError, match="no checkpoint at "):
         checkpoints.find_checkpoint(str(tmp_path))

@@ -1,8 +1,8 @@
-"""The folders of a run's checkpoints: which are finished, and what one says of itself without its arrays."""
+"""The folders of checkpoints: what kind each is, of which step and run, and whether it is finished."""
 
 import json
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
@@ -12,14 +12,34 @@ from lmirl_jax import files
 
 _log = logging.getLogger(__name__)
 
+Kind = Literal["lmirl"]
+
+
+def kind_of(folder: epath.Path) -> Kind | None:
+    """Says what kind of checkpoint a folder is; None where it is none that can be loaded.
+
+    Every path that a user gives passes here. A kind of another library (Hugging Face, T5X) is told apart here first.
+    """
+    return "lmirl" if is_finished(folder) else None
+
+
+def step_of(checkpoint: epath.Path) -> int:
+    """The number of updates that a checkpoint of a run was saved after."""
+    return int(checkpoint.name)
+
+
+def run_folder(checkpoint: epath.Path) -> epath.Path:
+    """The MODEL_DIR of the run that saved a checkpoint."""
+    return checkpoint.parent.parent
+
 
 def has_checkpoints(model_dir: Any) -> bool:
-    """Whether a run goes on from one of its own checkpoints, and needs no other to start from."""
+    """Whether a run has a finished checkpoint of its own, from which it continues."""
     return isinstance(model_dir, str) and bool(finished_steps(files.absolute(model_dir) / "checkpoints")[0])
 
 
 def is_finished(checkpoint: epath.Path) -> bool:
-    """Whether the folder holds a committed checkpoint with all its items: a copy that was cut off may hold less."""
+    """Whether the folder holds a committed checkpoint with all its items. An interrupted copy may hold fewer."""
     try:
         note = json.loads((checkpoint / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
         items, committed = list(note["item_handlers"]), note["commit_timestamp_nsecs"] is not None
@@ -30,15 +50,15 @@ def is_finished(checkpoint: epath.Path) -> bool:
 
 
 def finished_steps(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
-    """The checkpoints of a folder that are finished, and those that are not, each from the oldest to the newest."""
+    """Lists the finished checkpoints of a folder, and the unfinished ones, each from the oldest to the newest."""
     steps = [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
-    steps.sort(key=lambda child: int(child.name))
+    steps.sort(key=step_of)
     finished = [step for step in steps if is_finished(step)]
     return finished, [step for step in steps if step not in finished]
 
 
 def put_unfinished_aside(folder: epath.Path) -> None:
-    """Renames unfinished checkpoints of a run that is about to write its own: their steps may come again."""
+    """Renames the unfinished checkpoints of a run that is about to save: it may reach their steps again."""
     if jax.process_index() == 0:
         for step in finished_steps(folder)[1]:
             aside = folder / f"unfinished-{step.name}"
@@ -49,16 +69,3 @@ def put_unfinished_aside(folder: epath.Path) -> None:
                 "the checkpoint %s is not finished: it is renamed to %s and not used", step, aside.name
             )
     ocp.multihost.sync_global_processes("put_unfinished_aside")
-
-
-def recorded_vocabularies(path: epath.Path) -> dict[str, str] | None:
-    """The fingerprint of each feature's vocabulary, as the data of the training gave it; None where none is recorded.
-
-    Args:
-        path: of one checkpoint, as `find_checkpoint` gives it.
-    """
-    if not (path / "data").is_dir():
-        return None
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        position = checkpointer.restore(path / "data")
-    return position.get("batches", {}).get("vocabularies")
