@@ -63,8 +63,8 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
         UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
     """
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
-    # Loaded before the configuration imports tasks: TensorFlow would print its start-up messages there.
-    importlib.import_module("lmirl_jax.data.seqio_library")
+    # Imported before the configuration, so that SeqIO and TensorFlow load as the data room sets them up.
+    importlib.import_module("lmirl_jax.data")
     with configuration.put_aside():
         configuration.load([str(config_file(checkpoint))])
         trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")

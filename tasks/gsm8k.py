@@ -20,10 +20,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import seqio
-import tensorflow as tf
-
 from lmirl_jax import evaluation
+from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.evaluation import final_number
 from lmirl_jax.tasks.gsm8k_calculator import with_calculator
 
@@ -43,11 +41,15 @@ def from_plain(text: str) -> str:
     return _NEWLINE.sub("\n", _BRACKETS.sub(r"<<\1>>", text))
 
 
-@seqio.map_over_dataset
-def question_and_answer(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """TFDS's example as `inputs` and `targets`; the latter as `to_plain` has them, in TensorFlow."""
-    plain = tf.strings.regex_replace(example["answer"], _ANNOTATION.pattern, r"[\1]")
-    return {"inputs": example["question"], "targets": tf.strings.regex_replace(plain, "\n", " ; ")}
+def questions_and_answers(dataset: Any) -> Any:
+    """TFDS's examples as `inputs` and `targets`; the latter as `to_plain` has them, in TensorFlow."""
+    import tensorflow as tf
+
+    def question_and_answer(example: Mapping[str, Any]) -> dict[str, Any]:
+        plain = tf.strings.regex_replace(example["answer"], _ANNOTATION.pattern, r"[\1]")
+        return {"inputs": example["question"], "targets": tf.strings.regex_replace(plain, "\n", " ; ")}
+
+    return dataset.map(question_and_answer, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def postprocess(text: str, **_: Any) -> str:
@@ -95,16 +97,24 @@ def votes(
     return evaluation.votes(answers, [final_number(target) for target in targets], aux_values.get("scores"))
 
 
-if "gsm8k" not in seqio.TaskRegistry.names():
-    _text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
-    for _name, _lenient in (("gsm8k", False), ("gsm8k_lenient", True)):
+def _register() -> None:
+    import seqio
+
+    if "gsm8k" in seqio.TaskRegistry.names():
+        return
+    text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+    tokenize = [questions_and_answers, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
+    for name, lenient in (("gsm8k", False), ("gsm8k_lenient", True)):
         seqio.TaskRegistry.add(
-            _name,
+            name,
             source=seqio.TfdsDataSource(
                 "gsm8k:1.0.0", splits={"train": "train", "validation": "test", "test": "test"}
             ),
-            preprocessors=[question_and_answer, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-            output_features={"inputs": _text, "targets": _text},
+            preprocessors=tokenize,
+            output_features={"inputs": text, "targets": text},
             postprocess_fn=postprocess,
-            metric_fns=[functools.partial(f, lenient=True) if _lenient else f for f in (accuracy, votes)],
+            metric_fns=[functools.partial(f, lenient=True) if lenient else f for f in (accuracy, votes)],
         )
+
+
+register_with_seqio(_register)

@@ -24,12 +24,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-import seqio
-import tensorflow as tf
-
 from lmirl_jax import evaluation
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import GivenText
+from lmirl_jax.data.seqio_import import register_with_seqio
 
 NUMBERS = 4  # in a prompt
 LARGEST = 9  # of the numbers; the smallest is 1
@@ -128,8 +126,10 @@ def examples(split: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
-    """The source, in SeqIO's form."""
+def dataset(split: str, shuffle_files: bool = False) -> Any:
+    """The source, in SeqIO's form: a `tf.data.Dataset`."""
+    import tensorflow as tf
+
     inputs, targets = zip(*examples(split), strict=True)
     return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
 
@@ -140,7 +140,8 @@ def postprocess(
     """A prediction stays as it is; a target becomes a dict with its prompt, which the checker needs."""
     if not is_target:
         return text
-    return {"inputs": tf.compat.as_text(example["inputs_pretokenized"]), "targets": text}
+    prompt = example["inputs_pretokenized"]
+    return {"inputs": prompt.decode("utf-8") if isinstance(prompt, bytes) else prompt, "targets": text}
 
 
 def judgements(targets: Sequence[Mapping[str, str]], predictions: Sequence[str]) -> dict[str, float]:
@@ -200,13 +201,20 @@ def wrong_step(
     return with_wrong_sum(targets, generator.randrange(targets.count(" ") + 1))
 
 
-if "number_paths" not in seqio.TaskRegistry.names():
-    _text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
+def _register() -> None:
+    import seqio
+
+    if "number_paths" in seqio.TaskRegistry.names():
+        return
+    text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
     seqio.TaskRegistry.add(
         "number_paths",
         source=seqio.FunctionDataSource(dataset, splits=SPLITS),
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-        output_features={"inputs": _text, "targets": _text},
+        output_features={"inputs": text, "targets": text},
         postprocess_fn=postprocess,
         metric_fns=[judgements, distinct_answers, votes],
     )
+
+
+register_with_seqio(_register)

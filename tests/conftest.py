@@ -79,21 +79,18 @@ def shared_data(repository) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def train_vocabulary(tmp_path_factory):
-    """Trains a SentencePiece model of at most 60 pieces on lines, with T5's special ids, and returns its path."""
+    """Trains a SentencePiece model of at most 60 pieces on lines, with T5's special ids or others; returns its path."""
     import sentencepiece
 
-    def train(lines: list[str]) -> pathlib.Path:
+    def train(lines: list[str], **special_ids: int) -> pathlib.Path:
         prefix = tmp_path_factory.mktemp("vocabulary") / "words"
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_prefix=str(prefix),
             vocab_size=60,
             hard_vocab_limit=False,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
             minloglevel=2,
+            **(special_ids or {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}),
         )
         return prefix.with_suffix(".model")
 
@@ -104,3 +101,50 @@ def train_vocabulary(tmp_path_factory):
 def words_model(train_vocabulary) -> pathlib.Path:
     """Like T5's it lacks `<`, `>`, braces and umlauts, and runs white space together."""
     return train_vocabulary([f"compare {n} and {n + 1} if a then x = {n} ; y = {n}" for n in range(100)])
+
+
+# Sums, such as the tasks of the two fixtures below may have; each of them holds `+` and `!`.
+SUMS = [f"{n}+{n + 1}! is {2 * n + 1}!" for n in range(100)]
+
+
+@pytest.fixture(scope="session")
+def spiece_eos_2(train_vocabulary) -> pathlib.Path:
+    """A SentencePiece model with that library's default ids: unknown 0, BOS 1, EOS 2, and no padding."""
+    return train_vocabulary(SUMS, unk_id=0, bos_id=1, eos_id=2, pad_id=-1)
+
+
+@pytest.fixture(scope="session")
+def spiece_word_0(train_vocabulary) -> pathlib.Path:
+    """A SentencePiece model whose id 0 is an ordinary piece: unknown 1, EOS 2, neither BOS nor padding."""
+    return train_vocabulary(SUMS, unk_id=1, eos_id=2, bos_id=-1, pad_id=-1)
+
+
+@pytest.fixture(scope="session")
+def gpt2_like():
+    """A `seqio.Vocabulary` with the ids of GPT-2's bytes: 0 is the word `!`, and the last id is EOS and padding."""
+    from tests.gpt2_vocabulary import Gpt2LikeVocabulary
+
+    return Gpt2LikeVocabulary()
+
+
+@pytest.fixture
+def gpt2_like_task(gpt2_like):
+    """The name of a registered SeqIO task in that vocabulary; the word with id 0 occurs in its prompts and answers."""
+    from lmirl_jax.data.seqio_library import seqio, tf
+
+    name = "gpt2_like_sums"
+
+    def dataset(split: str, shuffle_files: bool = False) -> tf.data.Dataset:
+        numbers = range(20) if split == "train" else range(20, 24)
+        inputs, targets = [f"!{n}+1!" for n in numbers], [f"!{n + 1}!" for n in numbers]
+        return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
+
+    feature = seqio.Feature(gpt2_like, add_eos=True)
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(dataset, splits=("train", "validation")),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features={"inputs": feature, "targets": feature},
+    )
+    yield name
+    seqio.TaskRegistry.remove(name)

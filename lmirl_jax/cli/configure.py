@@ -134,8 +134,8 @@ def _start(flags: Flags, run_file: str) -> None:
         raise UsageError(f"no configuration: name one, such as --gin_file={run_file}")
     _log_to_stderr()
     initialize_distributed(flags)
-    # Loaded before the gin files import tasks: it loads SeqIO, and TensorFlow with it, without their start-up messages.
-    importlib.import_module("lmirl_jax.data.seqio_library")
+    # Imported before the gin files, so that SeqIO and TensorFlow load as the data room sets them up.
+    importlib.import_module("lmirl_jax.data")
 
 
 def set_data_folders(flags: Flags) -> None:

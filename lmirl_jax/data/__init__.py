@@ -1,14 +1,14 @@
-"""From a SeqIO task to deterministic, resumable global batches: SeqIO defines, Grain feeds.
+"""From a file or a SeqIO task to deterministic, resumable global batches: Grain feeds what either defines.
 
-This is the only home of TensorFlow beside the tasks themselves: it loads when one of the names below is first used.
+This is the only home of TensorFlow beside the tasks themselves. It loads with SeqIO, where a registered task is named; a
+file needs neither.
 """
 
 import importlib
-import os
 
-# Read when TensorFlow is first imported: without them it greets every process with lines about CUDA and oneDNN.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+from lmirl_jax.data import seqio_import
+
+seqio_import.install()
 
 _HOMES = {
     "EvalDataset": "eval_dataset",
@@ -29,6 +29,7 @@ _HOMES = {
     "padded_vocab_size": "vocabularies",
     "pairs": "pair_file",
     "prompts": "prompt_file",
+    "seqio_vocabulary": "seqio_vocabularies",
     "set_tfds_data_dir": "tfds_folder",
     "tokenized_records": "records",
     "validation_dataset": "eval_dataset",

@@ -13,10 +13,12 @@ import grain
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
+from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.data.split_checks import check_records
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -24,7 +26,7 @@ from lmirl_jax.types import Batch, UserError
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
-# Examples in an endless order. Grain's own is too long for it to count in batches of one.
+# The number of examples in an endless order. With Grain's own number it cannot count batches of one example.
 ENDLESS = 2**53
 
 
@@ -33,7 +35,8 @@ class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 
     A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own. A number `weight` among
-    an example's features is that of its target tokens in the loss.
+    an example's features is that of its target tokens in the loss; `reward`, or a list `rewards`, gives their rewards
+    (`given_rewards`). `has_rewards` says whether batches have any.
 
     Args:
         task: from `get_task`.
@@ -41,10 +44,10 @@ class TrainDataset:
         lengths: tokens of a row, for `inputs` and `targets`; what is longer is trimmed.
         split: the split to train on.
         discount: gamma, 0 to 1.
-        seed: of the shuffling.
+        seed: determines the shuffling.
         truncate: whether trimming is allowed; it is counted and logged.
         shuffle: False keeps the task's own order.
-        cache_dir: where tokenised examples are kept; see `tokenized_records`.
+        cache_dir: the folder of tokenised examples; see `tokenized_records`.
 
     Raises:
         UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
@@ -78,7 +81,9 @@ class TrainDataset:
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
-        self._weighted = any(part.weighted for part in records)  # Else no record's texts need to be read.
+        self.has_rewards = any(part.rewarded for part in records)
+        # Else no record's features need to be read.
+        self._has_numbers = self.has_rewards or any(part.weighted for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         self.fingerprint = _fingerprint(records, rates, seed, shuffle)
@@ -110,11 +115,11 @@ class TrainDataset:
         return self.task.eos_ids
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of a prompt's tokens, padding dropped."""
+        """The text of a prompt's tokens, without padding."""
         return self.task.decode_inputs(tokens)
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of target tokens, up to the first EOS, padding dropped."""
+        """The text of target tokens, without padding, up to the first EOS."""
         return self.task.decode(tokens)
 
     def decode_against(self, tokens: Sequence[int] | np.ndarray, reference: str) -> str:
@@ -122,15 +127,17 @@ class TrainDataset:
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
     def _row(self, record: bytes) -> Batch:
-        weight = decode_example(record).features.get(WEIGHT, 1.0) if self._weighted else 1.0
+        features = decode_example(record).features if self._has_numbers else {}
         inputs, targets = decode_record(record)
         return example_row(
             inputs,
             targets,
             lengths=self.lengths,
+            with_rewards=self.has_rewards,
             discount=self.discount,
             eos_ids=self.task.eos_ids,
-            weight=weight,
+            weight=features.get(WEIGHT, 1.0),
+            rewards=token_rewards(features, len(targets)),
         )
 
 
@@ -162,12 +169,15 @@ class TrainIterator:
         if self._batches is None:
             self._batches = iter(self._from(self._next_index))
         batch = next(self._batches)
-        self._next_index += self._batch_size  # Counts what was handed out, not what was prepared ahead.
+        # Batches that are prepared ahead do not count.
+        self._next_index += self._batch_size
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """`next_index`, the examples consumed by all processes together, which data set and order that is, and in which
-        vocabularies: a checkpoint that holds the state says by them what its parameters mean.
+        """The position, and what it is a position in: the data set with its order, and the vocabularies.
+
+        `next_index` counts the examples that all processes have consumed together. The vocabularies say what the
+        parameters of a checkpoint mean.
         """
         return {
             "next_index": self._next_index,
@@ -214,6 +224,6 @@ def _endless(records: list[Records], rates: list[float], seed: int, shuffle: boo
 
 
 def _fingerprint(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> str:
-    """Of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
+    """A hash of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
     described = [[part.content for part in records], rates, seed if shuffle else None, shuffle]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

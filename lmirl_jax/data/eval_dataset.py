@@ -1,4 +1,4 @@
-"""A validation set: fixed order, whole texts beside the tokens, and the task's own metrics."""
+"""A validation set in a fixed order, with whole texts beside the tokens, and the task's metrics."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
+from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.mixture_or_task import FEATURES, Task, has_split
+from lmirl_jax.data.mixture_or_task import Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
-from lmirl_jax.data.texts import kept_text, mark_unknown, unknown_surface
+from lmirl_jax.data.task_parts import FEATURES
+from lmirl_jax.data.texts import mark_unknown, stored_text, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
@@ -21,16 +23,16 @@ class EvalDataset:
     """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
 
     Each of `examples` is a dict: `task_name`, `inputs` and `targets` (tokens, untrimmed), and the task's other features,
-    `inputs_pretokenized` and `targets_pretokenized` among them: as the task keeps them, else decoded from the tokens.
+    `inputs_pretokenized` and `targets_pretokenized` among them: as the task stores them, else decoded from the tokens.
 
     Args:
         task: from `get_task`.
         lengths: tokens of a row, for `inputs` and `targets`.
-        split: which one; `has_split` tells whether there is one.
+        split: the name of the split; `has_split` tells whether there is one.
         num_examples: at most so many, of each task; None for all.
         discount: gamma.
         truncate: whether trimming is allowed; it is counted and logged.
-        cache_dir: where tokenised examples are kept; see `tokenized_records`.
+        cache_dir: the folder of tokenised examples; see `tokenized_records`.
 
     Raises:
         UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
@@ -55,23 +57,26 @@ class EvalDataset:
             splits = sorted({split for part in task.tasks for split in part.splits})
             raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
         self._unknown = unknown_surface(task.output_vocabulary)
+        self.has_rewards = False
         self.examples: list[dict[str, Any]] = []
-        self.available = (
-            0  # How many the split has, of all tasks: metrics say over how many of how many they are.
-        )
+        # The number of examples in the split, of all tasks: metrics say over how many of how many they are.
+        self.available = 0
         for part in self._parts.values():
             records = tokenized_records(part, split, cache_dir)
             check_records(part.name, split, records, self.lengths, truncate)
             self.available += len(records)
+            self.has_rewards |= records.rewarded > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = decode_example(records.source[index])
-                texts = {
+                defaults: dict[str, Any] = {
                     "inputs_pretokenized": task.decode_inputs(example.inputs),
                     "targets_pretokenized": task.decode(example.targets),
                 }
+                if records.weighted:
+                    defaults[WEIGHT] = 1.0
                 tokens = {"inputs": example.inputs, "targets": example.targets}
-                self.examples.append(texts | example.features | tokens | {"task_name": part.name})
+                self.examples.append(defaults | example.features | tokens | {"task_name": part.name})
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,9 +94,11 @@ class EvalDataset:
                     example["inputs"],
                     example["targets"],
                     lengths=self.lengths,
+                    with_rewards=self.has_rewards,
                     discount=self.discount,
                     eos_ids=self.task.eos_ids,
                     weight=example.get(WEIGHT, 1.0),
+                    rewards=token_rewards(example, len(example["targets"])),
                 )
                 for example in examples
             ]
@@ -103,16 +110,16 @@ class EvalDataset:
         return self.task.eos_ids
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of target tokens, up to the first EOS, padding dropped."""
+        """The text of target tokens, without padding, up to the first EOS."""
         return self.task.decode(tokens)
 
     def reference(self, example: Mapping[str, Any]) -> str:
-        """The target as its user wrote it, whole, whatever the vocabulary and the lengths leave of it."""
-        text = kept_text(example, "targets")
+        """The whole target as the user wrote it, whatever the vocabulary and the lengths leave of it."""
+        text = stored_text(example, "targets")
         return self.decode(example["targets"]) if text is None else text
 
     def postprocess(self, text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-        """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's own target."""
+        """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's target."""
         part = self._parts[example["task_name"]]
         if not is_target:
             text = mark_unknown(text, self.reference(example), self._unknown)
@@ -154,12 +161,12 @@ class EvalDataset:
         results: dict[str, float] = {}
         outputs = [self.postprocess(text, ex) for text, ex in zip(predictions, self.examples, strict=True)]
         for name, part in self._parts.items():
-            own = [index for index, example in enumerate(self.examples) if example["task_name"] == name]
-            targets = [self.target(self.examples[index]) for index in own]
-            own_aux = {key: [values[index] for index in own] for key, values in aux.items()}
-            own_outputs = [outputs[index] for index in own]
-            values = predict_metrics(part, targets, own_outputs) | aux_metrics(
-                part, targets, own_outputs, own_aux
+            indices = self._indices_of(name)
+            targets = [self.target(self.examples[index]) for index in indices]
+            part_aux = {key: [values[index] for index in indices] for key, values in aux.items()}
+            part_outputs = [outputs[index] for index in indices]
+            values = predict_metrics(part, targets, part_outputs) | aux_metrics(
+                part, targets, part_outputs, part_aux
             )
             results |= {self._prefix(name) + key: value for key, value in values.items()}
         return results
@@ -167,16 +174,20 @@ class EvalDataset:
     def corpora(
         self, samples: Sequence[Sequence[str]]
     ) -> Iterator[tuple[str, list[Callable], list[Any], list[list[Any]]]]:
-        """Of each task: what its metrics' names begin with, its functions of `(targets, predictions)`, targets, and samples.
+        """For each task: the prefix of its metrics' names, its functions of `(targets, predictions)`, its targets and samples.
 
         Args:
             samples: decoded texts for each of `examples`, in their order; they come back postprocessed.
         """
         for name, part in self._parts.items():
-            own = [index for index, example in enumerate(self.examples) if example["task_name"] == name]
-            outputs = [[self.postprocess(text, self.examples[i]) for text in samples[i]] for i in own]
-            targets = [self.target(self.examples[i]) for i in own]
+            indices = self._indices_of(name)
+            outputs = [[self.postprocess(text, self.examples[i]) for text in samples[i]] for i in indices]
+            targets = [self.target(self.examples[i]) for i in indices]
             yield self._prefix(name), list(part.predict_metric_fns), targets, outputs
+
+    def _indices_of(self, name: str) -> list[int]:
+        """The places of one task's examples among all."""
+        return [index for index, example in enumerate(self.examples) if example["task_name"] == name]
 
     def _prefix(self, name: str) -> str:
         return f"{name}/" if len(self._parts) > 1 else ""
@@ -201,7 +212,7 @@ class EvalDataset:
         values = predict_metrics(part, [target] * len(texts), outputs)
         aux_values: dict[str, Any] = {"samples": [outputs]}
         if scores:
-            aux_values["scores"] = {name: [list(own)] for name, own in scores.items()}
+            aux_values["scores"] = {name: [list(values)] for name, values in scores.items()}
         return values | aux_metrics(part, [target], outputs[:1], aux_values)
 
 

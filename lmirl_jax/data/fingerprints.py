@@ -1,4 +1,4 @@
-"""What determines a split's tokens, as one JSON value: two equal ones stand for equal tokens.
+"""Describes all that determines a split's tokens as one JSON value: equal values stand for equal tokens.
 
 Code counts by its source text: the module of every function that a task names, and whatever of the user's own modules
 these import. What code reads at run time from elsewhere, such as a file opened inside of a FunctionDataSource, is not
@@ -21,15 +21,15 @@ from importlib import metadata
 from typing import Any
 
 from lmirl_jax.data import tfds_folder, vocabularies
-from lmirl_jax.data.jsonl import JsonlSource
 from lmirl_jax.data.seqio_library import seqio
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_PACKAGES = {"site-packages", "dist-packages"}  # Of another environment that this one sees, too.
+# Folders of libraries, in another environment that this one sees too.
+_PACKAGES = {"site-packages", "dist-packages"}
 
 
 def split_fingerprint(task: seqio.Task, split: str, format_version: int) -> str:
-    """The hash under which a task's split is kept on disk.
+    """The hash that names the tokens of a task's split on disk.
 
     Raises:
         UserError: the split's TFDS data set is not there.
@@ -58,10 +58,8 @@ def _source(task: seqio.Task, split: str) -> Any:
     if task.supports_caching and task.cache_dir:
         return {"cache": [_file(path.path) for path in os.scandir(task.cache_dir) if path.is_file()]}
     source = task.source
-    if isinstance(source, JsonlSource):
-        return {"jsonl": source.content_hash(split)}
     if isinstance(source, seqio.TfdsDataSource):
-        return {"tfds": tfds_folder.prepared_tfds(task, split)}
+        return {"tfds": tfds_folder.describe_tfds(task, split)}
     described = {"class": _code(type(source)), "fields": _describe(vars(source), ())}
     if isinstance(source, seqio.FileDataSource):
         described["files"] = [_file(path) for path in source.list_shards(split)]
@@ -92,7 +90,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
         return ["list", *(_describe(item, above) for item in value)]
     if isinstance(value, (set, frozenset)):
         return ["set", sorted((_describe(item, above) for item in value), key=json.dumps)]
-    if isinstance(value, seqio.Vocabulary):
+    if isinstance(value, (seqio.Vocabulary, vocabularies.Vocabulary)):
         return ["vocabulary", vocabularies.vocabulary_fingerprint(value)]
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]
@@ -106,7 +104,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _function(function: types.FunctionType, above: tuple[int, ...]) -> Any:
-    cells = [_describe(cell.cell_contents, above) for cell in function.__closure__ or () if _filled(cell)]
+    cells = [_describe(cell.cell_contents, above) for cell in function.__closure__ or () if _has_value(cell)]
     defaults = [_describe(function.__defaults__, above), _describe(function.__kwdefaults__, above)]
     # The line tells two lambdas of one file apart; what was typed into a notebook has no file, only bytecode.
     where = function.__code__.co_firstlineno
@@ -115,7 +113,7 @@ def _function(function: types.FunctionType, above: tuple[int, ...]) -> Any:
     return ["function", _code(function), where, cells, defaults]
 
 
-def _filled(cell: types.CellType) -> bool:
+def _has_value(cell: types.CellType) -> bool:
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:

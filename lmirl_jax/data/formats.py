@@ -1,8 +1,8 @@
-"""Which files of rows are understood, in one place: told by what a file holds, and by its name where it is yet to be written.
+"""The formats of files of rows that are understood: a file's content decides, and its name where there is no content yet.
 
 JSON lines    an object a line; .jsonl or .json
-JSON array    of objects; the same endings, told by its `[{`
-Parquet       .parquet, told by its first bytes too
+JSON array    of objects; the same endings, known by its `[{`
+Parquet       .parquet, or known by its first bytes
 text          .txt, a prompt a line; for prompts alone
 """
 
@@ -18,7 +18,8 @@ JSON = (".jsonl", ".json")
 PARQUET = ".parquet"
 TEXT = ".txt"
 UNDERSTOOD = "JSON lines or a JSON array (.jsonl, .json) and Parquet (.parquet)"
-ROWS = 1024  # Of a Parquet file in memory at a time.
+# The number of rows of a Parquet file that are in memory at a time.
+ROWS = 1024
 
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
 
@@ -28,7 +29,7 @@ def local_file(path: str | os.PathLike[str], remedy: str) -> pathlib.Path:
 
     Args:
         path: as the user gave it.
-        remedy: how the errors end: which setting it is, and what it must name.
+        remedy: the end of each error: which setting it is, and what it must name.
 
     Raises:
         UserError: it is in a bucket, a folder, or not there.
@@ -79,7 +80,7 @@ def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tu
     Args:
         file: a `pathlib.Path` or `epath.Path` of a file that is there.
         remedy: what errors about a row tell the user to do.
-        empty: what the error of an empty file tells him.
+        empty: what the error of an empty file tells the user to do.
         also: what else is understood, for the error that names the formats.
 
     Raises:
@@ -100,7 +101,7 @@ def parse_object(text: str, where: str, remedy: str) -> dict[str, Any]:
     Raises:
         UserError: the text is none; names `where`.
     """
-    return _checked_object(_parse(text, where, remedy), where, remedy)
+    return _require_object(_parse(text, where, remedy), where, remedy)
 
 
 def _reader(file: Any, also: str) -> Any:
@@ -145,7 +146,7 @@ def _json_array(file: Any, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{file}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     for number, row in enumerate(_parse(text, str(file), remedy), start=1):
         where = f"{file}, item {number}"
-        yield where, _checked_object(row, where, remedy)
+        yield where, _require_object(row, where, remedy)
 
 
 def _parquet(file: Any, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -170,7 +171,7 @@ def _parquet(file: Any, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parse(text: str, where: str, remedy: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates)
+        return json.loads(text, object_pairs_hook=_object_of_pairs)
     except _DuplicateKeyError as error:
         raise UserError(f"{where}: the key {error.args[0]!r} is there twice; keep one of them") from None
     except json.JSONDecodeError as error:
@@ -185,15 +186,15 @@ class _DuplicateKeyError(ValueError):
     """A key that one JSON object has twice: Python's json would take the last without a word."""
 
 
-def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object_of_pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         raise _DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
-    return found
+    return result
 
 
-def _checked_object(value: Any, where: str, remedy: str) -> dict[str, Any]:
+def _require_object(value: Any, where: str, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: not a JSON object; {remedy}")
     return value

@@ -1,10 +1,10 @@
-"""Several examples in one row, told apart by segment ids."""
+"""Puts several examples into one row; segment ids tell them apart."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from lmirl_jax.rows import empty_row, put_example, stack_rows
 from lmirl_jax.types import Batch
@@ -25,11 +25,12 @@ class Packer:
     its neighbour; positions start anew, from 0, in each segment.
 
     Args:
-        rows: of the batch.
+        rows: the number of rows of the batch.
         lengths: the size of a row in tokens, for `inputs` and `targets`; what is longer is trimmed.
         discount: gamma, between the tokens of an answer.
         eos_ids: the tokens that end an answer.
         packed: False gives each example a row of its own.
+        with_rewards: whether the batch has the rewards of the tokens.
     """
 
     def __init__(
@@ -40,15 +41,23 @@ class Packer:
         discount: float,
         eos_ids: Sequence[int],
         packed: bool = True,
+        with_rewards: bool = False,
     ):
         self._lengths, self._discount, self._eos_ids = lengths, discount, tuple(eos_ids)
         self._packed = packed
-        self._rows = [empty_row(lengths) for _ in range(rows)]
+        self._rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
         # Tokens that each row holds, of inputs and of targets, and the number of its segments.
         self._used = [(0, 0, 0)] * rows
-        self._open = list(range(rows))  # Those that are not full.
+        # The rows that are not full.
+        self._open = list(range(rows))
 
-    def add(self, inputs: Int[np.ndarray, " n"], targets: Int[np.ndarray, " m"]) -> Place | None:
+    def add(
+        self,
+        inputs: Int[np.ndarray, " n"],
+        targets: Int[np.ndarray, " m"],
+        weight: float = 1.0,
+        rewards: Float[np.ndarray, " m"] | None = None,
+    ) -> Place | None:
         """Puts an example, as `put_example` takes it, into the batch; None where it has no room left."""
         room = self._lengths["inputs"], self._lengths["targets"]
         n, m = min(len(inputs), room[0]), min(len(targets), room[1])
@@ -64,6 +73,8 @@ class Packer:
             targets,
             eos_ids=self._eos_ids,
             discount=self._discount,
+            weight=weight,
+            rewards=rewards,
             place=(i, t, segments + 1),
         )
         self._used[index] = (i + n, t + m, segments + 1)

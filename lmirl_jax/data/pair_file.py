@@ -8,14 +8,15 @@ from typing import Any
 from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
 from lmirl_jax.data.formats import local_file
 from lmirl_jax.data.jsonl import READ, check_text, read_objects
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import UserError
 
-# Of a file of pairs, and of what `lmirl infer` writes beside its samples.
+# The keys of a file of pairs, and those that `lmirl infer` writes beside its samples.
 READ_KEYS = (
     *(*READ, "candidates", "samples", "reference", "tokens"),
     *("log_probs", "token_log_probs", "token_entropies", "returns", "normalised_returns", "best", "majority"),
@@ -31,7 +32,7 @@ class PairFile:
     `id`. Texts are read as they stand, after none of a task's preprocessors; samples keep the tokens that were drawn.
 
     Args:
-        path: of the file; every line of it is checked here, before the first is scored.
+        path: the file; every line of it is checked here, before the first is scored.
         task: whose vocabularies the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: at most so many lines; None for all.
@@ -62,7 +63,7 @@ class PairFile:
         return self._count
 
     def __iter__(self) -> Iterator[Pair]:
-        longest, cut = self.lengths["inputs"], 0
+        longest, truncated = self.lengths["inputs"], 0
         losses = {feature: Losses() for feature in FEATURES}
         for number, (line, answers) in enumerate(self._lines()):
             for candidate, (text, tokens) in enumerate(answers):
@@ -70,17 +71,17 @@ class PairFile:
                 about = {"reference": line.get("reference"), "id": line.get("id")}
                 pair = make_pair(self.task, line["inputs"], text, tokens, **about, **place)
                 longest = max(longest, len(pair.input_tokens))
-                cut += len(pair.input_tokens) > self.lengths["inputs"]
+                truncated += len(pair.input_tokens) > self.lengths["inputs"]
                 losses["inputs"].add(self.task.input_vocabulary, pair.input_tokens, pair.inputs)
                 losses["targets"].add(self.task.output_vocabulary, pair.target_tokens, pair.targets)
                 yield pair
-        lost = describe_losses(str(self.file), len(self), losses)
-        if lost is not None:
-            warn_once(lost)
-        if cut:
+        message = describe_losses(str(self.file), len(self), losses)
+        if message is not None:
+            warn_once(message)
+        if truncated:
             warn_once(
-                f"{self.file}: the prompts of {cut} answers are longer than {self.lengths['inputs']} tokens and are truncated; "
-                f"TASK_FEATURE_LENGTHS with 'inputs': {longest} takes all of them"
+                f"{self.file}: the prompts of {truncated} answers are longer than {self.lengths['inputs']} tokens and are "
+                f"truncated; TASK_FEATURE_LENGTHS with 'inputs': {longest} takes all of them"
             )
 
     def fingerprint(self) -> str:
@@ -91,7 +92,7 @@ class PairFile:
     def _lines(
         self, unread: UnreadKeys | None = None
     ) -> Iterator[tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]]:
-        """Of each line what goes with all its answers, and the answers: texts, with tokens where the line has them."""
+        """Reads each line: what belongs to all its answers, and the answers, texts with tokens where the line has them."""
         lines = read_objects(self.file, FEATURES)
         for number, (where, line) in enumerate(lines):
             if number == self.num_examples:
@@ -120,8 +121,8 @@ def _read_line(
     line: dict[str, Any], where: str
 ) -> tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]:
     if "inputs" not in line:
-        found = ", ".join(sorted(line)) or "nothing"
-        raise UserError(f"{where}: no key 'inputs' (found: {found}); {REMEDY}")
+        there = ", ".join(sorted(line)) or "nothing"
+        raise UserError(f"{where}: no key 'inputs' (found: {there}); {REMEDY}")
     several = [key for key in ("candidates", "samples") if key in line]
     if len(several) > 1 or not (several or "targets" in line):
         both = " and ".join(several) or "neither targets, candidates nor samples"
@@ -140,7 +141,7 @@ def _read_line(
 def _tokens(
     line: Mapping[str, Any], count: int, where: str, several: list[str]
 ) -> Sequence[Sequence[int] | None]:
-    """Those that an infer output has of its samples."""
+    """The tokens of each sample, where an output of `lmirl infer` has them."""
     if several != ["samples"] or "tokens" not in line:
         return [None] * count
     tokens = line["tokens"]

@@ -16,9 +16,10 @@ from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, ta
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
 from lmirl_jax.data.jsonl import check_text, read_objects
-from lmirl_jax.data.mixture_or_task import FEATURES, Task
+from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pair_file import READ_KEYS
 from lmirl_jax.data.split_checks import warn_once
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.rows import example_row, stack_rows
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def _makes_a_data_set(function: Callable[..., Any]) -> bool:
-    """Whether it is `validation_dataset`, whose arguments a configuration has bound, or takes none."""
+    """Whether a function is `validation_dataset`, whose arguments a configuration has bound, or one without arguments."""
     return has_parameter("split")(function) or takes(0)(function)
 
 
@@ -39,9 +40,9 @@ MakesDataset = Annotated[
 
 @checked
 class PromptFile:
-    """A file's prompts in order, with the vocabulary of a task; the model reads a prompt as it stands there, and EOS.
+    """The prompts of a file in order, with the vocabulary of a task; the model reads each as it stands, and EOS after it.
 
-    A prompt's answers stay the same where the file's lines change their order: they are keyed by the `sampling_id` of its text.
+    Sampling keys come from a prompt's text (`sampling_id`), so that its answers stay the same if the lines change their order.
 
     Args:
         path: a file of rows with the string `inputs`, and maybe `targets`, of any format in `formats`; or named *.txt, text,
@@ -49,7 +50,7 @@ class PromptFile:
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: at most so many; None for all.
-        truncate: whether longer prompts are cut off, which is counted and logged.
+        truncate: whether longer prompts are truncated, which is counted and logged.
 
     Raises:
         UserError: no such file, nothing in it, a line that cannot be read, or with `truncate=False` a prompt too long.
@@ -69,14 +70,14 @@ class PromptFile:
         self.task, self.name = task, file.stem
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         read = _text(file) if is_text(file) else _rows(file)
-        self.examples = _numbered(itertools.islice(read, num_examples))
+        self.examples = _add_sampling_ids(itertools.islice(read, num_examples))
         vocabulary = task.input_vocabulary
         self._tokens = [
-            np.array([*vocabulary.encode(example["inputs_pretokenized"]), vocabulary.eos_id], np.int32)
+            np.array([*vocabulary.encode(example["inputs_pretokenized"]), *vocabulary.eos_ids[:1]], np.int32)
             for example in self.examples
         ]
         self._check_lengths(path, truncate)
-        self._tell_losses(path)
+        self._report_losses(path)
 
     def _check_lengths(self, path: str, truncate: bool) -> None:
         sizes = [len(tokens) for tokens in self._tokens]
@@ -89,11 +90,11 @@ class PromptFile:
             raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
         _log.warning("%s and are truncated; %s", message, remedy)
 
-    def _tell_losses(self, path: str) -> None:
-        lost = Losses()
+    def _report_losses(self, path: str) -> None:
+        losses = Losses()
         for example, tokens in zip(self.examples, self._tokens, strict=True):
-            lost.add(self.task.input_vocabulary, tokens, example["inputs_pretokenized"])
-        line = describe_losses(str(path), len(self.examples), {"inputs": lost})
+            losses.add(self.task.input_vocabulary, tokens, example["inputs_pretokenized"])
+        line = describe_losses(str(path), len(self.examples), {"inputs": losses})
         if line is not None:
             warn_once(line)
 
@@ -136,12 +137,12 @@ def prompts(
     """
     if path is not None:
         return PromptFile(path, task, lengths, num_examples, truncate)
-    found = dataset()
-    if found is None:
+    made = dataset()
+    if made is None:
         raise UserError(
             "the task has no such split: set INFER_SPLIT (--gin.INFER_SPLIT=\"'train'\"), or PROMPTS to a file"
         )
-    return found
+    return made
 
 
 def content_hash(prompts: EvalDataset | PromptFile) -> str:
@@ -155,16 +156,19 @@ def content_hash(prompts: EvalDataset | PromptFile) -> str:
     return digest.hexdigest()[:16]
 
 
-def _numbered(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gives each a `sampling_id`, 31 bits of its prompt and how often that came before: no answer hangs on the order."""
+def _add_sampling_ids(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives each example a `sampling_id`: 31 bits of a hash of its prompt, and of how often that prompt came before.
+
+    No answer depends on the order of the prompts.
+    """
     seen: collections.Counter[str] = collections.Counter()
-    numbered = []
+    result = []
     for example in examples:
         text = example["inputs_pretokenized"]
         digest = hashlib.sha256(f"{seen[text]} {text}".encode()).digest()
-        numbered.append(example | {"sampling_id": int.from_bytes(digest[:4], "big") >> 1})
+        result.append(example | {"sampling_id": int.from_bytes(digest[:4], "big") >> 1})
         seen[text] += 1
-    return numbered
+    return result
 
 
 def _rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -173,8 +177,8 @@ def _rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
         unread.add(row, where)
         count += 1
         if "inputs" not in row:
-            found = ", ".join(sorted(row)) or "nothing"
-            raise UserError(f"{where}: no key 'inputs' (found: {found}); every line needs inputs")
+            there = ", ".join(sorted(row)) or "nothing"
+            raise UserError(f"{where}: no key 'inputs' (found: {there}); every line needs inputs")
         texts = {key: row[key] for key in FEATURES if key in row}
         for key, text in texts.items():
             check_text(text, f"{where}: {key}")
@@ -189,7 +193,7 @@ def _text(file: pathlib.Path) -> Iterator[dict[str, Any]]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-    found = [line.removesuffix("\r") for line in lines if line.strip()]
-    if not found:
+    texts = [line.removesuffix("\r") for line in lines if line.strip()]
+    if not texts:
         raise UserError(f"{file} is empty: write a prompt a line")
-    yield from ({"inputs_pretokenized": line} for line in found)
+    yield from ({"inputs_pretokenized": line} for line in texts)

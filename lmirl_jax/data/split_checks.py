@@ -1,12 +1,12 @@
-"""What is wrong with a split, told before it is used: keys that are not read, what a vocabulary lacks, what is truncated."""
+"""Reports what is wrong with a split before it is used: unread keys, what the vocabulary lacks, what is truncated."""
 
 import functools
 import logging
 from collections.abc import Mapping
 
 from lmirl_jax.data.jsonl import READ
-from lmirl_jax.data.mixture_or_task import FEATURES
 from lmirl_jax.data.records import Records
+from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import describe_unread
 from lmirl_jax.data.vocabulary_losses import describe_losses
 from lmirl_jax.types import UserError
@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line each, what is not read, what the vocabulary cannot hold and what the lengths cut off.
+    """Logs, in one line each, what is not read, what the vocabulary cannot hold, and what the lengths truncate.
 
     Raises:
-        UserError: the lengths cut something off, without `truncate`.
+        UserError: the lengths truncate something, without `truncate`.
     """
     for line in (
         describe_unread(f"{name}, {split}", len(records), records.unread, READ),
@@ -28,6 +28,10 @@ def check_records(
     ):
         if line is not None:
             warn_once(line)
+    if 0 < records.rewarded < len(records):
+        warn_once(
+            f"{name}, {split}: {records.rewarded} of {len(records)} examples have a reward; that of the others is 0"
+        )
     if records.without_eos:
         _log.warning(
             "%s, %s: %d of %d targets have no EOS of their own, so no answer ends there: add "
@@ -50,10 +54,15 @@ def check_records(
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
-    warn_once(f"{message} and are truncated; {remedy}")
+    effect = (
+        ", so that rewards at the end of these targets have no effect"
+        if records.rewarded and long["targets"]
+        else ""
+    )
+    warn_once(f"{message} and are truncated{effect}; {remedy}")
 
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Loss and answers are measured on one split: what it cuts off is said once."""
+    """Logs a warning once: loss and answers are measured on one split, which would report it twice."""
     _log.warning("%s", message)

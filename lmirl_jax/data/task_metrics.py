@@ -1,4 +1,4 @@
-"""The metric functions of a SeqIO task on texts that were postprocessed: the numbers among what they return."""
+"""Calls the metric functions of a task on postprocessed texts, and takes the numbers among what they return."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.types import UserError
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class _MissingAuxValue(KeyError):
-    """What a metric function asks for was not computed this time."""
+    """A metric function asks for a value that was not computed this time."""
 
 
 class _AuxValues(dict):
@@ -23,35 +23,35 @@ class _AuxValues(dict):
         raise _MissingAuxValue(key)
 
 
-def predict_metrics(task: seqio.Task, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
-    """Those of functions of `(targets, predictions)`."""
-    found: dict[str, Any] = {}
+def predict_metrics(task: TaskPart, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
+    """The metrics of functions of `(targets, predictions)`."""
+    results: dict[str, Any] = {}
     for function in task.predict_metric_fns:
-        found |= function(targets, predictions)
-    return _numbers(found)
+        results |= function(targets, predictions)
+    return _numbers(results)
 
 
 def aux_metrics(
-    task: seqio.Task, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
+    task: TaskPart, targets: list[Any], predictions: list[Any], aux_values: dict[str, list[Any]]
 ) -> dict[str, float]:
-    """Those of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
-    found: dict[str, Any] = {}
+    """The metrics of functions of `(targets, predictions, aux_values)`, where `aux_values` has what they ask for."""
+    results: dict[str, Any] = {}
     for function in task.predict_with_aux_metric_fns:
         try:
-            found |= function(targets, predictions, _AuxValues(aux_values))
+            results |= function(targets, predictions, _AuxValues(aux_values))
         except _MissingAuxValue as missing:
             _log.debug("a metric of task %s is left out: it needs aux_values[%s]", task.name, missing)
-    return _numbers(found)
+    return _numbers(results)
 
 
-def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -> dict[str, float]:
+def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> dict[str, float]:
     """The task's metrics of one answer alone, against one reference; all are texts.
 
     Raises:
         UserError: the task's functions cannot read the texts.
     """
     example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
-    surface = unknown_surface(task.output_features["targets"].vocabulary)
+    surface = unknown_surface(vocabulary_of(task, "targets"))
     prediction = mark_unknown(answer, reference, surface)
     try:
         target = task.postprocess_fn(reference, example=example, is_target=True)
@@ -66,8 +66,8 @@ def answer_metrics(task: seqio.Task, inputs: str, reference: str, answer: str) -
         ) from error
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
-    values = {key: getattr(value, "value", value) for key, value in found.items()}
+def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
+    values = {key: getattr(value, "value", value) for key, value in results.items()}
     return {key: float(value) for key, value in values.items() if _is_number(value)}
 
 

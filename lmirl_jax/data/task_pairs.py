@@ -1,4 +1,4 @@
-"""Pairs of a prompt and an answer, as they are scored: of a task's split, one after the other, never whole in memory."""
+"""Pairs of a prompt and an answer of a task's split, as they are scored: one after the other, never all in memory."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,11 @@ from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Text, checked
 from lmirl_jax.data.mixture_or_task import Task
-from lmirl_jax.data.pieces import Offsets, decode_with_offsets, encode_with_offsets
+from lmirl_jax.data.offsets import Offsets
+from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records
-from lmirl_jax.data.texts import kept_text
+from lmirl_jax.data.texts import stored_text
 from lmirl_jax.types import UserError
 
 
@@ -21,7 +22,7 @@ class Pair:
     """An answer to a prompt: texts, tokens (EOS included, untrimmed), and which characters each target token stands for.
 
     `example` numbers prompts and `candidate` the `candidates` answers of each, which come one after the other.
-    `reference` is the answer of the prompt's author, where the one to score is another.
+    `reference` is the answer that the data give, where the one to score is another.
     """
 
     inputs: str
@@ -45,29 +46,31 @@ def make_pair(
         task: whose vocabularies to use; its preprocessors are not.
         inputs: the prompt.
         targets: the answer.
-        tokens: of the answer, if they are known: they are kept, with EOS or without, if they decode to its text.
+        tokens: those of the answer, with EOS or without, where they are known; they are used if they decode to its text.
         place: further fields of the pair.
     """
     source = task.input_vocabulary
-    prompt = np.array([*source.encode(inputs), source.eos_id], np.int32)
+    prompt = np.array([*source.encode(inputs), *source.eos_ids[:1]], np.int32)
     vocabulary = task.output_vocabulary
     if tokens is not None and len(tokens):
         text, offsets = decode_with_offsets(vocabulary, tokens)
         if text == targets:
             return Pair(inputs, targets, prompt, np.array(tokens, np.int32), offsets, **place)
     ids, offsets = encode_with_offsets(vocabulary, targets)
-    end = len(targets)
-    answer = np.append(ids, np.int32(task.eos_ids[0]))
-    return Pair(inputs, targets, prompt, answer, (*offsets, (end, end)), **place)
+    ends = vocabulary.eos_ids[:1]
+    answer = np.array([*ids, *ends], np.int32)
+    return Pair(
+        inputs, targets, prompt, answer, offsets + ((len(targets), len(targets)),) * len(ends), **place
+    )
 
 
 @checked
 class TaskPairs:
-    """The pairs of a task's split: prompts with their own targets, as the task tokenises them.
+    """The pairs of a task's split: prompts with their targets, as the task tokenises them.
 
     Args:
         task: from `get_task`.
-        split: one that it has.
+        split: one of the task's splits.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: at most so many, of each task of a mixture; None for all.
         truncate: whether trimming is allowed; it is counted and logged.
@@ -118,7 +121,7 @@ class TaskPairs:
         if not len(targets):
             raise UserError(f"{self.name}, example {number}: it has no target, so there is nothing to score")
         prompt = features.get("inputs_pretokenized", self.task.decode_inputs(inputs))
-        text, offsets = self._text(targets, kept_text(features, "targets"))
+        text, offsets = self._text(targets, stored_text(features, "targets"))
         return Pair(prompt, text, np.asarray(inputs), np.asarray(targets), offsets, number)
 
     def _text(self, tokens: Any, text: str | None) -> tuple[str, Offsets]:

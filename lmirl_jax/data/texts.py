@@ -1,23 +1,23 @@
-"""The texts behind an example's tokens: as the user wrote them, and how a vocabulary writes what it does not know."""
+"""The texts of an example as the user wrote them, and what a vocabulary writes for what it does not know."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.vocabularies import Vocabulary
 
-# A Unicode noncharacter: no text of a user holds it, so that it equals nothing in a reference.
+# This is a Unicode noncharacter: no text of a user holds it, so that it equals nothing in a reference.
 NO_CHARACTER = "\ufdd0"
 
 
-def kept_text(features: Mapping[str, Any], feature: str) -> str | None:
-    """The text that a task tokenised, as SeqIO's `tokenize` keeps it; None where it keeps none, or no UTF-8."""
+def stored_text(features: Mapping[str, Any], feature: str) -> str | None:
+    """The text that a task tokenised, as SeqIO's `tokenize` stores it; None where it stores none, or no UTF-8."""
     text = features.get(f"{feature}_pretokenized")
     return text if isinstance(text, str) and not _has_surrogates(text) else None
 
 
-def unknown_surface(vocabulary: seqio.Vocabulary) -> str:
+def unknown_surface(vocabulary: Vocabulary) -> str:
     """What the vocabulary writes for a token that it does not know, such as `⁇`; '' where it writes nothing."""
-    if vocabulary.unk_id is None or isinstance(vocabulary, seqio.PassThroughVocabulary):
+    if vocabulary.unk_id is None:
         return ""
     return str(vocabulary.decode([vocabulary.unk_id])).strip()
 

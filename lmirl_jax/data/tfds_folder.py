@@ -1,4 +1,4 @@
-"""Where prepared data lies: TFDS's folder and SeqIO's caches. Nothing here downloads."""
+"""The folders of prepared data: that of TFDS, and the caches of SeqIO. Nothing here downloads."""
 
 import pathlib
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def add_cache_dirs(paths: Sequence[str]) -> None:
     seqio.add_global_cache_dirs(remote + local)
 
 
-def prepared_tfds(task: seqio.Task, split: str) -> dict[str, object]:
-    """What is known of the TFDS data set behind a task's split: its name, version, files and their sizes.
+def describe_tfds(task: seqio.Task, split: str) -> dict[str, object]:
+    """Describes the TFDS data set of a task's split: its name, version, files and their sizes.
 
     Raises:
         UserError: it is not there. SeqIO would download it; on a pod each host would, so we do not.

@@ -1,4 +1,4 @@
-"""Keys of rows that nothing reads: told, as one of them may be a slip for one that is read."""
+"""Reports the keys of rows that nothing reads, because one of them may be a misspelt key that is read."""
 
 import collections
 import difflib
@@ -7,14 +7,15 @@ from typing import Any
 
 from lmirl_jax.types import UserError
 
-MOST = 6  # Keys in one message.
+# At most so many keys are named in one message.
+MOST = 6
 
 
 class UnreadKeys:
-    """Counts the keys of a file's rows that are none of those that are read.
+    """Counts the keys of a file's rows that are not read.
 
     Args:
-        read: the keys that are.
+        read: the keys that are read.
     """
 
     def __init__(self, read: Collection[str]):
@@ -23,10 +24,10 @@ class UnreadKeys:
         self.counts: collections.Counter[str] = collections.Counter()
 
     def add(self, row: Mapping[str, Any], where: str) -> None:
-        """Counts those of a row.
+        """Counts the keys of a row that are not read.
 
         Raises:
-            UserError: one differs from a key that is read, and that the row lacks, in case, spaces or underscores alone.
+            UserError: a key differs only in case, spaces or underscores from one that is read and that the row lacks.
         """
         for key in row.keys() - self._read:
             meant = self._plain.get(_plain(key))
@@ -41,14 +42,16 @@ def describe_unread(name: str, total: int, counts: Mapping[str, int], read: Coll
     Args:
         name: of the data, at the beginning of the line.
         total: how many rows there are.
-        counts: in how many of them each key is.
+        counts: by key, how many rows have it.
         read: the keys that are read.
     """
     if not counts:
         return None
     parts = []
     for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST]:
-        near = difflib.get_close_matches(key.lower(), [own for own in read if own != key], n=1, cutoff=0.75)
+        near = difflib.get_close_matches(
+            key.lower(), [other for other in read if other != key], n=1, cutoff=0.75
+        )
         hint = f", did you mean {near[0]!r}?" if near else ""
         parts.append(f"{key!r} ({count} of {total}{hint})")
     more = f" and {len(counts) - MOST} more" if len(counts) > MOST else ""

@@ -1,4 +1,4 @@
-"""What a vocabulary cannot hold of a split's texts: counted when they are tokenised, and told with an example."""
+"""Counts the texts of a split that a vocabulary cannot hold, and reports them with an example."""
 
 import dataclasses
 import itertools
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.vocabularies import Vocabulary
 
-EXCERPT = 60  # Characters of an example in a message.
+# The number of characters of an example in a message.
+EXCERPT = 60
 COMPARED = "metrics compare answers with the targets as they stand, which such tokens cannot write: "
 REMEDY = (
     "replace these characters in the data, or set VOCABULARY_PATH to a vocabulary that has them (None: bytes, which hold "
@@ -18,9 +19,13 @@ REMEDY = (
 
 @dataclasses.dataclass
 class Losses:
-    """Of the texts of one feature: how many hold unknown tokens, how many others come back changed, and an example of each.
+    """The texts of one feature that do not come back from their tokens as they were.
 
-    An example is a pair of texts: as the user wrote it, and as it is decoded from its tokens.
+    Args:
+        unknown: how many texts hold unknown tokens.
+        changed: how many other texts come back changed.
+        unknown_example: one of the first kind, as the user wrote it and as it is decoded.
+        changed_example: one of the second kind, in the same way.
     """
 
     unknown: int = 0
@@ -28,17 +33,17 @@ class Losses:
     unknown_example: Sequence[str] = ()
     changed_example: Sequence[str] = ()
 
-    def add(self, vocabulary: seqio.Vocabulary, tokens: Sequence[int] | np.ndarray, text: str | None) -> None:
+    def add(self, vocabulary: Vocabulary, tokens: Sequence[int] | np.ndarray, text: str | None) -> None:
         """Counts a text.
 
         Args:
             vocabulary: the one that tokenised it.
             tokens: of the text, with EOS or without.
-            text: as the user wrote it; None where that is not known.
+            text: what the user wrote; None where that is not known.
         """
-        if isinstance(vocabulary, (seqio.ByteVocabulary, seqio.PassThroughVocabulary)):
+        if vocabulary.holds_every_text:
             return
-        ids = [token for token in np.asarray(tokens).tolist() if token != 0]
+        ids = np.asarray(tokens).tolist()
         if vocabulary.unk_id is not None and vocabulary.unk_id in ids:
             self.unknown += 1
             if not self.unknown_example:
@@ -51,7 +56,7 @@ class Losses:
 
 
 def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str | None:
-    """One line that says what is lost of `total` examples, by feature; None where nothing is.
+    """One line that says how many of `total` examples are changed by the vocabulary; None where none is.
 
     Args:
         name: of the data, at the beginning of the line.
@@ -61,29 +66,29 @@ def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str 
     parts = []
     for feature, lost in losses.items():
         if lost.unknown:
-            written, back = _excerpts(*lost.unknown_example)
+            before, after = _excerpts(*lost.unknown_example)
             parts.append(
-                f"{lost.unknown} of {total} {feature} hold characters that the vocabulary lacks ({written!r} is read as {back!r})"
+                f"{lost.unknown} of {total} {feature} hold characters that the vocabulary lacks ({before!r} is read as {after!r})"
             )
         if lost.changed:
-            written, back = _excerpts(*lost.changed_example)
+            before, after = _excerpts(*lost.changed_example)
             parts.append(
-                f"{lost.changed} of {total} {feature} are changed by the vocabulary ({written!r} is read as {back!r})"
+                f"{lost.changed} of {total} {feature} are changed by the vocabulary ({before!r} is read as {after!r})"
             )
     lost = losses.get("targets", Losses())
     compared = COMPARED if lost.unknown + lost.changed else ""
     return f"{name}: {', '.join(parts)}; {compared}{REMEDY}" if parts else None
 
 
-def _changes(vocabulary: seqio.Vocabulary, ids: list[int], text: str) -> bool:
-    """Whether the text comes back otherwise, white space at its ends aside.
+def _changes(vocabulary: Vocabulary, ids: list[int], text: str) -> bool:
+    """Whether the text comes back changed, white space at its ends aside.
 
-    A task may have changed the tokens after it kept the text: then the text's own tokens decide.
+    A task may have changed the tokens after it stored the text: then the tokens of the stored text decide.
     """
-    written = text.strip()
-    if vocabulary.decode(ids).strip() == written:
+    expected = text.strip()
+    if vocabulary.decode(ids).strip() == expected:
         return False
-    return vocabulary.decode(vocabulary.encode(text)).strip() != written
+    return vocabulary.decode(vocabulary.encode(text)).strip() != expected
 
 
 def _excerpts(*texts: str) -> list[str]:

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import math
+import sys
 import time
+import types
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -61,7 +63,7 @@ def _drop_lines_after(path: epath.Path, step: int) -> None:
 
 
 class TensorBoardWriter:
-    """TensorBoard scalars, through tensorboard's own writer: no TensorFlow.
+    """TensorBoard scalars, through tensorboard's own writer; on a disk without TensorFlow.
 
     Opened at a step, it drops the events of later ones, as `JsonlWriter` drops their lines, and it logs the start of a session at
     which a TensorBoard that is running forgets them.
@@ -71,6 +73,9 @@ class TensorBoardWriter:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        if "://" not in str(folder):
+            # By this module's being there TensorBoard knows that it is to write without TensorFlow, which buckets need.
+            sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
         drop_events_after(folder, from_step)
         messages = event_messages()
         self._event, self._summary = messages.Event, scalar_pb

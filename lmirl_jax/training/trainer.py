@@ -65,8 +65,7 @@ def train(
         optimizer: the policy's, an optax transformation.
         data: the training set.
         mesh: the devices.
-        evaluations: what to measure every `eval_period` updates and after the last.
-        eval_period: updates between evaluations.
+        evaluations, eval_period: what to measure, every so many updates and after the last.
         best: by which metric of theirs the best checkpoint is kept, and when to stop for want of a better one.
         checkpoint: when to save and what to keep.
         initial_checkpoint_path: a checkpoint whose parameters to start from, where `model_dir` has none.
@@ -82,17 +81,16 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
+    check_wandb(wandb_project)
     _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
-    check_wandb(wandb_project)
     rows = data.batch_size, microbatches, data.rows_together
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
-    # The folder is made last, so that an error before it leaves none behind.
-    directory = files.prepare_directory(model_dir)
+    directory = files.prepare_directory(model_dir)  # Made last, so that an error leaves none behind.
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
     return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)

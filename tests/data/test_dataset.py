@@ -26,7 +26,7 @@ def build(make_task, single, tmp_path):
 
 def order(iterator, batches):
     """Which examples the next batches hold: 0 for the first of the task."""
-    return [int(token) - 100 for _ in range(batches) for token in next(iterator).encoder_input_tokens[:, 0]]
+    return [int(token) - 100 for _ in range(batches) for token in next(iterator).prompt_tokens[:, 0]]
 
 
 def test_every_example_once_an_epoch_in_another_order_each(build):

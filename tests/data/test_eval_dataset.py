@@ -25,7 +25,7 @@ def test_batches_come_in_order_and_full(build):
     ]
     last = batches[1][0]
     np.testing.assert_array_equal(last.weights, [[1, 1, 1, 1], [0, 0, 0, 0]])
-    np.testing.assert_array_equal(last.encoder_input_tokens, [[102, 1, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(last.prompt_tokens, [[102, 1, 0, 0], [0, 0, 0, 0]])
 
 
 def test_num_examples_limits(build):

@@ -1,7 +1,7 @@
 import pytest
 
 from lmirl_jax import data
-from lmirl_jax.data.jsonl import exact_match
+from lmirl_jax.data.file_task import exact_match
 from lmirl_jax.types import UserError
 
 GOOD = {"inputs": "one", "targets": "1"}
@@ -20,8 +20,8 @@ def test_examples_come_through_as_bytes(write_jsonl, tmp_path):
     path = write_jsonl([GOOD, "", {"inputs": "zwei", "targets": "ü 2", "note": 3}])
     dataset = train(path, tmp_path, shuffle=False)
     batch = next(dataset.iterator(slice(0, 2)))
-    assert [dataset.task.decode(row) for row in batch.decoder_target_tokens] == ["1", "ü 2"]
-    assert batch.encoder_input_tokens[0].tolist() == [114, 113, 104, 1, 0, 0, 0, 0]
+    assert [dataset.task.decode(row) for row in batch.tokens] == ["1", "ü 2"]
+    assert batch.prompt_tokens[0].tolist() == [114, 113, 104, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

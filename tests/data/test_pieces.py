@@ -3,14 +3,15 @@
 import pytest
 import seqio
 
+from lmirl_jax import data
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
 
-BYTES = seqio.ByteVocabulary()
+BYTES = data.vocabulary()
 
 
 @pytest.fixture(scope="module")
 def t5(shared_data):
-    return seqio.SentencePieceVocabulary(str(shared_data / "t5_vocab" / "spiece.model"), extra_ids=100)
+    return data.vocabulary(str(shared_data / "t5_vocab" / "spiece.model"))
 
 
 def pieces(text, offsets):

@@ -24,9 +24,7 @@ def test_a_text_file_has_a_prompt_a_line(build):
     assert [example["inputs_pretokenized"] for example in found.examples] == ["ab", " c"]
     ((batch, examples),) = found.batches(3)
     assert examples == found.examples
-    np.testing.assert_array_equal(
-        batch.encoder_input_tokens, [[100, 101, 1, 0], [35, 102, 1, 0], [0, 0, 0, 0]]
-    )
+    np.testing.assert_array_equal(batch.prompt_tokens, [[100, 101, 1, 0], [35, 102, 1, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(batch.weights, np.zeros((3, 3)))
     assert found.decode([104, 105, 1, 0]) == "ef"
 
@@ -43,7 +41,7 @@ def test_jsonl_needs_inputs_and_may_have_targets(build):
 
 def test_long_prompts_are_cut_and_told_of(build, caplog):
     ((batch, _),) = build("abcdef\nx").batches(2)
-    np.testing.assert_array_equal(batch.encoder_input_tokens[0], [100, 101, 102, 103])
+    np.testing.assert_array_equal(batch.prompt_tokens[0], [100, 101, 102, 103])
     assert "1 of 2 prompts are longer than 4 tokens and are truncated" in caplog.text
     with pytest.raises(UserError, match="'inputs': 7 takes all of them, or TRUNCATE"):
         build("abcdef", truncate=False)

@@ -3,6 +3,7 @@ import runpy
 from decimal import Decimal
 
 import pytest
+import seqio
 
 from lmirl_jax import data
 from lmirl_jax.tasks import gsm8k
@@ -70,7 +71,7 @@ def test_the_lenient_task_takes_a_number_without_its_mark():
     targets, predictions = ["#### 24", "#### 2", "#### -3"], ["So 24.", r"\boxed{2} of 7", "#### −$3.00"]
     assert gsm8k.accuracy(targets, predictions)["accuracy"] == pytest.approx(1 / 3)
     assert gsm8k.accuracy(targets, predictions, lenient=True)["accuracy"] == 1.0
-    task = gsm8k.seqio.TaskRegistry.get("gsm8k_lenient")
+    task = seqio.TaskRegistry.get("gsm8k_lenient")
     assert task.metric_fns[0](targets, predictions) == {"accuracy": 1.0, "accuracy_with_calculator": 1.0}
     samples = {"samples": [["24", "25 and 24", "3"]]}
     assert gsm8k.votes(["#### 24"], [""], samples, lenient=True)["maj_at_3"] == 1.0
@@ -111,6 +112,6 @@ def test_as_a_seqio_task(shared_data, tmp_path, vocabulary, answers):
 
 
 def test_running_the_file_twice_is_safe():  # Not by importlib.reload: gin would know two of everything in it from then on.
-    before = gsm8k.seqio.TaskRegistry.names()
+    before = seqio.TaskRegistry.names()
     runpy.run_path(gsm8k.__file__)
-    assert gsm8k.seqio.TaskRegistry.names() == before
+    assert seqio.TaskRegistry.names() == before

@@ -1,6 +1,7 @@
 import runpy
 
 import pytest
+import seqio
 
 from lmirl_jax import data
 from lmirl_jax.tasks import number_paths
@@ -108,6 +109,6 @@ def test_a_wrong_sum_is_carried_through():
 
 
 def test_running_the_file_twice_is_safe():  # Not by importlib.reload: gin would know two of everything in it from then on.
-    before = number_paths.seqio.TaskRegistry.names()
+    before = seqio.TaskRegistry.names()
     runpy.run_path(number_paths.__file__)
-    assert number_paths.seqio.TaskRegistry.names() == before
+    assert seqio.TaskRegistry.names() == before

@@ -1,0 +1,136 @@
+"""A file of `inputs` and `targets`, JSON lines or another format, as a task: fine-tuning without a line of code."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards
+from lmirl_jax.data.jsonl import KEYS, WEIGHT, existing_file, read_demonstrations
+from lmirl_jax.data.task_parts import Example
+from lmirl_jax.data.unread_keys import UnreadKeys
+from lmirl_jax.data.vocabularies import Vocabulary
+
+# A file that was written less than so many nanoseconds ago may change again at the same time by its file system's clock.
+SETTLED = 2 * 10**9
+
+# The loss and the answers of one run are measured on one file: it is hashed once.
+_hashes: dict[tuple[str, int, int, int], str] = {}
+
+
+def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """The fraction of predictions that equal their target, whitespace at the ends aside."""
+    hits = [t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)]
+    return {"exact_match": sum(hits) / max(len(hits), 1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+    """A file for each split. Its content is its identity, and not where it lies."""
+
+    files: Mapping[str, str]
+
+    def content_hash(self, split: str) -> str:
+        """Reads a split's file through, unless this process has hashed it since it was last changed."""
+        return _content_hash(existing_file(self.files[split], split))
+
+    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Reads a split's file once: yields what errors call each row, and the row's texts and numbers."""
+        return read_demonstrations(existing_file(self.files[split], split), unread)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFeature:
+    """How the texts of a feature are tokenised."""
+
+    vocabulary: Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTask:
+    """What `seqio.Task` is to a registered task, for files: its metric is `exact_match`, and texts are not postprocessed.
+
+    Args:
+        name: the task's name, in the names of metrics and folders.
+        source: the files.
+        vocabulary: the vocabulary of both features.
+    """
+
+    name: str
+    source: FileSource
+    vocabulary: Vocabulary
+    predict_metric_fns = (exact_match,)
+    predict_with_aux_metric_fns = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.source.files)
+
+    @property
+    def output_features(self) -> dict[str, FileFeature]:
+        return dict.fromkeys(KEYS, FileFeature(self.vocabulary))
+
+    def postprocess_fn(self, decoded_model_output: Any, **kwargs: Any) -> Any:
+        return decoded_model_output
+
+    def fingerprint(self, split: str, format_version: int) -> str:
+        """The hash that names a split's tokens on disk."""
+        described = {
+            "format": format_version,
+            "task": self.name,
+            "split": split,
+            "vocabulary": self.vocabulary.fingerprint(),
+            "file": self.source.content_hash(split),
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
+        """The tokens of a split in the file's order, each text with EOS after it.
+
+        Args:
+            split: one of `splits`.
+            unread: counts the keys that are not read.
+
+        Raises:
+            UserError: a row that cannot be read; it names the file and the line.
+        """
+        for where, row in self.source.rows(split, unread):
+            inputs, targets = (self._tokens(row[key]) for key in KEYS)
+            features: dict[str, Any] = {f"{key}_pretokenized": row[key] for key in KEYS}
+            check_rewards(row, len(targets), where)
+            for key in (WEIGHT, REWARD):
+                if key in row:
+                    features[key] = float(row[key])
+            if REWARDS in row:
+                features[REWARDS] = [float(reward) for reward in row[REWARDS]]
+            yield Example(inputs, targets, features)
+
+    def _tokens(self, text: str) -> np.ndarray:
+        return np.array([*self.vocabulary.encode(text), self.vocabulary.eos_ids[0]], np.int32)
+
+
+def _content_hash(file: pathlib.Path) -> str:
+    stat = file.stat()
+    key = (str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _hashes:
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if time.time_ns() - stat.st_mtime_ns < SETTLED:
+            return digest
+        _hashes[key] = digest
+    return _hashes[key]
+
+
+def file_task(data: str, validation_data: str | None, vocabulary: Vocabulary) -> FileTask:
+    """A task over one file or two, named after the first."""
+    paths = {"train": data, "validation": validation_data}
+    files = {split: os.fspath(path) for split, path in paths.items() if path is not None}
+    name = re.sub(r"[^\w.]", "_", pathlib.PurePath(files["train"]).stem) or "data"
+    return FileTask(name, FileSource(files), vocabulary)

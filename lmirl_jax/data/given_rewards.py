@@ -1,0 +1,78 @@
+"""Rewards that the data give: `reward`, a number for a whole answer, or `rewards`, a number for each of its tokens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.types import UserError
+
+REWARD = "reward"  # Paid at the last token of the answer.
+REWARDS = "rewards"  # A list with one number for each token of the answer, the one that ends it included.
+
+
+def has_rewards(features: Mapping[str, Any]) -> bool:
+    """Whether an example gives rewards."""
+    return REWARD in features or REWARDS in features
+
+
+def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
+    """Judges the rewards of an example, if it has any.
+
+    Args:
+        features: of the example.
+        tokens: how many its answer has, the one that ends it included.
+        where: what errors call the example.
+
+    Raises:
+        UserError: both keys, a list of another length, or what is no finite number.
+    """
+    if REWARD in features and REWARDS in features:
+        raise UserError(
+            f"{where}: both {REWARD!r} and {REWARDS!r}; keep {REWARD!r}, one number for the whole answer, or {REWARDS!r}, a "
+            "list with one number for each of its tokens"
+        )
+    if REWARD in features:
+        number = features[REWARD]
+        if isinstance(number, list):
+            raise UserError(
+                f"{where}: reward is a list, not a number; name a list with one number for each token {REWARDS!r}"
+            )
+        _check_number(number, f"{where}: reward")
+    if REWARDS not in features:
+        return
+    numbers = features[REWARDS]
+    if not isinstance(numbers, list):
+        raise UserError(
+            f"{where}: rewards is {type(numbers).__name__}, not a list; write a list with one number for each token of the "
+            f"answer, or {REWARD!r}, one number for all of it"
+        )
+    for position, number in enumerate(numbers, start=1):
+        _check_number(number, f"{where}: number {position} of rewards")
+    if len(numbers) != tokens:
+        raise UserError(
+            f"{where}: rewards has {len(numbers)} numbers and the answer has {tokens} tokens with the one that ends it; write "
+            f"one number for each of them, or {REWARD!r}, one number for the whole answer"
+        )
+
+
+def token_rewards(features: Mapping[str, Any], tokens: int) -> Float32[np.ndarray, " tokens"] | None:
+    """The reward of each token of an answer, from features that `check_rewards` has judged; None where there is none."""
+    if REWARDS in features:
+        return np.array(features[REWARDS], np.float32)
+    if REWARD not in features:
+        return None
+    rewards = np.zeros(tokens, np.float32)
+    rewards[-1:] = features[REWARD]
+    return rewards
+
+
+def _check_number(number: Any, what: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise UserError(
+            f"{what} is {type(number).__name__}, not a number; write a finite number, or leave it out"
+        )
+    if not fits(number, float):
+        raise UserError(f"{what} is {number}; write a finite number that float32 holds, or leave it out")
