@@ -46,11 +46,15 @@ TEST = [
     "beartype>=0.20",
     "build>=1.2",
     "hypothesis>=6.100",
+    "packaging>=24.0",
     "pyrefly>=0.30",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6.0",
     "ruff>=0.12",
     "setuptools>=77",
+    "tensorstore>=0.1.84",
+    "wandb>=0.18",
 ]
 
 setuptools.setup(
@@ -65,26 +69,31 @@ setuptools.setup(
     **layout(),
     install_requires=[
         "array_record>=0.8",
+        "etils>=1.10",
         "flax>=0.12.8",
-        "gin-config>=0.5.0",
+        # Private names are used of gin.config: _CONFIG, _FILE_READERS, _IMPORTS, _LOCATION_PREFIXES, _OPERATIVE_CONFIG,
+        # _REGISTRY, _SINGLETONS and _set_config_is_locked. Any release may change them.
+        "gin-config>=0.5.0,<0.6",
         "grain>=0.2.18",
         "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so.
         "jax>=0.10.2",
         "jaxtyping>=0.3.0",
         "matplotlib>=3.9",
+        "nltk>=3.9",
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "pyarrow>=17.0",
-        "rich>=13.0",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
         "scipy>=1.14",
         "sentencepiece>=0.2.3",  # The offsets of pieces.
         "seqio>=0.0.20",
         "tensorboard>=2.19",
+        "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.9",
-        "tensorflow-text>=2.20",
+        "tensorflow-text>=2.20",  # SeqIO takes any, and an older one would bring an older TensorFlow.
+        "tqdm>=4.66",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],

@@ -54,7 +54,7 @@ def made_pairs(asked: argparse.Namespace) -> list[data.Pair]:
 def rates(asked: argparse.Namespace) -> dict:
     mesh, lengths = sharding.make_mesh(), {"inputs": asked.inputs, "targets": asked.targets}
     graph, params = nnx.split(T5Config(VOCAB, dropout_rate=0.0).build(jax.random.key(0)))
-    model = runs.Run(
+    model = runs.Policy(
         epath.Path("random"), graph, params, mesh, types.SimpleNamespace(eos_ids=(EOS,)), lengths, 1.0
     )
     pairs = made_pairs(asked)

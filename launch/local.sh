@@ -8,7 +8,8 @@ usage: launch/local.sh <command of lmirl> ...         any command: quickstart, t
        launch/local.sh --processes=2 [--devices=4] train ...
                                                       that many CPU processes, each with so many devices (4)
        launch/local.sh --devices=8 train ...          one CPU process with 8 devices
-       launch/local.sh test [arguments of pytest]     the tests of this checkout (-m 'not slow' for the quick ones)
+       launch/local.sh test [arguments of pytest]     the tests of this checkout (-m 'not slow' for the quick ones, -m 'not e2e' for
+                                                      those that start no processes)
        launch/local.sh python ...                     Python in the environment
 
 The first call installs the pinned dependencies into .venv of this checkout (about two minutes, 4 GB). It needs Python
@@ -27,23 +28,23 @@ root=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
 venv=$root/.venv
 python=$venv/bin/python
 extras=test${LMIRL_EXTRAS:+,$LMIRL_EXTRAS}
-stamp=$venv/.lmirl_installed # What is installed; written last.
-begun=$venv/.lmirl_installing # There while an installation runs, or after one was interrupted.
+stamp=$venv/.lmirl_installed # Holds the digest of what is installed; it is written last.
+in_progress=$venv/.lmirl_installing # This file exists while an installation runs, or after one was interrupted.
 
 # A Python from 3.11 to 3.13 that can make environments.
-usable() {
+is_usable() {
     "$1" -I -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
 }
 
 find_python() {
     local candidate
     if [[ -n ${PYTHON:-} ]]; then
-        usable "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.11 to 3.13 with the modules venv and ensurepip: name another"
+        is_usable "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.11 to 3.13 with the modules venv and ensurepip: name another"
         printf '%s\n' "$PYTHON"
         return
     fi
     for candidate in python3 python3.13 python3.12 python3.11; do
-        if usable "$candidate"; then
+        if is_usable "$candidate"; then
             printf '%s\n' "$candidate"
             return
         fi
@@ -51,8 +52,8 @@ find_python() {
     die "no Python 3.11 to 3.13 with venv: install one (Debian: apt-get install python3 python3-venv) or set PYTHON"
 }
 
-# What an installation depends on: the place (an editable one holds it), the extras, the Python and the files.
-wanted() {
+# Prints a digest of what an installation depends on: its place (an editable one holds it), the extras, Python and the files.
+installation_digest() {
     {
         printf '%s\n' "$root" "$extras"
         "$python" -I -S -c 'import sys; print(sys.version)'
@@ -60,49 +61,49 @@ wanted() {
     } | sha256sum | cut -d ' ' -f 1
 }
 
-installed() {
-    [[ -f $stamp && -x $python ]] && [[ $(<"$stamp") == "$(wanted)" ]]
+is_installed() {
+    [[ -f $stamp && -x $python ]] && [[ $(<"$stamp") == "$(installation_digest)" ]]
 }
 
 install() {
-    local base own=
-    if [[ -e $begun || (-e $venv && ! -x $python) ]]; then
-        rm -rf -- "$venv" # Half of an installation: pip would take its packages for whole.
+    local base existing=
+    if [[ -e $in_progress || (-e $venv && ! -x $python) ]]; then
+        rm -rf -- "$venv" # An installation was interrupted: pip would take its packages for complete ones.
     fi
     if [[ -e $venv ]]; then
-        own=1 # Made by its user, or by us for other pins: pip changes what differs and keeps the rest.
+        existing=1 # The user made it, or we did for other pins: pip changes what differs and keeps the rest.
         rm -f -- "$stamp"
-        : >"$begun"
+        : >"$in_progress"
     else
         base=$(find_python)
         mkdir -- "$venv"
-        : >"$begun"
+        : >"$in_progress"
         "$base" -m venv -- "$venv" >&2 || die "$base cannot make $venv"
     fi
     say "installing lmirl_jax and its dependencies into $venv, once: this takes about two minutes"
-    # Isolated, so that a PYTHONPATH does not pass for installed packages; in the folder, for a path may have spaces.
+    # -I ignores PYTHONPATH, whose modules are not installed packages. The call is made in the folder: a path may have spaces.
     if ! (cd -- "$root" && PIP_USER=0 "$python" -I -m pip install -qq --disable-pip-version-check --no-input \
         --constraint constraints.txt --editable ".[$extras]" </dev/null >&2); then
-        if [[ -n $own ]]; then rm -f -- "$begun"; fi
+        if [[ -n $existing ]]; then rm -f -- "$in_progress"; fi
         die "the installation failed: see the lines above; the next call tries again"
     fi
-    wanted >"$stamp"
-    rm -f -- "$begun"
+    installation_digest >"$stamp"
+    rm -f -- "$in_progress"
 }
 
 ensure_installed() {
-    installed && return
+    is_installed && return
     if ! command -v flock >/dev/null; then
         install
         return
     fi
-    # Two at once: the second waits and then finds the work done. The lock is on a file that is always there.
+    # Where two calls run at once, the second waits and then finds the work done. The lock is on a file that always exists.
     exec 9<"$root/setup.py"
     if ! flock --nonblock 9; then
         say "waiting for another installation in $venv"
         flock 9
     fi
-    installed || install
+    is_installed || install
     exec 9<&-
 }
 

@@ -1,8 +1,8 @@
 """Starts one `lmirl` command as several processes of this machine and waits for all of them.
 
-`processes.py COUNT COMMAND ...` is what `launch/local.sh --processes=COUNT COMMAND ...` calls. Process 0 has the terminal;
-what the others print is kept in files, and shown where one of them fails. The first failure ends the rest, and its exit
-code is that of the whole.
+`launch/local.sh --processes=COUNT COMMAND ...` calls `processes.py COUNT COMMAND ...`. Process 0 has the terminal. The output
+of the others goes to files; if one of them fails, the end of its file is printed. The first failure ends all processes, and its
+exit code is that of the whole.
 """
 
 import os
@@ -16,26 +16,28 @@ import tempfile
 import time
 
 GRACE_SECONDS = 5.0
-SHOWN_LINES = 20
+PRINTED_LINES = 20
 
 
 class Interrupted(BaseException):
-    """A signal to end came; holds its number."""
+    """Raised when a signal asks this process to end; its argument is the number of the signal."""
 
 
 def free_port() -> int:
+    """Returns a port of this machine that no program uses."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
 
 
 def start(count: int, command: list[str], logs: pathlib.Path) -> list[subprocess.Popen]:
+    """Starts the command once for each process, with the flags that let the processes find one another."""
     address = f"localhost:{free_port()}"
     processes = []
     for index in range(count):
         flags = [f"--coordinator_address={address}", f"--process_count={count}", f"--process_index={index}"]
         arguments = [sys.executable, "-P", "-m", "lmirl_jax", *command, *flags]
-        # Groups of their own: a terminal's Ctrl-C then comes to this process, which passes it on once.
+        # Each process has its own group, so that Ctrl-C reaches only this launcher, which passes it on once.
         if index == 0:
             processes.append(subprocess.Popen(arguments, process_group=0))
             continue
@@ -58,7 +60,7 @@ def wait(processes: list[subprocess.Popen]) -> int | None:
 
 
 def end(processes: list[subprocess.Popen], by: int = signal.SIGTERM) -> None:
-    """Ends what still runs: asked first, and after a while not asked (a process may wait for another for ever)."""
+    """Ends the processes that still run: by a signal, and after a grace period by force, as one may wait for another for ever."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(by)
@@ -71,18 +73,21 @@ def end(processes: list[subprocess.Popen], by: int = signal.SIGTERM) -> None:
             process.wait()
 
 
-def show(index: int, logs: pathlib.Path) -> None:
+def print_end(index: int, logs: pathlib.Path) -> None:
+    """Prints the last lines of a process's output."""
     lines = (logs / f"process_{index}.log").read_text(errors="replace").splitlines()
-    for line in lines[-SHOWN_LINES:]:
+    for line in lines[-PRINTED_LINES:]:
         print(f"process {index}: {line}", file=sys.stderr)
 
 
 def interrupt(signal_number: int, frame) -> None:
-    signal.signal(signal_number, signal.SIG_IGN)  # Once is enough: what follows ends by itself.
+    """Handles a signal: raises `Interrupted` in the main program."""
+    signal.signal(signal_number, signal.SIG_IGN)  # One signal is enough: this process then ends by itself.
     raise Interrupted(signal_number)
 
 
 def main(count: int, command: list[str]) -> int:
+    """Runs the command as so many processes; returns the exit code of the whole."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, interrupt)
     logs = pathlib.Path(tempfile.mkdtemp(prefix="lmirl_processes_"))
@@ -99,7 +104,7 @@ def main(count: int, command: list[str]) -> int:
         shutil.rmtree(logs)
         return 0
     if failed:
-        show(failed, logs)
+        print_end(failed, logs)
     print(
         f"process {failed} of {count} failed and ended the others; their output is in {logs}", file=sys.stderr
     )

@@ -61,7 +61,7 @@ done
 where=("--zone=$zone" --worker=all)
 if [[ -n $project ]]; then where+=("--project=$project"); fi
 
-# Words as one line of shell that gives back exactly these words.
+# Prints words as one line of shell that the shell reads as exactly these words.
 quoted() {
     local word line=
     for word in "$@"; do
@@ -92,7 +92,7 @@ git fetch --quiet --tags origin ${ref:-main}; git checkout --quiet --detach FETC
         archive=/tmp/lmirl_jax.tar.gz
     else
         archive=$(mktemp --suffix=.tar.gz)
-        # shellcheck disable=SC2064  # The name of now is meant.
+        # shellcheck disable=SC2064  # The trap must hold the present name.
         trap "rm -f -- ${archive@Q}" EXIT
     fi
     run tar --create --gzip --file "$archive" --directory "$root" --exclude=__pycache__ \
@@ -101,17 +101,29 @@ git fetch --quiet --tags origin ${ref:-main}; git checkout --quiet --detach FETC
     on_workers "mkdir -p $folder && tar --extract --gzip --file lmirl_jax.tar.gz --directory $folder"
 }
 
-# TPU VM images may come with Python 3.10.
+# The image of a TPU VM may have Python 3.10 alone: then Python 3.11 is installed.
 python="python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
 python3.11 -c 'import ensurepip' 2>/dev/null || \
 (sudo apt-get -qq update && sudo apt-get -qq install --yes python3.11 python3.11-venv)"
 
-# Each worker finds the others by itself.
-case $1 in
-train | eval | infer) set -- "$@" --coordinator_address=auto ;;
-esac
+# Whether a command runs over several processes: it then declares the flag --coordinator_address.
+runs_over_processes() {
+    python3 -I -B - "$root" "$1" <<'PYTHON' || die "python3 cannot read the commands of $root: install Python 3.9 or newer"
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from lmirl_jax.cli.commands import COMMANDS
+
+command = COMMANDS.get(sys.argv[2])
+print("yes" if command is not None and "coordinator_address" in command.flags else "no")
+PYTHON
+}
+
+answer=$(runs_over_processes "$1")
+# The workers of a slice find one another by themselves.
+if [[ $answer == yes ]]; then set -- "$@" --coordinator_address=auto; fi
 
 on_workers "$python"
 fetch
-# The pinned set with the extra tpu, by the same script as on any machine.
+# The same script as on any machine installs the pinned set, with the extra tpu.
 on_workers "cd $folder && LMIRL_EXTRAS=tpu bash launch/local.sh $(quoted "$@")"

@@ -1,6 +1,6 @@
-"""How annotations are read: what fits one, in words and as a judgement.
+"""Reads annotations: whether a value fits one, and a description of the values that fit.
 
-An annotation is a type, and `Annotated` adds rules to it. `lmirl_jax.arguments` has the ones that signatures use.
+An annotation is a type, to which `Annotated` adds rules. `lmirl_jax.arguments` defines the annotations that signatures use.
 """
 
 import collections.abc
@@ -18,14 +18,14 @@ import numpy as np
 from lmirl_jax.types import Objective, SoftQ
 
 UNKNOWN = object()
-"""Stands for a value that is not known yet, and fits everywhere."""
+"""A value that is not known yet; it fits every annotation."""
 
 
 class Rule:
-    """Metadata of an annotation: what a value of the right type must fulfil as well."""
+    """Metadata of an annotation: a condition on values of the right type."""
 
     def describe(self, base: str) -> str:
-        """The words for a value that fits, given those for its type."""
+        """A description of the values that fit, from the description of their type."""
         return base
 
     def holds(self, value: Any) -> bool:
@@ -34,7 +34,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Within(Rule):
-    """Bounds of a number; an open bound is not itself within."""
+    """Bounds of a number; an open bound is excluded."""
 
     low: float
     high: float = math.inf
@@ -52,14 +52,15 @@ class Within(Rule):
 
     def holds(self, value: Any) -> bool:
         if isinstance(value, (float, np.floating)):
-            value = np.float32(value)  # 0.99999999 is 1 there.
+            # Devices compute in float32, where 0.99999999 is 1.
+            value = np.float32(value)
         above = value > self.low if self.open_low else value >= self.low
         return bool(above and (value < self.high if self.open_high else value <= self.high))
 
 
 @dataclasses.dataclass(frozen=True)
 class Words(Rule):
-    """A condition with words of its own, which replace those of the type."""
+    """A condition with its own description, which replaces that of the type."""
 
     words: str
     condition: Callable[[Any], bool]
@@ -73,7 +74,7 @@ class Words(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Is(Rule):
-    """What a value that the type checker takes for anything must be."""
+    """The annotation that a value must fit, where the type checker sees `Any`."""
 
     hint: Any
 
@@ -86,39 +87,39 @@ class Is(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class GivenByCaller(Rule):
-    """Marks an argument that whoever calls the function always gives: to configure it would have no effect."""
+    """Marks an argument that every caller of the function passes, so that binding it in a gin file would have no effect."""
 
     def holds(self, value: Any) -> bool:
         return True
 
 
 def given_by_caller(hint: Any) -> bool:
-    """Whether whoever calls the function always gives such an argument, so that no gin file can."""
+    """Whether every caller of the function passes such an argument, so that no gin file can set it."""
     return is_array(hint) or hint is SoftQ or any(isinstance(rule, GivenByCaller) for rule in _rules(hint))
 
 
 def takes_functions(hint: Any) -> bool:
-    """Whether a function itself fits, and not only what it makes."""
+    """Whether functions fit such an annotation."""
     return any(_origin(part) in (collections.abc.Callable, Objective) for part in _alternatives(hint))
 
 
 def describe(hint: Any) -> str:
-    """What fits, in words: `a whole number of 1 or more, or None`."""
+    """A description of the values that fit: `a whole number of 1 or more, or None`."""
     parts = [_describe_one(part) for part in _alternatives(hint)]
     parts = list(dict.fromkeys(parts))
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, or {parts[-1]}"
 
 
 def expectation(value: Any, hint: Any) -> str:
-    """What fits, in words, where this value does not."""
+    """A description of the values that fit, for an error about this value, which does not fit."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return describe(hint) + (" (float32 does not hold this one)" if number and not _is_float32(value) else "")
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type, finite and in its range in the precision that the devices compute in, float32.
+    """Whether a value has the type of an annotation, and is finite and within its bounds in float32, in which devices compute.
 
-    Containers are judged item by item. A hint that says nothing that can be judged takes everything.
+    Containers are checked item by item. Every value fits an annotation that cannot be checked.
     """
     if value is UNKNOWN or hint is Any:
         return True
@@ -126,7 +127,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, flattened; a type alone is its own only member."""
+    """The members of a union, flattened; another type is its only member."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return tuple(part for member in typing.get_args(hint) for part in _alternatives(member))
     return (hint,)
@@ -144,7 +145,7 @@ def _origin(hint: Any) -> Any:
 
 
 def is_array(hint: Any) -> bool:
-    """Whether a hint speaks of arrays alone: these are data, not settings."""
+    """Whether an annotation has only array types: such arguments are data, not settings."""
     return all(
         isinstance(part, type) and issubclass(part, (jaxtyping.AbstractArray, jax.Array))
         for part in _alternatives(hint)
@@ -212,13 +213,13 @@ def _fits_scalar(value: Any, kind: type) -> bool:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer, float, np.floating)):
         return False
     if kind is int:
-        # Counts are int32 on the devices; a seed is the one whole number that may be larger.
+        # Counts are int32 on devices; seeds are the only whole numbers that may be larger.
         return isinstance(value, (int, np.integer)) and abs(int(value)) < 2**32
     return _is_float32(value)
 
 
 def _is_float32(value: Any) -> bool:
-    """Whether float32 holds a number as what it is: finite, and not so small that devices take it for 0."""
+    """Whether float32 holds a number: it is finite, and not so small that devices flush it to 0."""
     limits = np.finfo(np.float32)
     try:
         size = abs(float(value))
@@ -235,6 +236,6 @@ def _is_instance(value: Any, kind: Any) -> bool:
     if getattr(kind, "_is_protocol", False):
         if not getattr(kind, "_is_runtime_protocol", False):
             return True
-        # A class has the methods of what it makes, and is not it: brackets are missing.
+        # A class has the methods of its instances but is not one of them: the gin file lacks brackets.
         return not isinstance(value, type) and isinstance(value, kind)
     return isinstance(value, kind)

@@ -1,7 +1,7 @@
-"""What an argument may be, declared in its annotation and judged in one place.
+"""Rules for arguments: declared in their annotations, and checked in one place.
 
-A signature says `batch_size: Count` or `clip_norm: Positive | None`. `checked` refuses on each call what does not fit, and
-`lmirl_jax.configuration` judges by the same rules what gin files bind, before anything runs.
+A signature says `batch_size: Count` or `clip_norm: Positive | None`. `checked` refuses arguments that do not fit at each call,
+and `lmirl_jax.configuration` checks the values in gin files by the same rules, before anything runs.
 """
 
 import dataclasses
@@ -28,48 +28,48 @@ def _not_empty(value: Any) -> bool:
 
 
 def _try_out(function: Callable[..., Any], call: Callable[[], Any]) -> Any:
-    """What a function returns when it is tried out; None where one of the library does not take what it is given.
+    """The result of a trial call of a function; None where a function of the library refuses its arguments.
 
     Raises:
-        UserError: a function of a user's own raises something; says what, and where in its file.
+        UserError: a function that a user wrote raises an exception; says which, and where in its file.
     """
     try:
         return call()
     except Exception as error:
         if str(getattr(function, "__module__", "")).startswith("lmirl_jax."):
             return None
-        own = getattr(inspect.unwrap(function), "__code__", None)
+        code = getattr(inspect.unwrap(function), "__code__", None)
         frames = traceback.extract_tb(error.__traceback__)
-        places = [frame for frame in frames if own is not None and frame.filename == own.co_filename]
+        places = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
         place = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(f"{show(function)} raised {what}{place} when it was tried out on arrays") from error
 
 
 def _traces(*shapes: tuple[int, ...], dtype: Any = np.float32) -> Callable[[Any], bool]:
-    """The condition that a function takes arrays of these shapes, and returns numbers of the last one's shape."""
+    """The condition that a function takes arrays of these shapes, and returns numbers in the shape of the last one."""
 
     def condition(function: Any) -> bool:
-        given = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-        out = _try_out(function, lambda: jax.eval_shape(function, *given))
+        arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+        out = _try_out(function, lambda: jax.eval_shape(function, *arguments))
         return getattr(out, "shape", None) == shapes[-1] and bool(np.issubdtype(out.dtype, np.floating))
 
     return condition
 
 
 def _is_schedule(function: Any) -> bool:
-    """Whether a function of the number of updates gives a finite number at the first of them."""
+    """Whether a function of the number of updates returns a finite number at 0."""
     if not _traces((), dtype=np.int32)(function):
         return False
     return bool(np.isfinite(function(np.int32(0))))
 
 
 def trace_objective(function: Callable[..., Any], absent: tuple[str, ...] = ()) -> Any:
-    """Calls an objective on shapes of one row of two tokens, with what else it names.
+    """Traces an objective on one row of two tokens, with the arrays that its arguments name.
 
     Args:
         function: the objective.
-        absent: fields of the soft Q-values that are not there.
+        absent: fields of the soft Q-values that are None.
 
     Returns:
         The shape of the loss.
@@ -77,19 +77,21 @@ def trace_objective(function: Callable[..., Any], absent: tuple[str, ...] = ()) 
     array = jax.ShapeDtypeStruct((1, 2), np.float32)
     fields = [field.name for field in dataclasses.fields(SoftQ) if field.name not in absent]
     names = inspect.signature(function).parameters
-    given = {name: array for name in OBJECTIVE_ARRAYS if name in names}
+    named_arrays = {name: array for name in OBJECTIVE_ARRAYS if name in names}
     sizes = {"vocab_size": 8} if "vocab_size" in names else {}
     soft_q = SoftQ(**dict.fromkeys(fields, array))
-    return jax.eval_shape(lambda soft_q, given: function(soft_q, **given, **sizes), soft_q, given)
+    return jax.eval_shape(
+        lambda soft_q, named_arrays: function(soft_q, **named_arrays, **sizes), soft_q, named_arrays
+    )
 
 
 def _is_objective(function: Any) -> bool:
-    """Whether a function of soft Q-values, and of what else it names, gives a number for each token."""
+    """Whether a function of soft Q-values, and of the arrays that its arguments name, returns a number for each token."""
     return getattr(_try_out(function, lambda: trace_objective(function)), "shape", None) == (1, 2)
 
 
 def takes(count: int) -> Callable[[Any], bool]:
-    """The condition that a function can be called with that many arguments."""
+    """The condition that a function can be called with this many arguments."""
 
     def condition(function: Any) -> bool:
         try:
@@ -104,13 +106,13 @@ def takes(count: int) -> Callable[[Any], bool]:
 
 
 def has_parameter(*names: str) -> Callable[[Any], bool]:
-    """The condition that a function names one of these among its arguments."""
+    """The condition that a function has a parameter with one of these names."""
 
     def condition(function: Any) -> bool:
-        # Gin's wrapper of a class has another signature than its constructor, which it leaves as it is.
-        called = function.__init__ if isinstance(function, type) else function
+        # Gin's wrapper of a class has another signature than the constructor, which gin leaves unchanged.
+        target = function.__init__ if isinstance(function, type) else function
         try:
-            return not set(names).isdisjoint(inspect.signature(called).parameters)
+            return not set(names).isdisjoint(inspect.signature(target).parameters)
         except (TypeError, ValueError):
             return False
 
@@ -154,10 +156,10 @@ class ArgumentError(UserError):
     """An argument that its function cannot take.
 
     Args:
-        function: what it was given to, by its public name.
-        parameter: its name there.
+        function: the public name of the function.
+        parameter: the name of the parameter.
         value: the argument.
-        expected: what it must be, in words.
+        expected: a description of the arguments that fit.
     """
 
     def __init__(self, function: str, parameter: str, value: Any, expected: str):
@@ -166,13 +168,14 @@ class ArgumentError(UserError):
 
 
 def checked(target: _Target) -> _Target:
-    """A function, or a class at its construction, that refuses arguments which do not fit their annotations.
+    """Makes a function, or the constructor of a class, refuse arguments that do not fit their annotations.
 
     Raises:
-        ArgumentError: on a call, names the first of them.
+        ArgumentError: at a call; it names the first argument that does not fit.
     """
     if isinstance(target, type):
-        vars(target)["__init__"]  # A class that inherits its own would change that of its parent.
+        # A class without a constructor of its own must fail here: it would change the constructor of its parent.
+        vars(target)["__init__"]
         setattr(target, "__init__", _checking(target.__init__, public_name(target)))  # noqa: B010
         return target
     return typing.cast(_Target, _checking(target, public_name(target)))
@@ -188,13 +191,13 @@ def annotations(target: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def public_name(target: Callable[..., Any]) -> str:
-    """How gin files and users call a function or a class of the library: `training.adamw`."""
+    """The name of a function or class of the library in gin files: `training.adamw`."""
     module = target.__module__.removeprefix("lmirl_jax.")
     return f"{module.split('.')[0]}.{target.__qualname__}"
 
 
 def show(value: Any) -> str:
-    """A value in an error: short, functions by their names as gin writes them."""
+    """A value for error messages: short, and a function by its name in gin files."""
     if callable(value) and hasattr(value, "__qualname__"):
         return f"@{value.__qualname__}"
     text = repr(value)
@@ -204,14 +207,15 @@ def show(value: Any) -> str:
 def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(function)
 
-    @functools.cache  # At the first call: annotations may name what is defined further below.
-    def judged() -> dict[str, Any]:
+    # Read at the first call, because annotations may name what is defined further below in the file.
+    @functools.cache
+    def judged_hints() -> dict[str, Any]:
         hints = typing.get_type_hints(function, include_extras=True)
         return {key: hint for key, hint in hints.items() if not is_array(hint) and hint is not SoftQ}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        hints = judged()
+        hints = judged_hints()
         for key, value in signature.bind(*args, **kwargs).arguments.items():
             if key in hints and not fits(value, hints[key]):
                 raise ArgumentError(name, key, value, expectation(value, hints[key]))

@@ -1,7 +1,7 @@
-"""Gin, found, read, checked and printed: the only place, with cli/, that knows of gin.
+"""Finds, reads, checks and prints gin. Only this file, its neighbours configuration_* and cli/ import gin.
 
-Library code carries no decorator. A gin file opens with `from __gin__ import dynamic_registration`, imports what it
-configures and binds it: plain calls from Python stay plain. What a user can get wrong here is one line, with a remedy.
+Library code has no gin decorators. A gin file opens with `from __gin__ import dynamic_registration`, then imports and binds what
+it configures, so that calls from Python are not affected. A mistake of a user is reported in one line with a remedy.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def find_gin_root() -> pathlib.Path:
 
 
 def bundled_files() -> list[str]:
-    """The bundled gin files, as they are written in `--gin_file` and `include`."""
+    """The names of the bundled gin files, in the form of `--gin_file` and `include`."""
     root = find_gin_root()
     return sorted(path.relative_to(root).as_posix() for path in (root / "gin").glob("**/*.gin"))
 
@@ -48,23 +48,24 @@ def load(
     complete: bool = True,
     known_only: bool = True,
 ) -> None:
-    """Replaces the configuration by that of the files, in order, and then of the bindings.
+    """Replaces the configuration by that of the files, in their order, and of the bindings after them.
 
     Args:
-        gin_files: paths, looked for in the current folder, then in `search_paths`, then among the bundled files.
-        bindings: statements `NAME = VALUE` in gin's syntax, which see the imports of all files.
-        search_paths: more folders for files and includes.
-        inherited: a gin text that is put over the files and below the bindings.
-        complete: False where macros may stay unset, as in a part of a configuration.
-        known_only: False where bindings may name macros and functions that only the rest of the configuration has; what
-            refers to such a function is then left out.
+        gin_files: paths, searched in the current folder, then in `search_paths`, then among the bundled files.
+        bindings: statements `NAME = VALUE` in gin's syntax; they can use the imports of all files.
+        search_paths: more folders to search for files and includes.
+        inherited: a gin text that overrides the files and that the bindings override.
+        complete: False for a part of a configuration, in which macros may stay unset.
+        known_only: False where bindings may name macros and functions that only the rest of the configuration has; bindings
+            that refer to such a function are then ignored.
 
     Raises:
-        UserError: one line for whatever the files or bindings get wrong.
+        UserError: the files or bindings have a mistake; one line says which.
     """
     paths = _search_path(search_paths)
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # A user's own task module lies there; last, so that it shadows nothing.
+        # A user's task module may lie in the current folder. It comes last, so that it shadows nothing.
+        sys.path.append(os.getcwd())
     gin.clear_config()
     with _looking_in(paths):
         for name in gin_files:
@@ -74,10 +75,10 @@ def load(
         with errors.in_file("the configuration of the run that this one starts from", bundled_files()):
             gin.parse_config(inherited)
         before = values.bindings()
-        known = _macros() | _used_macros()
-        bound = [_bind(binding, known_only) for binding in bindings]
+        known_macros = _macros() | _used_macros()
+        macros_of_bindings = [_bind(binding, known_only) for binding in bindings]
         if known_only:
-            _check_new_macros(bound, known)
+            _check_new_macros(macros_of_bindings, known_macros)
     if complete:
         _check_unset(_unset())
     values.check(before, complete)
@@ -88,7 +89,7 @@ def load(
 def explicit_keys(
     gin_files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | os.PathLike] = ()
 ) -> set[str]:
-    """What is set on purpose: by bindings, and in files that are not the bundled runs', whose values are defaults."""
+    """The settings that a user sets explicitly: in bindings, and in files other than gin/runs/, whose values are defaults."""
     paths, defaults = _search_path(search_paths), find_gin_root() / "gin" / "runs"
 
     def is_default(path: str) -> bool:
@@ -100,22 +101,22 @@ def explicit_keys(
 
 
 def require(*names: str) -> None:
-    """Raises the one line that names every one of these macros that has no value, with an example of each."""
+    """Raises a UserError that names all of these macros that have no value, with an example of each."""
     unset = _unset()
     _check_unset([name for name in names if name in unset or name not in _macros()])
 
 
 def macro(name: str, default: Any = _MISSING, hint: Any = Any) -> Any:
-    """The value of a macro, references resolved; `default` where it has none.
+    """The value of a macro with its references resolved; `default` where it has none.
 
     Raises:
-        UserError: no value and no default, or a value that is not what `hint`, an annotation, says.
+        UserError: there is neither a value nor a default, or the value does not fit `hint`, an annotation.
     """
     if name not in _macros() or name in _unset():
         if default is _MISSING:
             require(name)
         return default
-    with values.explained():
+    with values.explain_errors():
         # A copy resolves gin's references.
         value = copy.deepcopy(gin.query_parameter(f"{name}/gin.macro.value"))
     values.check_macro(name, value, hint)
@@ -123,7 +124,7 @@ def macro(name: str, default: Any = _MISSING, hint: Any = Any) -> Any:
 
 
 def make_absolute(names: Iterable[str]) -> None:
-    """Binds macros that hold a relative path to the same path from the root, so that it means the same elsewhere."""
+    """Makes the relative paths in these macros absolute, so that they are valid in any folder."""
     for name in names:
         value = macro(name, None)
         if isinstance(value, str) and "://" not in value:
@@ -140,7 +141,7 @@ def set_macros(replacements: Mapping[str, Any]) -> None:
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     """The version of a library function or class that takes its arguments from the configuration.
 
-    One that no gin file names has nothing bound, and is returned as it is.
+    Returns the function itself where no gin file names it, because then nothing is bound to it.
     """
     try:
         configurable = gin.get_configurable(function)
@@ -149,40 +150,41 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(configurable)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with values.explained():
+        with values.explain_errors():
             return configurable(*args, **kwargs)
 
     return call
 
 
 def resolved() -> str:
-    """The whole configuration as the text of one gin file, which `load` reads again: imports, macros, parameters."""
+    """The whole configuration as the text of one gin file that `load` can read: imports, macros and parameters."""
     return gin.config_str(max_line_length=110)
 
 
 @contextlib.contextmanager
 def put_aside() -> Iterator[None]:
-    """Within it another configuration may be loaded and used, even while this one is being resolved; then this one is back."""
-    kept = gin.config._CONFIG, gin.config._SINGLETONS, gin.config._OPERATIVE_CONFIG, gin.config._IMPORTS
-    before, locked = [copy.copy(part) for part in kept], gin.config_is_locked()
+    """Saves the configuration, so that another one can be loaded and used within the block, and restores it afterwards."""
+    state = gin.config._CONFIG, gin.config._SINGLETONS, gin.config._OPERATIVE_CONFIG, gin.config._IMPORTS
+    before, was_locked = [copy.copy(part) for part in state], gin.config_is_locked()
     try:
         with gin.config_scope(None):
             yield
     finally:
-        for part, own in zip(kept, before, strict=True):
+        for part, part_before in zip(state, before, strict=True):
             part.clear()
-            part.update(own)
-        gin.config._set_config_is_locked(locked)
+            part.update(part_before)
+        gin.config._set_config_is_locked(was_locked)
 
 
 @contextlib.contextmanager
 def _looking_in(paths: list[str]) -> Iterator[None]:
-    """Gin looks for files in these folders only.
+    """Within the block gin searches only these folders.
 
-    Its public call only ever adds folders; and its reader of package resources, which logs an error for each file it
-    does not find and fails on folders without `__init__.py`, is put aside.
+    Gin's public function can add folders but not remove any. Gin's reader of package resources is disabled, because it logs an
+    error for each file that it does not find and fails on folders without `__init__.py`.
     """
-    prefixes, readers = gin.config._LOCATION_PREFIXES, gin.config._FILE_READERS
+    prefixes: list[str] = gin.config._LOCATION_PREFIXES
+    readers: list[tuple[Any, Any]] = gin.config._FILE_READERS
     before = prefixes[:], readers[:]
     prefixes[:], readers[:] = paths, [(_open, os.path.isfile)]
     try:
@@ -196,7 +198,7 @@ def _search_path(search_paths: Sequence[str | os.PathLike]) -> list[str]:
 
 
 def _open(path: str) -> TextIO:
-    """A gin file as UTF-8, whatever the machine's locale; some editors put a byte order mark first."""
+    """Opens a gin file as UTF-8, whatever the locale of the machine; it may begin with a byte order mark."""
     try:
         pathlib.Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -212,26 +214,26 @@ def _find(name: str, paths: Iterable[str]) -> str:
 
 
 def _bind(binding: str, known_only: bool) -> str | None:
-    """Parses one statement of the command line; returns the macro that it sets, if it sets one."""
+    """Parses one binding of the command line; returns the macro that it sets, or None for a parameter."""
     key = errors.check_binding(binding)
     imports = _imports()
     with errors.in_binding(binding, imports):
         try:
             gin.parse_config("\n".join([*imports, binding]))
         except NameError:
-            # Not a name that a file imports; T5X's users also write the end of a registered name.
-            if known_only and not _registered(binding):
+            # No file imports this name. T5X's users also write the end of a registered name.
+            if known_only and not _parse_registered(binding):
                 raise
     return None if "." in key else key
 
 
 def _imports() -> list[str]:
-    """The import lines of all files so far, each once; `from __gin__ ...` first, as gin demands."""
+    """The import lines of all files so far, without duplicates; `from __gin__ ...` comes first, as gin requires."""
     lines = {statement.format() for statement in gin.config._IMPORTS}
     return sorted(lines, key=lambda line: ("__gin__" not in line, line))
 
 
-def _registered(binding: str) -> bool:
+def _parse_registered(binding: str) -> bool:
     try:
         gin.parse_config(binding)
     except ValueError:
@@ -240,7 +242,7 @@ def _registered(binding: str) -> bool:
 
 
 def _macros() -> set[str]:
-    """The macros that have a value, be it REQUIRED."""
+    """The macros that have a value; REQUIRED counts as one."""
     return {scope for scope, selector in gin.config._CONFIG if selector == "gin.macro"}
 
 
@@ -250,7 +252,7 @@ def _used_macros() -> set[str]:
 
 
 def _unset() -> list[str]:
-    """Macros and parameters that are REQUIRED or used without a value, in the order in which the files name them."""
+    """Macros and parameters that are REQUIRED, or used without a value, in the order of the files."""
     names = []
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for parameter, value in parameters.items():
@@ -268,7 +270,7 @@ def _check_unset(names: list[str]) -> None:
 
 
 def _check_new_macros(names: list[str | None], known: set[str]) -> None:
-    """A macro that no file sets or uses would have no effect: gin takes it without a word, we do not."""
+    """Raises a UserError for a macro that no file sets or uses: it has no effect, and gin accepts it silently."""
     for name in names:
         if name is not None and name not in known | _used_macros():
             raise errors.unknown_macro(name, known)

@@ -1,4 +1,4 @@
-"""What a user can get wrong in gin files and bindings, each as one line that names the remedy."""
+"""The mistakes that a user can make in gin files and bindings, each as one line that names the remedy."""
 
 import contextlib
 import difflib
@@ -37,15 +37,15 @@ _CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no name is near."""
+    """`; did you mean 'x'?` with the most similar name, or an empty text where none is similar."""
     names = sorted(set(names))
     lower = {candidate.lower(): candidate for candidate in names}
-    found = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
-    return f"; did you mean {lower[found[0]]!r}?" if found else ""
+    matches = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
+    return f"; did you mean {lower[matches[0]]!r}?" if matches else ""
 
 
 def flag(name: str, value: str) -> str:
-    """A binding as one types it in a shell: `--gin.NAME=VALUE`, quoted where the shell needs it."""
+    """A binding for a shell: `--gin.NAME=VALUE`, quoted where the shell needs quotes."""
     if value == shlex.quote(value):
         return f"--gin.{name}={value}"
     plain = not set(value) & set('"$`\\!')
@@ -60,11 +60,11 @@ def missing_file(name: str, bundled: Iterable[str], where: str = "") -> UserErro
 
 def not_utf8(path: str, error: UnicodeDecodeError) -> UserError:
     line = error.object[: error.start].count(b"\n") + 1
-    return UserError(f"{shown(path)}:{line}: not UTF-8 ({error.reason}): save the file as UTF-8")
+    return UserError(f"{display_path(path)}:{line}: not UTF-8 ({error.reason}): save the file as UTF-8")
 
 
 def unset(names: list[str]) -> UserError:
-    """All macros without a value at once, as flags to copy."""
+    """An error for all macros without a value, with flags to copy."""
     flags = " ".join(flag(name, _EXAMPLES.get(name, "VALUE")) for name in names)
     return UserError(f"the configuration leaves {', '.join(names)} unset: add for example {flags}")
 
@@ -75,18 +75,18 @@ def unknown_macro(name: str, known: Iterable[str]) -> UserError:
 
 
 def check_binding(binding: str) -> str:
-    """Returns the name that a statement binds; one whose value gin cannot read gets the mended flag."""
+    """Returns the name that a binding sets; raises a UserError with a corrected flag where gin cannot read the value."""
     key, equals, value = (part.strip() for part in binding.partition("="))
     if not equals or not value or not _KEY.fullmatch(key):
         raise UserError(f"{binding.strip()!r} is no binding: write --gin.NAME=VALUE")
     try:
         list(config_parser.ConfigParser(f"{key} = {value}", _Anything()))
     except (SyntaxError, tokenize.TokenError, ValueError):
-        raise UserError(f"--gin.{key}={value}: gin cannot read this value; {_mended(key, value)}") from None
+        raise UserError(f"--gin.{key}={value}: gin cannot read this value; {_remedy(key, value)}") from None
     return key
 
 
-def _mended(key: str, value: str) -> str:
+def _remedy(key: str, value: str) -> str:
     if value.lower() in _CONSTANTS:
         return f"write {flag(key, _CONSTANTS[value.lower()])}"
     if not set(value) & set("'\"[](){}@%,"):
@@ -96,83 +96,85 @@ def _mended(key: str, value: str) -> str:
 
 
 class _Anything(config_parser.ParserDelegate):
-    """Takes every reference and macro for good: only the syntax is looked at."""
+    """Accepts every reference and macro, because only the syntax is checked."""
 
-    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> str:
-        return scoped_selector
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return scoped_configurable_name
 
-    def macro(self, name: str) -> str:
-        return name
+    def macro(self, macro_name: str) -> Any:
+        return macro_name
 
 
 @contextlib.contextmanager
 def in_file(path: str, bundled: Iterable[str]) -> Iterator[None]:
-    """Turns what gin raises while it reads a file into one line that begins with the file and line at fault."""
+    """Turns an exception of gin while it reads a file into a UserError that begins with the file and line of the mistake."""
     try:
         yield
     except SyntaxError as error:
-        # Only gin's own carry gin's files; those of a module that a file imports are bugs of that module.
+        # A syntax error outside gin files is a bug in a module that a gin file imports.
         if not str(error.filename or "").endswith(".gin") and _innermost(error)[0] is None:
             raise
-        raise UserError(f"{shown(error.filename or path)}:{error.lineno}: {_first_line(error.msg)}") from None
+        raise UserError(
+            f"{display_path(error.filename or path)}:{error.lineno}: {_first_line(error.msg)}"
+        ) from None
     except tokenize.TokenError as error:
-        raise UserError(f"{shown(path)}: {error.args[0]}: is a bracket or quote left open?") from None
+        raise UserError(f"{display_path(path)}: {error.args[0]}: is a bracket or quote left open?") from None
     except (OSError, ImportError, NameError, AttributeError, ValueError) as error:
         file, line, text = _innermost(error)
         if file is None or not (isinstance(error, ImportError) or _raised_by_gin(error)):
             raise
-        where = f"{shown(file)}:{line}: "
-        if included := re.match(r"include\s+(['\"])(.*)\1", text):
-            raise missing_file(included[2], bundled, where) from None
-        raise _explained(error, where, _imports_of(file)) from None
+        where = f"{display_path(file)}:{line}: "
+        if include := re.match(r"include\s+(['\"])(.*)\1", text):
+            raise missing_file(include[2], bundled, where) from None
+        raise _explain(error, where, _imports_of(file)) from None
 
 
 @contextlib.contextmanager
 def in_binding(binding: str, imports: list[str]) -> Iterator[None]:
-    """Turns what gin raises at a binding of the command line into one line that begins with its flag."""
+    """Turns an exception of gin at a binding of the command line into a UserError that begins with its flag."""
     try:
         yield
     except (NameError, AttributeError, ValueError) as error:
         if not _raised_by_gin(error):
             raise
         key, _, value = (part.strip() for part in binding.partition("="))
-        raise _explained(error, f"--gin.{key}={value}: ", _symbols("\n".join(imports))) from None
+        raise _explain(error, f"--gin.{key}={value}: ", _symbols("\n".join(imports))) from None
 
 
-def _explained(error: Exception, where: str, symbols: dict[str, Any]) -> UserError:
-    """One line for a name that gin could not resolve, with the nearest that it could."""
+def _explain(error: Exception, where: str, symbols: dict[str, Any]) -> UserError:
+    """An error for a name that gin cannot resolve, with the most similar valid name."""
     message = _first_line(str(error))
     if isinstance(error, ImportError):
         remedy = "install it, or run where Python finds it (the current folder, PYTHONPATH)"
         return UserError(f"{where}{message}: {remedy}")
-    if found := re.match(r"'(.*)' was not provided by an import statement", message):
-        hint = nearest(found[1], symbols) or f"; imported are {', '.join(sorted(symbols)) or 'no modules'}"
-        return UserError(f"{where}no gin file imports {found[1]!r}{hint}")
-    if found := re.match(r"Couldn't resolve selector (.*?); .* has no attribute (.*)\.", message):
-        parent = _resolve(found[1].rsplit("." + found[2], 1)[0], symbols)
+    if match := re.match(r"'(.*)' was not provided by an import statement", message):
+        hint = nearest(match[1], symbols) or f"; imported are {', '.join(sorted(symbols)) or 'no modules'}"
+        return UserError(f"{where}no gin file imports {match[1]!r}{hint}")
+    if match := re.match(r"Couldn't resolve selector (.*?); .* has no attribute (.*)\.", message):
+        parent = _resolve(match[1].rsplit("." + match[2], 1)[0], symbols)
         names = [name for name in dir(parent) if not name.startswith("_")]
-        return UserError(f"{where}{found[1]!r} does not exist{nearest(found[2], names)}")
-    if found := re.match(r"Configurable '(.*)' doesn't have a parameter named '(.*)'", message):
-        names = _parameters(_resolve(found[1], symbols))
-        hint = nearest(found[2], names) or (f"; it has {', '.join(names)}" if names else "")
-        return UserError(f"{where}{found[1]} has no parameter {found[2]!r}{hint}")
+        return UserError(f"{where}{match[1]!r} does not exist{nearest(match[2], names)}")
+    if match := re.match(r"Configurable '(.*)' doesn't have a parameter named '(.*)'", message):
+        names = _parameters(_resolve(match[1], symbols))
+        hint = nearest(match[2], names) or (f"; it has {', '.join(names)}" if names else "")
+        return UserError(f"{where}{match[1]} has no parameter {match[2]!r}{hint}")
     return UserError(where + message)
 
 
-def shown(path: str) -> str:
-    """A path as a user would write it: relative where it lies in the current folder."""
+def display_path(path: str) -> str:
+    """A path for messages: relative where it lies in the current folder."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
 
 def _innermost(error: Exception) -> tuple[str | None, int, str]:
-    """File, line and text of the statement at fault; gin adds one place for each file that includes the other."""
+    """File, line and text of the wrong statement, which gin names first; the including files follow in its message."""
     place = _PLACE.search(str(error))
     return (place["file"], int(place["line"]), place["text"]) if place else (None, 0, "")
 
 
 def _raised_by_gin(error: Exception) -> bool:
-    """Whether gin itself objects; else a module that the configuration imports has a bug, and its traceback counts."""
+    """Whether gin itself raised the exception. If not, a module that a gin file imports has a bug and needs its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     return os.path.dirname(frames[-1].filename) == os.path.dirname(config_parser.__file__)
 
@@ -194,9 +196,9 @@ def _symbols(text: str) -> dict[str, Any]:
             if isinstance(statement, config_parser.ImportStatement) and "__gin__" not in statement.module:
                 with contextlib.suppress(ImportError):
                     module = importlib.import_module(statement.module)
-                    whole = not statement.is_from and not statement.alias
+                    is_plain_import = not statement.is_from and not statement.alias
                     name = statement.bound_name()
-                    symbols[name] = importlib.import_module(name) if whole else module
+                    symbols[name] = importlib.import_module(name) if is_plain_import else module
     return symbols
 
 

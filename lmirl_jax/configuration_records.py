@@ -1,13 +1,12 @@
-"""What a run's config.gin records, read as text: what a run that starts from it takes over, and what a resume changes."""
+"""Reads the config.gin of a run as text: the settings that another run inherits from it, and those that a resume changes."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gin import config_parser
 
-# Settings that a run takes from the run that it starts from, unless it is told otherwise; those of a group go together.
+# Settings that a run inherits from the run that it starts from, unless the user sets any of the same group.
 INHERITED = (
     ("MIXTURE_OR_TASK_NAME", "DATA", "VALIDATION_DATA"),
     ("VOCABULARY_PATH",),
@@ -16,7 +15,7 @@ INHERITED = (
     ("DISCOUNT",),
     ("MODEL", "VOCAB_SIZE"),
 )
-# What a changed setting does to a run that goes on; the settings of a group have the same effect.
+# The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
         "the position in the data counts examples and is kept; schedules count updates, so an epoch has another number of them"
@@ -40,7 +39,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
     ("MIXTURE_OR_TASK_NAME", "DATA", "VOCABULARY_PATH"): "a resume is refused where the examples are others",
 }
 OTHER_EFFECT = "it holds from here on, not for the updates already made"
-# What may change without a word: it has no part in what is learnt.
+# Settings that may change without a message, because they do not affect what is learnt.
 FREE = (
     *(
         "MODEL_DIR",
@@ -49,6 +48,7 @@ FREE = (
         "CHECKPOINT_PERIOD",
         "KEEP_CHECKPOINTS",
         "LOG_PERIOD",
+        "WANDB_PROJECT",
     ),
     *(
         "EVAL_PERIOD",
@@ -66,36 +66,36 @@ FREE_MODULES = ("sharding", "evaluation")
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """The statements of a gin text: import lines, files it includes, and values as gin writes them, by what they are bound to."""
+    """The statements of a gin text: import lines, included files, and the text of each value by the name that it is bound to."""
 
     imports: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def text(self, keys: Iterable[str]) -> str:
-        """These of its values, as a gin text with the imports that they need."""
+        """A gin text of these values, with all imports."""
         lines = sorted(self.imports, key=lambda line: ("__gin__" not in line, line))
         return "\n".join([*lines, *(f"{key} = {self.values.get(key, 'None')}" for key in keys)])
 
 
-class _Written(str):
-    """A reference or a macro, printed as gin writes it."""
+class _Unquoted(str):
+    """A reference or a macro: `repr` prints it without quotes, as gin files have it."""
 
     __repr__ = str.__str__
 
 
-class _AsWritten(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> str:
-        return _Written(f"@{scoped_selector}{'()' if evaluate else ''}")
+class _ReferenceTexts(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return _Unquoted(f"@{scoped_configurable_name}{'()' if evaluate else ''}")
 
-    def macro(self, name: str) -> str:
-        return _Written(f"%{name}")
+    def macro(self, macro_name: str) -> Any:
+        return _Unquoted(f"%{macro_name}")
 
 
 def read(text: str) -> Record:
     """Reads a gin text; a later binding replaces an earlier one."""
     imports, includes, values = [], [], {}
-    for statement in config_parser.ConfigParser(text, _AsWritten()):
+    for statement in config_parser.ConfigParser(text, _ReferenceTexts()):
         if isinstance(statement, config_parser.ImportStatement):
             imports.append(statement.format())
         elif isinstance(statement, config_parser.IncludeStatement):
@@ -111,13 +111,13 @@ def explicit_keys(
     find: Callable[[str], str],
     is_default: Callable[[str], bool],
 ) -> set[str]:
-    """What a user has set on purpose: by flags, and in gin files that are not the bundled runs' own.
+    """The settings that a user sets explicitly: by flags, and in gin files that do not only hold defaults.
 
     Args:
-        gin_files: as they were given.
+        gin_files: the names of gin files.
         bindings: statements `NAME = VALUE`.
-        find: from a file's name to its path.
-        is_default: whether a file, by its path, holds defaults alone, whatever it includes.
+        find: gives the path of a file by its name.
+        is_default: whether a file, by its path, holds only defaults, including the files that it includes.
     """
     keys = set(read("\n".join(bindings)).values)
     waiting = list(gin_files)
@@ -133,14 +133,14 @@ def explicit_keys(
 
 
 def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
-    """Which settings a run takes from the record of the run that it starts from.
+    """The settings that a run inherits from the record of the run that it starts from.
 
-    A group of which any is set on purpose is left alone; but of a task's names the others are then unset.
+    A group is not inherited where the user sets any of it. The names of task and data are inherited as a whole, also where unset.
     """
     keys = []
     for group in INHERITED:
-        given = explicit & set(group)
-        if not given:
+        explicit_in_group = explicit & set(group)
+        if not explicit_in_group:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
     if "MODEL" in keys:
         model = record.values["MODEL"].strip("@()")
@@ -149,7 +149,7 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """One line for each setting that a resumed run changes: the old value, the new one, and the effect."""
+    """One line for each setting that a resumed run changes: the old value, the new value, and the effect."""
     lines = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
@@ -164,7 +164,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def effect(key: str) -> str:
-    """What another value of a setting does to a run that goes on."""
+    """The effect of another value of a setting on a run that resumes."""
     owner = key
     if ".warmup_" in key:
         owner = "LEARNING_RATE"
@@ -176,8 +176,3 @@ def effect(key: str) -> str:
 def _key(statement: Any) -> str:
     name = f"{statement.selector}.{statement.arg_name}" if statement.arg_name else statement.selector
     return f"{statement.scope}/{name}" if statement.scope else name
-
-
-def config_of(checkpoint: str | os.PathLike[str]) -> str:
-    """Where the run of a checkpoint, a folder STEP of MODEL_DIR/checkpoints, records its configuration."""
-    return os.path.join(os.path.dirname(os.path.dirname(os.fspath(checkpoint))), "config.gin")

@@ -1,7 +1,7 @@
-"""Judges what gin files bind against the annotations of what they bind it to, before anything runs.
+"""Checks the values in gin files against the annotations of the parameters that they are bound to, before anything runs.
 
-A value that a reference with brackets still has to make is judged where it arrives, by `arguments.checked`; the error is
-then told in the same words.
+The value of a reference with brackets is not known yet: `arguments.checked` checks it when its function is called, and the
+error then has the same words.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ Bindings = Mapping[tuple[str, str], Mapping[str, Any]]
 MACRO, CONSTANT = "gin.macro", "gin.constant"
 
 
-class _Bound(NamedTuple):
-    """A value without references: the macro that holds it, if one does, and the value."""
+class _Resolved(NamedTuple):
+    """A value with its references resolved, and the macro that holds it, if there is one."""
 
     macro: str | None
     value: Any
 
 
 def bindings() -> dict[tuple[str, str], dict[str, Any]]:
-    """What is bound now, by scope and selector: kept, it says later what a flag has replaced."""
+    """A copy of the current bindings by scope and selector, which shows later what a flag has replaced."""
     return {key: dict(parameters) for key, parameters in gin.config._CONFIG.items()}
 
 
@@ -35,8 +35,8 @@ def check(before: Bindings, complete: bool) -> None:
     """Raises a UserError for the first value that its parameter cannot take.
 
     Args:
-        before: the bindings of the gin files alone, whose values serve as examples.
-        complete: whether nothing else will be bound, so that a function which is called has all its arguments.
+        before: the bindings of the gin files without the flags; their values serve as examples.
+        complete: whether nothing else will be bound, so that functions that are called must have all their arguments.
     """
     functions = []
     for (scope, selector), parameters in gin.config._CONFIG.items():
@@ -50,20 +50,22 @@ def check(before: Bindings, complete: bool) -> None:
                 functions.append((place, value))
             else:
                 _check_one(place, value, before)
-    # They are tried out with what is bound to them, so these values come first.
+    # Functions are called with the values that are bound to them, so these values are checked first.
     for place, value in functions:
         _check_one(place, value, before)
 
 
 def check_macro(name: str, value: Any, hint: Any) -> None:
-    """Raises a UserError for a macro that a command reads itself, where the value does not fit."""
+    """Raises a UserError where the value of a macro that a command reads does not fit."""
     if not argument_rules.fits(value, hint):
-        raise UserError(_line(name, arguments.show(value), argument_rules.expectation(value, hint), "", None))
+        raise UserError(
+            _message(name, arguments.show(value), argument_rules.expectation(value, hint), "", None)
+        )
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Within it, an argument that its function refuses is told by the name under which gin files set it."""
+def explain_errors() -> Iterator[None]:
+    """Within the block, an error about an argument names the macro or parameter by which gin files set it."""
     try:
         yield
     except arguments.ArgumentError as error:
@@ -71,8 +73,8 @@ def explained() -> Iterator[None]:
             same = selector.rpartition(".")[2] == error.function.rpartition(".")[2]
             if same and error.parameter in parameters:
                 name, place = _names((scope, selector, error.parameter), parameters[error.parameter])
-                shown = arguments.show(error.value)
-                raise UserError(_line(name, shown, error.expected, place, None)) from None
+                text = arguments.show(error.value)
+                raise UserError(_message(name, text, error.expected, place, None)) from None
         raise
 
 
@@ -84,17 +86,17 @@ def _check_one(place: tuple[str, str, str], value: Any, before: Bindings) -> Non
         raise UserError(
             f"{name} has no effect: the caller of {_short(selector)} gives {parameter}; leave it out"
         )
-    bound = _resolve(value)
-    if argument_rules.fits(bound.value, hint):
+    resolved = _resolve(value)
+    if argument_rules.fits(resolved.value, hint):
         return
-    expected = argument_rules.expectation(bound.value, hint)
-    shown = arguments.show(bound.value) if not _references_in(value) else repr(_raw(value))
-    if callable(bound.value) and not argument_rules.takes_functions(hint):
+    expected = argument_rules.expectation(resolved.value, hint)
+    text = arguments.show(resolved.value) if not _references_in(value) else repr(_raw(value))
+    if callable(resolved.value) and not argument_rules.takes_functions(hint):
         raise UserError(
-            f"{name}={shown} is a function, and {parameter} of {_short(selector)} must be {expected}: with brackets, "
-            f"{shown}(), it is what the function makes"
+            f"{name}={text} is a function, and {parameter} of {_short(selector)} must be {expected}: with brackets, "
+            f"{text}(), it is what the function makes"
         )
-    raise UserError(_line(name, shown, expected, where, _example(place, name, hint, before)))
+    raise UserError(_message(name, text, expected, where, _example(place, name, hint, before)))
 
 
 def _check_calls(where: str, scope: str, selector: str, value: Any) -> None:
@@ -104,24 +106,24 @@ def _check_calls(where: str, scope: str, selector: str, value: Any) -> None:
             continue
         target = gin.config._REGISTRY.get_match(reference.selector)
         assert target is not None  # Gin has resolved the reference.
-        given = {
+        bound_names = {
             name
             for (_, other), parameters in gin.config._CONFIG.items()
             if other == target.selector
             for name in parameters
         }
-        missing = [name for name in _required(target.wrapped) if name not in given]
+        missing = [name for name in _required_parameters(target.wrapped) if name not in bound_names]
         if missing:
             name = scope if selector == MACRO else where
-            shown = f"@{reference.scoped_selector}"
+            text = f"@{reference.scoped_selector}"
             raise UserError(
-                f"{name}={shown}() calls {_short(target.selector)} without {' and '.join(missing)}: leave the brackets "
-                f"out, {shown}, for the function itself, or bind what is missing"
+                f"{name}={text}() calls {_short(target.selector)} without {' and '.join(missing)}: leave the brackets "
+                f"out, {text}, for the function itself, or bind what is missing"
             )
 
 
 def _names(place: tuple[str, str, str], value: Any) -> tuple[str, str]:
-    """What a user sets to change a value, and where it goes: the macro that holds it, else the parameter itself."""
+    """The name that a user sets to change a value (the macro that holds it, or the parameter), and the place that it goes to."""
     scope, selector, parameter = place
     macro = _resolve(value).macro
     if macro is None:
@@ -129,23 +131,23 @@ def _names(place: tuple[str, str, str], value: Any) -> tuple[str, str]:
     return macro, f" ({parameter} of {_short(selector)})"
 
 
-def _line(name: str, shown: str, expected: str, where: str, example: str | None) -> str:
+def _message(name: str, text: str, expected: str, where: str, example: str | None) -> str:
     remedy = f"--gin.{name}=VALUE" if example is None else f"--gin.{name}={example}"
     such = "set" if example is None else "set it, for example"
-    return f"{name}={shown} must be {expected}{where}: {such} {remedy}"
+    return f"{name}={text} must be {expected}{where}: {such} {remedy}"
 
 
 def _example(place: tuple[str, str, str], name: str, hint: Any, before: Bindings) -> str | None:
-    """A value that fits: what the gin files had, else the parameter's default."""
+    """An example that fits: the value of the gin files, or the default of the parameter."""
     scope, selector, parameter = place
     key = ((name, MACRO), "value") if (name, MACRO) in before else ((scope, selector), parameter)
     default = inspect.signature(_target(selector)).parameters[parameter].default
     for value in (before.get(key[0], {}).get(key[1], default), default):
-        bound = _resolve(value)
+        resolved = _resolve(value)
         if (
             value is inspect.Parameter.empty
-            or bound.value is None
-            or not argument_rules.fits(bound.value, hint)
+            or resolved.value is None
+            or not argument_rules.fits(resolved.value, hint)
         ):
             continue
         text = repr(_raw(value))
@@ -155,12 +157,12 @@ def _example(place: tuple[str, str, str], name: str, hint: Any, before: Bindings
 
 
 def _raw(value: Any) -> Any:
-    """Follows macros to the value as a file has it, references and all."""
+    """Follows macros to the value in the file, with its references unresolved."""
     while isinstance(value, gin.config.ConfigurableReference) and value.selector == MACRO:
-        held = gin.config._CONFIG.get(("/".join(value.scopes), MACRO), {})
-        if "value" not in held:
+        binding = gin.config._CONFIG.get(("/".join(value.scopes), MACRO), {})
+        if "value" not in binding:
             return value
-        value = held["value"]
+        value = binding["value"]
     return value
 
 
@@ -168,32 +170,36 @@ def _references_in(value: Any) -> bool:
     return any(True for _ in _references(_raw(value)))
 
 
-def _resolve(value: Any, macro: str | None = None) -> _Bound:
-    """Follows macros to the value; what is only made when it is asked for is `argument_rules.UNKNOWN`."""
+def _resolve(value: Any, macro: str | None = None) -> _Resolved:
+    """Follows macros to the value; the result of a call that gin makes later is `argument_rules.UNKNOWN`."""
     if isinstance(value, gin.config.ConfigurableReference):
         if value.selector == MACRO:
             name = "/".join(value.scopes)
-            held = gin.config._CONFIG.get((name, MACRO), {})
-            return _resolve(held["value"], name) if "value" in held else _Bound(name, argument_rules.UNKNOWN)
+            binding = gin.config._CONFIG.get((name, MACRO), {})
+            return (
+                _resolve(binding["value"], name)
+                if "value" in binding
+                else _Resolved(name, argument_rules.UNKNOWN)
+            )
         if value.evaluate or value.selector.startswith("gin."):
-            return _Bound(macro, argument_rules.UNKNOWN)
+            return _Resolved(macro, argument_rules.UNKNOWN)
         function = copy.deepcopy(value)
         # Gin's wrapper of a class hides the arguments of its constructor.
-        return _Bound(macro, _target(value.selector) if isinstance(function, type) else function)
+        return _Resolved(macro, _target(value.selector) if isinstance(function, type) else function)
     if isinstance(value, (list, tuple)):
-        return _Bound(macro, type(value)(_resolve(item).value for item in value))
+        return _Resolved(macro, type(value)(_resolve(item).value for item in value))
     if isinstance(value, dict):
-        return _Bound(macro, {_resolve(key).value: _resolve(item).value for key, item in value.items()})
-    return _Bound(macro, value)
+        return _Resolved(macro, {_resolve(key).value: _resolve(item).value for key, item in value.items()})
+    return _Resolved(macro, value)
 
 
 def _references(value: Any) -> Iterator[gin.config.ConfigurableReference]:
-    """The references in a value that are not followed through macros, which are bindings of their own."""
+    """The references in a value. Macros are not followed, because their values are bindings that are checked themselves."""
     return gin.config.iterate_references({("", ""): {"": value}})
 
 
 def _hints(selector: str) -> Mapping[str, Any]:
-    """The annotations of the library's own functions; others are left to Python."""
+    """The annotations of a function of the library; none for other functions, which Python checks."""
     target = _target(selector)
     if not str(getattr(target, "__module__", "")).startswith("lmirl_jax."):
         return {}
@@ -205,7 +211,7 @@ def _target(selector: str) -> Any:
     return getattr(gin.config._REGISTRY.get_match(selector), "wrapped", None)
 
 
-def _required(target: Any) -> list[str]:
+def _required_parameters(target: Any) -> list[str]:
     """The parameters without which a function cannot be called."""
     try:
         parameters = inspect.signature(target).parameters.values()
@@ -220,5 +226,5 @@ def _name(scope: str, selector: str) -> str:
 
 
 def _short(selector: str) -> str:
-    """A selector as gin files write it: the module that they import, and the function."""
+    """A selector in the form of gin files: the module that they import, and the function."""
     return ".".join(selector.split(".")[-2:])

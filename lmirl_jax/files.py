@@ -1,7 +1,8 @@
-"""Files on a disk or in a bucket (gs://), which appear whole or not at all; or grow under another name until they are."""
+"""Files on a disk or in a bucket (gs://) that appear complete or not at all; some grow under a temporary name until they are."""
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -9,34 +10,68 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import jax
 from etils import epath
 
 from lmirl_jax.types import UserError
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """The path from the root: a bucket's as it is, a local one made absolute, with `~` read as the home folder."""
+    """The absolute path: `~` becomes the home folder, and the path of a bucket stays unchanged."""
     given = epath.Path(path)
     return given if "://" in str(path) else given.expanduser().resolve()
 
 
-def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any], name: str) -> None:
-    """Keeps a command from writing over what it reads, by whatever spelling or link of the path.
+def digest(text: str) -> str:
+    """Twelve letters that stand for a text, for names of files that depend on it."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
+
+
+def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
+    """Makes a folder, and proves that it can be written to before anything is computed.
 
     Args:
-        outputs: files that will be written; those that `growing` and `writing` put beside them count too.
-        inputs: paths of files by the names of their settings; what is no path is passed over.
-        name: of the setting that says where to write.
+        directory: its path.
+        name: of the setting that gives the path.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UserError: the directory is no path, or cannot be written to.
+    """
+    if not isinstance(directory, str) or not directory:
+        raise UserError(f"{name}={directory!r} is no path: name a folder that you may write to")
+    path = absolute(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable.{jax.process_index()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {name} {path} ({error.strerror}): choose a folder that you may write to"
+        ) from None
+    return path
+
+
+def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any], name: str) -> None:
+    """Keeps a command from overwriting its inputs, whatever the spelling of the path, and through links too.
+
+    Args:
+        outputs: the files to write; the temporary files of `growing` and `writing` beside them are checked too.
+        inputs: the paths of files by the names of their settings; values that are no paths are ignored.
+        name: the setting that says where to write.
 
     Raises:
         UserError: an output is one of the inputs, or lies in a checkpoint.
     """
-    given = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
+    paths = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
     for output in map(absolute, outputs):
-        beside = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
-        for written in (output, *(output.parent / each for each in beside)):
-            for label, path in given.items():
-                if _same(written, absolute(path)):
+        temporary_names = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
+        for file in (output, *(output.parent / each for each in temporary_names)):
+            for label, path in paths.items():
+                if _same(file, absolute(path)):
                     what = f"{name}={str(output)!r}"
                     raise UserError(f"{what} would overwrite {label} {path}, which is read: name another")
         for folder in output.parents:
@@ -45,7 +80,7 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
 
 
 def _same(one: epath.Path, other: epath.Path) -> bool:
-    """Whether two paths lead to one file: hard links, or the spelling of a file system that folds case, included."""
+    """Whether two paths lead to the same file, also through hard links or on a file system that ignores case."""
     if one == other:
         return True
     try:
@@ -56,7 +91,7 @@ def _same(one: epath.Path, other: epath.Path) -> bool:
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike) -> Iterator[IO[str]]:
-    """A text file to write, which takes its name when the block ends well, and leaves nothing when it does not."""
+    """A text file for writing that gets its name when the block ends without an exception, and is removed otherwise."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
@@ -71,24 +106,21 @@ def writing(path: epath.PathLike) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
-    """Keeps other runs on this machine out of a folder; released when the process ends, however it does.
+    """Keeps other runs on this machine out of a folder. The lock is released when the process ends, even by a kill.
+
+    Of a run of several processes the first one alone holds the folder.
 
     Raises:
         UserError: another run is at work in the folder.
     """
-    if "://" in str(folder):  # A bucket has no locks.
+    if "://" in str(folder) or jax.process_index() != 0:  # A bucket has no locks.
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
-            ) from None
-        except OSError:
-            pass  # A file system without locks.
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        _lock(
+            file, f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
+        )
         yield
 
 
@@ -98,18 +130,18 @@ def growing(
     settings: Mapping[str, Any],
     finish: Callable[[epath.Path, epath.Path], None] | None = None,
 ) -> Iterator[tuple[IO[str], int]]:
-    """A text file written line by line that outlives a kill: the next run with the same settings goes on with it.
+    """A text file that grows line by line and survives a kill: the next run with the same settings continues it.
 
-    It grows as PATH.partial, with PATH.partial.json beside it for the settings, and takes its name when the block ends
-    well. A last line that a kill has torn is dropped. A bucket's files cannot grow: there they appear whole or not at all.
+    It grows as PATH.partial, with its settings in PATH.partial.json, and gets its name when the block ends without an
+    exception. An incomplete last line is dropped. Files in a bucket cannot grow: they appear complete or not at all.
 
     Args:
-        path: of the complete file.
-        settings: what determines the lines; JSON.
-        finish: makes the complete file, under its second argument, of the lines, under its first; None: they are it.
+        path: the path of the complete file.
+        settings: the settings that determine the lines, as JSON.
+        finish: makes the complete file (its second argument) of the file with the lines (its first); None where they are equal.
 
     Yields:
-        The file, at its end, and the number of lines that it has.
+        The file, positioned at its end, and the number of lines that it has.
 
     Raises:
         UserError: the partial file was begun with other settings, or another run is writing it.
@@ -122,23 +154,23 @@ def growing(
             yield file, 0
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, beside = (path.parent / f"{path.name}.{end}" for end in ("partial", "partial.json"))
+    partial, settings_file = (path.parent / f"{path.name}.{end}" for end in ("partial", "partial.json"))
     with open(partial, "a+b") as raw:
-        _lock(raw, partial)
+        _lock(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
         lines = _whole_lines(raw)
         if lines:
-            _check_settings(partial, beside, settings)
+            _check_settings(partial, settings_file, settings)
         else:
-            with writing(beside) as file:
+            with writing(settings_file) as file:
                 json.dump(settings, file, indent=1)
         with io.TextIOWrapper(raw, encoding="utf-8") as file:
             try:
                 yield file, lines
             except BaseException:
                 file.flush()
-                if not os.path.getsize(partial):  # Nothing to go on from.
+                if not os.path.getsize(partial):  # An empty file has nothing to continue.
                     partial.unlink()
-                    beside.unlink()
+                    settings_file.unlink()
                 raise
             file.flush()
             os.fsync(file.fileno())
@@ -147,7 +179,7 @@ def growing(
             else:
                 _finish(finish, partial, path)
                 partial.unlink()
-            beside.unlink()
+            settings_file.unlink()
 
 
 def _finish(finish: Callable[[epath.Path, epath.Path], None], lines: epath.Path, path: epath.Path) -> None:
@@ -162,27 +194,26 @@ def _finish(finish: Callable[[epath.Path, epath.Path], None], lines: epath.Path,
 
 @contextlib.contextmanager
 def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], None]) -> Iterator[epath.Path]:
-    """Lines on a disk, which become a bucket's file when the block ends well."""
+    """A file on a disk whose lines become a file in a bucket when the block ends without an exception."""
     with tempfile.TemporaryDirectory() as folder:
-        lines, made = epath.Path(folder) / "lines", epath.Path(folder) / path.name
+        lines, complete = epath.Path(folder) / "lines", epath.Path(folder) / path.name
         yield lines
-        finish(lines, made)
-        made.copy(path, overwrite=True)
+        finish(lines, complete)
+        complete.copy(path, overwrite=True)
 
 
-def _lock(file: IO[bytes], path: epath.Path) -> None:
+def _lock(file: IO[Any], busy: str) -> None:
+    """Locks an open file until it is closed. Raises a UserError with the line `busy` where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
-            f"another run is writing {path}: wait for it to end, or choose another OUTPUT_PATH"
-        ) from None
+        raise UserError(busy) from None
     except OSError:
-        pass  # A file system without locks.
+        pass  # The file system has no locks.
 
 
 def _whole_lines(file: IO[bytes]) -> int:
-    """Cuts off what follows the last newline; returns the number of lines."""
+    """Removes an incomplete line at the end of a file; returns the number of lines."""
     file.seek(0)
     count = end = 0
     for line in file:
@@ -193,9 +224,9 @@ def _whole_lines(file: IO[bytes]) -> int:
     return count
 
 
-def _check_settings(partial: epath.Path, beside: epath.Path, settings: Mapping[str, Any]) -> None:
+def _check_settings(partial: epath.Path, settings_file: epath.Path, settings: Mapping[str, Any]) -> None:
     try:
-        before = json.loads(beside.read_text(encoding="utf-8"))
+        before = json.loads(settings_file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         before = {}
     now = json.loads(json.dumps(settings))

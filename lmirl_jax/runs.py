@@ -1,35 +1,37 @@
-"""A run's checkpoint, ready to be read: what its own config.gin says of it, whatever is configured at the moment."""
+"""Loads the policy of a checkpoint, as the config.gin of its run describes it, whatever is configured at the moment."""
 
 import dataclasses
+import functools
 import importlib
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import configuration, sharding
+from lmirl_jax import checkpoints, configuration, sharding
 from lmirl_jax.arguments import Path, checked
-from lmirl_jax.training import checkpoint_folders, checkpoints
-from lmirl_jax.types import Task, UserError
+from lmirl_jax.training.state import build, init_params
+from lmirl_jax.types import ModelConfig, Task, UserError
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A policy, and what it was trained on.
+class Policy:
+    """The policy of a checkpoint on a mesh, with what it was trained on.
 
     Args:
-        checkpoint: its folder.
+        checkpoint: the folder of the checkpoint.
         graph: the network without its arrays.
-        params: its parameters, on the mesh.
+        params: the parameters, on the mesh.
         mesh: the devices.
         task: a `data.Task`, for its vocabulary, splits and metrics.
-        lengths: tokens of `inputs` and `targets` at most.
+        lengths: the most tokens that `inputs` and `targets` have.
         discount: gamma.
     """
 
@@ -46,54 +48,94 @@ class Run:
 
 
 @checked
-def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Run:
-    """Loads a run's checkpoint with the model, the vocabulary and the lengths of its own config.gin.
+def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Policy:
+    """Loads the policy of a run's checkpoint with the model, the vocabulary and the lengths of its own config.gin.
 
     Args:
         path: the run's MODEL_DIR (then its newest checkpoint), one of its checkpoints/STEP, or checkpoints/best.
-        mesh: the devices; None: all, a copy of the parameters on each.
-        task: where given, one whose vocabularies the run's own must equal.
+        mesh: the devices; None for all of them, with a copy of the parameters on each.
+        task: a task whose vocabularies must equal those of the run; None for no such check.
 
     Returns:
-        The run.
+        The policy, with the task, the lengths and the discount of its run.
 
     Raises:
         UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
     """
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
-    # Before the configuration imports modules of the user's: these load SeqIO and TensorFlow as the data room says.
+    # Imported before the configuration, so that SeqIO and TensorFlow load as the data room sets them up.
     importlib.import_module("lmirl_jax.data")
     with configuration.put_aside():
         configuration.load([str(config_file(checkpoint))])
-        own, model = configuration.macro("TASK"), configuration.macro("MODEL")
+        trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
-    recorded = checkpoint_folders.recorded_vocabularies(checkpoint)
-    if recorded is not None:  # Else its own configuration is all that is known.
+    recorded = checkpoints.recorded_vocabularies(checkpoint)
+    if recorded is not None:  # Else config.gin alone tells the vocabulary.
         _check_equal(
-            checkpoint, "", recorded, own, "give its config.gin the VOCABULARY_PATH that it was trained with"
+            checkpoint,
+            "",
+            recorded,
+            trained_task,
+            "give its config.gin the VOCABULARY_PATH that it was trained with",
         )
     if task is not None:
-        trained = own.vocabulary_fingerprints
+        trained = trained_task.vocabulary_fingerprints
         _check_equal(
-            checkpoint, f"on task {own.name} ", trained, task, "name a run with the same VOCABULARY_PATH"
+            checkpoint,
+            f"on task {trained_task.name} ",
+            trained,
+            task,
+            "name a run with the same VOCABULARY_PATH",
         )
     mesh = sharding.make_mesh() if mesh is None else mesh
-    graph, params = checkpoints.load_policy(checkpoint, model, mesh)
-    return Run(checkpoint, graph, params, mesh, own, lengths, discount)
+    return load_policy(checkpoint, model, mesh, trained_task, lengths, discount)
 
 
 @checked
 def load_if_any(
     path: Path | os.PathLike[str] | None, mesh: Mesh | None = None, task: Task | None = None
-) -> Run | None:
-    """As `load`; None without a path."""
+) -> Policy | None:
+    """Does what `load` does; returns None where there is no path."""
     return None if path is None else load(path, mesh, task)
+
+
+def load_policy(
+    checkpoint: epath.Path,
+    model: ModelConfig,
+    mesh: Mesh,
+    task: Task,
+    lengths: Mapping[str, int],
+    discount: float,
+) -> Policy:
+    """Loads the policy of a checkpoint whose run is the configuration at hand.
+
+    Args:
+        checkpoint: its folder, as `checkpoints.find_checkpoint` gives it.
+        model: the recipe of the network.
+        mesh: the devices, whatever they were in training.
+        task: of the training.
+        lengths: the most tokens that `inputs` and `targets` have.
+        discount: gamma.
+
+    Returns:
+        The policy.
+    """
+    graph, params = load_network(checkpoint, model, mesh)
+    return Policy(checkpoint, graph, params, mesh, task, lengths, float(discount))
+
+
+def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
+    """Loads the network of a checkpoint: without its arrays, and its parameters on the mesh, as `nnx.merge` takes them."""
+    key = jax.random.key(0)
+    graph, variables = build(model, key)
+    shapes = jax.eval_shape(functools.partial(init_params, model), key)
+    return graph, checkpoints.load_params(checkpoint, shapes, sharding.parameter_shardings(mesh, variables))
 
 
 def config_file(checkpoint: epath.Path) -> epath.Path:
     """The configuration that a run leaves beside its checkpoints/."""
-    config = checkpoint.parent.parent / "config.gin"
+    config = checkpoints.run_folder(checkpoint) / "config.gin"
     if not config.is_file():
         raise UserError(
             f"no {config}: a run writes it beside its checkpoints/; give the run's settings with --gin_file and "
@@ -105,8 +147,8 @@ def config_file(checkpoint: epath.Path) -> epath.Path:
 def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     """Compares the vocabularies of a task with those that a checkpoint was trained with.
 
-    They are recorded in the checkpoint; where they are not, its run's config.gin tells them. Where that cannot be had
-    either, a warning says so.
+    The checkpoint records them. Where it does not, the config.gin of its run tells them; where that cannot be read either, a
+    warning says so.
 
     Args:
         checkpoint: its folder.
@@ -116,7 +158,7 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     Raises:
         UserError: the vocabularies differ.
     """
-    trained = checkpoint_folders.recorded_vocabularies(checkpoint)
+    trained = checkpoints.recorded_vocabularies(checkpoint)
     if trained is None:
         try:
             trained = _configured_task(checkpoint).vocabulary_fingerprints
@@ -141,8 +183,8 @@ def _configured_task(checkpoint: epath.Path) -> Any:
 def _check_equal(
     checkpoint: Any, trained_on: str, trained: Mapping[str, str], task: Any, remedy: str
 ) -> None:
-    for feature, own in task.vocabulary_fingerprints.items():
-        if trained[feature] != own:
+    for feature, fingerprint in task.vocabulary_fingerprints.items():
+        if trained[feature] != fingerprint:
             raise UserError(
                 f"{checkpoint} was trained {trained_on}with another vocabulary than {task.name} has for its {feature}: {remedy}"
             )

@@ -1,4 +1,4 @@
-"""Where arrays live: the device mesh, the rules from logical to mesh axes, and what follows for parameters and batches.
+"""Shardings of parameters and batches: the device mesh, and the rules from logical axes to mesh axes.
 
 Three mesh axes: `data` copies the parameters and splits the batch, `fsdp` splits both, `tensor` splits heads, feed-forward
 and vocabulary. Models name the logical axes of their parameters; the rules below are the only place that knows both.
@@ -48,31 +48,31 @@ def make_mesh(data: AxisSize = -1, fsdp: AxisSize = 1, tensor: AxisSize = 1) -> 
     """A mesh over every device of every process.
 
     Args:
-        data: copies of the parameters; each takes its share of the batch.
-        fsdp: parts into which parameters, optimizer state and batch are split.
-        tensor: parts into which heads, feed-forward width and vocabulary are split.
-            One of the three may be -1: all devices that the others leave.
+        data: the number of copies of the parameters; each has its share of the batch.
+        fsdp: the number of parts of parameters, optimizer state and batch.
+        tensor: the number of parts of heads, feed-forward width and vocabulary. One of the three may be -1: all devices that
+            the other two leave.
 
     Returns:
         The mesh, with the axes `data`, `fsdp` and `tensor`.
 
     Raises:
-        UserError: the three do not multiply to the number of devices.
+        UserError: the product of the three is not the number of devices.
     """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     devices = jax.device_count()
-    asked = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    sizes_text = " x ".join(f"{name}={size}" for name, size in sizes.items())
     unknown = [name for name, size in sizes.items() if size == -1]
-    known = math.prod(size for size in sizes.values() if size != -1)
+    fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(unknown) > 1:
         raise UserError(
-            f"mesh {asked}: at most one axis is -1, the devices that are left; give the others a number"
+            f"mesh {sizes_text}: at most one axis is -1, the devices that are left; give the others a number"
         )
     if unknown:
-        sizes[unknown[0]] = devices // known
+        sizes[unknown[0]] = devices // fixed
     if math.prod(sizes.values()) != devices:
         raise UserError(
-            f"mesh {asked} does not fit the {devices} device(s) there are: "
+            f"mesh {sizes_text} does not fit the {devices} device(s) there are: "
             f"set sharding.make_mesh.{unknown[0] if unknown else 'data'} so that the three multiply to {devices}"
         )
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3)
@@ -80,7 +80,7 @@ def make_mesh(data: AxisSize = -1, fsdp: AxisSize = 1, tensor: AxisSize = 1) -> 
 
 @contextlib.contextmanager
 def use(mesh: Mesh) -> Iterator[None]:
-    """Within it, models place their activations on `mesh` by the rules above."""
+    """Within the block models shard their activations over `mesh` by the rules above."""
     with jax.set_mesh(mesh), nnx.logical_axis_rules(tuple(LOGICAL_AXIS_RULES.items())):
         yield
 
@@ -102,7 +102,7 @@ def logical_axes(state: nnx.State) -> dict[str, tuple[str, ...]]:
     }
 
 
-def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
+def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[Any, Any]:
     """The sharding of each parameter, from the logical names of its axes.
 
     Args:
@@ -115,11 +115,11 @@ def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
     Raises:
         UserError: a mesh axis does not divide the parameter's axis that it splits.
     """
-    shardings: dict[str, Any] = {}
+    shardings: dict[Any, Any] = {}
     axes = logical_axes(state)
     for path, variable in nnx.to_flat_state(state):
         name = "/".join(map(str, path))
-        spec = [_checked(mesh, name, *axis) for axis in zip(axes[name], variable.shape)]
+        spec = [_mesh_axis(mesh, name, *axis) for axis in zip(axes[name], variable.shape)]
         inner = shardings
         for part in path[:-1]:
             inner = inner.setdefault(part, {})
@@ -127,7 +127,7 @@ def parameter_shardings(mesh: Mesh, state: nnx.State) -> dict[str, Any]:
     return shardings
 
 
-def _checked(mesh: Mesh, parameter: str, logical: str, size: int) -> str | None:
+def _mesh_axis(mesh: Mesh, parameter: str, logical: str, size: int) -> str | None:
     axis = LOGICAL_AXIS_RULES[logical]
     if axis is not None and size % mesh.shape[axis]:
         raise UserError(
@@ -138,7 +138,7 @@ def _checked(mesh: Mesh, parameter: str, logical: str, size: int) -> str | None:
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1, name: str = "BATCH_SIZE") -> None:
-    """Raises a UserError unless the mesh and the microbatches divide the batch."""
+    """Raises a UserError unless the mesh and the number of microbatches divide the batch size."""
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * microbatches
     if batch_size < 1 or batch_size % parts:
         micro = f" x {microbatches} microbatches" if microbatches > 1 else ""
@@ -154,10 +154,10 @@ def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1, name: s
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
     """The rows of a global batch that this process's devices hold."""
     index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    parts = [index[0].indices(batch_size)[:2] for index in index_map.values()]
+    parts = [index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None]
     start, stop = min(p[0] for p in parts), max(p[1] for p in parts)
-    held = {row for first, last in parts for row in range(first, last)}
-    if len(held) != stop - start:
+    rows = {row for first, last in parts for row in range(first, last)}
+    if len(rows) != stop - start:
         raise UserError(
             f"this process's devices hold rows of the batch that do not lie together ({start} to {stop} with gaps): "
             "choose mesh sizes that keep each process's devices together"
@@ -166,12 +166,12 @@ def local_rows(mesh: Mesh, batch_size: int) -> slice:
 
 
 def to_global(mesh: Mesh, batch: Batch, batch_size: int) -> Batch:
-    """Puts this process's rows (numpy) on its devices, as its part of the global batch."""
+    """Puts the rows of this process (numpy) on its devices, as its part of the global batch."""
     return jax.tree.map(lambda rows: rows_to_global(mesh, rows, batch_size), batch)
 
 
 def rows_to_global(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
-    """`to_global` of one array."""
+    """Puts the rows of one array on the devices of this process; see `to_global`."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, (batch_size, *rows.shape[1:]))
 
 

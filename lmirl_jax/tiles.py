@@ -10,6 +10,8 @@ from flax.core import spmd
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Whole
 from lmirl_jax.types import UserError
 
 # Without a mesh in force the compiler alone knows how an unembedding is sharded: each slice takes an equal part of each of
@@ -49,7 +51,7 @@ def choose_tile(tokens: int, words: int, block_size: Any = None) -> Tile | None:
     Raises:
         UserError: the block size is no whole number of 0 or more.
     """
-    if block_size is not None and (type(block_size) is not int or block_size < 0):
+    if not fits(block_size, Whole | None):
         raise UserError(
             f"SOFT_Q_BLOCK_SIZE={block_size!r} must be a whole number: tokens a block, 0 for dense, None for automatic"
         )

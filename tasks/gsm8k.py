@@ -4,7 +4,7 @@ It has 7,473 training problems and 1,319 test problems and no validation split: 
 TFDS's test, so report numbers on it with that in mind.
 
 The answers are full of calculator annotations, `<<48/2=24>>`, and newlines, and T5's vocabulary has neither `<` nor newline.
-The task writes `[48/2=24]` and ` ; ` instead and undoes both before metrics. Brackets of an answer's own are left alone:
+The task writes `[48/2=24]` and ` ; ` instead and undoes both before metrics. Other brackets of an answer stay unchanged:
 they never look like a calculation without spaces. With the byte vocabulary each of the 8,792 answers comes back whole, with
 T5's all but 140: it has no multiplication, division or minus sign beyond ASCII, no `<`, `{`, `}` or `^`, and runs spaces
 together. No number after `####` is lost.
@@ -23,6 +23,7 @@ from typing import Any
 from lmirl_jax import evaluation
 from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.evaluation import final_number
+from lmirl_jax.tasks.gsm8k_calculator import with_calculator
 
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")
@@ -52,35 +53,35 @@ def questions_and_answers(dataset: Any) -> Any:
 
 
 def postprocess(text: str, **_: Any) -> str:
-    """Predictions and targets alike, as GSM8K writes them."""
+    """Predictions and targets in the form of GSM8K."""
     return from_plain(text)
 
 
 def accuracy(
     targets: Sequence[str], predictions: Sequence[str], *, lenient: bool = False
 ) -> dict[str, float]:
-    """The fraction (0 to 1) of predictions whose final number is the target's, as written and with the calculator.
+    """The fraction (0 to 1) of predictions whose final number is the target's, without and with the calculator.
 
     Args:
-        targets: as GSM8K writes them.
-        predictions: one a prompt.
+        targets: the targets in the form of GSM8K.
+        predictions: one prediction for each prompt.
         lenient: whether a number without `####` before it counts; see `evaluation.final_number`.
 
     Returns:
-        `accuracy`, and `accuracy_with_calculator`, which reads each prediction as `evaluation.with_calculator` corrects it;
+        `accuracy`, and `accuracy_with_calculator`, which reads each prediction as `gsm8k_calculator` corrects it;
         targets stay as they are.
     """
-    wanted = [final_number(target) for target in targets]
-    corrected = [evaluation.with_calculator(prediction) for prediction in predictions]
+    numbers = [final_number(target) for target in targets]
+    corrected = [with_calculator(prediction) for prediction in predictions]
     return {
-        "accuracy": _share_right(wanted, predictions, lenient),
-        "accuracy_with_calculator": _share_right(wanted, corrected, lenient),
+        "accuracy": _share_right(numbers, predictions, lenient),
+        "accuracy_with_calculator": _share_right(numbers, corrected, lenient),
     }
 
 
-def _share_right(wanted: Sequence[Fraction | None], predictions: Sequence[str], lenient: bool) -> float:
-    found = [final_number(prediction, lenient=lenient) for prediction in predictions]
-    right = [n is not None and n == target for n, target in zip(found, wanted, strict=True)]
+def _share_right(numbers: Sequence[Fraction | None], predictions: Sequence[str], lenient: bool) -> float:
+    predicted = [final_number(prediction, lenient=lenient) for prediction in predictions]
+    right = [n is not None and n == target for n, target in zip(predicted, numbers, strict=True)]
     return sum(right) / max(len(right), 1)
 
 

@@ -41,9 +41,9 @@ _STEP = re.compile(r"([1-9][0-9]*)\+([1-9][0-9]*)=([1-9][0-9]*)")
 
 
 class Derivation(NamedTuple):
-    """What the checker says of an answer.
+    """The judgement of the checker on an answer.
 
-    `valid`: every step is, and one number is left. `correct`: the last number written is the sum, however it came about.
+    `valid`: every step is valid, and one number is left. `correct`: the last number is the sum, whatever the steps are.
     """
 
     valid_steps: int
@@ -55,12 +55,12 @@ class Derivation(NamedTuple):
 def check(prompt: str, answer: str) -> Derivation:
     """Judges any derivation.
 
-    A step is valid if both its numbers are left and its sum is right. After a wrong sum the number written is the one
-    that is left, so that one slip counts once; a step on numbers that are not there leaves all as it was. An answer with
-    too few steps is judged as if the missing ones were wrong.
+    A step is valid if both its numbers are left and its sum is right. After a wrong sum the answer's number is
+    the one that is left, so that one slip counts once. A step on numbers that are not left changes nothing. In an answer with
+    too few steps the missing ones count as wrong.
     """
     left = [int(number) for number in prompt.split("+")]
-    total, needed = sum(left), len(left) - 1
+    total, needed_steps = sum(left), len(left) - 1
     steps = answer.split(" ") if answer else []
     valid_steps = 0
     for step in steps:
@@ -75,18 +75,18 @@ def check(prompt: str, answer: str) -> Derivation:
                 rest.remove(second)
                 left = [*rest, result]
                 valid_steps += first + second == result
-    valid = valid_steps == len(steps) == needed
-    return Derivation(valid_steps, max(len(steps), needed), valid, last_number(answer) == str(total))
+    valid = valid_steps == len(steps) == needed_steps
+    return Derivation(valid_steps, max(len(steps), needed_steps), valid, last_number(answer) == str(total))
 
 
 def reward(prompt: GivenText, answer: GivenText) -> float:
     """1 for a right derivation, else 0: a reward function for policy gradients."""
-    found = check(prompt, answer)
-    return float(found.valid and found.correct)
+    judgement = check(prompt, answer)
+    return float(judgement.valid and judgement.correct)
 
 
 def last_number(answer: str) -> str | None:
-    """What stands after the last equals sign, or None without one."""
+    """The text after the last equals sign; None where there is none."""
     return answer.rpartition("=")[2] if "=" in answer else None
 
 
@@ -95,17 +95,17 @@ def derivations(numbers: tuple[int, ...]) -> tuple[str, ...]:
     """Every right answer, as text, each once, in alphabetical order."""
     if len(numbers) == 1:
         return ("",)
-    found = set()
+    answers = set()
     for i, j in itertools.permutations(range(len(numbers)), 2):
         rest = [number for k, number in enumerate(numbers) if k not in (i, j)]
         first, second = numbers[i], numbers[j]
         for tail in derivations(tuple(sorted([*rest, first + second]))):
-            found.add(f"{first}+{second}={first + second} {tail}".rstrip())
-    return tuple(sorted(found))
+            answers.add(f"{first}+{second}={first + second} {tail}".rstrip())
+    return tuple(sorted(answers))
 
 
 def prompts(split: str) -> list[tuple[int, ...]]:
-    """The numbers of a split's prompts, in the order in which they are added up on the page; no two splits share one."""
+    """The numbers of the prompts of a split, in the order of the prompt; no two splits share a prompt."""
     every = list(itertools.product(range(1, LARGEST + 1), repeat=NUMBERS))
     random.Random(f"{SEED} split").shuffle(every)
     bounds = {"validation": (0, HELD_OUT), "test": (HELD_OUT, 2 * HELD_OUT), "train": (2 * HELD_OUT, None)}
@@ -113,14 +113,14 @@ def prompts(split: str) -> list[tuple[int, ...]]:
 
 
 def examples(split: str) -> list[tuple[str, str]]:
-    """Prompts with an answer each; in training several different answers of every prompt, anywhere in the list."""
+    """Pairs of a prompt and an answer. In training every prompt has several different answers, shuffled over the list."""
     generator = random.Random(f"{SEED} {split}")
     pairs = []
     for numbers in prompts(split):
         answers = derivations(tuple(sorted(numbers)))
-        wanted = DERIVATIONS if split == "train" else 1
-        chosen = generator.sample(answers, min(wanted, len(answers)))
-        pairs += [("+".join(map(str, numbers)), answer) for answer in chosen]
+        count = DERIVATIONS if split == "train" else 1
+        sample = generator.sample(answers, min(count, len(answers)))
+        pairs += [("+".join(map(str, numbers)), answer) for answer in sample]
     if split == "train":
         generator.shuffle(pairs)
     return pairs
@@ -146,12 +146,12 @@ def postprocess(
 
 def judgements(targets: Sequence[Mapping[str, str]], predictions: Sequence[str]) -> dict[str, float]:
     """Fractions: `accuracy` of right final numbers, `valid` of wholly valid answers, `step_validity` of valid steps."""
-    checked = [check(target["inputs"], answer) for target, answer in zip(targets, predictions, strict=True)]
-    steps = sum(derivation.total_steps for derivation in checked)
+    results = [check(target["inputs"], answer) for target, answer in zip(targets, predictions, strict=True)]
+    steps = sum(derivation.total_steps for derivation in results)
     return {
-        "accuracy": sum(derivation.correct for derivation in checked) / max(len(checked), 1),
-        "valid": sum(derivation.valid for derivation in checked) / max(len(checked), 1),
-        "step_validity": sum(derivation.valid_steps for derivation in checked) / max(steps, 1),
+        "accuracy": sum(derivation.correct for derivation in results) / max(len(results), 1),
+        "valid": sum(derivation.valid for derivation in results) / max(len(results), 1),
+        "step_validity": sum(derivation.valid_steps for derivation in results) / max(steps, 1),
     }
 
 
@@ -176,7 +176,7 @@ def votes(
 
 
 def with_wrong_sum(answer: str, step: int = 0) -> str:
-    """The same derivation with one step's sum one too large, carried through: wrong in one place, consistent after it."""
+    """The same derivation with the sum of one step 1 too large; the later steps use the wrong sum consistently."""
     steps = answer.split(" ")
     terms, _, number = steps[step].partition("=")
     wrong = str(int(number) + 1)
@@ -195,7 +195,7 @@ def with_wrong_sum(answer: str, step: int = 0) -> str:
 def wrong_step(
     inputs: GivenText, targets: GivenText, generator: Annotated[random.Random, GivenByCaller()]
 ) -> str | None:
-    """A damage for corruption tests: `with_wrong_sum` at a step drawn from all; None for an answer that is wrong already."""
+    """A corruption: `with_wrong_sum` at a random step; None for an answer that is already wrong."""
     if not reward(inputs, targets):
         return None
     return with_wrong_sum(targets, generator.randrange(targets.count(" ") + 1))

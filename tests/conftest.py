@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import jax
@@ -28,6 +30,22 @@ def strict_promotion(request):
             yield
     else:
         yield
+
+
+@pytest.fixture(autouse=True)
+def processes_are_marked(request, monkeypatch):
+    """A test that starts Python or a script of ours has the marker e2e: -m 'not e2e' then starts none."""
+    if request.node.get_closest_marker("e2e") is not None:
+        return
+    start = subprocess.Popen.__init__
+
+    def refuse_ours(process, args, *rest, **options):
+        program = str(args if isinstance(args, str | bytes | os.PathLike) else next(iter(args)))
+        if program in (sys.executable, "bash") or program.endswith(".sh"):
+            pytest.fail(f"{request.node.nodeid} starts {program}: mark it @pytest.mark.e2e")
+        start(process, args, *rest, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse_ours)
 
 
 @pytest.fixture(scope="module", autouse=True)

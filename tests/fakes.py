@@ -8,7 +8,7 @@ import optax
 from etils import epath
 
 from lmirl_jax import configuration, sharding
-from lmirl_jax.training.checkpoints import CheckpointConfig, Checkpoints
+from lmirl_jax.checkpoints import CheckpointConfig, Checkpoints
 from lmirl_jax.training.state import init_state, state_shardings
 
 SMALL = ["models.T5Config.emb_dim = 16", "models.T5Config.mlp_dim = 32", "models.T5Config.num_heads = 2"]

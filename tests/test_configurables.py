@@ -9,9 +9,15 @@ import math
 import gin
 import pytest
 
-from lmirl_jax import argument_rules, arguments, configuration, configuration_values, objectives, training
+from lmirl_jax import (
+    argument_rules,
+    arguments,
+    configuration,
+    configuration_values,
+    objectives,
+    training,
+)
 from lmirl_jax.cli import main
-from lmirl_jax.training import trainer
 from lmirl_jax.types import UserError
 
 WRONG = {
@@ -70,7 +76,7 @@ TABLE = {
     "cli.score_script.score": (
         "caller caller object object object lengths share certain certain path? path? switch"
     ),
-    "cli.sweep_plan.Policy": "caller caller caller object object object? object object",
+    "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path?",
     "data.get_task": "text? path? path? path?",
@@ -198,7 +204,7 @@ MACROS = ["BATCH_SIZE", "TRAIN_STEPS", "LEARNING_RATE", "TASK_FEATURE_LENGTHS", 
 
 @pytest.mark.parametrize("macro", MACROS)
 @pytest.mark.parametrize("value", ["''", "-1", "1e39", "{}", "@training.adamw"])
-def test_a_macro_is_told_by_its_name_with_a_value_that_fits(macro, value):
+def test_an_error_names_the_macro_and_a_value_that_fits(macro, value):
     files = ["gin/runs/finetune.gin"]
     required = [f"{name} = {given}" for name, given in {"MODEL_DIR": "'/run'", "TRAIN_STEPS": "3"}.items()]
     with pytest.raises(UserError) as caught:
@@ -208,7 +214,7 @@ def test_a_macro_is_told_by_its_name_with_a_value_that_fits(macro, value):
     assert f"--gin.{macro}=" in line or "with brackets, @training.adamw()" in line
 
 
-def test_brackets_too_many_are_told():
+def test_an_error_names_superfluous_brackets():
     required = ["MODEL_DIR = '/run'", "TRAIN_STEPS = 3", "OBJECTIVE = @objectives.mle()"]
     with pytest.raises(UserError, match=r"OBJECTIVE=@objectives.mle\(\) calls objectives.mle without soft_q"):
         configuration.load(["gin/runs/finetune.gin"], required)
@@ -220,7 +226,7 @@ def test_a_clip_that_would_stop_or_turn_the_updates_is_refused_in_python_too(cli
         training.adamw(1e-3, clip_norm=clip_norm)
 
 
-def test_a_mistake_in_an_objective_of_ones_own_is_told_with_its_place():
+def test_a_mistake_in_a_users_objective_has_its_place_in_the_error():
     """And not as a function that is no loss."""
 
     def mine(soft_q):
@@ -276,6 +282,7 @@ MACRO_KINDS = {
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
         "choice": "DTYPE REMAT BEST_MODE?",
+        "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "objects": "EVALUATIONS",
         # Texts that name nothing are refused as well.
@@ -328,7 +335,7 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
     def reach(*arguments, **options):
         raise _Reached
 
-    monkeypatch.setattr(trainer, "prepare_directory", reach)
+    monkeypatch.setattr("lmirl_jax.files.prepare_directory", reach)
     given = {
         "TRAIN_STEPS": "3",
         "MODEL_DIR": "'run'",

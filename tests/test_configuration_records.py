@@ -49,12 +49,12 @@ def _cleared():
         ({"models.T5Config.emb_dim"}, [*TASK, *REST, *SIZES[:3]]),
     ],
 )
-def test_what_is_taken_over_unless_it_is_set_on_purpose(explicit, keys):
+def test_settings_are_inherited_unless_they_are_explicit(explicit, keys):
     record = configuration_records.read(RECORD)
     assert configuration_records.inherited_keys(record, explicit) == keys
 
 
-def test_what_is_taken_over_is_a_gin_text_of_its_own():
+def test_inherited_settings_are_a_complete_gin_text():
     record = configuration_records.read(RECORD)
     text = record.text(["DATA", "MODEL", "VALIDATION_DATA"])
     assert configuration_records.read(text).values == {
@@ -65,7 +65,7 @@ def test_what_is_taken_over_is_a_gin_text_of_its_own():
     assert text.startswith("from __gin__ import dynamic_registration\nfrom lmirl_jax import")
 
 
-def test_bundled_runs_hold_defaults_and_files_of_ones_own_what_is_meant(tmp_path):
+def test_bundled_runs_hold_defaults_and_users_files_explicit_settings(tmp_path):
     own = tmp_path / "mine.gin"
     own.write_text(
         "include 'gin/runs/online_iqlearn.gin'\ninclude 'gin/models/t5_1_1/tiny.gin'\nTD_PEAK = 0.5\n"
@@ -75,7 +75,7 @@ def test_bundled_runs_hold_defaults_and_files_of_ones_own_what_is_meant(tmp_path
     assert not keys & {"MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "TRAIN_STEPS"}
 
 
-def test_what_is_taken_over_lies_over_the_files_and_below_the_flags():
+def test_inherited_settings_override_files_and_flags_override_them():
     record = configuration_records.read(RECORD)
     given = ["MODEL_DIR = '/run'", "BATCH_SIZE = 8"]
     explicit = configuration.explicit_keys(["gin/runs/online_iqlearn.gin"], given)
@@ -124,7 +124,7 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_online_from_a_run_on_a_file_of_ones_own(tmp_path, monkeypatch, capfd):
+def test_online_from_a_run_on_a_users_file(tmp_path, monkeypatch, capfd):
     """The command names the start alone; and its resume with another batch says what that does."""
     monkeypatch.chdir(tmp_path)
     lines = [f'{{"inputs": "{n}+1", "targets": "{n + 1}"}}' for n in range(40)]

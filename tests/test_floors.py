@@ -14,10 +14,12 @@ FLOORS = {
     "arguments": 1,
     "files": 1,
     "rows": 1,
-    "soft_q": 1,
+    "soft_q": 2,
+    "statistics": 2,
     "objectives": 2,
     "models": 2,
     "sharding": 2,
+    "checkpoints": 3,
     "decoding": 3,
     "data": 3,
     "evaluation": 4,
@@ -96,6 +98,7 @@ def test_no_file_is_called_utils():
     assert not [path for path in sources() if "util" in path.stem]
 
 
+@pytest.mark.e2e
 def test_the_house_loads_no_tensorflow():
     """All rooms but data/ and tasks/, and every command's module, in one fresh process."""
     names = [f"lmirl_jax.{room}" for room in LIGHT_ROOMS if room in rooms()]
@@ -109,10 +112,14 @@ def test_the_house_loads_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.e2e
 def test_the_rooms_that_hold_no_data_need_neither_seqio_nor_grain():
     """A machine that only reads a model's rewards may lack the data libraries."""
     absent = [*HEAVY, "grain", "array_record"]
-    names = [f"lmirl_jax.{room}" for room in ("soft_q", "objectives", "models", "decoding", "training")]
+    names = [
+        f"lmirl_jax.{room}"
+        for room in ("soft_q", "objectives", "models", "decoding", "checkpoints", "training")
+    ]
     code = (
         f"import importlib, sys\nfor name in {absent}: sys.modules[name] = None\n"
         f"for name in {[name for name in names if name.split('.')[1] in rooms()]}: importlib.import_module(name)"

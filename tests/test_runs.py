@@ -1,4 +1,4 @@
-"""A run is loaded as its own config.gin says, in the midst of another configuration, and leaves that as it was."""
+"""A policy is loaded as config.gin of its run says, while another configuration is in use, which stays as it was."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs") / "one", "DISCOUNT = 0.9")
 
 
-def test_it_has_what_its_own_configuration_says(run):
+def test_a_policy_has_what_its_configuration_says(run):
     mesh = mesh_of(4, 2, 2, 1)
     loaded = runs.load(str(run), mesh)
     assert str(loaded) == str(run / "checkpoints" / "3")
@@ -35,7 +35,8 @@ def test_it_has_what_its_own_configuration_says(run):
         assert np.isfinite(np.asarray(read(loaded.params, global_batch(mesh, rows=4)))).all()
 
 
-def test_loading_says_nothing_and_takes_any_kind_of_path(run):
+@pytest.mark.e2e
+def test_loading_prints_nothing_and_takes_any_kind_of_path(run):
     """In a notebook, before anything has been configured: no greeting of TensorFlow, no warning of Orbax."""
     code = (
         "import pathlib, sys\nfrom lmirl_jax import runs\nfrom lmirl_jax.tasks import number_paths\n"
@@ -45,7 +46,7 @@ def test_loading_says_nothing_and_takes_any_kind_of_path(run):
     assert (done.returncode, done.stdout, done.stderr) == (0, "number_paths\n", "")
 
 
-def test_it_may_be_loaded_while_another_configuration_is_resolved(run, tmp_path):
+def test_a_policy_may_be_loaded_while_another_configuration_is_resolved(run, tmp_path):
     other = tmp_path / "other.gin"
     other.write_text(
         "from __gin__ import dynamic_registration\n"
@@ -65,7 +66,7 @@ def test_it_may_be_loaded_while_another_configuration_is_resolved(run, tmp_path)
     assert configuration.macro("REWARD").checkpoint == loaded.checkpoint
 
 
-def test_an_error_leaves_the_other_configuration_too(run, tmp_path):
+def test_an_error_restores_the_other_configuration(run, tmp_path):
     configuration.load(["gin/meshes/data.gin"], complete=False)
     before = configuration.resolved()
     broken = tmp_path / "broken"
@@ -132,7 +133,7 @@ def test_a_vocabulary_file_that_was_replaced_is_noticed(run, tmp_path):
         runs.load(str(folder))
 
 
-def test_where_none_is_recorded_the_configuration_tells_it(run, tmp_path, caplog):
+def test_the_configuration_tells_a_vocabulary_that_is_not_recorded(run, tmp_path, caplog):
     own = data.get_task("number_paths")
     checkpoint = epath.Path(run) / "checkpoints/3"
     runs.check_vocabularies(checkpoint, own, "mend it")
@@ -146,7 +147,7 @@ def test_where_none_is_recorded_the_configuration_tells_it(run, tmp_path, caplog
     assert "does not record its vocabulary" in caplog.text
 
 
-def test_data_in_another_vocabulary_do_not_go_on(tmp_path):
+def test_a_run_does_not_continue_on_data_in_another_vocabulary(tmp_path):
     task = data.get_task("number_paths")
     sizes = {"inputs": 8, "targets": 23}
     iterator = data.TrainDataset(task, 4, sizes, cache_dir=str(tmp_path)).iterator(slice(0, 4))

@@ -9,6 +9,8 @@ import zipfile
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 SOURCES = ("setup.py", "pyproject.toml", "LICENSE", "README.md", "lmirl_jax", "gin", "tasks")
 
 

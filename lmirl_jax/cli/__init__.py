@@ -1,8 +1,12 @@
-"""One command, `lmirl`: finds the command's module, reads its flags and turns errors into one line and a code.
+"""The program `lmirl`: finds the module of a command, reads its flags and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 an error that the user can mend, 2 a command line that cannot be read, 130 interrupted. A bug of
-ours keeps its traceback. Modules of commands load when they are asked for, so that help answers at once.
+Exit codes: 0 for success, 1 for an error that the user can mend, 2 for a command line that cannot be read, 130 for an
+interruption. A bug of this library keeps its traceback. The module of a command is imported when the command is called, so that
+help answers at once.
 """
+
+# launch/tpu_vm.sh reads the table of commands with the Python of the user's machine, which may be 3.9.
+from __future__ import annotations
 
 import difflib
 import importlib
@@ -13,13 +17,12 @@ from collections.abc import Sequence
 import lmirl_jax
 from lmirl_jax.cli import commands
 from lmirl_jax.cli import flags as flag_parsing
-from lmirl_jax.cli.processes import initialize_distributed
 
-__all__ = ["initialize_distributed", "main"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line, that of the process where none is given; returns its exit code."""
+    """Runs one command line, by default that of the process; returns its exit code."""
     try:
         code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -27,19 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except flag_parsing.UsageError as error:
         return _fail(str(error), 2)
     except BrokenPipeError:
-        # Whoever read our output has gone: say no more, also not when Python flushes at exit.
+        # The reader of the output has gone: print nothing more, not even when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except Exception as error:
-        if "No space left on device" in str(error):  # Whoever met it: Python, Orbax or TensorFlow.
+        if "No space left on device" in str(error):  # Python, Orbax and TensorFlow raise it in other classes.
             return _fail(
                 "no space left on a disk that is written to: free some, then run the same command again", 1
             )
         if not _is_user_error(error):
             raise
-        # Gin adds lines about the call in which an error was raised: ours is the first.
+        # Gin adds lines about the call in which the error was raised. The first line is ours.
         return _fail(str(error).splitlines()[0], 1)
 
 
@@ -65,13 +68,13 @@ def _unknown_command(name: str) -> str:
     names = list(commands.COMMANDS)
     if name.startswith("-"):
         return f"{name!r} before a command: write lmirl <command> {name}; commands are {', '.join(names)}"
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {found[0]!r}?" if found else f"there are {', '.join(names)}"
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
     return f"no command {name!r}; {hint}"
 
 
 def _is_user_error(error: Exception) -> bool:
-    # lmirl_jax.types imports JAX: whoever raised its UserError has imported it already.
+    # lmirl_jax.types imports JAX. Code that raised its UserError has imported it already.
     types = sys.modules.get("lmirl_jax.types")
     return types is not None and isinstance(error, types.UserError)
 

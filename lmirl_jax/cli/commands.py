@@ -12,13 +12,29 @@ SCORED = "--gin.SCORED=\"'scored.jsonl'\""
 
 
 @dataclasses.dataclass(frozen=True)
+class Bindings:
+    """One example of each kind of binding, which the configuration of a command takes."""
+
+    macro: str
+    parameter: str
+    text: str
+
+    def __str__(self) -> str:
+        return (
+            f"--gin.NAME=VALUE sets a macro (--gin.{self.macro}) or a parameter (--gin.{self.parameter}). VALUE is gin's "
+            f"syntax: a string has its own quotes inside the shell's, --gin.{self.text}."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: `main(flags)` of its module, one line of help, the flags it takes, and examples."""
+    """A command: `main(flags)` of its module, one line of help, the flags it takes, bindings that it takes, and examples."""
 
     module: str
     help: str
-    flags: dict[str, Flag] = dataclasses.field(default_factory=dict)
-    examples: tuple[str, ...] = ()
+    flags: dict[str, Flag]
+    bindings: Bindings
+    examples: tuple[str, ...]
 
 
 COMMANDS = {
@@ -26,6 +42,7 @@ COMMANDS = {
         "lmirl_jax.cli.train",
         "fine-tune a model as its gin files say; resumes where MODEL_DIR has a checkpoint",
         CONFIGURATION | PROCESSES,
+        Bindings("TRAIN_STEPS=1000", "training.adamw.weight_decay=0.01", "MODEL_DIR=\"'/tmp/run'\""),
         (
             f"lmirl train {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.MIXTURE_OR_TASK_NAME=\"'number_paths'\"",
             f"lmirl train {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\"",
@@ -35,36 +52,44 @@ COMMANDS = {
         "lmirl_jax.cli.eval",
         "measure a run's checkpoint: the task's metrics and diversity over sampling temperatures",
         CONFIGURATION | PROCESSES,
+        Bindings("NUM_SAMPLES=4", "sweep/evaluation.Generator.seed=1", "CHECKPOINT_PATH=\"'/tmp/run'\""),
         (f"lmirl eval --gin_file=gin/runs/eval.gin {CHECKPOINT} --gin.TEMPERATURES='[0.0, 1.0]'",),
     ),
     "sweep": Command(
         "lmirl_jax.cli.sweep",
         "compare runs of several objectives and seeds over sampling temperatures, in one report; resumes",
         CONFIGURATION | PROCESSES,
+        Bindings("NUM_SAMPLES=4", "sweep_plan.SweepConfig.shown_prompts=3", "OUTPUT_DIR=\"'/tmp/front'\""),
         (f"lmirl sweep --gin_file=gin/runs/sweep.gin {RUNS} --gin.OUTPUT_DIR=\"'/tmp/front'\"",),
     ),
     "infer": Command(
         "lmirl_jax.cli.infer",
         "write a run's answers to prompts as JSONL",
         CONFIGURATION | PROCESSES,
+        Bindings("NUM_SAMPLES=4", "infer_script.infer.temperature=0.5", "CHECKPOINT_PATH=\"'/tmp/run'\""),
         (f"lmirl infer --gin_file=gin/runs/infer.gin {CHECKPOINT} --gin.NUM_SAMPLES=4",),
     ),
     "score": Command(
         "lmirl_jax.cli.score",
         "write the reward that a run gives to every token of answers as JSONL or Parquet",
         CONFIGURATION | PROCESSES,
+        Bindings("SCORE_BATCH_SIZE=8", "score_script.score.metrics=False", "CHECKPOINT_PATH=\"'/tmp/run'\""),
         (f"lmirl score --gin_file=gin/runs/score.gin {CHECKPOINT} --gin.DATA=\"'pairs.jsonl'\"",),
     ),
     "report": Command(
         "lmirl_jax.cli.report",
         "make one page on whether the rewards of runs can be trusted: correlations, corruption tests, heat maps",
         CONFIGURATION | PROCESSES,
+        Bindings(
+            "NUM_SAMPLES=4", "report_plan.ReportConfig.corruption_seed=1", "OUTPUT_DIR=\"'/tmp/rewards'\""
+        ),
         (f"lmirl report --gin_file=gin/runs/report.gin {RUNS} --gin.OUTPUT_DIR=\"'/tmp/rewards'\"",),
     ),
     "filter": Command(
         "lmirl_jax.cli.filter",
         "make a training set of scored answers: leave out the worst of them, or weight them all",
         CONFIGURATION,
+        Bindings("KEEP=0.9", "rewards.FilterConfig.per_prompt=1", "OUTPUT_PATH=\"'kept.jsonl'\""),
         (
             f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
         ),
@@ -73,19 +98,17 @@ COMMANDS = {
         "lmirl_jax.cli.doctor",
         "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read",
         CONFIGURATION,
+        Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
         ("lmirl doctor", "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\""),
     ),
     "quickstart": Command(
         "lmirl_jax.cli.quickstart",
         "train a tiny T5 twice, by MLE and by IQLearn, and compare both: four minutes on two CPU cores",
         CONFIGURATION,
+        Bindings("TRAIN_STEPS=200", "training.adamw.weight_decay=0.01", "MODEL_DIR=\"'/tmp/quickstart'\""),
         ("lmirl quickstart", "lmirl quickstart --gin.TRAIN_STEPS=200 --gin.MODEL_DIR=\"'/tmp/quickstart'\""),
     ),
 }
-GIN_VALUES = (
-    "--gin.NAME=VALUE sets a macro (--gin.TRAIN_STEPS=1000) or a parameter (--gin.training.train.total_steps=1000). "
-    "VALUE is gin's syntax: a string has quotes of its own inside the shell's, --gin.MODEL_DIR=\"'/tmp/run'\"."
-)
 
 
 def overview() -> str:
@@ -111,10 +134,9 @@ def explanation(name: str) -> str:
     lines = [
         f"lmirl {name}: {command.help}",
         "",
-        f"usage: lmirl {name}" + (" [--flag=value ...]" if command.flags else ""),
+        f"usage: lmirl {name} [--flag=value ...]",
     ]
-    if "gin_bindings" in command.flags:
-        lines += ["", *_wrapped(GIN_VALUES, "  ")]
+    lines += ["", *_wrapped(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
         lines += ["", f"  --{flag}={about.value}", *_wrapped(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]

@@ -1,4 +1,7 @@
-"""`lmirl doctor`: what is installed, what the machine has, and what is missing for a training run."""
+"""`lmirl doctor`: what is installed, what the machine has, and what is missing for a training run.
+
+It also runs where a library is missing, to name that library: so it imports JAX, and what needs JAX, within its functions.
+"""
 
 import functools
 import glob
@@ -8,10 +11,10 @@ import platform
 import shutil
 import sys
 
-from lmirl_jax.cli.configure import set_data_folders
 from lmirl_jax.cli.flags import Flags
 
-# Without these no run starts; their versions are read from metadata, so that TensorFlow is not imported.
+Report = tuple[list[tuple[str, str]], list[str]]  # Rows of the table, and what is missing.
+# No run starts without these. Their versions are read from metadata, so that TensorFlow is not imported.
 NEEDED = (
     "jax",
     "jaxlib",
@@ -32,7 +35,8 @@ NEEDED = (
 
 def main(flags: Flags) -> int:
     """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
-    rows, problems = [], []
+    rows: list[tuple[str, str]] = []
+    problems: list[str] = []
     of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)
     for report in (_versions, _machine, _devices, _gin_files, *of_run):
         more_rows, more_problems = report()
@@ -57,18 +61,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _versions() -> tuple[list, list]:
+def _versions() -> Report:
     rows = [("lmirl_jax", _version("lmirl_jax") or "not installed, run from its folder")]
     rows.append(("python", f"{platform.python_version()} ({sys.executable})"))
-    found = {name: _version(name) for name in NEEDED}
-    rows += [(name, version or "missing") for name, version in found.items()]
-    missing = [name for name, version in found.items() if version is None]
+    versions = {name: _version(name) for name in NEEDED}
+    rows += [(name, version or "missing") for name, version in versions.items()]
+    missing = [name for name, version in versions.items() if version is None]
     return rows, [
         f"{name}: pip install {name}, or install lmirl_jax with its dependencies" for name in missing
     ]
 
 
-def _machine() -> tuple[list, list]:
+def _machine() -> Report:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = [("cores", str(cores))]
     if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(os.sysconf_names):
@@ -78,17 +82,14 @@ def _machine() -> tuple[list, list]:
     return rows, []
 
 
-def _devices() -> tuple[list, list]:
+def _devices() -> Report:
     """The devices that JAX finds, and the mesh that a run makes of them where its gin files say nothing else."""
     try:
         import jax
 
         devices = jax.devices()
-    except (
-        ImportError,
-        RuntimeError,
-        AssertionError,
-    ) as error:  # The last where JAX_PLATFORMS names an absent one.
+    # JAX raises an AssertionError where JAX_PLATFORMS names a platform that is absent.
+    except (ImportError, RuntimeError, AssertionError) as error:
         line = (str(error) or type(error).__name__).splitlines()[0]
         return [("devices", "none")], [
             f"devices: JAX starts none ({line}): check its installation and JAX_PLATFORMS"
@@ -110,7 +111,7 @@ def _devices() -> tuple[list, list]:
     return [*rows, ("mesh", " x ".join(f"{name}={size}" for name, size in mesh.shape.items()))], []
 
 
-def _gin_files() -> tuple[list, list]:
+def _gin_files() -> Report:
     try:
         from lmirl_jax import configuration
         from lmirl_jax.types import UserError
@@ -124,8 +125,8 @@ def _gin_files() -> tuple[list, list]:
     return [("gin files", f"{count} bundled, in {root / 'gin'}")], problems
 
 
-def _soft_q(flags: Flags) -> tuple[list, list]:
-    """Which form soft Q-values take: the rule, or with gin files the choice for their batch, mesh and vocabulary."""
+def _soft_q(flags: Flags) -> Report:
+    """The form that soft Q-values take: the rule, or with gin files the form for their batch, mesh and vocabulary."""
     try:
         from lmirl_jax import configuration, sharding, tiles
         from lmirl_jax.types import UserError
@@ -148,14 +149,17 @@ def _soft_q(flags: Flags) -> tuple[list, list]:
     return [("soft Q-values", form)], []
 
 
-def _texts(flags: Flags) -> tuple[list, list]:
-    """With gin files, what the vocabulary cannot hold of each split that a run of theirs would read."""
+def _texts(flags: Flags) -> Report:
+    """With gin files, what the vocabulary cannot hold of each split that their run would read."""
     if not flags.gin_file:
         return [], []
-    from lmirl_jax import configuration
-    from lmirl_jax.types import UserError
-
-    rows = []
+    try:
+        from lmirl_jax import configuration
+        from lmirl_jax.cli.configure import set_data_folders
+        from lmirl_jax.types import UserError
+    except ImportError as error:
+        return [], [f"texts: {error}"]
+    rows: list[tuple[str, str]] = []
     try:
         configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths, complete=False)
         if configuration.macro("TASK", None) is None:

@@ -1,23 +1,27 @@
 """`lmirl eval`: a checkpoint's answers over a sweep of sampling temperatures, measured."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
+import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import configuration, files
+from lmirl_jax import checkpoints, configuration, evaluation, files, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.cli.configure import configure_from_run
+from lmirl_jax.cli.data_sets import ReferencedSplit
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.evaluation.evaluator import Measured
-from lmirl_jax.evaluation.generation import Generator
-from lmirl_jax.types import ModelConfig
+from lmirl_jax.cli.processes import say
+from lmirl_jax.evaluation import Answers, Generator
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics, describe_prompts, write_answers
+from lmirl_jax.evaluation.front import with_interval
+from lmirl_jax.statistics.evidence import pluralise
+from lmirl_jax.types import ModelConfig, UserError
 
 Temperatures = Annotated[
     Sequence[NonNegative],
@@ -46,7 +50,7 @@ def evaluate(
     *,
     model: ModelConfig,
     mesh: Mesh,
-    data: Annotated[Any, Is(Measured | None)],
+    data: Annotated[ReferencedSplit | None, Is(DatasetWithMetrics | None)],
     generator: Generator,
     temperatures: Temperatures,
     output_dir: Path | None = None,
@@ -67,35 +71,30 @@ def evaluate(
     Returns:
         A table of the metrics, a row a temperature, with their 95% intervals, and over how many of how many prompts they are.
     """
-    import jax
-
-    from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import prompts_told
-    from lmirl_jax.evaluation.evidence import counted
-    from lmirl_jax.training import checkpoints
-    from lmirl_jax.types import UserError
-
     if data is None:
         raise UserError(
             "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
         )
-    policy = checkpoints.load_policy(checkpoint, model, mesh)
-    given = output_dir or str(checkpoint.parent.parent / "eval")
-    stem = f"{data.name}-{int(checkpoint.name):06}"
-    made = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
-    files.check_no_input([files.absolute(given) / name for name in made], read, "EVAL_OUTPUT_DIR")
-    folder = checkpoints.prepare_directory(given, "EVAL_OUTPUT_DIR")
+    network = runs.load_network(checkpoint, model, mesh)
+    given = output_dir or str(checkpoints.run_folder(checkpoint) / "eval")
+    stem = f"{data.name}-{checkpoints.step_of(checkpoint):06}"
+    outputs = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
+    files.check_no_input([files.absolute(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")
+    folder = files.prepare_directory(given, "EVAL_OUTPUT_DIR")
     cells = []
     for temperature in temperatures:
-        answers = _answers(
-            policy, mesh, data, generator, temperature, folder / _answers_file(stem, temperature)
-        )
+        began = time.monotonic()
+        answers = list(generator(*network, mesh, data, temperature))
+        if jax.process_index() == 0:
+            write_answers(folder / _answers_file(stem, temperature), answers)
+        say("eval", f"{data.name} at temperature {temperature:g}: {time.monotonic() - began:.1f} s")
         cells.append(_cell(data, answers, temperature))
     signatures = evaluation.signatures(data, len(data))
     if jax.process_index() == 0:
         with files.writing(folder / f"{stem}.json") as file:
             json.dump([cell | {"signatures": signatures} for cell in cells], file)
-    over = f"{data.name}, split {data.split}: {prompts_told(data, len(data))}, {counted(generator.num_samples, 'sample')} each"
+    samples = pluralise(generator.num_samples, "sample")
+    over = f"{data.name}, split {data.split}: {describe_prompts(data, len(data))}, {samples} each"
     notes = [f"{name}: {signature}" for name, signature in signatures.items()]
     return "\n".join(
         [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]
@@ -106,29 +105,8 @@ def _answers_file(stem: str, temperature: float) -> str:
     return f"{stem}-T{temperature:g}.jsonl"
 
 
-def _answers(
-    policy: tuple[Any, Any], mesh: Mesh, data: Any, generator: Generator, temperature: float, path: epath.Path
-) -> list[Any]:
-    """The answers to every prompt, which are written to a file too."""
-    import jax
-
-    from lmirl_jax.evaluation.evaluator import write_answers
-
-    began = time.monotonic()
-    answers = list(generator(*policy, mesh, data, temperature))
-    if jax.process_index() == 0:
-        write_answers(path, answers)
-        seconds = time.monotonic() - began
-        print(
-            f"eval: {data.name} at temperature {temperature:g}: {seconds:.1f} s", file=sys.stderr, flush=True
-        )
-    return answers
-
-
-def _cell(data: Any, answers: Sequence[Any], temperature: float) -> dict[str, Any]:
+def _cell(data: ReferencedSplit, answers: Sequence[Answers], temperature: float) -> dict[str, Any]:
     """What the JSON file holds of a temperature."""
-    from lmirl_jax import evaluation
-
     metrics, per_prompt = evaluation.measure(data, answers)
     return {
         "temperature": temperature,
@@ -140,7 +118,7 @@ def _cell(data: Any, answers: Sequence[Any], temperature: float) -> dict[str, An
     }
 
 
-def metric_table(cells: Sequence[dict[str, Any]]) -> str:
+def metric_table(cells: Sequence[Mapping[str, Any]]) -> str:
     """Aligned columns: the temperature and every metric, with its 95% interval."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
@@ -158,6 +136,4 @@ def metric_table(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def _entry(value: float, interval: tuple[float, float] | None) -> str:
-    from lmirl_jax.evaluation.front import with_interval
-
     return with_interval(value, *(interval or (None, None)), 3)

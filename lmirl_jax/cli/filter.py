@@ -4,6 +4,7 @@ from lmirl_jax import configuration
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.rewards import FilterConfig, filter_scored
 
 PATHS = ("SCORED", "OUTPUT_PATH")
 
@@ -11,8 +12,6 @@ PATHS = ("SCORED", "OUTPUT_PATH")
 def main(flags: Flags) -> int:
     configure_without_run(flags, "gin/runs/filter.gin", *PATHS)
     check_without_run(flags)
-    from lmirl_jax.rewards import FilterConfig, filter_scored
-
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
     config = configuration.configured(FilterConfig)()
     print(filter_scored(paths["SCORED"], paths["OUTPUT_PATH"], config))

@@ -1,4 +1,7 @@
-"""T5X's flags, read without a library: `--gin.NAME=VALUE` is no option that argparse knows."""
+"""Reads the flags of T5X without a library: argparse has no options such as `--gin.NAME=VALUE`."""
+
+# launch/tpu_vm.sh reads the table of commands with the Python of the user's machine, which may be 3.9.
+from __future__ import annotations
 
 import dataclasses
 import difflib
@@ -7,7 +10,7 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """A command line that cannot be read: one line, and exit code 2."""
+    """A command line that cannot be read. The program prints the error as one line and exits with code 2."""
 
 
 @dataclasses.dataclass
@@ -25,7 +28,7 @@ class Flags:
     initialization_timeout: int | None = None
 
 
-def _once(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
+def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
     return lambda _, text: read(text)
 
 
@@ -35,19 +38,25 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
-def _some(text: str) -> str:
+def _non_empty(text: str) -> str:
     if not text:
         raise ValueError("a value")
     return text
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag's value as help shows it, what it is for, and how one more occurrence changes the value so far."""
+    """A flag.
+
+    Args:
+        value: how help writes the value.
+        help: what the flag is for.
+        add: the value after one more occurrence of the flag, from the value before and the text of the occurrence.
+    """
 
     value: str
     help: str
@@ -59,34 +68,36 @@ CONFIGURATION = {
         "FILE",
         "a gin file; repeat it to put files over one another. Looked for in the current folder, in "
         "--gin_search_paths and among the bundled files (gin/runs/finetune.gin)",
-        lambda before, text: [*before, _some(text)],
+        lambda before, text: [*before, _non_empty(text)],
     ),
     "gin_bindings": Flag(
         "STATEMENT",
         'the long form of --gin.NAME=VALUE, as in T5X: "NAME = VALUE"',
-        lambda before, text: [*before, _some(text)],
+        lambda before, text: [*before, _non_empty(text)],
     ),
     "gin_search_paths": Flag(
-        "A,B", "more folders to look for gin files in", lambda before, text: [*before, *_listed(text)]
+        "A,B", "more folders to look for gin files in", lambda before, text: [*before, *_split_list(text)]
     ),
-    "tfds_data_dir": Flag("DIR", "where TensorFlow Datasets keeps its data sets", _once(_some)),
+    "tfds_data_dir": Flag("DIR", "where TensorFlow Datasets keeps its data sets", _replace_by(_non_empty)),
     "seqio_additional_cache_dirs": Flag(
-        "A,B", "more folders with SeqIO's cached tasks", lambda before, text: [*before, *_listed(text)]
+        "A,B", "more folders with SeqIO's cached tasks", lambda before, text: [*before, *_split_list(text)]
     ),
 }
 PROCESSES = {
     "coordinator_address": Flag(
         "HOST:PORT",
         "where process 0 of a run of several processes listens; 'auto' asks the cluster (Cloud TPU, SLURM, Kubernetes)",
-        _once(_some),
+        _replace_by(_non_empty),
     ),
-    "process_count": Flag("N", "how many processes the run has", _once(_whole_number)),
-    "process_index": Flag("I", "which of them this is, from 0", _once(_whole_number)),
+    "process_count": Flag("N", "how many processes the run has", _replace_by(_whole_number)),
+    "process_index": Flag("I", "which of them this is, from 0", _replace_by(_whole_number)),
     "initialization_timeout": Flag(
-        "SECONDS", "how long the processes wait for one another at the start (300)", _once(_whole_number)
+        "SECONDS",
+        "how long the processes wait for one another at the start (300)",
+        _replace_by(_whole_number),
     ),
 }
-# T5X's command lines hold these; here logs go to standard error as they are, and an address says enough.
+# Command lines for T5X have these flags. Here logs always go to standard error, and the address alone means several processes.
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")
 
 
@@ -139,7 +150,7 @@ def _unknown(word: str, known: dict[str, Flag]) -> str:
     candidates = [*known, "help", *(["gin.NAME"] if "gin_bindings" in known else [])]
     if "gin_bindings" in known and name.isupper():
         return f"unknown flag {word!r}; did you mean --gin.{word.lstrip('-')}?"
-    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     return f"unknown flag {word!r}" + (
-        f"; did you mean --{found[0]}?" if found else f"; there are --{', --'.join(candidates)}"
+        f"; did you mean --{nearest[0]}?" if nearest else f"; there are --{', --'.join(candidates)}"
     )

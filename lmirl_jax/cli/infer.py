@@ -7,15 +7,20 @@ from typing import Annotated, Any
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import configuration
+from lmirl_jax import checkpoints, configuration, files, runs
+from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Is
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
+from lmirl_jax.cli.data_sets import PromptSet
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.reranking import Reranking
+from lmirl_jax.evaluation import Answers, majority
+from lmirl_jax.evaluation.evaluator import answer_row
 from lmirl_jax.evaluation.generation import Generator, Prompts
-from lmirl_jax.types import ModelConfig
+from lmirl_jax.training.progress import Progress
+from lmirl_jax.types import ModelConfig, UserError
 
 
 def main(flags: Flags) -> int:
@@ -31,7 +36,7 @@ def infer(
     *,
     model: ModelConfig,
     mesh: Mesh,
-    data: Annotated[Any, Is(Prompts)],
+    data: Annotated[PromptSet, Is(Prompts)],
     generator: Generator,
     temperature: NonNegative = 1.0,
     output_path: Path | None = None,
@@ -40,7 +45,7 @@ def infer(
 ) -> epath.Path:
     """Answers every prompt, a line each; the file appears under its name when it is complete.
 
-    Until then it grows as PATH.partial, and the same command goes on with it after a kill.
+    Until then it grows as PATH.partial, and the same command continues it after a kill.
 
     Args:
         checkpoint: the folder of one checkpoint.
@@ -56,100 +61,101 @@ def infer(
     Returns:
         The path of the file.
     """
-    from lmirl_jax.training import checkpoints
-
     _check_vote(vote, reranking)
     generator.check_samples(temperature)
     generator.check(mesh)
-    default = checkpoint.parent.parent / "infer" / f"{data.name}-{data.split}-{int(checkpoint.name):06}.jsonl"
+    folder = checkpoints.run_folder(checkpoint) / "infer"
+    default = folder / f"{data.name}-{data.split}-{checkpoints.step_of(checkpoint):06}.jsonl"
     path = line_file.output_path(output_path, default)
     reward = reranking.settings(checkpoint)
-    checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
-    graph, params = checkpoints.load_policy(checkpoint, model, mesh)
-    reranker = reranking.reranker(checkpoint, graph, params, mesh, data, generator)
+    files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
+    policy = runs.load_policy(checkpoint, model, mesh, data.task, data.lengths, reranking.discount)
+    reranker = reranking.reranker(policy, generator.batch_size, generator.max_length)
 
-    def answers(skip: int) -> Iterator[Any]:
-        found = generator(graph, params, mesh, data, temperature, skip)
-        return found if reranker is None else reranker(data, found, skip)
+    def answers(skip: int) -> Iterator[Answers]:
+        samples = generator(policy.graph, policy.params, mesh, data, temperature, skip)
+        return samples if reranker is None else reranker(data, samples, skip)
 
     if reranker is not None and vote is not None:
         reward |= {"VOTE": _name(vote)}
-    chosen = settings(checkpoint, data, generator, temperature) | reward
-    write_answers(path, chosen, answers, len(data), vote)
+    all_settings = settings(checkpoint, data, generator, temperature) | reward
+    write_answers(path, all_settings, answers, len(data), vote)
     return path
 
 
-def _check_vote(vote: Any, reranking: Reranking) -> None:
-    from lmirl_jax.types import UserError
-
+def _check_vote(vote: Callable[[str], Any] | None, reranking: Reranking) -> None:
     if vote is not None and not reranking.on:
         raise UserError(f"VOTE={_name(vote)} has no effect without RERANK: add --gin.RERANK=True")
 
 
 def _vote_of(text: str, vote: Callable[[str], Any] | None) -> Any:
-    from lmirl_jax.types import UserError
-
+    """What a sample votes for; raises a UserError where the function of the user fails."""
     if vote is None:
         return text
     try:
-        found = vote(text)
-        hash(found)
+        choice = vote(text)
+        hash(choice)
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
             f"VOTE={_name(vote)} raised {what} for the sample {text!r}: give a string or a number for every text, or None"
         ) from error
-    return found
+    return choice
 
 
-def _name(vote: Callable) -> str:
+def _name(vote: Callable[[str], Any]) -> str:
     return getattr(vote, "__qualname__", repr(vote))
 
 
 def write_answers(
     path: epath.Path,
     settings: Mapping[str, Any],
-    answers: Callable[[int], Iterator[Any]],
+    answers: Callable[[int], Iterator[Answers]],
     total: int,
     vote: Callable[[str], Any] | None = None,
 ) -> None:
-    """Writes the answers that there are beyond the first so many, and says how near they are to teacher forcing."""
-    from lmirl_jax.training.progress import Progress
+    """Writes all answers, and says how far their log-probabilities are from those of teacher forcing.
 
+    Args:
+        path: of the file.
+        settings: what the lines depend on.
+        answers: makes all answers but the first so many.
+        total: the number of prompts.
+        vote: as `infer` takes it.
+    """
     gap = 0.0
 
-    def line(answer: Any) -> dict[str, Any]:
+    def line(answer: Answers) -> dict[str, Any]:
         nonlocal gap
         gap = max(gap, answer.log_prob_gap or 0.0)
         return row(answer, vote)
 
-    line_file.write_lines(
-        path, settings, answers, line, lambda written: Progress("infer", written, total, unit="prompt")
-    )
+    def progress(count: int) -> Progress:
+        return Progress("infer", count, total, unit="prompt")
+
+    line_file.write_lines(path, settings, answers, line, progress)
     if gap:
         print(f"infer: log-probabilities are within {gap:.1e} nats of teacher forcing", file=sys.stderr)
 
 
-def settings(checkpoint: epath.Path, data: Any, generator: Any, temperature: float) -> dict[str, Any]:
+def settings(
+    checkpoint: epath.Path, data: Prompts, generator: Generator, temperature: float
+) -> dict[str, Any]:
     """What the lines depend on, by the names of the macros."""
-    from lmirl_jax.data import content_hash
-    from lmirl_jax.evaluation.sweep_cells import identity
-
-    chosen = {
-        "CHECKPOINT_PATH": f"{checkpoint} {identity(checkpoint)}",
-        "prompts": content_hash(data),
+    of_prompts = {
+        "CHECKPOINT_PATH": f"{checkpoint} {checkpoints.identity(checkpoint)}",
+        "prompts": data_room.content_hash(data),
         "TEMPERATURE": temperature,
     }
-    return chosen | generator.settings()
+    return of_prompts | generator.settings()
 
 
-def row(answer: Any, vote: Callable[[str], Any] | None = None) -> dict[str, Any]:
+def row(answer: Answers, vote: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """What a line holds: texts, log pi of each sample, and log pi and the entropy of each token; nats, temperature 1.
 
-    Where samples were scored, also their returns, which is the best by each score, and for what most of them vote.
+    Where samples have scores, a line also holds their returns, which sample is the best by each score, and what most samples
+    vote for.
     """
-    from lmirl_jax.evaluation import majority
-    from lmirl_jax.evaluation.evaluator import answer_row
 
     def rounded(values: Sequence[Sequence[float]]) -> list[list[float]]:
         return [[round(value, 6) for value in of_sample] for of_sample in values]
@@ -162,6 +168,7 @@ def row(answer: Any, vote: Callable[[str], Any] | None = None) -> dict[str, Any]
     line = answer_row(answer) | tokens | by_token
     if answer.scores:
         votes = [_vote_of(text, vote) for text in answer.texts]
-        winners = {name: majority(votes, own) for name, own in {"votes": None, **answer.scores}.items()}
+        weights = {"votes": None, **answer.scores}
+        winners = {name: majority(votes, of_samples) for name, of_samples in weights.items()}
         line["majority"] = {name: None if won is None else str(won) for name, won in winners.items()}
     return line

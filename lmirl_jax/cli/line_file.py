@@ -1,27 +1,34 @@
-"""A file of JSON lines, an answer each, that is made by all processes and written by the first; it outlives a kill."""
+"""A file of JSON lines, one for each answer, that all processes make and the first one writes; it outlives a kill."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 from etils import epath
 
-from lmirl_jax import configuration, files
+from lmirl_jax import checkpoints, configuration, files
 from lmirl_jax.cli.processes import from_first_process, wait_for_all
+from lmirl_jax.data.formats import check_output_name
+from lmirl_jax.training.progress import Progress
+from lmirl_jax.types import UserError
 
 # Macros of files that infer and score read.
 INPUTS = ("PROMPTS", "DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
+Answer = TypeVar("Answer")
 
 
 def output_path(given: str | None, default: epath.Path, parquet: bool = False) -> epath.Path:
-    """OUTPUT_PATH as an absolute path, or the default.
+    """Returns OUTPUT_PATH as an absolute path, or the default.
+
+    Args:
+        given: OUTPUT_PATH.
+        default: the path of the file where none is given.
+        parquet: whether the file may be Parquet.
 
     Raises:
-        UserError: it is a folder, or named like a file of another format than JSON lines or, where `parquet` may be, that.
+        UserError: the path is a folder, or its name is that of another format.
     """
-    from lmirl_jax.data.formats import check_output_name
-    from lmirl_jax.types import UserError
-
     path = files.absolute(given) if given else default
     if path.is_dir():
         raise UserError(
@@ -41,7 +48,7 @@ def check_inputs(checkpoint: epath.Path, **more: Any) -> None:
     """
     output = configuration.macro("OUTPUT_PATH", None)
     if output:
-        run = checkpoint.parent.parent
+        run = checkpoints.run_folder(checkpoint)
         of_run = {f"the run's {name}": run / name for name in ("config.gin", "metrics.jsonl")}
         inputs = {name: configuration.macro(name, None) for name in INPUTS}
         files.check_no_input([output], {**inputs, **of_run, **more}, "OUTPUT_PATH")
@@ -50,42 +57,42 @@ def check_inputs(checkpoint: epath.Path, **more: Any) -> None:
 def write_lines(
     path: epath.Path,
     settings: Mapping[str, Any],
-    answers: Callable[[int], Iterator[Any]],
-    row: Callable[[Any], Mapping[str, Any]],
-    progress: Callable[[int], Any],
+    answers: Callable[[int], Iterator[Answer]],
+    row: Callable[[Answer], Mapping[str, Any]],
+    progress: Callable[[int], Progress],
     finish: Callable[[epath.Path, epath.Path], None] | None = None,
 ) -> None:
-    """Writes a line an answer; the file appears under its name when it is complete.
+    """Writes a line for each answer; the file appears under its name when it is complete.
 
-    Until then it grows as PATH.partial, and the next call with the same settings goes on with it.
+    Until then it grows as PATH.partial, and the next call with the same settings continues it.
 
     Args:
-        path: of the file; its folder is there.
+        path: of the file; its folder exists.
         settings: what the lines depend on.
-        answers: all but the first so many, in order.
+        answers: makes all answers but the first so many, in order.
         row: what the line of an answer holds; JSON.
-        progress: makes a `training.progress.Progress` that begins after so many answers.
+        progress: makes the display of the progress, which begins after so many answers.
         finish: makes the complete file of the lines; see `files.growing`.
     """
-    import jax
-
     if jax.process_index() != 0:
-        for _ in answers(from_first_process(0)):  # Its devices have their share of the work.
+        for _ in answers(
+            int(from_first_process(0))
+        ):  # The devices of this process do their share of the work.
             pass
         wait_for_all()
         return
-    with files.growing(path, settings, finish) as (file, written):
-        shown = progress(written)
-        if written:
-            shown.say(f"goes on after {written} lines of {path.name}")
-        for number, answer in enumerate(answers(from_first_process(written)), start=written + 1):
+    with files.growing(path, settings, finish) as (file, count):
+        display = progress(count)
+        if count:
+            display.say(f"goes on after {count} lines of {path.name}")
+        for number, answer in enumerate(answers(int(from_first_process(count))), start=count + 1):
             file.write(json.dumps(row(answer), ensure_ascii=False) + "\n")
             file.flush()
-            shown.update(number, {})
-        shown.close()
+            display.update(number, {})
+        display.close()
     wait_for_all()
 
 
-def is_there(path: epath.Path) -> bool:
+def is_complete(path: epath.Path) -> bool:
     """Whether the first process sees the complete file."""
     return bool(from_first_process(int(path.is_file())))

@@ -1,8 +1,14 @@
-"""Joins the processes of a run, where its flags say that it has several."""
+"""Joins the processes of a run, where its flags say that it has several, and lets them agree."""
 
+import sys
 from typing import Any
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 from lmirl_jax.cli.flags import Flags, UsageError
+from lmirl_jax.types import UserError
 
 
 def initialize_distributed(flags: Flags) -> None:
@@ -12,12 +18,8 @@ def initialize_distributed(flags: Flags) -> None:
         UsageError: where a flag of the three is missing, or the index is not below the count.
         UserError: where the processes do not find one another.
     """
-    if not _checked(flags):
+    if not _has_processes_to_join(flags):
         return
-    import jax
-
-    from lmirl_jax.types import UserError
-
     # Only the CPU needs to be told; it has no effect on other devices.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     arguments: dict[str, Any] = {}
@@ -35,8 +37,8 @@ def initialize_distributed(flags: Flags) -> None:
         raise UserError(f"{where}: the processes did not find one another: {line}") from None
 
 
-def _checked(flags: Flags) -> bool:
-    """Whether there are processes to join; raises where the flags do not fit one another."""
+def _has_processes_to_join(flags: Flags) -> bool:
+    """Whether the flags name several processes; raises a UsageError where they do not fit one another."""
     given = {
         "coordinator_address": flags.coordinator_address,
         "process_count": flags.process_count,
@@ -56,22 +58,20 @@ def _checked(flags: Flags) -> bool:
     return True
 
 
-def from_first_process(number: int) -> int:
-    """What the first of the processes says, which alone reads and writes the file."""
-    import jax
-
+def from_first_process(value: Any) -> np.ndarray:
+    """The value of the first process, which alone reads and writes files; a number or an array on every process."""
     if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(number))
+        return np.asarray(value)
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come so far: then what the first wrote is there."""
-    import jax
-
+    """Returns when every process has come so far: then what the first one wrote is there."""
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices("lmirl wait_for_all")
+
+
+def say(command: str, text: str) -> None:
+    """Prints a line about the progress of a command, on the standard error of the first process alone."""
+    if jax.process_index() == 0:
+        print(f"{command}: {text}", file=sys.stderr, flush=True)

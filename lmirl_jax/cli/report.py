@@ -1,90 +1,89 @@
 """`lmirl report`: whether the rewards of runs can be trusted, in one page."""
 
 import collections
-import contextlib
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import jax
 from etils import epath
 
-from lmirl_jax import configuration, files
+from lmirl_jax import configuration, data, evaluation, files, reports, rewards
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import add_run, check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import say
 from lmirl_jax.cli.report_plan import (
     ReportConfig,
     RewardingRun,
     ScoredFile,
-    damaged_answers,
-    effects,
+    damage_answers,
     longest_answer,
-    write_damaged,
+    pair_effects,
+    write_damaged_answers,
 )
 from lmirl_jax.cli.sweep_plan import Runs, check_output_dir, paths_by_label
+from lmirl_jax.configuration_errors import nearest
+from lmirl_jax.data import formats
+from lmirl_jax.evaluation.evaluator import describe_prompts
+from lmirl_jax.evaluation.sweep_cells import prompts_of
+from lmirl_jax.evaluation.sweep_tables import write_csv, write_json
+from lmirl_jax.reports.trust_verdict import trust_verdict
+from lmirl_jax.types import UserError
 
 RUN_FILE = "gin/runs/report.gin"
 Source = RewardingRun | ScoredFile
 
 
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What the page is made of.
+
+    Args:
+        scored: by label, the scored answers of each seed.
+        effects: by label, what damages do to the reward of an answer.
+    """
+
+    scored: Mapping[str, Sequence[Sequence[rewards.Scored]]]
+    effects: Mapping[str, Sequence[rewards.CorruptionEffect]]
+
+
 def main(flags: Flags) -> int:
     began = time.monotonic()
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
-    import jax
-
-    from lmirl_jax.training import checkpoints
-
     config = configuration.configured(ReportConfig)()
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     sources = _sources(flags)
     _check(sources, config)
-    check_output_dir(
-        output_dir, ("report.html", "report.json", "correlations.csv"), [str(one) for one in sources]
-    )
-    folder = checkpoints.prepare_directory(output_dir, "OUTPUT_DIR")
-    first = jax.process_index() == 0
-    with files.held_alone(folder, "OUTPUT_DIR") if first else contextlib.nullcontext():
+    names = ("report.html", "report.json", "correlations.csv")
+    check_output_dir(output_dir, names, [str(one) for one in sources])
+    folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
+    with files.held_alone(folder, "OUTPUT_DIR"):
         material = _gather(sources, config, folder)
-        if first:
+        if jax.process_index() == 0:
             print(_write(material, sources, config, folder))
             print(f"finished in {time.monotonic() - began:.0f} s")
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """Scored answers by label and seed, and by label what damaged answers do to them."""
-
-    scored: Mapping[str, Sequence[Sequence[Any]]]
-    effects: Mapping[str, Sequence[Any]]
-
-
 def _sources(flags: Flags) -> list[Source]:
-    from lmirl_jax import files
-    from lmirl_jax.data import formats
-
-    runs = paths_by_label(configuration.macro("RUNS", hint=Runs))
-    found: list[Source] = []
-    for label, paths in runs.items():
+    """The runs and files that RUNS names."""
+    sources: list[Source] = []
+    for label, paths in paths_by_label(configuration.macro("RUNS", hint=Runs)).items():
         for seed, path in enumerate(paths):
             file = files.absolute(path)
             if file.suffix in (*formats.JSON, formats.PARQUET) or file.is_file():
-                found.append(ScoredFile(label, seed, file))
+                sources.append(ScoredFile(label, seed, file))
             else:
                 checkpoint = add_run(flags, path)
-                found.append(configuration.configured(RewardingRun)(label, seed, checkpoint))
-    if not any(isinstance(source, RewardingRun) for source in found):
+                sources.append(configuration.configured(RewardingRun)(label, seed, checkpoint))
+    if not any(isinstance(source, RewardingRun) for source in sources):
         check_without_run(flags)
-    return found
+    return sources
 
 
 def _check(sources: Sequence[Source], config: ReportConfig) -> None:
     """Raises a UserError, before anything is made, for what would make the report fail or mislead."""
-    from lmirl_jax.evaluation.sweep_cells import prompts_of
-    from lmirl_jax.types import UserError
-
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     labels = list(dict.fromkeys(run.label for run in runs))
     if config.answers_of is not None and config.answers_of not in labels:
@@ -100,60 +99,55 @@ def _check(sources: Sequence[Source], config: ReportConfig) -> None:
     if runs and config.metric is not None:
         _check_metric(runs[0], config.metric)
     for run in runs[1:]:
-        if prompts_of(run.data.examples) != prompts_of(runs[0].data.examples):
+        if prompts_of(run.prompts.examples) != prompts_of(runs[0].prompts.examples):
             raise UserError(
-                f"RUNS: {run} and {runs[0]} have other prompts in split {run.data.split}: compare runs of one task"
+                f"RUNS: {run} and {runs[0]} have other prompts in split {run.prompts.split}: compare runs of one task"
             )
 
 
 def _check_metric(run: RewardingRun, metric: str) -> None:
-    from lmirl_jax.configuration_errors import nearest
-    from lmirl_jax.data import answer_metrics
-    from lmirl_jax.types import UserError
-
-    example = run.data.examples[0]
-    target = run.data.reference(example)
-    names = answer_metrics(run.task.tasks[0], example["inputs_pretokenized"], target, target)
+    example = run.prompts.examples[0]
+    target = run.prompts.reference(example)
+    names = data.answer_metrics(run.task.tasks[0], example["inputs_pretokenized"], target, target)
     if metric not in names:
         hint = nearest(metric, names) or f"; there are {', '.join(names) or 'none'}"
         raise UserError(f"METRIC: the task has no metric {metric!r}{hint}")
 
 
 def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> Material:
-    """Answers, scores and damaged answers of each run: what is there already is read."""
-    from lmirl_jax.rewards import effects_of_corruptions
-
+    """Makes the answers, scores and damaged answers of each run, and reads those that are there already."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
-    damaged = damaged_answers(runs[0], config) if runs else []
-    pairs = write_damaged(damaged, folder / "damaged") if damaged else None
+    damaged = damage_answers(runs[0], config) if runs else []
+    pairs = write_damaged_answers(damaged, folder / "damaged") if damaged else None
     shared = next((run for run in runs if run.label == config.answers_of), None)
-    scored: dict[str, list[Any]] = {}
-    tested: dict[str, list[Any]] = {run.label: [] for run in runs}
+    scored: dict[str, list[Sequence[rewards.Scored]]] = {}
+    tested: dict[str, list[tuple[rewards.Scored, rewards.Scored, rewards.Corruption]]] = {
+        run.label: [] for run in runs
+    }
     for source in sources:
         if isinstance(source, ScoredFile):
-            scored.setdefault(source.label, []).append(source.scored())
+            scored.setdefault(source.label, []).append(source.read())
             continue
-        _say(f"{source.label}, seed {source.seed}: answers and scores")
+        say("report", f"{source.label}, seed {source.seed}: answers and scores")
         answers = (shared or source).answers(folder / "answers")
-        scored.setdefault(source.label, []).append(source.scored(answers, folder / "scored"))
+        scored.setdefault(source.label, []).append(source.score(answers, folder / "scored"))
         if pairs is not None:
             longest = longest_answer(source, damaged)
-            found = source.scored(pairs, folder / "scored", longest)
-            tested[source.label].extend(effects(damaged, found))
-    of = len(runs[0].data) if runs else None
-    kinds = config.damages()
-    counts = collections.Counter(run.label for run in runs)
-    found = {label: effects_of_corruptions(own, kinds, of, counts[label]) for label, own in tested.items()}
-    return Material(scored, found)
+            tested[source.label].extend(
+                pair_effects(damaged, source.score(pairs, folder / "scored", longest))
+            )
+    count = len(runs[0].prompts) if runs else None
+    kinds, seeds = config.damages(), collections.Counter(run.label for run in runs)
+    of_labels = {
+        label: rewards.effects_of_corruptions(cases, kinds, count, seeds[label])
+        for label, cases in tested.items()
+    }
+    return Material(scored, of_labels)
 
 
 def _write(material: Material, sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> str:
     """Writes report.html, report.json and correlations.csv; returns the verdict and the report's path."""
-    from lmirl_jax import reports, rewards
-    from lmirl_jax.evaluation.sweep_tables import write_csv, write_json
-    from lmirl_jax.reports.trust_verdict import trust_verdict
-
-    _say("correlations, their intervals and tests")
+    say("report", "correlations, their intervals and tests")
     page = folder / "report.html"
     findings = reports.trust_report(
         page,
@@ -169,29 +163,26 @@ def _write(material: Material, sources: Sequence[Source], config: ReportConfig, 
 
 
 def _facts(sources: Sequence[Source], config: ReportConfig) -> dict[str, str | list[str]]:
-    from lmirl_jax import evaluation
-    from lmirl_jax.evaluation.evaluator import prompts_told
-
     facts: dict[str, str | list[str]] = {}
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     if runs:
         one = runs[0]
         whose = f"of {config.answers_of}" if config.answers_of else "each run's own"
         facts = {
-            "Task": f"{one.data.name}, split {one.data.split}, {prompts_told(one.data, len(one.data))}",
+            "Task": f"{one.prompts.name}, split {one.prompts.split}, {describe_prompts(one.prompts, len(one.prompts))}",
             "Answers": f"{whose}, {one.generator.num_samples} a prompt at temperature {one.temperature:g}, "
             f"seed {one.generator.seed}",
             "Rewards": ", ".join(dict.fromkeys(_reward(run) for run in runs)),
             "Damages": f"{', '.join(config.damages()) or 'none'}; seed {config.corruption_seed}",
         }
-        facts |= evaluation.signatures(one.data, len(one.data))
+        facts |= evaluation.signatures(one.prompts, len(one.prompts))
     for label in dict.fromkeys(source.label for source in sources):
         facts[label] = [str(source) for source in sources if source.label == label]
     return facts
 
 
 def _reward(run: RewardingRun) -> str:
-    settings = run.scorer(run.run).settings()
+    settings = run.scorer(run.policy).settings()
     gamma = f"gamma {settings['DISCOUNT']:g}"
     return gamma if settings["SHAPING"] is None else f"{gamma}, shaped by the {settings['SHAPING']}"
 
@@ -199,10 +190,3 @@ def _reward(run: RewardingRun) -> str:
 def _lead(sources: Sequence[Source]) -> str:
     labels = list(dict.fromkeys(source.label for source in sources))
     return f"The token rewards of {', '.join(labels)}, held against what the task says of the same answers."
-
-
-def _say(text: str) -> None:
-    import jax
-
-    if jax.process_index() == 0:
-        print(f"report: {text}", file=sys.stderr, flush=True)

@@ -1,44 +1,57 @@
-"""What a report on rewards is made of: runs that answer, score and are tested, or files of scored answers."""
+"""The sources of a report on rewards: runs, which answer, score and are tested, or files of scored answers."""
 
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import files
+from lmirl_jax import data as data_room
+from lmirl_jax import files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is
 from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
-from lmirl_jax.cli import infer, line_file, score
+from lmirl_jax.cli import infer, line_file
+from lmirl_jax.cli import score as score_command
+from lmirl_jax.cli.data_sets import ReferencedSplit, TaskOrMixture
 from lmirl_jax.cli.processes import wait_for_all
-from lmirl_jax.evaluation.evaluator import Measured
-from lmirl_jax.evaluation.generation import Generator
-from lmirl_jax.types import ModelConfig, Task
+from lmirl_jax.evaluation import Answers, Generator
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
+from lmirl_jax.rewards import Scored
+from lmirl_jax.types import ModelConfig, Task, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DamagedAnswer:
+    """A prompt, its target, and that target with one thing wrong in each copy."""
+
+    inputs: str
+    targets: str
+    damages: Sequence[rewards.Corruption]
 
 
 @checked
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What to ask of the rewards; report.gin says what each is."""
+    """What to ask of the rewards; gin/runs/report.gin explains each setting."""
 
     metric: Text | None = None
     answers_of: Text | None = None
-    corruptions: Mapping[Text, Corruption] | None = None  # By name, as `rewards.CORRUPTIONS` has them.
+    corruptions: Mapping[Text, Corruption] | None = None  # By name; None for `rewards.CORRUPTIONS`.
     corruption_check: Callable[[str, str], Any] | None = None
     corruption_seed: Seed = 0
 
-    def damages(self) -> Mapping[str, Any]:
-        from lmirl_jax import rewards
-
+    def damages(self) -> Mapping[str, Callable[..., rewards.Corruption | str | None]]:
+        """The functions that damage an answer, by name."""
         return rewards.CORRUPTIONS if self.corruptions is None else self.corruptions
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredFile:
-    """Answers that `lmirl score` has scored already: there is no model to test."""
+    """A file that `lmirl score` wrote: its answers have scores already, and there is no model to test."""
 
     label: str
     seed: int
@@ -47,18 +60,17 @@ class ScoredFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def scored(self) -> list[Any]:
-        from lmirl_jax.rewards import read_scored
-
-        return list(read_scored(self.path, "RUNS"))
+    def read(self) -> list[Scored]:
+        """Reads the scored answers of the file."""
+        return list(rewards.read_scored(self.path, "RUNS"))
 
 
 @checked
 @dataclasses.dataclass(frozen=True)
 class RewardingRun:
-    """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and its config.gin's rest.
+    """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and what its config.gin gives.
 
-    What it makes lies in files that are named by what they depend on: one that is there is not made again.
+    Each file that it makes is named by what the file depends on. A file that is there is not made again.
     """
 
     label: Annotated[str, GivenByCaller()]
@@ -66,17 +78,15 @@ class RewardingRun:
     checkpoint: Annotated[epath.Path, GivenByCaller()]
     model: ModelConfig
     mesh: Mesh
-    task: Annotated[Any, Is(Task)]
+    task: Annotated[TaskOrMixture, Is(Task)]
     lengths: Lengths
     discount: Share
-    data: Annotated[Any, Is(Measured | None)]
+    data: Annotated[ReferencedSplit | None, Is(DatasetWithMetrics | None)]
     generator: Generator
-    scorer: score.MakesScorer
+    scorer: score_command.MakesScorer
     temperature: NonNegative = 1.0
 
     def __post_init__(self):
-        from lmirl_jax.types import UserError
-
         if self.data is None:
             raise UserError(
                 f"{self}: its task has no such split: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
@@ -87,41 +97,49 @@ class RewardingRun:
     def __str__(self) -> str:
         return str(self.checkpoint)
 
-    @functools.cached_property
-    def run(self) -> Any:
-        from lmirl_jax import runs
-        from lmirl_jax.training import checkpoints
+    @property
+    def prompts(self) -> ReferencedSplit:
+        """The data set, which is there once the run is made."""
+        assert self.data is not None
+        return self.data
 
-        graph, params = checkpoints.load_policy(self.checkpoint, self.model, self.mesh)
-        return runs.Run(
-            self.checkpoint, graph, params, self.mesh, self.task, self.lengths, float(self.discount)
+    @functools.cached_property
+    def policy(self) -> runs.Policy:
+        """The policy of the checkpoint, loaded when it is first needed."""
+        return runs.load_policy(
+            self.checkpoint, self.model, self.mesh, self.task, self.lengths, self.discount
         )
 
     def answers(self, folder: epath.Path) -> epath.Path:
-        """The file of its answers to every prompt, as `lmirl infer` writes it."""
-        settings = infer.settings(self.checkpoint, self.data, self.generator, self.temperature)
+        """Returns the file of its answers to every prompt, as `lmirl infer` writes it; makes the file where it is not there."""
+        settings = infer.settings(self.checkpoint, self.prompts, self.generator, self.temperature)
         path = folder / f"{self._name}-{_digest(settings)}.jsonl"
 
-        def answers(skip: int) -> Any:
-            run = self.run
-            return self.generator(run.graph, run.params, self.mesh, self.data, self.temperature, skip)
+        def answers(skip: int) -> Iterator[Answers]:
+            policy = self.policy
+            return self.generator(
+                policy.graph, policy.params, self.mesh, self.prompts, self.temperature, skip
+            )
 
-        if not line_file.is_there(path):
-            infer.write_answers(path, settings, answers, len(self.data))
+        if not line_file.is_complete(path):
+            infer.write_answers(path, settings, answers, len(self.prompts))
         return path
 
-    def scored(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Any]:
-        """The scores of a file's answers, in rows that hold one of so many tokens."""
-        from lmirl_jax import data
-        from lmirl_jax.rewards import read_scored
+    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Scored]:
+        """Scores the answers of a file; reads the scores where they are there already.
 
+        Args:
+            pairs: the file of answers.
+            folder: for the file of scores.
+            longest: the length of the longest answer, in tokens, where it may exceed that of the training.
+        """
         lengths = {**self.lengths, "targets": max(self.lengths["targets"], longest)}
-        found = data.PairFile(str(pairs), self.task, lengths)
-        scorer = self.scorer(self.run, lengths=lengths)
-        path = folder / f"{self._name}-{_digest(score.settings(scorer, found, self.task))}.jsonl"
-        if not line_file.is_there(path):
-            score.write_scores(path, scorer, found, self.task)
-        return list(read_scored(path))
+        pair_file = data_room.PairFile(str(pairs), self.task, lengths)
+        scorer = self.scorer(self.policy, lengths=lengths)
+        path = folder / f"{self._name}-{_digest(score_command.settings(scorer, pair_file, self.task))}.jsonl"
+        if not line_file.is_complete(path):
+            score_command.write_scores(path, scorer, pair_file, self.task)
+        return list(rewards.read_scored(path))
 
     @property
     def _name(self) -> str:
@@ -129,37 +147,33 @@ class RewardingRun:
         return f"{letters}-{self.seed}"
 
 
-def damaged_answers(run: RewardingRun, config: ReportConfig) -> list[tuple[str, str, list[Any]]]:
-    """Prompts, their targets, and each damage of them: of the split that the run answers."""
-    from lmirl_jax.rewards import corrupt
-
-    found = []
-    for example in run.data.examples:
-        inputs, targets = example["inputs_pretokenized"], run.data.reference(example)
-        damages = corrupt(
+def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswer]:
+    """Damages the targets of the split that the run answers; leaves out those that no damage fits."""
+    answers = []
+    for example in run.prompts.examples:
+        inputs, targets = example["inputs_pretokenized"], run.prompts.reference(example)
+        damages = rewards.corrupt(
             inputs,
             targets,
             config.damages(),
             seed=config.corruption_seed,
             is_right=config.corruption_check,
         )
-        found.append((inputs, targets, damages))
-    return [row for row in found if row[2]]
+        answers.append(DamagedAnswer(inputs, targets, damages))
+    return [answer for answer in answers if answer.damages]
 
 
-def longest_answer(run: RewardingRun, rows: Sequence[tuple[str, str, list[Any]]]) -> int:
-    """In tokens, EOS included: what a damage repeats makes an answer longer than any in training."""
-    texts = [text for _, targets, damages in rows for text in (targets, *(d.targets for d in damages))]
+def longest_answer(run: RewardingRun, answers: Sequence[DamagedAnswer]) -> int:
+    """The most tokens of a target or a damaged one, EOS included: a repeated step may exceed all answers of the training."""
+    texts = [text for answer in answers for text in (answer.targets, *(d.targets for d in answer.damages))]
     return 1 + max((len(run.task.output_vocabulary.encode(text)) for text in texts), default=0)
 
 
-def write_damaged(rows: Sequence[tuple[str, str, list[Any]]], folder: epath.Path) -> epath.Path:
-    """The targets with their damages as a file of candidates, the first of them as it was."""
-    import jax
-
+def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
+    """Writes the targets with their damages as a file of candidates, in which the undamaged target comes first."""
     lines = [
-        {"inputs": inputs, "candidates": [targets, *(damage.targets for damage in damages)]}
-        for inputs, targets, damages in rows
+        {"inputs": answer.inputs, "candidates": [answer.targets, *(d.targets for d in answer.damages)]}
+        for answer in answers
     ]
     path = folder / f"damaged-{_digest(lines)}.jsonl"
     if jax.process_index() == 0:
@@ -169,17 +183,17 @@ def write_damaged(rows: Sequence[tuple[str, str, list[Any]]], folder: epath.Path
     return path
 
 
-def effects(rows: Sequence[tuple[str, str, list[Any]]], scored: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
-    """Originals with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""
-    by_place = {(answer.example, answer.candidate): answer for answer in scored}
+def pair_effects(
+    answers: Sequence[DamagedAnswer], scored: Sequence[Scored]
+) -> list[tuple[Scored, Scored, rewards.Corruption]]:
+    """Pairs each original with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""
+    by_place = {(one.example, one.candidate): one for one in scored}
     return [
         (by_place[number, 0], by_place[number, candidate], damage)
-        for number, (_, _, damages) in enumerate(rows)
-        for candidate, damage in enumerate(damages, start=1)
+        for number, answer in enumerate(answers)
+        for candidate, damage in enumerate(answer.damages, start=1)
     ]
 
 
 def _digest(value: Any) -> str:
-    from lmirl_jax.evaluation.sweep_cells import digest
-
-    return digest(json.dumps(value, sort_keys=True))
+    return files.digest(json.dumps(value, sort_keys=True))

@@ -6,7 +6,9 @@ from typing import Any
 
 from etils import epath
 
+from lmirl_jax import checkpoints, rewards, runs
 from lmirl_jax.arguments import Path, Share, checked
+from lmirl_jax.types import UserError
 
 
 @checked
@@ -16,7 +18,7 @@ class Reranking:
 
     Args:
         on: RERANK, True or None.
-        reward_path: of the run whose returns they are; None for the policy's own.
+        reward_path: of the run whose returns the scores are; None for the policy itself.
         reward_discount: gamma of these returns; None for that of the rewarding run's training.
         discount: gamma of the policy's training.
 
@@ -33,49 +35,44 @@ class Reranking:
         given = {"REWARD_CHECKPOINT_PATH": self.reward_path, "REWARD_DISCOUNT": self.reward_discount}
         for name, value in given.items():
             if value is not None and not self.on:
-                raise _error(f"{name}={value!r} has no effect without RERANK: add --gin.RERANK=True")
+                raise UserError(f"{name}={value!r} has no effect without RERANK: add --gin.RERANK=True")
 
     def settings(self, checkpoint: epath.Path) -> dict[str, Any]:
-        """What scores depend on beside the samples of a policy's checkpoint, by the names of the macros; nothing if off.
+        """What scores depend on beside the samples, by the names of the macros; empty where samples are not scored.
+
+        Args:
+            checkpoint: of the policy that draws the samples.
 
         Raises:
             UserError: no checkpoint at REWARD_CHECKPOINT_PATH.
         """
         if not self.on:
             return {}
-        from lmirl_jax.evaluation.sweep_cells import identity
-        from lmirl_jax.training import checkpoints
-
-        own = self.reward_path is None
-        rewarding = checkpoint if own else checkpoints.find_checkpoint(self.reward_path)
-        gamma = self.discount if own and self.reward_discount is None else self.reward_discount
+        rewarding, gamma = checkpoint, self.reward_discount
+        if self.reward_path is not None:
+            rewarding = checkpoints.find_checkpoint(self.reward_path)
+        elif gamma is None:
+            gamma = self.discount
         return {
-            "RERANK": f"by {identity(rewarding)} at gamma {'of its training' if gamma is None else gamma}"
+            "RERANK": f"by {checkpoints.identity(rewarding)} at gamma {'of its training' if gamma is None else gamma}"
         }
 
     def reranker(
-        self, checkpoint: epath.Path, graph: Any, params: Any, mesh: Any, data: Any, generator: Any
-    ) -> Any:
-        """A `rewards.Reranker` for the samples that the generator draws from this policy to prompts of this data; None if off."""
+        self, policy: runs.Policy, batch_size: int, max_length: int | None
+    ) -> rewards.Reranker | None:
+        """Makes what scores the samples of a policy; None where samples are not scored.
+
+        Args:
+            policy: that draws the samples.
+            batch_size: how many samples are scored at a time.
+            max_length: the most tokens that a sample has; None for those of the policy's targets.
+        """
         if not self.on:
             return None
-        from lmirl_jax import rewards, runs
-
-        if self.reward_path is None:
-            model = runs.Run(checkpoint, graph, params, mesh, data.task, data.lengths, self.discount)
-        else:
-            model = runs.load(self.reward_path, mesh, data.task)
+        model = policy if self.reward_path is None else runs.load(self.reward_path, policy.mesh, policy.task)
         lengths: Mapping[str, int] = {
-            "inputs": data.lengths["inputs"],
-            "targets": generator.max_length or data.lengths["targets"],
+            "inputs": policy.lengths["inputs"],
+            "targets": max_length or policy.lengths["targets"],
         }
-        scorer = rewards.Scorer(
-            model, batch_size=generator.batch_size, lengths=lengths, discount=self.reward_discount
-        )
+        scorer = rewards.Scorer(model, batch_size=batch_size, lengths=lengths, discount=self.reward_discount)
         return rewards.Reranker(scorer)
-
-
-def _error(line: str) -> Exception:
-    from lmirl_jax.types import UserError  # It imports JAX, which a command's help does without.
-
-    return UserError(line)

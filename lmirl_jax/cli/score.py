@@ -1,19 +1,24 @@
 """`lmirl score`: what a checkpoint makes of answers, token by token, as JSONL or Parquet."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import configuration
+from lmirl_jax import checkpoints, configuration, files, runs
+from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Words
 from lmirl_jax.arguments import Lengths, Path, Share, checked, has_parameter
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
+from lmirl_jax.cli.data_sets import PairSet, TaskOrMixture
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.types import ModelConfig, Task
+from lmirl_jax.rewards import RewardModel, Scored, Scorer, scored_file
+from lmirl_jax.training.progress import Progress
+from lmirl_jax.types import ModelConfig
 
 RUN_FILE = "gin/runs/score.gin"
 MakesPairs = Annotated[Callable[..., Any], Words("@data.pairs, without brackets", has_parameter("path"))]
@@ -24,14 +29,13 @@ MakesScorer = Annotated[
 
 def main(flags: Flags) -> int:
     configure_without_run(flags, RUN_FILE, "CHECKPOINT_PATH")
-    # What to score; in the run's own configuration, what it was trained on.
+    # DATA is what to score here; in the configuration of the run it is what the run was trained on.
     data = configuration.macro("DATA", None, hint=Path | None)
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
-    # Another task than the run's, which may have been a file.
+    # The task may be another than that of the run, which may have been a file.
     no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
-    checkpoint = add_run(
-        flags, configuration.macro("CHECKPOINT_PATH", hint=Path), own=("DATA",), macros=no_file
-    )
+    path = configuration.macro("CHECKPOINT_PATH", hint=Path)
+    checkpoint = add_run(flags, path, from_run=("DATA",), macros=no_file)
     line_file.check_inputs(checkpoint, DATA=data)
     print(configuration.configured(score)(checkpoint, data))
     return 0
@@ -44,7 +48,7 @@ def score(
     *,
     model: ModelConfig,
     mesh: Mesh,
-    task: Task,
+    task: TaskOrMixture,
     lengths: Lengths,
     discount: Share,
     pairs: MakesPairs,
@@ -55,7 +59,7 @@ def score(
 ) -> epath.Path:
     """Scores every pair, a line each; the file appears under its name when it is complete.
 
-    Until then it grows as PATH.partial, and the same command goes on with it after a kill.
+    Until then it grows as PATH.partial, and the same command continues it after a kill.
 
     Args:
         checkpoint: the folder of one checkpoint.
@@ -74,29 +78,23 @@ def score(
     Returns:
         The path of the file.
     """
-    from lmirl_jax import runs
-    from lmirl_jax.training import checkpoints
-
-    chosen = pairs(path=data)
-    default = checkpoint.parent.parent / "score" / f"{chosen.name}-{int(checkpoint.name):06}.jsonl"
+    pair_set = pairs(path=data)
+    folder = checkpoints.run_folder(checkpoint) / "score"
+    default = folder / f"{pair_set.name}-{checkpoints.step_of(checkpoint):06}.jsonl"
     path = line_file.output_path(output_path, default, parquet=True)
-    graph, params = checkpoints.load_policy(checkpoint, model, mesh)
-    run = runs.Run(checkpoint, graph, params, mesh, task, lengths, discount)
-    reference = None if reference_path is None else runs.load(reference_path, mesh, task)
-    scores = scorer(run, reference=reference)
-    checkpoints.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
-    write_scores(path, scores, chosen, task if metrics else None)
+    policy = runs.load_policy(checkpoint, model, mesh, task, lengths, discount)
+    reference = runs.load_if_any(reference_path, mesh, task)
+    scores = scorer(policy, reference=reference)
+    files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
+    write_scores(path, scores, pair_set, task if metrics else None)
     return path
 
 
-def write_scores(path: epath.Path, scorer: Any, pairs: Any, task: Any) -> None:
+def write_scores(path: epath.Path, scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> None:
     """Writes the scores of pairs, with the metrics of a task unless it is None, and says how many answers are truncated."""
-    from lmirl_jax.rewards import scored_file
-    from lmirl_jax.training.progress import Progress
-
     truncated = 0
 
-    def row(answer: Any) -> dict[str, Any]:
+    def row(answer: Scored) -> dict[str, Any]:
         nonlocal truncated
         truncated += answer.truncated
         return answer.to_row()
@@ -104,9 +102,9 @@ def write_scores(path: epath.Path, scorer: Any, pairs: Any, task: Any) -> None:
     line_file.write_lines(
         path,
         settings(scorer, pairs, task),
-        lambda skip: _measured(scorer(pairs, skip), task),
+        lambda skip: _with_metrics(scorer(pairs, skip), task),
         row,
-        lambda written: Progress("score", written, len(pairs), unit="answer"),
+        lambda count: Progress("score", count, len(pairs), unit="answer"),
         scored_file.to_parquet if path.suffix == ".parquet" else None,
     )
     if truncated:
@@ -117,12 +115,12 @@ def write_scores(path: epath.Path, scorer: Any, pairs: Any, task: Any) -> None:
         )
 
 
-def settings(scorer: Any, pairs: Any, task: Any) -> dict[str, Any]:
+def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict[str, Any]:
     """What the lines depend on, by the names of the macros."""
-    from lmirl_jax.evaluation.sweep_cells import identity
 
-    def named(run: Any) -> str | None:
-        return None if run is None else f"{run} {identity(run.checkpoint)}"
+    def named(model: RewardModel | None) -> str | None:
+        policy = cast(runs.Policy | None, model)  # A command scores with policies that it has loaded.
+        return None if policy is None else f"{policy} {checkpoints.identity(policy.checkpoint)}"
 
     return {
         "CHECKPOINT_PATH": named(scorer.model),
@@ -133,15 +131,11 @@ def settings(scorer: Any, pairs: Any, task: Any) -> dict[str, Any]:
     }
 
 
-def _measured(answers: Iterator[Any], task: Any) -> Iterator[Any]:
-    """With the task's metrics of those that have a reference; of a mixture no line says which task it is of."""
-    import dataclasses
-
-    from lmirl_jax.data import answer_metrics
-
+def _with_metrics(answers: Iterator[Scored], task: TaskOrMixture | None) -> Iterator[Scored]:
+    """Adds the metrics of the task to answers that have a reference; in a mixture no line tells which task it is of."""
     for answer in answers:
         if answer.reference is None or task is None or len(task.tasks) > 1:
             yield answer
         else:
-            metrics = answer_metrics(task.tasks[0], answer.inputs, answer.reference, answer.targets)
+            metrics = data_room.answer_metrics(task.tasks[0], answer.inputs, answer.reference, answer.targets)
             yield dataclasses.replace(answer, metrics=metrics)

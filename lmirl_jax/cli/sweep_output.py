@@ -1,23 +1,58 @@
-"""What a sweep leaves in its folder and on the terminal."""
+"""Writes the files of a sweep, and what it prints on the terminal."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from lmirl_jax.cli.sweep import Sweep
+from etils import epath
 
-MOST_SAMPLES = 4  # Of a prompt and run, side by side on the page.
+from lmirl_jax import evaluation, reports
+from lmirl_jax.cli.sweep_plan import AnsweringRun, SweepConfig
+from lmirl_jax.evaluation import sweep_tables
+from lmirl_jax.evaluation.evaluator import describe_prompts
+from lmirl_jax.evaluation.sweep_cells import FinishedCell
+
+# How many samples of a prompt and run stand side by side on the page.
+MOST_SAMPLES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A whole sweep: the runs that were asked, each cell with its run, and the folder that the sweep is written to."""
+
+    config: SweepConfig
+    answering: Sequence[AnsweringRun]
+    finished: Sequence[tuple[AnsweringRun, FinishedCell]]
+    folder: epath.Path
+
+    @property
+    def metrics(self) -> tuple[str, list[str]]:
+        """The measure of quality, and those of diversity."""
+        return self.config.metrics(self.finished[0][1].metrics)
+
+    @property
+    def cells(self) -> list[evaluation.Cell]:
+        """The cells as `evaluation.front` takes them."""
+        return [
+            evaluation.Cell(
+                run.label,
+                run.seed,
+                cell.settings.temperature,
+                cell.metrics,
+                cell.per_prompt,
+                cell.settings.top_p,
+            )
+            for run, cell in self.finished
+        ]
 
 
 def write(sweep: Sweep, seconds: float) -> str:
     """Writes sweep.csv, sweep.json and report.html; returns the table, the verdicts and the report's path."""
-    from lmirl_jax import evaluation, reports
-    from lmirl_jax.evaluation import sweep_tables
-
     quality, diversity = sweep.metrics
     cells, baseline = sweep.cells, sweep.config.baseline
     rows = sweep_tables.tidy_rows(
         cells,
-        [str(policy.checkpoint) for policy, _ in sweep.finished],
+        [str(run.checkpoint) for run, _ in sweep.finished],
         [cell.intervals for _, cell in sweep.finished],
     )
     sweep_tables.write_csv(sweep.folder / "sweep.csv", rows)
@@ -34,7 +69,7 @@ def write(sweep: Sweep, seconds: float) -> str:
     }
     sweep_tables.write_json(sweep.folder / "sweep.json", content)
     verdicts = sweep_verdicts(sweep)
-    shown = shown_point(sweep)
+    point = choose_point(sweep)
     report = sweep.folder / "report.html"
     reports.sweep_report(
         report,
@@ -42,11 +77,14 @@ def write(sweep: Sweep, seconds: float) -> str:
         quality=quality,
         diversity=diversity,
         baseline=baseline,
-        verdict=verdicts,
-        shown=shown_answers(sweep, shown),
-        shown_at=shown,
-        settings=_facts(sweep),
-        lead=_lead(sweep),
+        text=reports.PageText(
+            "Quality and diversity over sampling temperatures",
+            verdict=verdicts,
+            settings=_facts(sweep),
+            lead=_lead(sweep),
+        ),
+        answers=sample_answers(sweep, point),
+        point=point,
     )
     table = evaluation.table(cells, [quality, *diversity])
     return "\n".join(
@@ -56,54 +94,51 @@ def write(sweep: Sweep, seconds: float) -> str:
 
 def sweep_verdicts(sweep: Sweep) -> list[str]:
     """One paragraph for each measure of diversity and each top-p."""
-    from lmirl_jax import evaluation
-
     quality, diversity = sweep.metrics
     baseline = sweep.config.baseline
     verdicts = []
     for name in diversity:
         for top_p in sorted(sweep.config.top_ps, reverse=True):
             cells = [cell for cell in sweep.cells if cell.top_p == top_p]
-            found = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
-            verdicts.append(f"At top-p {top_p:g}: {found}" if len(sweep.config.top_ps) > 1 else found)
+            verdict = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
+            verdicts.append(f"At top-p {top_p:g}: {verdict}" if len(sweep.config.top_ps) > 1 else verdict)
     return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
 
 
-def shown_point(sweep: Sweep) -> tuple[float, float]:
-    """Temperature and top-p of the answers on the page: the temperature that was chosen, or those nearest to 1."""
-    chosen = sweep.config.shown_temperature
-    temperature = chosen or min(sweep.config.temperatures, key=lambda temperature: abs(temperature - 1))
+def choose_point(sweep: Sweep) -> tuple[float, float]:
+    """The temperature and top-p of the answers on the page: SHOWN_TEMPERATURE, or the values nearest to 1."""
+    temperature = sweep.config.shown_temperature or min(
+        sweep.config.temperatures, key=lambda temperature: abs(temperature - 1)
+    )
     return float(temperature), float(max(sweep.config.top_ps))
 
 
-def shown_answers(sweep: Sweep, point: tuple[float, float]) -> list[Any]:
+def sample_answers(sweep: Sweep, point: tuple[float, float]) -> list[reports.PromptAnswers]:
     """The first prompts with the first samples of each run's first seed."""
-    from lmirl_jax.reports import Shown
-
     of_runs = {
-        policy.run: cell.answers
-        for policy, cell in sweep.finished
-        if policy.seed == 0 and (cell.settings.temperature, cell.settings.top_p) == point
+        run.label: cell.answers
+        for run, cell in sweep.finished
+        if run.seed == 0 and (cell.settings.temperature, cell.settings.top_p) == point
     }
     first = next(iter(of_runs.values()))
     return [
-        Shown(
+        reports.PromptAnswers(
             row["inputs"],
             row["targets"],
-            {run: answers[i]["samples"][:MOST_SAMPLES] for run, answers in of_runs.items()},
+            {label: answers[i]["samples"][:MOST_SAMPLES] for label, answers in of_runs.items()},
         )
         for i, row in enumerate(first[: sweep.config.shown_prompts])
     ]
 
 
 def _settings(sweep: Sweep) -> dict[str, Any]:
-    """What all cells have in common."""
+    """The settings that all cells have in common."""
     one = sweep.finished[0][1].settings
     shared = {
         name: getattr(one, name)
         for name in ("task", "split", "num_examples", "num_samples", "seed", "top_k", "min_p")
     }
-    available = getattr(sweep.policies[0].data, "available", None)
+    available = getattr(sweep.answering[0].prompts, "available", None)
     shared |= {} if available is None else {"available": available}
     return shared | {"temperatures": list(sweep.config.temperatures), "top_ps": list(sweep.config.top_ps)}
 
@@ -119,28 +154,24 @@ def _facts(sweep: Sweep) -> dict[str, str | Sequence[str]]:
     if one.top_k or one.min_p:
         facts["Other filters"] = f"top-k {one.top_k or 'off'}, min-p {one.min_p:g}"
     facts |= _signatures(sweep)
-    for run in dict.fromkeys(policy.run for policy in sweep.policies):
-        facts[run] = [str(policy.checkpoint) for policy in sweep.policies if policy.run == run]
+    for label in dict.fromkeys(run.label for run in sweep.answering):
+        facts[label] = [str(run.checkpoint) for run in sweep.answering if run.label == label]
     return facts
 
 
 def _lead(sweep: Sweep) -> str:
     counts: dict[str, int] = {}
-    for policy in sweep.policies:
-        counts[policy.run] = counts.get(policy.run, 0) + 1
-    runs = ", ".join(f"{run} ({n} seeds)" if n > 1 else run for run, n in counts.items())
+    for run in sweep.answering:
+        counts[run.label] = counts.get(run.label, 0) + 1
+    labels = ", ".join(f"{label} ({n} seeds)" if n > 1 else label for label, n in counts.items())
     one = sweep.finished[0][1].settings
-    return f"{runs} on {one.task}: {_prompts(sweep)}, {one.num_samples} samples each."
+    return f"{labels} on {one.task}: {_prompts(sweep)}, {one.num_samples} samples each."
 
 
 def _prompts(sweep: Sweep) -> str:
-    from lmirl_jax.evaluation.evaluator import prompts_told
-
-    return prompts_told(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
+    return describe_prompts(sweep.answering[0].prompts, sweep.finished[0][1].settings.num_examples)
 
 
 def _signatures(sweep: Sweep) -> dict[str, str]:
     """sacrebleu's, of BLEU and ChrF among the metrics."""
-    from lmirl_jax import evaluation
-
-    return evaluation.signatures(sweep.policies[0].data, sweep.finished[0][1].settings.num_examples)
+    return evaluation.signatures(sweep.answering[0].prompts, sweep.finished[0][1].settings.num_examples)

@@ -1,4 +1,4 @@
-"""What a sweep is to do: which checkpoints, at which temperatures and top-ps, compared by which metrics."""
+"""The plan of a sweep: which checkpoints answer, at which temperatures and top-ps, and which metrics compare them."""
 
 import dataclasses
 import itertools
@@ -8,17 +8,21 @@ from typing import Annotated, Any
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import configuration
+from lmirl_jax import checkpoints, configuration, files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
 from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, checked
+from lmirl_jax.cli.data_sets import SweptGenerator, TaskSplit
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
-from lmirl_jax.evaluation.evaluator import Measured
+from lmirl_jax.evaluation import Answers
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics, metric_names
 from lmirl_jax.evaluation.generation import AnswersPrompts
-from lmirl_jax.types import ModelConfig
+from lmirl_jax.evaluation.sweep_cells import CellSettings, examples_digest, prompts_of
+from lmirl_jax.rewards.reranking import SCORES
+from lmirl_jax.types import ModelConfig, UserError
 
 
-def _different(values: Sequence[Any]) -> bool:
+def _all_different(values: Sequence[Any]) -> bool:
     return 0 < len(values) == len(set(values))
 
 
@@ -26,12 +30,12 @@ Temperatures = Annotated[
     Sequence[Positive],
     Words(
         "a list of one or more different numbers above 0 (at 0 all samples of a prompt are the same; lmirl eval takes 0)",
-        _different,
+        _all_different,
     ),
 ]
 TopPs = Annotated[
     Sequence[PositiveShare],
-    Words("a list of one or more different numbers above 0 and at most 1", _different),
+    Words("a list of one or more different numbers above 0 and at most 1", _all_different),
 ]
 Runs = Annotated[
     Mapping[Text, Path | Sequence[Path]],
@@ -46,7 +50,7 @@ Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda 
 @checked
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What to sweep over, and what to compare; sweep.gin says what each is.
+    """What to sweep over, and what to compare; gin/runs/sweep.gin explains each setting.
 
     Raises:
         UserError: no temperatures or top-ps, or one that gives no diversity.
@@ -57,12 +61,10 @@ class SweepConfig:
     quality: Text = "accuracy"
     diversity: Text | Labels | None = None
     baseline: Text | None = None
-    shown_prompts: Whole = 6  # Whose answers are shown side by side.
+    shown_prompts: Whole = 6  # For so many prompts the page has the answers of all runs side by side.
     shown_temperature: Positive | None = None
 
     def __post_init__(self):
-        from lmirl_jax.types import UserError
-
         if self.shown_temperature is not None and self.shown_temperature not in self.temperatures:
             raise UserError(
                 f"SHOWN_TEMPERATURE={self.shown_temperature} is not swept over: choose one of TEMPERATURES, "
@@ -79,8 +81,6 @@ class SweepConfig:
 
     def metrics(self, measured: Collection[str]) -> tuple[str, list[str]]:
         """The measures of quality and diversity among the names of metrics that a cell has."""
-        from lmirl_jax.types import UserError
-
         wanted = [self.diversity] if isinstance(self.diversity, str) else self.diversity
         if wanted is None:
             wanted = [name for name in ("distinct_valid", "self_bleu") if name in measured]
@@ -91,23 +91,29 @@ class SweepConfig:
         return self.quality, list(wanted)
 
 
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """The policy of an answering run, and what scores its samples; None where nothing does."""
+
+    policy: runs.Policy
+    reranker: rewards.Reranker | None
+
+
 @checked
 @dataclasses.dataclass(frozen=True)
-class Policy:
-    """A checkpoint that answers: the label of its run, its place among the run's seeds, and what its config.gin gives."""
+class AnsweringRun:
+    """A checkpoint that answers prompts: the label of its run, its place among the seeds, and what its config.gin gives."""
 
-    run: Annotated[str, GivenByCaller()]
+    label: Annotated[str, GivenByCaller()]
     seed: Annotated[int, GivenByCaller()]
     checkpoint: Annotated[epath.Path, GivenByCaller()]
     model: ModelConfig
     mesh: Mesh
-    data: Annotated[Any, Is(Measured | None)]
-    generator: Annotated[Any, Is(AnswersPrompts)]
+    data: Annotated[TaskSplit | None, Is(DatasetWithMetrics | None)]
+    generator: Annotated[SweptGenerator, Is(AnswersPrompts)]
     reranking: Reranking = dataclasses.field(default_factory=Reranking)
 
     def __post_init__(self):
-        from lmirl_jax.types import UserError
-
         if self.data is None:
             raise UserError(
                 f"{self}: its task has no such split: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
@@ -119,29 +125,39 @@ class Policy:
         self.generator.check(self.mesh)
 
     def __str__(self) -> str:
-        return f"{self.run}, seed {self.seed}, step {self.checkpoint.name}"
+        return f"{self.label}, seed {self.seed}, step {self.checkpoint.name}"
 
-    def load(self) -> tuple[Any, Any, Any]:
-        """Its network, its parameters, and what scores its samples, or None."""
-        from lmirl_jax.training import checkpoints
+    @property
+    def prompts(self) -> TaskSplit:
+        """The data set, which is there once the run is made."""
+        assert self.data is not None
+        return self.data
 
-        policy = checkpoints.load_policy(self.checkpoint, self.model, self.mesh)
-        reranker = self.reranking.reranker(self.checkpoint, *policy, self.mesh, self.data, self.generator)
-        return *policy, reranker
+    def load(self) -> LoadedRun:
+        """Loads the policy and, where samples are scored, what scores them."""
+        policy = runs.load_policy(
+            self.checkpoint,
+            self.model,
+            self.mesh,
+            self.prompts.task,
+            self.prompts.lengths,
+            self.reranking.discount,
+        )
+        return LoadedRun(
+            policy, self.reranking.reranker(policy, self.generator.batch_size, self.generator.max_length)
+        )
 
-    def settings(self, points: Sequence[tuple[float, float]]) -> list[Any]:
+    def settings(self, points: Sequence[tuple[float, float]]) -> list[CellSettings]:
         """The settings of its cells, one for each (temperature, top-p)."""
-        from lmirl_jax.evaluation import sweep_cells
-
-        first = sweep_cells.CellSettings(
-            checkpoint=sweep_cells.identity(self.checkpoint),
-            step=int(self.checkpoint.name),
-            task=self.data.name,
-            split=self.data.split,
-            examples=sweep_cells.examples_digest(self.data.examples),
-            num_examples=len(self.data.examples),
+        first = CellSettings(
+            checkpoint=checkpoints.identity(self.checkpoint),
+            step=checkpoints.step_of(self.checkpoint),
+            task=self.prompts.name,
+            split=self.prompts.split,
+            examples=examples_digest(self.prompts.examples),
+            num_examples=len(self.prompts.examples),
             num_samples=self.generator.num_samples,
-            max_length=self.generator.max_length or self.data.lengths["targets"],
+            max_length=self.generator.max_length or self.prompts.lengths["targets"],
             seed=self.generator.seed,
             temperature=1.0,
             top_p=1.0,
@@ -151,60 +167,55 @@ class Policy:
         )
         return [dataclasses.replace(first, temperature=t, top_p=top_p) for t, top_p in points]
 
-    def answers(self, loaded: tuple[Any, Any, Any], settings: Any) -> list[Any]:
-        """The answers of one cell, by what `load` gave."""
-        *policy, reranker = loaded
-        generator = self.generator.with_top_p(settings.top_p)
-        graph, params = policy
-        found = generator(graph, params, self.mesh, self.data, settings.temperature)
-        return list(found if reranker is None else reranker(self.data, found))
+    def answers(self, loaded: LoadedRun, settings: CellSettings) -> list[Answers]:
+        """The answers of one cell, by what `load` returned."""
+        generator, policy = self.generator.with_top_p(settings.top_p), loaded.policy
+        samples = generator(policy.graph, policy.params, self.mesh, self.prompts, settings.temperature)
+        return list(samples if loaded.reranker is None else loaded.reranker(self.prompts, samples))
 
 
-def paths_by_label(runs: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
-    """RUNS with each run's paths as a list, one path alone too."""
-    return {label: [paths] if isinstance(paths, str) else list(paths) for label, paths in runs.items()}
+def paths_by_label(given: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """Returns RUNS with the paths of each label as a list, a single path too."""
+    return {label: [paths] if isinstance(paths, str) else list(paths) for label, paths in given.items()}
 
 
-def check_output_dir(output_dir: str, names: Sequence[str], runs: Sequence[str]) -> None:
-    """Raises a UserError where one of the files that OUTPUT_DIR gets is one that the command reads, or lies in a checkpoint."""
-    from lmirl_jax import files
+def check_output_dir(output_dir: str, names: Sequence[str], paths: Sequence[str]) -> None:
+    """Raises a UserError where a file of OUTPUT_DIR would overwrite one that the command reads, or lie in a checkpoint.
 
-    read = {f"RUNS[{number}]": run for number, run in enumerate(runs)}
+    Args:
+        output_dir: OUTPUT_DIR.
+        names: of the files that it gets.
+        paths: of the runs and files that RUNS names.
+    """
+    read = {f"RUNS[{number}]": run for number, run in enumerate(paths)}
     read |= {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
     files.check_no_input([files.absolute(output_dir) / name for name in names], read, "OUTPUT_DIR")
 
 
-def check_sweep(policies: Sequence[Policy], config: SweepConfig) -> None:
-    """Raises a UserError, before the first cell, for what would make it or the comparison fail.
+def check_sweep(answering: Sequence[AnsweringRun], config: SweepConfig) -> None:
+    """Raises a UserError, before the first cell is made, for what would make a cell or the comparison fail.
 
-    That is a baseline that is no run, a metric that the task lacks, a checkpoint named twice, policies with other prompts.
+    That is a baseline that is no run, a metric that the task lacks, a checkpoint named twice, or runs with other prompts.
     """
-    from lmirl_jax.evaluation.evaluator import metric_names
-    from lmirl_jax.evaluation.sweep_cells import prompts_of
-    from lmirl_jax.rewards.reranking import SCORES
-    from lmirl_jax.types import UserError
-
-    labels = list(dict.fromkeys(policy.run for policy in policies))
+    labels = list(dict.fromkeys(run.label for run in answering))
     if config.baseline is not None and config.baseline not in labels:
         raise UserError(
             f"BASELINE: no run is called {config.baseline!r}; choose among {', '.join(labels)}, or None for the first"
         )
-    base = policies[0]
-    prompts = prompts_of(base.data.examples)
-    for i, policy in enumerate(policies):
-        if policy.checkpoint in [other.checkpoint for other in policies[:i]]:
+    base = answering[0]
+    prompts = prompts_of(base.prompts.examples)
+    for i, run in enumerate(answering):
+        if run.checkpoint in [other.checkpoint for other in answering[:i]]:
+            raise UserError(f"RUNS names {run.checkpoint} twice: it would count as two seeds; name it once")
+        if run.prompts.name != base.prompts.name:
             raise UserError(
-                f"RUNS names {policy.checkpoint} twice: it would count as two seeds; name it once"
-            )
-        if policy.data.name != base.data.name:
-            raise UserError(
-                f"RUNS: {policy.checkpoint} is of task {policy.data.name}, {base.checkpoint} of {base.data.name}: "
+                f"RUNS: {run.checkpoint} is of task {run.prompts.name}, {base.checkpoint} of {base.prompts.name}: "
                 "compare runs of one task"
             )
-        if prompts_of(policy.data.examples) != prompts:
+        if prompts_of(run.prompts.examples) != prompts:
             raise UserError(
-                f"RUNS: {policy.checkpoint} and {base.checkpoint} have other prompts in {base.data.name}'s split "
-                f"{base.data.split}: train both on the same data"
+                f"RUNS: {run.checkpoint} and {base.checkpoint} have other prompts in {base.prompts.name}'s split "
+                f"{base.prompts.split}: train both on the same data"
             )
     scores = SCORES if base.reranking.on else ()
-    config.metrics(metric_names(base.data, base.generator.num_samples, scores=scores))
+    config.metrics(metric_names(base.prompts, base.generator.num_samples, scores=scores))

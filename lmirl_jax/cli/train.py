@@ -4,7 +4,7 @@ import logging
 
 from etils import epath
 
-from lmirl_jax import configuration, configuration_records, files
+from lmirl_jax import checkpoints, configuration, configuration_records, files, runs, training
 from lmirl_jax.cli.configure import configure
 from lmirl_jax.cli.flags import Flags
 
@@ -13,8 +13,6 @@ _log = logging.getLogger(__name__)
 
 def main(flags: Flags) -> int:
     configure(flags)
-    from lmirl_jax import training
-
     _check_inputs()
     _check_start()
     configuration.configured(training.train)(on_start=write_configuration)
@@ -27,20 +25,19 @@ def _check_inputs() -> None:
     if not isinstance(model_dir, str) or not model_dir:
         return  # The trainer says so.
     folder = files.absolute(model_dir)
-    read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    written = [folder / name for name in ("config.gin", "metrics.jsonl", "model-info.txt")]
-    written += (folder / "inference_eval").glob("*") if (folder / "inference_eval").is_dir() else []
-    files.check_no_input(written, read, "MODEL_DIR")
+    inputs = {
+        name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
+    }
+    outputs = [folder / name for name in ("config.gin", "metrics.jsonl", "model-info.txt")]
+    outputs += (folder / "inference_eval").glob("*") if (folder / "inference_eval").is_dir() else []
+    files.check_no_input(outputs, inputs, "MODEL_DIR")
 
 
 def _check_start() -> None:
     """Raises a UserError where the checkpoint to start from was trained with another vocabulary than the data have."""
-    from lmirl_jax import runs
-    from lmirl_jax.training import checkpoint_folders, checkpoints
-
     path = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
     model_dir = configuration.macro("MODEL_DIR", None)
-    if path is None or checkpoint_folders.has_checkpoints(model_dir):
+    if path is None or checkpoints.has_checkpoints(model_dir):
         return
     remedy = "set VOCABULARY_PATH as its run has it, or start from a run with this vocabulary"
     runs.check_vocabularies(checkpoints.find_checkpoint(path), configuration.macro("TASK"), remedy)
@@ -49,13 +46,13 @@ def _check_start() -> None:
 def write_configuration(model_dir: epath.Path) -> None:
     """Writes the resolved configuration beside the run, as a gin file that `load` reads again.
 
-    Where one is there, as when a run is resumed, each setting that is now another is said first, with its effect.
+    Where one is there already, as when a run is resumed, a warning first tells each setting that has changed, and its effect.
     """
-    written = model_dir / "config.gin"
-    if written.is_file() and any((model_dir / "checkpoints").iterdir()):
-        before = configuration_records.read(written.read_text(encoding="utf-8"))
+    record = model_dir / "config.gin"
+    if record.is_file() and any((model_dir / "checkpoints").iterdir()):
+        before = configuration_records.read(record.read_text(encoding="utf-8"))
         now = configuration_records.read(configuration.resolved())
         for line in configuration_records.changes(before.values, now.values):
             _log.warning("resumed with another setting: %s", line)
-    with files.writing(model_dir / "config.gin") as file:
+    with files.writing(record) as file:
         file.write(configuration.resolved())

@@ -1,7 +1,5 @@
-"""Answers and what they are worth: generation, the task's metrics, diversity, quality-diversity fronts."""
+"""Evaluation of policies: answers, metrics of tasks, diversity, and quality-diversity fronts."""
 
-from lmirl_jax.evaluation.bootstrap import bootstrap_interval
-from lmirl_jax.evaluation.calculator import calculate, with_calculator
 from lmirl_jax.evaluation.comparison import verdict
 from lmirl_jax.evaluation.corpus_metrics import (
     bleu,
@@ -17,9 +15,8 @@ from lmirl_jax.evaluation.evaluator import Evaluator, measure
 from lmirl_jax.evaluation.final_numbers import final_number
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
-from lmirl_jax.evaluation.intervals import intervals, signatures
+from lmirl_jax.evaluation.metric_intervals import intervals, signatures
 from lmirl_jax.evaluation.pareto import pareto_hull
-from lmirl_jax.evaluation.proportions import mean_interval
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu, t5_rouge
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
@@ -31,6 +28,8 @@ from lmirl_jax.evaluation.voting import (
     weighted_maj_at_k,
     weighted_maj_at_k_per_prompt,
 )
+from lmirl_jax.statistics.bootstrap import bootstrap_interval
+from lmirl_jax.statistics.proportions import mean_interval
 
 __all__ = [
     "Answers",
@@ -42,7 +41,6 @@ __all__ = [
     "bleu_signature",
     "bootstrap_interval",
     "by_prompt",
-    "calculate",
     "chrf",
     "chrf_interval",
     "chrf_signature",
@@ -71,5 +69,4 @@ __all__ = [
     "votes",
     "weighted_maj_at_k",
     "weighted_maj_at_k_per_prompt",
-    "with_calculator",
 ]

@@ -6,36 +6,49 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import interval_of, resampled_means, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence, counted
 from lmirl_jax.evaluation.front import Cell, Curve, Interval, curves, describe, event_prompts_of
 from lmirl_jax.evaluation.pareto import front_at
+from lmirl_jax.statistics.bootstrap import interval_of, resampled_means, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence, pluralise
 from lmirl_jax.types import UserError
 
-LEVELS = 5  # Of equal quality, at which two fronts are compared.
-AREA_LEVELS = (
-    40  # Over which the area between them is summed: the middles of bands, exact for straight lines.
-)
-ENOUGH_SEEDS = 5  # With fewer a bootstrap over seeds is rather too narrow.
+# The number of levels of equal quality at which two fronts are compared.
+LEVELS = 5
+# The number of levels over which the area between two fronts is summed. They are the middles of equal bands, so that the sum
+# is exact for straight lines.
+AREA_LEVELS = 40
+# With fewer seeds a bootstrap over seeds gives intervals that are too narrow.
+ENOUGH_SEEDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run against a baseline at equal quality; every difference is the run's lead, positive where the run is ahead.
+    """A run against a baseline at equal quality. Every difference is the run minus the baseline: positive where the run leads.
 
-    The intervals of `differences` and `reach` hold together at 95% (Bonferroni); those of `mean_difference` and `area` hold
-    alone. Where `too_few` says why, there are none.
+    The intervals of `differences` and `reach` hold jointly at 95% (Bonferroni); those of `mean_difference` and `area` hold
+    one by one. There are none where `too_few` gives a reason.
+
+    Args:
+        levels: the levels of quality.
+        differences: the difference in diversity at each level; positive where the run is more diverse.
+        mean_difference: the mean of the differences over the levels.
+        area: the area between the curves: the integral of the difference over the quality that both sweeps cover.
+        shared: the lowest and the highest quality that both sweeps cover.
+        reach: the difference in quality, each run at its best temperature.
+        best: the quality of the baseline and of the run there.
+        prompts: the number of prompts that both answered.
+        too_few: why there are too few prompts or events to conclude anything; None where there are enough.
     """
 
-    levels: tuple[float, ...]  # Of quality.
-    differences: tuple[Interval, ...]  # In diversity, at each level; positive where the run is more diverse.
-    mean_difference: Interval  # Over the levels.
-    area: Interval  # Between the curves: the integral of the difference over the quality that both sweeps cover.
-    shared: tuple[float, float]  # That quality, from and to.
-    reach: Interval  # In quality, each run at its best temperature.
-    best: tuple[float, float]  # That quality, of the baseline and of the run.
-    prompts: int  # That both answered.
-    too_few: str | None  # Why there are too few prompts or events to say anything.
+    levels: tuple[float, ...]
+    differences: tuple[Interval, ...]
+    mean_difference: Interval
+    area: Interval
+    shared: tuple[float, float]
+    reach: Interval
+    best: tuple[float, float]
+    prompts: int
+    too_few: str | None
 
 
 def verdict(
@@ -45,40 +58,40 @@ def verdict(
     quality: str = "accuracy",
     diversity: str = "distinct_valid",
 ) -> str:
-    """Says which front lies where, in two sentences a run: each against the baseline, the first run if not named.
+    """Compares the front of each run with that of the baseline, in two sentences for each run.
 
     Args:
-        cells: the sweeps, with values per prompt for both metrics; without there is no verdict.
-        baseline: the label of the run to compare with.
+        cells: the sweeps. Both metrics need values per prompt; without them there is no verdict.
+        baseline: the label of the run to compare with; None for the first run.
         quality: the metric at whose equal levels the runs are compared; larger is better.
-        diversity: the metric that is compared.
+        diversity: the metric that is compared there.
 
     Returns:
-        Plain text. A lead counts only where its interval excludes 0. Simulated (tests/evaluation/test_coverage.py): two runs of
+        Plain text. A lead counts only where its interval excludes 0. Simulated (tests/statistics/test_coverage.py): two runs of
         the same policy are told apart in less than 5% of verdicts, with 10 prompts or 100, rare right answers or frequent ones.
 
     Raises:
         UserError: an unknown baseline.
     """
-    compared = pairs(cells, baseline)
-    if not compared:
+    couples = pairs(cells, baseline)
+    if not couples:
         return f"There is one run only ({cells[0].run}): nothing to compare it with."
-    return " ".join(_sentences(base, run, quality, diversity) for base, run in compared)
+    return " ".join(_sentences(base, run, quality, diversity) for base, run in couples)
 
 
 def pairs(cells: Sequence[Cell], baseline: str | None = None) -> list[tuple[Curve, Curve]]:
-    """The baseline, the first run if not named, beside each other run at the same top-p.
+    """Pairs of curves: the baseline (the first run if it is None) and each other run, at the same top-p.
 
     Raises:
         UserError: an unknown baseline, or one that lacks another run's top-p.
     """
-    whole = curves(cells)
-    names = list(dict.fromkeys(curve.run for curve in whole))
+    all_curves = curves(cells)
+    names = list(dict.fromkeys(curve.run for curve in all_curves))
     if baseline is not None and baseline not in names:
         raise UserError(f"front: no run is called {baseline!r}; choose the baseline among {', '.join(names)}")
     base = baseline or names[0]
-    bases = {curve.top_p: curve for curve in whole if curve.run == base}
-    others = [curve for curve in whole if curve.run != base]
+    bases = {curve.top_p: curve for curve in all_curves if curve.run == base}
+    others = [curve for curve in all_curves if curve.run != base]
     for curve in others:
         if curve.top_p not in bases:
             raise UserError(
@@ -111,11 +124,12 @@ def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
             f"{run.label} and {base.label} cannot be compared at equal {quality}: the sweeps share no level of it "
             f"({' and '.join(spans)}). Sweep more temperatures."
         )
-    return f"{_headline(base.label, run.label, comparison, quality, diversity)} {_size(base, run, comparison, diversity)}"
+    headline = _headline(base.label, run.label, comparison, quality, diversity)
+    return f"{headline} {_lead_sentence(base, run, comparison, diversity)}"
 
 
 def _headline(base: str, run: str, comparison: Comparison, quality: str, diversity: str) -> str:
-    """The finding: one curve above, partly above, crossing, or no difference beyond noise."""
+    """The first sentence: one curve lies above, lies partly above, they cross, or there is no difference beyond noise."""
     ahead = [i for i, d in enumerate(comparison.differences) if d.low is not None and d.low > 0]
     behind = [i for i, d in enumerate(comparison.differences) if d.high is not None and d.high < 0]
     run_lead = _lead(comparison, ahead, comparison.reach.low, 1, quality, diversity)
@@ -136,7 +150,7 @@ def _headline(base: str, run: str, comparison: Comparison, quality: str, diversi
 def _lead(
     comparison: Comparison, levels: list[int], reach: float | None, sign: int, quality: str, diversity: str
 ) -> str:
-    """What one run is ahead in, or nothing: `sign` is 1 for the run and -1 for the baseline."""
+    """What one run leads in, in words; empty where it leads in nothing. `sign` is 1 for the run and -1 for the baseline."""
     parts = []
     if levels:
         parts.append(f"gives {describe(diversity).more} at {_places(comparison, levels, quality)}")
@@ -146,11 +160,11 @@ def _lead(
     return " and ".join(parts)
 
 
-def _places(comparison: Comparison, chosen: list[int], quality: str) -> str:
-    """The chosen levels in words, neighbours as a range: `3 of 5 levels of equal accuracy (0.62 to 0.74, 0.86)`."""
+def _places(comparison: Comparison, places: list[int], quality: str) -> str:
+    """These levels in words, adjacent ones as a range: `3 of 5 levels of equal accuracy (0.62 to 0.74, 0.86)`."""
     levels, count = comparison.levels, len(comparison.levels)
     spans: list[list[int]] = []
-    for i in chosen:
+    for i in places:
         if spans and i == spans[-1][-1] + 1:
             spans[-1].append(i)
         else:
@@ -160,30 +174,30 @@ def _places(comparison: Comparison, chosen: list[int], quality: str) -> str:
     numbers = ", ".join(low if low == high else f"{low} to {high}" for low, high in ends)
     if count == 1:
         return f"the only level of {quality} that both reach ({numbers})"
-    some = f"all {count}" if len(chosen) == count else f"{len(chosen)} of {count}"
+    some = f"all {count}" if len(places) == count else f"{len(places)} of {count}"
     return f"{some} levels of equal {quality} ({numbers})"
 
 
-def _size(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:
-    """How large the difference is, and what its interval holds."""
+def _lead_sentence(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:
+    """The second sentence: how large the mean lead is, with its interval."""
     mean, metric = comparison.mean_difference, describe(diversity)
-    lead = signed(mean.mean, metric.digits)
+    lead = with_sign(mean.mean, metric.digits)
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
-    noise = f"over {counted(comparison.prompts, 'prompt')}; bootstrap {resampled([base, run])}"
+    noise = f"over {pluralise(comparison.prompts, 'prompt')}; bootstrap {bootstrap_words([base, run])}"
     if mean.low is not None and mean.high is not None:
-        ends = f"{signed(mean.low, metric.digits)} to {signed(mean.high, metric.digits)}"
+        ends = f"{with_sign(mean.low, metric.digits)} to {with_sign(mean.high, metric.digits)}"
         noise = f"95% interval {ends}, {noise}"
     noise = f"lower is ahead; {noise}" if metric.sign < 0 else noise
     return f"{where}, {run.label}'s lead over {base.label} is {lead} in {metric.title} ({noise})."
 
 
-def signed(value: float, digits: int) -> str:
-    """A difference with its sign: +0.50; a rounded -0 is +0."""
+def with_sign(value: float, digits: int) -> str:
+    """A number with its sign, such as +0.50; what rounds to 0 has a plus."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def resampled(runs: Sequence[Curve]) -> str:
-    """What the intervals are a bootstrap over, in words, with what they leave out of the noise of training."""
+def bootstrap_words(runs: Sequence[Curve]) -> str:
+    """What the bootstrap resamples, in words, and what it misses of the noise between training runs."""
     fewest = min(len(run.seeds) for run in runs)
     if fewest == 1:
         return "over prompts; with one seed a run, training noise is left out"
@@ -192,7 +206,7 @@ def resampled(runs: Sequence[Curve]) -> str:
 
 
 def _evidence(base: Curve, run: Curve, quality: str, diversity: str) -> Evidence:
-    """The prompts in which the quality varies, in either run at any temperature, or the diversity where fewer do so."""
+    """The evidence of two runs: the prompts in which quality, or diversity if that is fewer, varies in either of them."""
     prompts = base.values[quality].shape[-1]
     events, metric = min(
         (len(event_prompts_of([curve.values[name] for curve in (base, run)])), name)
@@ -204,15 +218,15 @@ def _evidence(base: Curve, run: Curve, quality: str, diversity: str) -> Evidence
 def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity: str) -> Comparison | None:
     """Compares two fronts at equal quality; None where their sweeps share no level of it.
 
-    The levels lie where both sweeps have been: a sweep that was still gaining diversity at its highest temperature says
-    nothing of qualities below the one it has there; one whose diversity peaked before does. Prompts are resampled for
-    both runs alike, seeds for each run on its own.
+    The levels lie within the quality that both sweeps cover. A sweep whose diversity still rises at its highest temperature
+    says nothing about lower quality than it has there; a sweep whose diversity peaked earlier does. The bootstrap draws the
+    same prompts for both runs, and seeds for each run alone.
     """
     shared = _shared_quality((baseline, run), quality, diversity)
     if shared is None:
         return None
     levels, finer = _middles(shared, LEVELS), _middles(shared, AREA_LEVELS)
-    fronts, drawn_fronts, bests, drawn_bests = zip(
+    fronts, front_draws, bests, best_draws = zip(
         *(
             _front(curve, quality, diversity, np.concatenate([levels, finer]), seed=1 + i)
             for i, curve in enumerate((baseline, run))
@@ -220,11 +234,12 @@ def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity
         strict=True,
     )
     count, width = len(levels), shared[1] - shared[0]
-    difference, drawn = fronts[1] - fronts[0], drawn_fronts[1] - drawn_fronts[0]
-    reach, drawn_reach = bests[1] - bests[0], drawn_bests[1] - drawn_bests[0]
-    area, drawn_area = width * difference[count:].mean(), width * drawn[:, count:].mean(axis=1)
+    difference, difference_draws = fronts[1] - fronts[0], front_draws[1] - front_draws[0]
+    reach, reach_draws = bests[1] - bests[0], best_draws[1] - best_draws[0]
+    area, area_draws = width * difference[count:].mean(), width * difference_draws[:, count:].mean(axis=1)
     evidence = _evidence(baseline, run, quality, diversity)
-    jointly = 1 - 0.05 / (count + 1)  # The levels, and the reach.
+    # Bonferroni's correction for the levels and the reach.
+    joint_coverage = 1 - 0.05 / (count + 1)
 
     def interval(
         value: float | np.floating, sample: Float[np.ndarray, " draws"], coverage: float
@@ -233,11 +248,14 @@ def compare(baseline: Curve, run: Curve, *, quality: str = "accuracy", diversity
 
     return Comparison(
         tuple(levels.tolist()),
-        tuple(interval(*pair, jointly) for pair in zip(difference[:count], drawn.T[:count], strict=True)),
-        interval(difference[:count].mean(), drawn[:, :count].mean(axis=1), 0.95),
-        interval(area, drawn_area, 0.95),
+        tuple(
+            interval(*pair, joint_coverage)
+            for pair in zip(difference[:count], difference_draws.T[:count], strict=True)
+        ),
+        interval(difference[:count].mean(), difference_draws[:, :count].mean(axis=1), 0.95),
+        interval(area, area_draws, 0.95),
         shared,
-        interval(reach, drawn_reach, jointly),
+        interval(reach, reach_draws, joint_coverage),
         bests,
         evidence.prompts,
         evidence.too_few,
@@ -249,32 +267,32 @@ def _front(
 ) -> tuple[
     Float[np.ndarray, " levels"], Float[np.ndarray, "draws levels"], float, Float[np.ndarray, " draws"]
 ]:
-    """The front of a run at levels of quality and its best quality, each as it is and as resampled."""
+    """The front of a run at levels of quality, its best quality, and both in each bootstrap draw."""
     sign = describe(diversity).sign
     prompts = resampling_weights(curve.values[quality].shape[-1], 0)
     seeds = resampling_weights(len(curve.seeds), seed)
-    drawn_q = resampled_means(curve.values[quality], prompts, seeds)
-    drawn_d = sign * resampled_means(curve.values[diversity], prompts, seeds)
+    quality_draws = resampled_means(curve.values[quality], prompts, seeds)
+    diversity_draws = sign * resampled_means(curve.values[diversity], prompts, seeds)
     front = front_at(curve.means[quality], sign * curve.means[diversity], levels)
     best = float(curve.means[quality].max())
-    return front, front_at(drawn_q, drawn_d, levels), best, drawn_q.max(axis=1)
+    return front, front_at(quality_draws, diversity_draws, levels), best, quality_draws.max(axis=1)
 
 
 def _shared_quality(pair: tuple[Curve, Curve], quality: str, diversity: str) -> tuple[float, float] | None:
-    """The quality that both sweeps cover, from and to; None where there is no such quality."""
-    floors, unfinished = [], []
+    """The lowest and the highest quality that both sweeps cover; None where they share none."""
+    floors, rising = [], []
     for curve in pair:
         widest = int(np.argmax(describe(diversity).sign * curve.means[diversity]))
         floors.append(float(curve.means[quality][widest]))
         if widest == len(curve.temperatures) - 1:
-            unfinished.append(floors[-1])
-    low = max(unfinished) if unfinished else min(floors)
+            rising.append(floors[-1])
+    low = max(rising) if rising else min(floors)
     high = min(float(curve.means[quality].max()) for curve in pair)
     return None if low > high else (low, high)
 
 
 def _middles(span: tuple[float, float], count: int) -> Float[np.ndarray, " levels"]:
-    """The middles of equal bands of a span; its one value where it has no width."""
+    """The middles of equal bands of a span; a single value where the span has no width."""
     low, high = span
     if high - low < 1e-6:
         return np.array([low])

@@ -1,4 +1,4 @@
-"""BLEU and ChrF through sacrebleu: counts added up over the corpus, with signatures and bootstrap intervals."""
+"""Corpus BLEU and ChrF by sacrebleu, with signatures and bootstrap intervals."""
 
 import difflib
 import functools
@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float, Num
 from sacrebleu.metrics import BLEU, CHRF
 
-from lmirl_jax.evaluation.bootstrap import Ends, interval_of, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence, event_prompts
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Whole
 from lmirl_jax.evaluation.references import Targets, reference_lists, sample_lists
-from lmirl_jax.evaluation.words import is_unspaced, tell_once
+from lmirl_jax.evaluation.words import lacks_spaces, warn_once
+from lmirl_jax.statistics.bootstrap import Ends, interval_of, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence, event_prompts
 from lmirl_jax.types import UserError
 
 
@@ -23,7 +25,7 @@ def bleu(
 
     Args:
         targets: for each prompt a reference or several, not all of them empty; prompts may differ in how many they have.
-        predictions: one text a prompt.
+        predictions: one text for each prompt.
         tokenize: the name of a sacrebleu tokenizer.
         lowercase: whether to ignore case.
 
@@ -38,9 +40,9 @@ def bleu(
     metric = sacrebleu_bleu("BLEU", tokenize, lowercase)
     references = reference_lists("BLEU", targets, predictions)
     if tokenize in ("13a", "intl", "none"):
-        unspaced = next((text for texts in references for text in texts if is_unspaced(text)), None)
+        unspaced = next((text for texts in references for text in texts if lacks_spaces(text)), None)
         if unspaced is not None:
-            tell_once(
+            warn_once(
                 "BLEU: this tokenizer takes a run of characters without spaces for one word, such as %r; tokenize='zh', "
                 "'ja-mecab' or 'char' compares its parts",
                 unspaced,
@@ -72,7 +74,7 @@ def chrf(
 
     Args:
         targets: for each prompt a reference or several, not all of them empty.
-        predictions: one text a prompt.
+        predictions: one text for each prompt.
         word_order: 0 for ChrF, 2 for ChrF++.
         lowercase: whether to ignore case.
 
@@ -102,15 +104,15 @@ def bleu_interval(
 
     Args:
         targets: as in `bleu`.
-        predictions: one text a prompt; or equally many samples each: then of the mean of their BLEUs.
-        seed: of the resampling; the prompts drawn are those that `bootstrap_interval` draws.
+        predictions: one text for each prompt; or the same number of samples for each, for the interval of their mean BLEU.
+        seed: the seed of the resampling; `bootstrap_interval` draws the same prompts with it.
         tokenize: the name of a sacrebleu tokenizer.
         lowercase: whether to ignore case.
-        coverage: of the interval, between 0 and 1.
+        coverage: the coverage of the interval, between 0 and 1.
 
     Returns:
-        The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 of them have another
-        score of their own than the commonest.
+        The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 prompts have a sentence
+        score other than the commonest.
 
     Raises:
         UserError: as `bleu`, or samples that differ in number.
@@ -144,23 +146,24 @@ def chrf_signature(num_references: int | None = 1, *, word_order: int = 0, lower
     return _signature(_chrf(word_order, lowercase), num_references)
 
 
-@functools.lru_cache(maxsize=16)  # A tokenizer remembers what it has seen.
+# Cached, because a tokenizer keeps a cache of the texts that it has tokenized.
+@functools.lru_cache(maxsize=16)
 def sacrebleu_bleu(name: str, tokenize: str, lowercase: bool = False, effective_order: bool = False) -> BLEU:
-    """sacrebleu's BLEU with a tokenizer that there is; `name` says in errors what asked for it."""
+    """sacrebleu's BLEU with a tokenizer by name; `name` is the metric that errors speak of."""
     if tokenize not in BLEU.TOKENIZERS:
         near = difflib.get_close_matches(tokenize, BLEU.TOKENIZERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(BLEU.TOKENIZERS)}"
         raise UserError(f"{name}: sacrebleu has no tokenizer {tokenize!r}; {hint}")
     try:
         return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
-    except (ImportError, RuntimeError) as error:  # ja-mecab and its like need packages of their own.
+    except (ImportError, RuntimeError) as error:  # Tokenizers such as ja-mecab need further packages.
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: sacrebleu's tokenizer {tokenize!r} does not start: {reason}") from error
 
 
 def _chrf(word_order: int, lowercase: bool) -> CHRF:
-    if word_order < 0:
-        raise UserError(f"ChrF: word_order is {word_order}; give 0 for ChrF or 2 for ChrF++")
+    if not fits(word_order, Whole):
+        raise UserError(f"ChrF: word_order is {word_order!r}; give 0 for ChrF or 2 for ChrF++")
     return CHRF(word_order=word_order, lowercase=lowercase)
 
 
@@ -190,7 +193,11 @@ def _means(metric: BLEU | CHRF, counts: Num[np.ndarray, "some samples n"]) -> Fl
     return np.array(scores).mean(axis=1)
 
 
-def _streams(references: list[list[str]]) -> list[list[str | None]]:
-    """As sacrebleu takes them: the first of every prompt, the second of every prompt, ..; None where there is none."""
+def _streams(references: list[list[str]]) -> list[list[Any]]:
+    """The references in sacrebleu's order: the first of every prompt, the second of every prompt, and so on.
+
+    A prompt that has fewer references than another has None in place of those that it lacks.
+    """
+    # The items are `str | None`: sacrebleu's annotations say `str`, but its code leaves out a reference that is None.
     most = max(map(len, references))
-    return [[own[i] if i < len(own) else None for own in references] for i in range(most)]
+    return [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]

@@ -1,4 +1,4 @@
-"""How different several samples of one prompt are: Self-BLEU and distinct n-grams."""
+"""The diversity of several samples of one prompt: Self-BLEU and distinct n-grams."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Count
 from lmirl_jax.evaluation.corpus_metrics import sacrebleu_bleu
 from lmirl_jax.evaluation.words import spread_characters
 from lmirl_jax.types import UserError
@@ -39,21 +41,21 @@ def self_bleu(samples: Samples, *, tokenize: str | None = None) -> float:
 
 def self_bleu_per_prompt(samples: Samples, *, tokenize: str | None = None) -> list[float]:
     """Self-BLEU of each prompt, 0 to 100; see `self_bleu`, which is its mean."""
-    checked = _checked("Self-BLEU", samples, least=2)
+    texts_by_prompt = _check_samples("Self-BLEU", samples, least=2)
     bleu = sacrebleu_bleu("Self-BLEU", tokenize or "13a", effective_order=True)
     if tokenize is None:
         # At spaces a Chinese sentence is one word: two that differ in a character would share nothing.
-        checked = [[spread_characters(text) for text in texts] for texts in checked]
-    return [_prompt_self_bleu(bleu, texts) for texts in checked]
+        texts_by_prompt = [[spread_characters(text) for text in texts] for texts in texts_by_prompt]
+    return [_prompt_self_bleu(bleu, texts) for texts in texts_by_prompt]
 
 
 def distinct_n(samples: Samples, n: int) -> float:
     """Distinct-n of the whole corpus, 0 to 1: unique n-grams over all n-grams, of all samples of all prompts.
 
     Tokens are split at white space, and each character of a script without spaces is one; no n-gram crosses a sample's end.
-    As the ratio falls with the size of the corpus, compare equal numbers of prompts and samples only. It is no mean over
-    prompts, and has no bootstrap interval: a prompt drawn twice would say all its n-grams again. `distinct_n_per_prompt` is
-    what such an interval can be made of.
+    The ratio falls with the size of the corpus, so compare only equal numbers of prompts and samples. It is not a mean over
+    prompts and has no bootstrap interval: a prompt that is drawn twice would repeat all its n-grams. Use the mean of
+    `distinct_n_per_prompt` where you need an interval.
 
     Args:
         samples: for each prompt its samples.
@@ -67,22 +69,22 @@ def distinct_n(samples: Samples, n: int) -> float:
 
     Source: Li et al., https://arxiv.org/abs/1510.03055.
     """
-    return _distinct([text for texts in _checked_distinct(samples, n) for text in texts], n)
+    return _distinct([text for texts in _check_distinct(samples, n) for text in texts], n)
 
 
 def distinct_n_per_prompt(samples: Samples, n: int) -> list[float]:
     """Distinct-n of each prompt's samples, 0 to 1: unique n-grams over all n-grams within the prompt; see `distinct_n`."""
-    return [_distinct(texts, n) for texts in _checked_distinct(samples, n)]
+    return [_distinct(texts, n) for texts in _check_distinct(samples, n)]
 
 
-def _checked_distinct(samples: Samples, n: int) -> list[list[str]]:
-    if n < 1:
-        raise UserError(f"distinct-n: n is {n}; give 1 or more")
-    return _checked("distinct-n", samples, least=1)
+def _check_distinct(samples: Samples, n: int) -> list[list[str]]:
+    if not fits(n, Count):
+        raise UserError(f"distinct-n: n is {n!r}; give a whole number of 1 or more")
+    return _check_samples("distinct-n", samples, least=1)
 
 
-def _checked(measure: str, samples: Any, least: int) -> list[list[str]]:
-    """The samples as lists of texts, at least so many of each prompt; else a UserError."""
+def _check_samples(measure: str, samples: Any, least: int) -> list[list[str]]:
+    """Returns the samples as lists of texts; raises a UserError unless each prompt has at least `least` texts."""
     if isinstance(samples, (str, bytes, Mapping)):
         raise UserError(
             f"{measure}: samples is a {type(samples).__name__}; give a list with a list of samples for each prompt"
@@ -117,31 +119,31 @@ def _distinct(texts: Sequence[str], n: int) -> float:
 def _prompt_self_bleu(bleu: BLEU, texts: Sequence[str]) -> float:
     """Mean sentence BLEU of each text against the others, with each text's n-grams counted once.
 
-    BLEU clips an n-gram's count at its maximum over the references. The references of text i are all texts but i, so that
-    the largest and the second largest count over all texts tell it: the second where text i itself holds the largest.
+    BLEU clips an n-gram's count at its maximum over the references. The references of text i are all texts but i. So the
+    largest and the second largest count over all texts suffice: the clip is the second where text i itself has the largest.
     """
-    counted = [
+    ngrams = [
         extract_all_word_ngrams(bleu.tokenizer(text.rstrip()), 1, bleu.max_ngram_order) for text in texts
     ]
     largest: dict[tuple[str, ...], int] = {}
     second: dict[tuple[str, ...], int] = {}
-    for grams, _ in counted:
+    for grams, _ in ngrams:
         for gram, count in grams.items():
             top = largest.get(gram, 0)
             largest[gram] = max(top, count)
             second[gram] = max(second.get(gram, 0), min(top, count))
 
     total = 0.0
-    for i, (grams, length) in enumerate(counted):
+    for i, (grams, length) in enumerate(ngrams):
         correct, possible = [0] * bleu.max_ngram_order, [0] * bleu.max_ngram_order
         for gram, count in grams.items():
             order = len(gram) - 1
             possible[order] += count
             # A count below the largest leaves the largest to another text; otherwise the clip is the second.
             correct[order] += count if count < largest[gram] else second[gram]
-        others = [other for j, (_, other) in enumerate(counted) if j != i]
+        others = [other for j, (_, other) in enumerate(ngrams) if j != i]
         if length == 0:
-            # sacrebleu has 0 for every empty text, though it is predicted whole by another one that is empty.
+            # sacrebleu gives 0 to every empty text, but another empty text predicts it perfectly.
             total += 100.0 if 0 in others else 0.0
             continue
         closest = min(others, key=lambda other: (abs(other - length), other))

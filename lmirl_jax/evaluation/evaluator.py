@@ -1,4 +1,4 @@
-"""A policy's answers measured: the task's metrics and diversity, with the answers beside them as JSONL."""
+"""Measures the answers of a policy: the metrics of the task and diversity, with the answers in a JSONL file."""
 
 import dataclasses
 import json
@@ -14,15 +14,15 @@ from jax.sharding import Mesh
 from lmirl_jax import files
 from lmirl_jax.arguments import NonNegative, Path, checked
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
-from lmirl_jax.evaluation.evidence import first_of
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
+from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.types import UserError
 
 LOG_LIKELIHOOD = "log_likelihood"
 
 
 @runtime_checkable
-class Measured(Prompts, Protocol):
+class DatasetWithMetrics(Prompts, Protocol):
     """A data set whose task has metrics, as `data.EvalDataset` is."""
 
     @property
@@ -38,22 +38,26 @@ class Measured(Prompts, Protocol):
     def metrics(self, predictions: Sequence[str]) -> Mapping[str, float]: ...
 
 
-def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The metrics of answers, and those of them that are means over prompts, prompt by prompt.
+def measure(
+    data: DatasetWithMetrics, answers: Sequence[Answers]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """The metrics of answers, and their values by prompt where a metric is a mean over prompts.
 
     Args:
-        data: the data set that was answered, whole and in order.
-        answers: to each prompt, with the same number of samples each.
+        data: the data set, all of whose prompts were answered in order.
+        answers: the answers to each prompt, with the same number of samples for each.
 
     Returns:
-        Metrics over the data set: the task's own, averaged over samples, or (those that see all samples of a prompt at once)
-        over prompts; `answer_tokens`; `entropy`, in nats, the mean over the tokens of a prompt's answers and then over
-        prompts, of the policy at temperature 1; and where there are several samples a prompt `self_bleu` (0 to 100),
-        `distinct_1` and `distinct_2` of the corpus, `prompt_distinct_1` and `prompt_distinct_2` within prompts. Then values
-        by prompt, for bootstrap intervals: of all but corpus metrics, such as BLEU or `distinct_1`, which are no means over
-        prompts.
-        The largest `log_prob_gap` is there where the generator gauges it. Where samples have scores, such as `return`, the
-        task's metrics of each prompt's best one are `best_of_N_by_return/METRIC`, N being the number of samples.
+        First the metrics over the data set. The metrics of the task are averaged over samples; those that see all samples of a
+        prompt at once are averaged over prompts. Further there are `answer_tokens`, and `entropy` of the policy at temperature 1
+        in nats: the mean over the tokens of a prompt's answers, and then over prompts. With several samples for each prompt
+        there are `self_bleu` (0 to 100), `distinct_1` and `distinct_2` of the corpus, and `prompt_distinct_1` and
+        `prompt_distinct_2` within prompts. `log_prob_gap` is the largest of all answers, where the generator gauges it. Where
+        samples have scores, such as `return`, `best_of_N_by_return/METRIC` is a metric of the sample with the largest score
+        among the N samples of each prompt.
+
+        Then the values by prompt, for bootstrap intervals. Corpus metrics that are not means over prompts, such as BLEU or
+        `distinct_1`, have none.
 
     Raises:
         UserError: no answers, or prompts with different numbers of samples.
@@ -64,8 +68,8 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         numbers = " or ".join(map(str, sorted(counts))) or "no"
         raise UserError(f"measure: {len(answers)} prompts have {numbers} samples; answer each equally often")
     by_sample = [data.metrics(predictions) for predictions in zip(*samples, strict=True)]
-    shared = [name for name in by_sample[0] if all(name in found for found in by_sample)]
-    metrics = {name: float(np.mean([found[name] for found in by_sample])) for name in shared}
+    names = [name for name in by_sample[0] if all(name in values for values in by_sample)]
+    metrics = {name: float(np.mean([values[name] for values in by_sample])) for name in names}
     per_prompt = _means_over_prompts(metrics, _by_prompt(data, answers))
     per_prompt["answer_tokens"] = [float(np.mean(list(map(len, answer.tokens)))) for answer in answers]
     if all(answer.entropies for answer in answers):
@@ -75,8 +79,8 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
         per_prompt |= {f"prompt_distinct_{n}": distinct_n_per_prompt(samples, n) for n in (1, 2)}
         metrics |= {f"distinct_{n}": distinct_n(samples, n) for n in (1, 2)}
     for name in answers[0].scores:
-        of_best, own = _of_best(data, answers, name)
-        metrics, per_prompt = metrics | of_best, per_prompt | own
+        best_metrics, best_per_prompt = _best_sample_metrics(data, answers, name)
+        metrics, per_prompt = metrics | best_metrics, per_prompt | best_per_prompt
     gaps = [answer.log_prob_gap for answer in answers if answer.log_prob_gap is not None]
     if gaps:
         metrics["log_prob_gap"] = max(gaps)
@@ -84,78 +88,77 @@ def measure(data: Measured, answers: Sequence[Answers]) -> tuple[dict[str, float
     return metrics, per_prompt
 
 
-def prompts_told(data: Prompts, count: int) -> str:
-    """Over how many of how many prompts metrics are; a data set of one's own need not know how many there are (`available`)."""
+def describe_prompts(data: Prompts, count: int) -> str:
+    """How many of how many prompts the metrics are over, in words. A data set may lack `available`, the number it has."""
     return first_of(count, getattr(data, "available", None))
 
 
-def _of_best(
-    data: Measured, answers: Sequence[Answers], score: str
+def _best_sample_metrics(
+    data: DatasetWithMetrics, answers: Sequence[Answers], score: str
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The task's metrics of the sample of each prompt that the score likes best, and their values by prompt."""
+    """The metrics of the task for the sample of each prompt with the largest score, and their values by prompt."""
     texts = [answer.texts[answer.best[score]] for answer in answers]
-    found = data.metrics(texts)
-    alone = [dataclasses.replace(a, texts=(text,), scores={}) for a, text in zip(answers, texts, strict=True)]
-    by_prompt = {name: own for name, own in _by_prompt(data, alone).items() if name in found}
+    metrics = data.metrics(texts)
+    best = [dataclasses.replace(a, texts=(text,), scores={}) for a, text in zip(answers, texts, strict=True)]
+    per_prompt = {name: values for name, values in _by_prompt(data, best).items() if name in metrics}
     prefix = f"best_of_{len(answers[0].texts)}_by_{score}/"
     return (
-        {prefix + name: float(value) for name, value in found.items()},
-        {prefix + name: own for name, own in _means_over_prompts(found, by_prompt).items()},
+        {prefix + name: float(value) for name, value in metrics.items()},
+        {prefix + name: values for name, values in _means_over_prompts(metrics, per_prompt).items()},
     )
 
 
 def metric_names(
-    data: Measured, num_samples: int, gauge: bool = False, scores: Sequence[str] = ()
+    data: DatasetWithMetrics, num_samples: int, gauge: bool = False, scores: Sequence[str] = ()
 ) -> list[str]:
-    """What `measure` finds of answers that equal the targets: as many metrics as any answers could have are defined."""
-    each = ((0.0,),) * num_samples
-    texts = [
-        (example, (data.decode(example.get("targets", ())),) * num_samples)
-        for _, examples in data.batches(32)
-        for example in examples
-    ]
+    """The names of the metrics that `measure` gives, from answers that equal the targets, for which most metrics are defined."""
+    zeros = ((0.0,),) * num_samples
     gap = 0.0 if gauge else None
-    equal = dict.fromkeys(scores, (0.0,) * num_samples)
-    answers = [Answers(example, own, ((),) * num_samples, each, each, gap, equal) for example, own in texts]
+    equal_scores = dict.fromkeys(scores, (0.0,) * num_samples)
+    answers = []
+    for _, examples in data.batches(32):
+        for example in examples:
+            texts = (data.decode(example.get("targets", ())),) * num_samples
+            answers.append(Answers(example, texts, ((),) * num_samples, zeros, zeros, gap, equal_scores))
     return list(measure(data, answers)[0])
 
 
-def _by_prompt(data: Measured, answers: Sequence[Answers]) -> dict[str, list[float]]:
-    """The task's metrics of each prompt alone; those that every prompt has."""
-    found: dict[str, list[float]] = {}
+def _by_prompt(data: DatasetWithMetrics, answers: Sequence[Answers]) -> dict[str, list[float]]:
+    """The metrics of the task for each prompt alone, as far as every prompt has them."""
+    by_name: dict[str, list[float]] = {}
     for answer in answers:
-        given = {"scores": answer.scores} if answer.scores else {}
-        for name, value in data.prompt_metrics(answer.example, answer.texts, **given).items():
-            found.setdefault(name, []).append(value)
-    return {name: values for name, values in found.items() if len(values) == len(answers)}
+        options = {"scores": answer.scores} if answer.scores else {}
+        for name, value in data.prompt_metrics(answer.example, answer.texts, **options).items():
+            by_name.setdefault(name, []).append(value)
+    return {name: values for name, values in by_name.items() if len(values) == len(answers)}
 
 
 def _means_over_prompts(
     metrics: Mapping[str, float], values: Mapping[str, list[float]]
 ) -> dict[str, list[float]]:
-    """Those whose mean over prompts is the metric; BLEU of one prompt alone, say, has nothing to do with the corpus's."""
+    """The values by prompt whose mean is the metric; those of BLEU are left out: their mean is not the BLEU of the corpus."""
     return {
-        name: own
-        for name, own in values.items()
-        if name not in metrics or np.isclose(np.mean(own), metrics[name], rtol=1e-6, atol=1e-9)
+        name: by_prompt
+        for name, by_prompt in values.items()
+        if name not in metrics or np.isclose(np.mean(by_prompt), metrics[name], rtol=1e-6, atol=1e-9)
     }
 
 
 @checked
 class Evaluator:
-    """Generates answers in the midst of training, and measures them.
+    """Generates answers during training and measures them.
 
     Args:
-        data: what to answer; None where there is no validation split: then there is nothing to measure.
+        data: the data set to answer; None where there is no validation split, and so nothing to measure.
         generator: how to sample.
-        temperature: 0 takes the likeliest token each time.
-        label: tells several evaluators of one run apart, in the names of metrics and files; '' for one without.
-        folder: within MODEL_DIR, for the answers.
+        temperature: the sampling temperature; 0 takes the likeliest token each time.
+        label: distinguishes several evaluators of one run in the names of metrics and files; '' for no label.
+        folder: the folder in MODEL_DIR for the answers.
     """
 
     def __init__(
         self,
-        data: Measured | None,
+        data: DatasetWithMetrics | None,
         generator: Generator,
         temperature: NonNegative = 0.0,
         label: str = "",
@@ -170,17 +173,17 @@ class Evaluator:
             self.generator.check_temperature(self.temperature)
 
     def metric_names(self) -> list[str]:
-        """Those that a call gives, known before any answer is."""
+        """The names of the metrics that a call returns, available before anything is answered."""
         if self.data is None:
             return []
         names = metric_names(self.data, self.generator.num_samples, self.generator.gauge)
         return [self._metric(self.data.name, name) for name in (*names, *self._counts(0))]
 
     def over(self, metrics: Mapping[str, float]) -> str:
-        """Over how many of how many prompts the metrics of a call are, in words."""
+        """How many of how many prompts the metrics of a call are over, in words."""
         if self.data is None:
             return first_of(0, None)
-        return prompts_told(self.data, int(metrics[self._metric(self.data.name, "prompts")]))
+        return describe_prompts(self.data, int(metrics[self._metric(self.data.name, "prompts")]))
 
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
@@ -188,8 +191,8 @@ class Evaluator:
         """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`, or `TASK-LABEL-STEP.jsonl`.
 
         Returns:
-            The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`; among them `prompts`, over how many they are, and
-            `prompts_available`, how many the split has.
+            The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`; among them `prompts`, the number of prompts that were
+            answered, and `prompts_available`, the number that the split has.
         """
         if self.data is None:
             return {}
@@ -211,9 +214,10 @@ class Evaluator:
 
 
 def answer_row(answer: Answers) -> dict[str, Any]:
-    """What JSONL holds of a prompt's answers; log-probabilities in nats, at temperature 1.
+    """The line of JSONL for the answers to one prompt; log-probabilities are in nats, at temperature 1.
 
-    With scores also these, in the plural (`returns`), and under `best` the number of the sample that each likes best.
+    Where samples have scores, the line has them too, in the plural (`returns`), and under `best` the number of the sample with
+    the largest of each score.
     """
     example = answer.example
     row = {
@@ -223,15 +227,15 @@ def answer_row(answer: Answers) -> dict[str, Any]:
         "log_probs": [round(float(np.sum(values)), 6) for values in answer.log_probs],
     }
     if answer.scores:
-        # The log-likelihoods of samples are there as `log_probs`.
-        others = {name: values for name, values in answer.scores.items() if name != LOG_LIKELIHOOD}
-        row |= {f"{name}s": [round(float(x), 6) for x in values] for name, values in others.items()}
+        # The row has the log-likelihoods of samples already, as `log_probs`.
+        scores = {name: values for name, values in answer.scores.items() if name != LOG_LIKELIHOOD}
+        row |= {f"{name}s": [round(float(x), 6) for x in values] for name, values in scores.items()}
         row["best"] = answer.best
     return row
 
 
 def write_answers(path: epath.PathLike, answers: Iterable[Answers]) -> None:
-    """Writes a line a prompt; the file appears whole or not at all."""
+    """Writes one line for each prompt; the file appears complete or not at all."""
     with files.writing(path) as file:
         for answer in answers:
             file.write(json.dumps(answer_row(answer), ensure_ascii=False) + "\n")

@@ -4,7 +4,8 @@ import collections
 import re
 from fractions import Fraction
 
-MAX_LENGTH = 100  # characters of a number; a longer one is none
+# The most characters of a number; a longer one does not count.
+MAX_LENGTH = 100
 
 _DIGITS = r"(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)"
 # A minus after a letter, a digit or a bracket is between two numbers. The dollar may stand before or after the sign.
@@ -21,32 +22,32 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 def final_number(answer: str, *, lenient: bool = False) -> Fraction | None:
     r"""The number that an answer ends with.
 
-    Strictly it is what stands directly after the last `####`, as in GSM8K's own answers. Leniently, where there is none, it is
-    the last number in the last `\boxed{}`, and where there is none, the last number of the text: the two readings of
-    lm-evaluation-harness, `strict-match` and `flexible-extract`.
+    The strict reading takes the number directly after the last `####`, as in GSM8K's own answers. Where there is none, the
+    lenient reading takes the last number in the last `\boxed{}`, or else the last number of the text. These are the readings
+    of lm-evaluation-harness, `strict-match` and `flexible-extract`.
 
-    Both know a minus as `-` and as U+2212, `$` before or after it, commas (all are left out), decimals, `1/2`, `2 1/2`,
-    `\frac{1}{2}` and `1e3`; what follows, such as a period, `%` or a unit, is not looked at. Equal values are equal numbers.
+    Both accept a minus as `-` and as U+2212, `$` before or after it, commas (all are ignored), decimals, `1/2`, `2 1/2`,
+    `\frac{1}{2}` and `1e3`; they ignore what follows, such as a period, `%` or a unit.
 
     Args:
         answer: the text.
-        lenient: which reading.
+        lenient: whether to use the lenient reading.
 
     Returns:
-        The exact value; None where there is none, or a division by zero, or more than 100 characters.
+        The exact value; None where there is no number, where it divides by zero, or where it has more than 100 characters.
     """
     text = _FRACTION.sub(r"\1/\2", answer.replace("\u2212", "-").replace("{,}", ",").replace("\\!", ""))
     _, mark, after = text.rpartition(_MARK)
-    found = _NUMBER.match(after.lstrip()) if mark else None
-    if found is None and lenient:
+    match = _NUMBER.match(after.lstrip()) if mark else None
+    if match is None and lenient:
         boxed = _BOXED.findall(text)
-        found = (_last(boxed[-1]) if boxed else None) or _last(text)
-    return None if found is None else _value(found)
+        match = (_last_number(boxed[-1]) if boxed else None) or _last_number(text)
+    return None if match is None else _value(match)
 
 
-def _last(text: str) -> re.Match[str] | None:
-    found = collections.deque(_NUMBER.finditer(text), maxlen=1)
-    return found[0] if found else None
+def _last_number(text: str) -> re.Match[str] | None:
+    matches = collections.deque(_NUMBER.finditer(text), maxlen=1)
+    return matches[0] if matches else None
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

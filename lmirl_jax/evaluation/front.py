@@ -1,4 +1,4 @@
-"""Quality-diversity fronts: what a sweep over sampling temperatures, at one top-p or several, says of runs."""
+"""Quality-diversity fronts of runs: a sweep over sampling temperatures, at one top-p or several."""
 
 import dataclasses
 import itertools
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.evidence import counted, event_prompts
-from lmirl_jax.evaluation.proportions import mean_interval
+from lmirl_jax.statistics.evidence import event_prompts, pluralise
+from lmirl_jax.statistics.proportions import mean_interval
 from lmirl_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What one policy scored at one sampling temperature and top-p: `metrics` are means over prompts or over the corpus.
+    """The metrics of one policy at one sampling temperature and top-p: means over prompts, or metrics of the corpus.
 
-    `per_prompt` has the value of each prompt, for metrics that are means over prompts; it stands in for the mean. The
-    prompts are the same, in the same order, in every cell: comparisons are paired.
+    `per_prompt` has the value of each prompt for metrics that are means over prompts; `metrics` need not have these. Every cell
+    has the same prompts in the same order, so that comparisons are paired.
     """
 
     run: str
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a metric is named and which way is better or more diverse."""
+    """The names of a metric, and whether larger values are better or more diverse (`sign` 1) or smaller ones (`sign` -1)."""
 
     short: str
     title: str
@@ -42,7 +42,8 @@ class Metric:
     less: str = ""
 
 
-LEANING = 0.2  # Of half an interval: so far may its middle lie from the value before both ends are written.
+# Both ends of an interval are printed where its middle is farther from the value than this share of half its width.
+LEANING = 0.2
 NOTATION = (
     "95% intervals over {over}: ± half of one, or both ends where it leans to one side; Wilson's for shares, else bootstrap; "
     "none where there are too few prompts"
@@ -84,10 +85,10 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One run over its temperatures, ascending, at one top-p: the mean over seeds of each metric, and the values beneath.
+    """One run at one top-p over its temperatures, in ascending order.
 
-    `values` has the shape `[temperatures, seeds, prompts]`, for metrics with values per prompt only. `label` is the run's
-    name, with the top-p where a sweep has several.
+    `means` has the mean over seeds of each metric. `values` has the values behind it, `[temperatures, seeds, prompts]`, only for
+    metrics with values per prompt. `label` is the name of the run, with the top-p where a sweep has several.
     """
 
     run: str
@@ -107,7 +108,7 @@ class Curve:
 
 
 def curves(cells: Sequence[Cell]) -> list[Curve]:
-    """Groups cells into one curve a run and top-p, in the order in which the runs appear, from the largest top-p down.
+    """Groups cells into one curve for each run and top-p: runs in the order of the cells, the largest top-p first.
 
     Raises:
         UserError: no cells, a cell twice, a seed missing at a temperature, or prompts that differ in number.
@@ -120,13 +121,13 @@ def curves(cells: Sequence[Cell]) -> list[Curve]:
         (run, top_p): {} for run in runs for top_p in top_ps
     }
     for cell in cells:
-        of_curve = grid[cell.run, cell.top_p]
-        if (cell.temperature, cell.seed) in of_curve:
+        curve_cells = grid[cell.run, cell.top_p]
+        if (cell.temperature, cell.seed) in curve_cells:
             place = _label(cell.run, cell.top_p, top_ps)
             raise UserError(
                 f"front: run {place!r} has temperature {cell.temperature:g}, seed {cell.seed} twice; keep one"
             )
-        of_curve[cell.temperature, cell.seed] = cell
+        curve_cells[cell.temperature, cell.seed] = cell
     prompts = sorted({len(values) for cell in cells for values in cell.per_prompt.values()})
     if len(prompts) > 1 or prompts == [0]:
         counts = ", ".join(map(str, prompts))
@@ -134,14 +135,14 @@ def curves(cells: Sequence[Cell]) -> list[Curve]:
             f"front: cells have values for {counts} prompts; evaluate every run on the same prompts"
         )
     return [
-        _curve(run, top_p, _label(run, top_p, top_ps), of_curve)
-        for (run, top_p), of_curve in grid.items()
-        if of_curve
+        _curve(run, top_p, _label(run, top_p, top_ps), curve_cells)
+        for (run, top_p), curve_cells in grid.items()
+        if curve_cells
     ]
 
 
 def event_prompts_of(values: Iterable[Float[np.ndarray, "_ _ prompts"]]) -> set[int]:
-    """The prompts whose value is other than the commonest one, of any run at any temperature and seed."""
+    """The prompts whose value differs from the commonest one, in any of the tables at any temperature and seed."""
     rows = [row for table in values for row in table.reshape(-1, table.shape[-1])]
     return {int(prompt) for row in rows for prompt in event_prompts(row)}
 
@@ -150,28 +151,28 @@ def _label(run: str, top_p: float | int, top_ps: Sequence[float | int]) -> str:
     return f"{run} (top-p {top_p:g})" if len(top_ps) > 1 else run
 
 
-def _curve(run: str, top_p: float | int, label: str, of_run: Mapping[tuple[float | int, int], Cell]) -> Curve:
-    temperatures = tuple(sorted({temperature for temperature, _ in of_run}))
-    seeds = tuple(sorted({seed for _, seed in of_run}))
+def _curve(run: str, top_p: float | int, label: str, grid: Mapping[tuple[float | int, int], Cell]) -> Curve:
+    temperatures = tuple(sorted({temperature for temperature, _ in grid}))
+    seeds = tuple(sorted({seed for _, seed in grid}))
     for temperature, seed in itertools.product(temperatures, seeds):
-        if (temperature, seed) not in of_run:
+        if (temperature, seed) not in grid:
             place = f"run {label!r} lacks seed {seed} at temperature {temperature:g}"
             raise UserError(f"front: {place}; evaluate every seed at every temperature")
-    rows = [[of_run[temperature, seed] for seed in seeds] for temperature in temperatures]
+    rows = [[grid[temperature, seed] for seed in seeds] for temperature in temperatures]
     values = {
         name: np.array([[np.asarray(cell.per_prompt[name], float) for cell in row] for row in rows])
-        for name in _in_all(of_run.values(), "per_prompt")
+        for name in _in_all(grid.values(), "per_prompt")
     }
     means = {
         name: np.array([[float(cell.metrics[name]) for cell in row] for row in rows]).mean(axis=1)
-        for name in _in_all(of_run.values(), "metrics")
+        for name in _in_all(grid.values(), "metrics")
     }
     means |= {name: table.mean(axis=(1, 2)) for name, table in values.items()}
     return Curve(run, top_p, label, seeds, temperatures, means, values)
 
 
 def _in_all(cells: Iterable[Cell], field: str) -> list[str]:
-    """The metrics that each of the cells has, in the order of the first."""
+    """The metrics that all cells have, in the order of the first cell."""
     first, *rest = (getattr(cell, field) for cell in cells)
     return [name for name in first if all(name in other for other in rest)]
 
@@ -182,29 +183,29 @@ def table(
     *,
     width: int = 100,
 ) -> str:
-    """The sweep as plain text: a row a temperature, the curves side by side, as many as fit into `width` columns."""
-    whole = curves(cells)
-    per_block = len(whole)
-    while per_block > 1 and max(map(len, _block(whole[:per_block], metrics))) > width:
+    """The sweep as plain text: one row for each temperature, as many curves side by side as fit into `width` columns."""
+    all_curves = curves(cells)
+    per_block = len(all_curves)
+    while per_block > 1 and max(map(len, _block(all_curves[:per_block], metrics))) > width:
         per_block -= 1
     lines = []
-    for start in range(0, len(whole), per_block):
-        lines += [*_block(whole[start : start + per_block], metrics), ""]
-    described = [describe(metric) for metric in metrics]
-    titles = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
-    if any(m in curve.values for curve in whole for m in metrics):
-        titles.append(NOTATION.format(over=over(whole)))
+    for start in range(0, len(all_curves), per_block):
+        lines += [*_block(all_curves[start : start + per_block], metrics), ""]
+    descriptions = [describe(metric) for metric in metrics]
+    titles = [f"{metric.short}: {metric.title}" for metric in descriptions if metric.short != metric.title]
+    if any(m in curve.values for curve in all_curves for m in metrics):
+        titles.append(NOTATION.format(over=sample_words(all_curves)))
     return "\n".join([*lines, *(line for title in titles for line in textwrap.wrap(title, width))]).strip(
         "\n"
     )
 
 
-def over(curves: Sequence[Curve]) -> str:
-    """What the intervals are over, in words: `100 prompts`, `100 prompts and seeds (2 a run)`."""
+def sample_words(curves: Sequence[Curve]) -> str:
+    """What the intervals are taken over, in words: `100 prompts`, `100 prompts and seeds (2 a run)`."""
     prompts = next((values.shape[-1] for curve in curves for values in curve.values.values()), 0)
     seeds = sorted({len(curve.seeds) for curve in curves})
     several = f" and seeds ({' or '.join(map(str, seeds))} a run)" if seeds[-1] > 1 else ""
-    return counted(prompts, "prompt") + several
+    return pluralise(prompts, "prompt") + several
 
 
 def _block(runs: Sequence[Curve], metrics: Sequence[str]) -> list[str]:
@@ -228,7 +229,7 @@ def _block(runs: Sequence[Curve], metrics: Sequence[str]) -> list[str]:
 
 
 def temperature_texts(temperatures: Sequence[float | int]) -> list[str]:
-    """Temperatures with equally many decimals: 0.25, 0.50, 1.00."""
+    """Temperatures with the same number of decimals: 0.25, 0.50, 1.00."""
     decimals = max(len(f"{t:g}".partition(".")[2]) for t in temperatures)
     return [f"{t:.{decimals}f}" for t in temperatures]
 
@@ -242,7 +243,7 @@ def entry(curve: Curve, metric: str, temperature: float | int) -> str:
 
 
 def with_interval(mean: float, low: float | None, high: float | None, digits: int) -> str:
-    """`0.912 ±0.012`; both ends, `1.000 [0.839, 1.000]`, where the interval leans to one side; the value alone without one."""
+    """`0.912 ±0.012`, or both ends where the interval is asymmetric: `1.000 [0.839, 1.000]`; the value alone without interval."""
     text = f"{mean:.{digits}f}"
     if low is None or high is None:
         return text

@@ -1,4 +1,4 @@
-"""Answers of a policy to every prompt of a data set, the same on any mesh and for any batch size."""
+"""Generates the answers of a policy to every prompt of a data set, the same on any mesh and for any batch size."""
 
 import copy
 import dataclasses
@@ -35,7 +35,7 @@ class Prompts(Protocol):
 
 @runtime_checkable
 class AnswersPrompts(Protocol):
-    """What answers a data set's prompts, as `Generator` does."""
+    """Answers the prompts of a data set, as `Generator` does."""
 
     num_samples: int
 
@@ -48,11 +48,11 @@ class AnswersPrompts(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """The samples of one prompt: texts, the tokens of each (EOS included), and of each token log pi and the entropy.
+    """The samples of one prompt: their texts, their tokens (EOS included), and log pi and the entropy at each token.
 
-    Both are in nats and of the policy itself, at temperature 1. `log_prob_gap` is the largest difference of a log pi to
-    that of teacher forcing; None where it was not asked for. `scores` are what samples may be chosen by, each of them a
-    number a sample, larger ones better; none where they were not asked for.
+    Both are in nats, of the policy at temperature 1. `log_prob_gap` is the largest difference between a log pi and that of
+    teacher forcing; None where the generator does not gauge it. Each of `scores` has one number for each sample, by which the
+    best sample can be chosen: larger is better.
     """
 
     example: Mapping[str, Any]
@@ -65,7 +65,7 @@ class Answers:
 
     @property
     def best(self) -> dict[str, int]:
-        """By each of the scores, which sample has the largest; of equals the first."""
+        """For each score the number of the sample with the largest value; the first of equal ones."""
         return {name: int(np.argmax(values)) for name, values in self.scores.items()}
 
 
@@ -74,9 +74,9 @@ class Generator:
     """Samples answers, or searches for them, a batch at a time; compiled once for all temperatures, filters and parameters.
 
     Args:
-        batch_size: prompts at a time; what the mesh divides.
-        num_samples: answers to each prompt.
-        max_length: tokens of an answer at most; None for the data set's target length.
+        batch_size: the number of prompts in a batch, which the mesh divides.
+        num_samples: the number of answers to each prompt.
+        max_length: the most tokens of an answer; None for the target length of the data set.
         seed: of the sampling. A prompt's samples depend on it, the prompt's number (its `sampling_id` where it has one,
             else its place) and the sample's number alone.
         top_k: draw from so many of the likeliest tokens; None or 0 for all.
@@ -101,19 +101,15 @@ class Generator:
         beam_alpha: NonNegative = 0.6,
         gauge: bool = False,
     ):
-        self.batch_size, self.num_samples, self.max_length, self.seed = (
-            batch_size,
-            num_samples,
-            max_length,
-            seed,
-        )
+        self.batch_size, self.num_samples = batch_size, num_samples
+        self.max_length, self.seed = max_length, seed
         self.filters = decoding.Filters(top_k or 0, float(top_p), float(min_p))
         self.num_beams, self.beam_alpha, self.gauge = num_beams, beam_alpha, gauge
         if num_beams is not None:
             _check_beams(num_beams, num_samples, self.filters)
 
     def settings(self) -> dict[str, Any]:
-        """What the answers depend on, by the names of the macros; neither the batch's size nor the mesh is among it."""
+        """The settings that the answers depend on, by the names of their macros; batch size and mesh are not among them."""
         return {
             "NUM_SAMPLES": self.num_samples,
             "SAMPLING_SEED": self.seed,
@@ -147,7 +143,7 @@ class Generator:
             )
 
     def check_samples(self, temperature: float) -> None:
-        """Raises a UserError for several samples of a policy that gives one answer: as many equal ones are no evidence."""
+        """Raises a UserError for several samples at temperature 0, which would be equal and so no evidence."""
         self.check_temperature(temperature)
         if temperature == 0 and self.num_samples > 1:
             raise UserError(
@@ -178,10 +174,10 @@ class Generator:
         ):
             if start + len(examples) <= skip:
                 continue
-            placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
+            global_batch = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             ids = _example_ids(examples, start, self.batch_size)
             with sharding.use(mesh):
-                out, gaps = _answer(graph, mesh, shape, params, placed, ids, numbers)
+                out, gaps = _answer(graph, mesh, shape, params, global_batch, ids, numbers)
             lengths = np.asarray(out.answers.lengths)
             arrays = [np.asarray(x) for x in (out.answers.tokens, out.log_probs, out.entropies)]
             gaps = None if gaps is None else np.asarray(gaps)
@@ -212,7 +208,7 @@ class _Numbers(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
-    """The answers to a batch of prompts with these numbers, and where asked for each prompt's gap to teacher forcing."""
+    """The answers to a batch of prompts, and for each prompt the gap to teacher forcing if the generator gauges it."""
     model, prompts = nnx.merge(graph, params), prompts_of(batch)
     lengths = {"max_length": shape.max_length, "eos_ids": shape.eos_ids}
     if shape.num_beams is None:
@@ -222,7 +218,7 @@ def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
         out = decoding.search(model, prompts, shape.num_beams, numbers.beam_alpha, **lengths)
         out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
     gaps = decoding.log_prob_gaps(model, prompts, out) if shape.gauge else None
-    # Every process reads all answers: they are small.
+    # Answers are small, so that every process can read all of them.
     return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
 
 
@@ -239,7 +235,7 @@ def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) ->
 
 
 def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: int) -> np.ndarray:
-    """By which its samples are keyed: the number that an example brings (`sampling_id`), or its place."""
+    """The number that keys the samples of each example: its `sampling_id`, or its place in the data set."""
     ids = np.zeros(batch_size, np.int32)
     ids[: len(examples)] = [example.get("sampling_id", start + row) for row, example in enumerate(examples)]
     return ids

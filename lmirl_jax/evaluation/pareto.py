@@ -1,4 +1,4 @@
-"""The upper hull of quality and diversity: what a policy reaches over its sweep, and what nothing else beats."""
+"""The upper hull of quality and diversity: of one sweep, and over all runs (the Pareto hull)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lmirl_jax.evaluation.bootstrap import percentile_interval, resampled_means, resampling_weights
-from lmirl_jax.evaluation.evidence import Evidence
 from lmirl_jax.evaluation.front import Cell, Curve, curves, describe, event_prompts_of
+from lmirl_jax.statistics.bootstrap import percentile_interval, resampled_means, resampling_weights
+from lmirl_jax.statistics.evidence import Evidence
 
 BAND_LEVELS = 30
 
@@ -20,13 +20,13 @@ def front_at(
 ) -> Float[np.ndarray, "*draws levels"]:
     """The greatest diversity that a sweep reaches at each level of quality or above it.
 
-    It is the upper concave hull of the sweep's points. All of it can be had: draw, for each prompt, one of two
-    temperatures, and the means over prompts mix linearly.
+    It is the upper concave hull of the points of the sweep. A policy can reach every point of it: it draws one of two
+    temperatures for each prompt, and the means over prompts mix linearly.
 
     Args:
         quality: a mean over prompts at each temperature.
-        diversity: likewise; larger is more diverse.
-        levels: of quality; above the best point they get its diversity.
+        diversity: a mean over prompts at each temperature; larger is more diverse.
+        levels: levels of quality; above the best point the result is the diversity of that point.
 
     Returns:
         The diversity at each level.
@@ -34,17 +34,15 @@ def front_at(
     level = np.minimum(levels, quality.max(axis=-1, keepdims=True))[..., None]
     best = np.full(level.shape[:-1], -np.inf)
     high, high_diversity = quality[..., None, :], diversity[..., None, :]
-    for i in range(
-        quality.shape[-1]
-    ):  # Not over pairs at once: that would take draws x levels x pairs numbers.
+    # A loop over the lower point of each pair: all pairs at once would take draws x levels x pairs numbers.
+    for i in range(quality.shape[-1]):
         low, low_diversity = high[..., i, None], high_diversity[..., i, None]
-        needed = (
-            level - low
-        )  # Of quality, from mixing the higher point in; none where the lower one suffices.
-        possible = (needed <= 0) | (high >= level)
-        share = np.where((needed > 0) & possible, needed / np.where(high > low, high - low, 1.0), 0.0)
-        mixed = low_diversity * (1 - share) + high_diversity * share
-        best = np.maximum(best, np.where(possible, mixed, -np.inf).max(axis=-1))
+        # The quality that the higher point must add to the mixture; 0 or less where the lower point suffices.
+        gain = level - low
+        possible = (gain <= 0) | (high >= level)
+        share = np.where((gain > 0) & possible, gain / np.where(high > low, high - low, 1.0), 0.0)
+        mixture = low_diversity * (1 - share) + high_diversity * share
+        best = np.maximum(best, np.where(possible, mixture, -np.inf).max(axis=-1))
     return best
 
 
@@ -56,12 +54,12 @@ def hull_corners(quality: Float[np.ndarray, " points"], diversity: Float[np.ndar
         diversity: of each point; larger is more diverse.
 
     Returns:
-        Their places in the arrays: the corners of the line that `front_at` follows.
+        The indices of these points: the corners of the line that `front_at` follows.
     """
     corners: list[int] = []
     for i in sorted(range(len(quality)), key=lambda i: (-quality[i], -diversity[i])):
         if corners and diversity[i] <= diversity[corners[-1]]:
-            continue  # Another is as good and as diverse.
+            continue  # Another point is at least as good and as diverse.
         while len(corners) > 1 and _below(quality, diversity, corners[-2], corners[-1], i):
             corners.pop()
         corners.append(i)
@@ -79,7 +77,7 @@ def _below(
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
-    """A corner of the hull over all runs: the run, its temperature and top-p, and what it scores there."""
+    """A corner of the hull over all runs: the run, its temperature and top-p, and its quality and diversity there."""
 
     run: str
     temperature: float | int
@@ -89,17 +87,17 @@ class Corner:
 
 
 def pareto_hull(cells: Sequence[Cell], *, quality: str, diversity: str) -> list[Corner]:
-    """The settings that are worth using, over all runs: no other, and no mixture of two, has more of both.
+    """The best settings over all runs: no other setting, and no mixture of two, has more quality and more diversity.
 
     Args:
         cells: the sweeps.
         quality: a metric; larger is better.
-        diversity: a metric; which way is more diverse is in `front.METRICS`.
+        diversity: a metric; `front.METRICS` tells whether larger or smaller is more diverse.
 
     Returns:
         The corners, from the best quality to the most diverse; seeds are averaged.
     """
-    found = [
+    points = [
         Corner(
             curve.run,
             temperature,
@@ -112,15 +110,15 @@ def pareto_hull(cells: Sequence[Cell], *, quality: str, diversity: str) -> list[
     ]
     sign = describe(diversity).sign
     places = hull_corners(
-        np.array([corner.quality for corner in found]),
-        np.array([sign * corner.diversity for corner in found]),
+        np.array([corner.quality for corner in points]),
+        np.array([sign * corner.diversity for corner in points]),
     )
-    return [found[i] for i in places]
+    return [points[i] for i in places]
 
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """The 95% interval of the diversity that a run reaches at each level of quality, in the metric's own sense."""
+    """The 95% interval of the diversity that a run reaches at each level of quality, in the unit of the metric."""
 
     levels: Float[np.ndarray, " levels"]
     low: Float[np.ndarray, " levels"]
@@ -128,7 +126,7 @@ class Band:
 
 
 def confidence_band(curve: Curve, *, quality: str, diversity: str) -> Band | None:
-    """The band around a run's hull, bootstrap over prompts and seeds; None without values per prompt, or with too few."""
+    """The bootstrap band around the hull of a run, over prompts and seeds; None without values per prompt, or with too few."""
     if quality not in curve.values or diversity not in curve.values:
         return None
     count = curve.values[quality].shape[-1]
@@ -140,12 +138,12 @@ def confidence_band(curve: Curve, *, quality: str, diversity: str) -> Band | Non
     levels = np.linspace(curve.means[quality][widest], curve.means[quality].max(), BAND_LEVELS)
     prompts = resampling_weights(curve.values[quality].shape[-1], 0)
     seeds = resampling_weights(len(curve.seeds), 1)
-    drawn = front_at(
+    draws = front_at(
         resampled_means(curve.values[quality], prompts, seeds),
         sign * resampled_means(curve.values[diversity], prompts, seeds),
         levels,
     )
     ends = np.array(
-        [sorted(sign * np.array(percentile_interval(column, 0.95, events))) for column in drawn.T]
+        [sorted(sign * np.array(percentile_interval(column, 0.95, events))) for column in draws.T]
     )
     return Band(levels, ends[:, 0], ends[:, 1])

@@ -1,4 +1,4 @@
-"""References and predictions as users give them, checked: what is wrong with them in one line."""
+"""Checks references and predictions as users give them, and says in one line what is wrong."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,27 +14,27 @@ def reference_lists(
     """A list of references for each prompt.
 
     Args:
-        metric: what errors call it.
-        targets: for each prompt a reference or several.
-        predictions: for each prompt a text.
-        several: whether a prompt may also have a list of samples.
+        metric: the name of the metric in errors.
+        targets: a reference, or several, for each prompt.
+        predictions: a text for each prompt.
+        several: whether a prompt may have a list of samples instead.
 
     Raises:
-        UserError: no prompts, lists of different lengths, a prompt without samples or without a reference that says
-            something, or what is no text.
+        UserError: no prompts, lists of different lengths, a prompt without samples or without a reference that is not empty,
+            or an item that is not a text.
     """
     check_lengths(metric, targets, predictions)
     references = [[target] if isinstance(target, str) else list(target) for target in targets]
     samples = sample_lists(predictions) if several else [[text] for text in predictions]
-    for i, (texts, own) in enumerate(zip(samples, references)):
-        wrong = [text for text in (*texts, *own) if not isinstance(text, str)]
+    for i, (texts, prompt_references) in enumerate(zip(samples, references)):
+        wrong = [text for text in (*texts, *prompt_references) if not isinstance(text, str)]
         if wrong:
             raise UserError(
                 f"{metric}: prompt {i} has a {type(wrong[0]).__name__} among its texts; give strings"
             )
         if not texts:
             raise UserError(f"{metric}: prompt {i} has no samples; draw at least one")
-        if not any(text.strip() for text in own):
+        if not any(text.strip() for text in prompt_references):
             raise UserError(
                 f"{metric}: prompt {i} has no reference, or empty ones only; give it one or leave it out"
             )
@@ -42,8 +42,8 @@ def reference_lists(
 
 
 def check_lengths(metric: str, targets: Sequence[Any], predictions: Sequence[Any]) -> None:
-    for name, given in (("targets", targets), ("predictions", predictions)):
-        if isinstance(given, (str, bytes)):
+    for name, items in (("targets", targets), ("predictions", predictions)):
+        if isinstance(items, (str, bytes)):
             raise UserError(f"{metric}: {name} is one text; give a list with one for each prompt")
     if len(targets) != len(predictions):
         raise UserError(
@@ -54,5 +54,5 @@ def check_lengths(metric: str, targets: Sequence[Any], predictions: Sequence[Any
 
 
 def sample_lists(predictions: Sequence[Any]) -> list[list[Any]]:
-    """Each prompt's samples; a prediction of one text is one sample."""
+    """The samples of each prompt; a prediction that is one text counts as one sample."""
     return [list(texts) if isinstance(texts, (list, tuple)) else [texts] for texts in predictions]

@@ -1,15 +1,15 @@
-"""Which words ROUGE compares: rouge-score's own, of a to z and digits, or those of any language; and what is lost, in a line."""
+"""The words that ROUGE compares: rouge-score's own (a to z and digits), or those of any language, with warnings of cut words."""
 
 import functools
 from collections.abc import Sequence
 
-from lmirl_jax.evaluation.words import tell_once, unicode_words
+from lmirl_jax.evaluation.words import unicode_words, warn_once
 
 ROUGE_TOKENIZERS = ("auto", "ascii", "unicode")
 
 
 class RougeTokenizer:
-    """What rouge-score takes as a tokenizer: words of any language, English ones of more than three letters stemmed if asked."""
+    """A tokenizer for rouge-score: words of any language; `use_stemmer` stems English words of more than three letters."""
 
     def __init__(self, use_stemmer: bool):
         self._use_stemmer = use_stemmer
@@ -22,24 +22,24 @@ class RougeTokenizer:
 
 
 def rouge_tokenizer(references: Sequence[str]) -> str:
-    """The one that suits a prompt's references: "unicode" where rouge-score's would cut at least half of their words."""
+    """The tokenizer for the references of a prompt: "unicode" where rouge-score's own would cut at least half of their words."""
     words = [word for text in references for word in unicode_words(text)]
     return "unicode" if 0 < len(words) <= 2 * len(_cut(words)) else "ascii"
 
 
-def tell_what_is_lost(references: Sequence[str], chosen: str, asked: str) -> None:
-    """Warns, once of each, of words that rouge-score's tokenizer cuts, of another in its place, and of texts without words."""
+def warn_of_cut_words(references: Sequence[str], tokenizer: str, setting: str) -> None:
+    """Warns, once for each, of words that rouge-score's tokenizer cuts, of the use of another one, and of texts without words."""
     words = [word for text in references for word in unicode_words(text)]
     cut = _cut(words)
     if not words:
-        tell_once("ROUGE: a reference without a word scores 0, even against itself: %r", references[0])
-    elif cut and chosen == "ascii":
-        tell_once(
+        warn_once("ROUGE: a reference without a word scores 0, even against itself: %r", references[0])
+    elif cut and tokenizer == "ascii":
+        warn_once(
             "ROUGE: rouge-score's words hold a to z and digits alone, and cut such as %r; tokenize='unicode' keeps them whole",
             cut[0],
         )
-    elif cut and asked == "auto":
-        tell_once(
+    elif cut and setting == "auto":
+        warn_once(
             "ROUGE: compares words of any language (tokenize='unicode') where rouge-score's own (tokenize='ascii') would cut "
             "half of a reference's or more, such as %r",
             cut[0],
@@ -52,6 +52,7 @@ def _cut(words: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _stemmer():
-    from nltk.stem.porter import PorterStemmer  # It takes a second to load.
+    # Imported here, because NLTK takes a second to load.
+    from nltk.stem.porter import PorterStemmer
 
     return PorterStemmer()

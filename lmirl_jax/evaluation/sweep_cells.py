@@ -1,7 +1,6 @@
-"""The finished cells of a sweep on disk: one file each, found again by what its numbers depend on."""
+"""The finished cells of a sweep on disk, one file each; its name is a digest of the settings that the numbers depend on."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from etils import epath
 
 from lmirl_jax import files
 
-# What answers are measured against, a part of every digest of examples: cells that were measured against the decoded tokens
-# of the targets, and not against their texts, are made again.
+# The form of the references, a part of every digest of examples. Cells of older versions, which compared answers with decoded
+# tokens of the targets and not with their texts, are computed again.
 REFERENCES = "texts"
 
 _log = logging.getLogger(__name__)
@@ -20,45 +19,61 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class CellSettings:
-    """All that the numbers of a cell depend on.
+    """All settings that the numbers of a cell depend on.
 
-    Neither the run's label nor its place among the seeds is here: renaming a run, or naming more of them, makes no finished
-    cell new.
+    The label of the run and its place among the seeds are not among them, so that finished cells stay valid when runs are
+    renamed or added.
+
+    Args:
+        checkpoint: its `checkpoints.identity`.
+        step: its number of updates.
+        task: the name of the task.
+        split: the split of the task.
+        examples: the `files.digest` of prompts and targets.
+        num_examples: the number of prompts.
+        num_samples: the number of samples for each prompt.
+        max_length: the most tokens of an answer.
+        seed: the seed of the sampling.
+        temperature: the sampling temperature.
+        top_p: the probability that the likeliest tokens must hold; 1 for all tokens.
+        top_k: the number of the likeliest tokens; 0 for all tokens.
+        min_p: the smallest probability of a token, as a share of the largest one.
+        rerank: the checkpoint and gamma whose returns score the samples; None for no scores.
     """
 
-    checkpoint: str  # `identity` of the one that answered.
+    checkpoint: str
     step: int
     task: str
     split: str
-    examples: str  # `digest` of prompts and targets.
+    examples: str
     num_examples: int
     num_samples: int
-    max_length: int  # Tokens of an answer at most.
-    seed: int  # Of the sampling.
+    max_length: int
+    seed: int
     temperature: float | int
     top_p: float | int
     top_k: int = 0
     min_p: float | int = 0.0
-    rerank: str | None = (
-        None  # By which checkpoint's returns samples are scored, and at which gamma; None: by none.
-    )
+    rerank: str | None = None
 
     def path(self, folder: epath.Path) -> epath.Path:
-        """The cell's file: other settings are another name, so that cells of several settings lie side by side."""
+        """The file of the cell; different settings give different names, so that their cells can share a folder."""
         settings = dataclasses.asdict(self)
         if self.rerank is None:
-            del settings["rerank"]  # Cells from before there were scores keep their names.
+            # Cells of versions without scores keep their names.
+            del settings["rerank"]
         text = json.dumps(settings, sort_keys=True)
         return (
-            folder / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{digest(text)}.json"
+            folder
+            / f"{self.task}-{self.step:06}-T{self.temperature:g}-P{self.top_p:g}-{files.digest(text)}.json"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedCell:
-    """What a cell's file holds: metrics over the data set and prompt by prompt, their intervals, and the answers.
+    """The content of the file of a cell: metrics over the data set and by prompt, intervals, and answers.
 
-    Intervals are those of `evaluation.intervals`, answers are as `answer_row` has them.
+    The intervals are those of `evaluation.intervals`, and each answer is a row of `answer_row`.
     """
 
     settings: CellSettings
@@ -68,13 +83,13 @@ class FinishedCell:
     answers: Sequence[Mapping[str, Any]]
 
     def write(self, folder: epath.Path) -> None:
-        """Writes the cell whole or not at all."""
+        """Writes the cell, completely or not at all."""
         with files.writing(self.settings.path(folder)) as file:
             json.dump(dataclasses.asdict(self), file, ensure_ascii=False)
 
 
 def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None:
-    """The finished cell of these settings; None where there is none, or what is there is damaged, which is logged."""
+    """The finished cell of these settings; None where there is no file, or where it is damaged, which is logged."""
     path = settings.path(folder)
     if not path.exists():
         return None
@@ -89,31 +104,17 @@ def read_cell(folder: epath.Path, settings: CellSettings) -> FinishedCell | None
     return None
 
 
-def identity(checkpoint: epath.Path) -> str:
-    """What tells a checkpoint from any other, wherever it lies: a digest of Orbax's note of when it was saved.
-
-    A run that is trained again in the same folder has other checkpoints under the same names.
-    """
-    note = checkpoint / "_CHECKPOINT_METADATA"
-    return digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
-
-
 def examples_digest(examples: Sequence[Mapping[str, Any]]) -> str:
-    """A digest of prompts and targets, as texts where the task keeps them and as tokens where not."""
+    """A digest of prompts and targets: of their texts where the task keeps them, else of their tokens."""
     rows = [[_text(example, feature) for feature in ("inputs", "targets")] for example in examples]
-    return digest(json.dumps([REFERENCES, rows]))
+    return files.digest(json.dumps([REFERENCES, rows]))
 
 
 def prompts_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The prompts, for the check that two runs were asked the same."""
+    """The prompts, for the check that two runs have the same ones."""
     return [_text(example, "inputs") for example in examples]
 
 
 def _text(example: Mapping[str, Any], feature: str) -> str:
-    kept = example.get(f"{feature}_pretokenized")
-    return str(kept) if kept is not None else " ".join(map(str, example.get(feature, ())))
-
-
-def digest(text: str) -> str:
-    """Twelve letters that stand for a text."""
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
+    text = example.get(f"{feature}_pretokenized")
+    return str(text) if text is not None else " ".join(map(str, example.get(feature, ())))

@@ -1,4 +1,4 @@
-"""A sweep as data for other programs: one tidy table, and its findings."""
+"""A sweep as data for other programs: a tidy table, and its findings as JSON."""
 
 import csv
 import dataclasses
@@ -19,22 +19,23 @@ COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value
 def tidy_rows(
     cells: Sequence[Cell], checkpoints: Sequence[str], intervals: Sequence[Mapping[str, Sequence[float]]]
 ) -> list[dict[str, Any]]:
-    """A row a cell and metric, by the names of COLUMNS: the value and its 95% interval.
+    """One row for each cell and metric, with the keys of COLUMNS: the value and its 95% interval.
 
     Args:
-        cells: of a sweep.
-        checkpoints: of each cell.
-        intervals: of each cell, by metric, as `evaluation.intervals` has them.
+        cells: the cells of a sweep.
+        checkpoints: the checkpoint of each cell.
+        intervals: the intervals of each cell by metric, as `evaluation.intervals` returns them.
 
     Returns:
-        Rows; `low` and `high`, over prompts, are None for metrics without an interval; `prompts` is how many were answered, None
-        where the cell does not tell.
+        The rows. `low` and `high` are None for metrics without an interval; `prompts` is the number of prompts, None where the
+        cell has no values by prompt.
     """
     rows = []
     for cell, checkpoint, ends in zip(cells, checkpoints, intervals, strict=True):
         prompts = max(map(len, cell.per_prompt.values()), default=None)
         for metric in dict.fromkeys([*cell.metrics, *cell.per_prompt]):
-            if metric in cell.per_prompt:  # Which stands in for the mean, as in the table and the figures.
+            # The mean of the values by prompt comes first, as in the table and the figures.
+            if metric in cell.per_prompt:
                 value = sum(cell.per_prompt[metric]) / len(cell.per_prompt[metric])
             else:
                 value = cell.metrics[metric]
@@ -47,31 +48,31 @@ def tidy_rows(
 def findings(
     cells: Sequence[Cell], *, quality: str, diversity: str, baseline: str | None = None
 ) -> dict[str, Any]:
-    """What the sweep says of quality against one measure of diversity, as JSON.
+    """The findings of a sweep on quality against one measure of diversity, as JSON.
 
     Args:
-        cells: of a sweep.
+        cells: the cells of a sweep.
         quality: a metric; larger is better.
         diversity: a metric.
-        baseline: the run that others are compared with; the first if not named.
+        baseline: the run that the others are compared with; None for the first run.
 
     Returns:
-        `hull`, the corners over all runs; and `comparisons`, each run against the baseline at each top-p as `Comparison` has
-        it, where both have values per prompt and share a level of quality; where `too_few` says why, without intervals.
+        `hull` has the corners over all runs. `comparisons` has the fields of `Comparison` for each run against the baseline at
+        each top-p, where both have values per prompt and share a level of quality.
     """
-    found = []
+    comparisons = []
     for base, run in pairs(cells, baseline):
         if all(metric in curve.values for curve in (base, run) for metric in (quality, diversity)):
             comparison = compare(base, run, quality=quality, diversity=diversity)
             if comparison is not None:
                 place = {"run": run.run, "baseline": base.run, "top_p": run.top_p}
-                found.append(place | dataclasses.asdict(comparison))
+                comparisons.append(place | dataclasses.asdict(comparison))
     hull = pareto_hull(cells, quality=quality, diversity=diversity)
-    return {"hull": [dataclasses.asdict(corner) for corner in hull], "comparisons": found}
+    return {"hull": [dataclasses.asdict(corner) for corner in hull], "comparisons": comparisons}
 
 
 def write_csv(path: epath.PathLike, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows with the same keys as a table; what is None is left empty."""
+    """Writes rows with the same keys as a table; the cell of a value that is None stays empty."""
     with files.writing(path) as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Predictions against reference texts, prompt by prompt: ROUGE, sentence BLEU, exact match.
+"""Metrics that compare predictions with reference texts, prompt by prompt: ROUGE, sentence BLEU, exact match.
 
 `targets` has for each prompt its reference, or a list of several. The functions of `(targets, predictions)` return numbers by
 name, means over prompts, and can stand in the `metric_fns` of a SeqIO task as they are; so can `bleu` and `chrf`.
@@ -16,7 +16,7 @@ from lmirl_jax.evaluation.rouge_tokenizers import (
     ROUGE_TOKENIZERS,
     RougeTokenizer,
     rouge_tokenizer,
-    tell_what_is_lost,
+    warn_of_cut_words,
 )
 from lmirl_jax.types import UserError
 
@@ -33,11 +33,11 @@ def rouge(
 
     Args:
         targets: for each prompt a reference or several, not all of them empty.
-        predictions: one text a prompt.
+        predictions: one text for each prompt.
         use_stemmer: whether words count as equal that Porter's stemmer (of English) makes equal.
         tokenize: "ascii": rouge-score's own words of a to z and digits, where every other letter is a space; "unicode": words
             of any language, and single characters where none are written apart (`words.unicode_words`); "auto": "unicode" for
-            a prompt of whose references' words at least half would lose a letter, else "ascii". A line says so, once.
+            a prompt where "ascii" would cut at least half of the references' words, else "ascii". A warning says so, once.
 
     Returns:
         `rouge1`, `rouge2` and `rougeLsum`: means over prompts.
@@ -52,10 +52,10 @@ def rouge(
             f"ROUGE: there is no tokenizer {tokenize!r}; choose one of {', '.join(ROUGE_TOKENIZERS)}"
         )
     scores = []
-    for text, own in zip(predictions, reference_lists("ROUGE", targets, predictions)):
-        chosen = rouge_tokenizer(own) if tokenize == "auto" else tokenize
-        tell_what_is_lost(own, chosen, tokenize)
-        scores.append(_rouge_scorer(use_stemmer, chosen).score_multi(own, text))
+    for text, prompt_references in zip(predictions, reference_lists("ROUGE", targets, predictions)):
+        tokenizer = rouge_tokenizer(prompt_references) if tokenize == "auto" else tokenize
+        warn_of_cut_words(prompt_references, tokenizer, tokenize)
+        scores.append(_rouge_scorer(use_stemmer, tokenizer).score_multi(prompt_references, text))
     return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in ROUGE_TYPES}
 
 
@@ -66,7 +66,7 @@ def t5_rouge(targets: Targets, predictions: Sequence[str]) -> dict[str, float]:
 
     Args:
         targets: for each prompt a reference or several, not all of them empty.
-        predictions: one text a prompt.
+        predictions: one text for each prompt.
 
     Returns:
         `t5_rouge1`, `t5_rouge2` and `t5_rougeLsum`, 0 to 100: means over prompts.
@@ -77,7 +77,7 @@ def t5_rouge(targets: Targets, predictions: Sequence[str]) -> dict[str, float]:
     Source: rouge of t5/evaluation/metrics.py, https://github.com/google-research/text-to-text-transfer-transformer.
     """
     references = [
-        [_t5_sentences(text) for text in own] for own in reference_lists("ROUGE", targets, predictions)
+        [_t5_sentences(text) for text in texts] for texts in reference_lists("ROUGE", targets, predictions)
     ]
     scores = rouge(references, [_t5_sentences(text) for text in predictions], tokenize="ascii")
     return {f"t5_{name}": value for name, value in scores.items()}
@@ -88,10 +88,13 @@ def _t5_sentences(text: str) -> str:
 
 
 def sentence_bleu(targets: Targets, predictions: Sequence[str], *, tokenize: str = "13a") -> dict[str, float]:
-    """`sentence_bleu`, 0 to 100: the mean over prompts of sacrebleu's sentence BLEU (effective order). Not BLEU's like."""
+    """`sentence_bleu`, 0 to 100: the mean over prompts of sacrebleu's sentence BLEU (effective order); not comparable to BLEU."""
     metric = sacrebleu_bleu("sentence BLEU", tokenize, effective_order=True)
     references = reference_lists("sentence BLEU", targets, predictions)
-    scores = [metric.sentence_score(text, own).score for text, own in zip(predictions, references)]
+    scores = [
+        metric.sentence_score(text, prompt_references).score
+        for text, prompt_references in zip(predictions, references)
+    ]
     return {"sentence_bleu": float(np.mean(scores))}
 
 
@@ -125,7 +128,8 @@ def by_prompt(
 
 @functools.cache
 def _rouge_scorer(use_stemmer: bool, tokenize: str) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # It loads NLTK, which takes a second.
+    # Imported here, because it loads NLTK, which takes a second.
+    from rouge_score.rouge_scorer import RougeScorer
 
-    own = None if tokenize == "ascii" else RougeTokenizer(use_stemmer)
-    return RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer, tokenizer=own)
+    words = None if tokenize == "ascii" else RougeTokenizer(use_stemmer)
+    return RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer, tokenizer=words)

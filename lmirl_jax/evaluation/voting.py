@@ -1,4 +1,4 @@
-"""What several samples of a prompt are worth together: pass@k and the majority's answer, maj@k, plain or weighted."""
+"""Metrics of several samples of a prompt: pass@k, and the answer of the majority, maj@k, plain or weighted."""
 
 import math
 import operator
@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.argument_rules import fits
+from lmirl_jax.arguments import Count
 from lmirl_jax.types import UserError
 
-TIE = 1e-9  # Sums of weights that differ by less, as a share of the largest, differ by rounding.
+# Sums of weights that differ by less than this share of the largest one differ by rounding.
+TIE = 1e-9
 
 
 def pass_at_k(correct: Any, total: Any, k: int) -> float:
@@ -60,8 +63,8 @@ def maj_at_k(
 ) -> float:
     """maj@k, 0 to 1: how often the answer that most of a prompt's first k samples give is right; the mean over prompts.
 
-    None stands for a sample without an answer, which has no vote; a prompt without votes is answered wrongly. Where several
-    answers tie, one of them is drawn in thought: a prompt whose right answer ties with two others counts 1/3.
+    A sample without an answer is None and has no vote; a prompt without votes counts as wrong. A tie counts as a random choice:
+    a prompt whose right answer ties with two others counts 1/3.
 
     Args:
         answers: for each prompt its samples' answers, such as final numbers.
@@ -86,9 +89,9 @@ def maj_at_k_per_prompt(
     """maj@k of each prompt, 0 to 1; see `maj_at_k`, which is its mean."""
     _check_answers("maj@k", answers, targets)
     if k is not None:
-        for i, given in enumerate(answers):
-            _check_k("maj@k", k, len(given), i)
-    return [_majority(given[:k], target) for given, target in zip(answers, targets)]
+        for i, sample_answers in enumerate(answers):
+            _check_k("maj@k", k, len(sample_answers), i)
+    return [_share_right(sample_answers[:k], target) for sample_answers, target in zip(answers, targets)]
 
 
 def weighted_maj_at_k(
@@ -97,15 +100,16 @@ def weighted_maj_at_k(
     scores: Sequence[Sequence[float]],
     k: int | None = None,
 ) -> float:
-    """maj@k with votes of other weights than 1, 0 to 1: each of a prompt's samples votes with exp(score).
+    """Weighted maj@k, 0 to 1: the vote of each sample of a prompt has the weight exp(score).
 
-    As in `maj_at_k`, None has no vote and ties are shared out. What is added to all scores of a prompt changes nothing.
+    As in `maj_at_k`, None has no vote and a tie counts as a random choice. A constant added to all scores of a prompt changes
+    nothing.
 
     Args:
         answers: for each prompt its samples' answers.
         targets: for each prompt the right answer.
         scores: for each prompt a number for each of its samples, such as its return or its log-likelihood, in nats; equal
-            ones give `maj_at_k`.
+            scores give `maj_at_k`.
         k: how many of the samples vote; None for all.
 
     Returns:
@@ -126,17 +130,17 @@ def weighted_maj_at_k_per_prompt(
 ) -> list[float]:
     """The weighted maj@k of each prompt, 0 to 1; see `weighted_maj_at_k`, which is its mean."""
     _check_answers("weighted maj@k", answers, targets)
-    for i, given in enumerate(answers):
-        own = scores[i] if i < len(scores) else []
-        if len(own) != len(given) or not np.isfinite(own).all():
+    for i, votes in enumerate(answers):
+        values = scores[i] if i < len(scores) else []
+        if len(values) != len(votes) or not np.isfinite(values).all():
             raise UserError(
-                f"weighted maj@k: prompt {i} has {len(given)} samples and the scores {list(own)}; give each a finite number"
+                f"weighted maj@k: prompt {i} has {len(votes)} samples and the scores {list(values)}; give each a finite number"
             )
         if k is not None:
-            _check_k("weighted maj@k", k, len(given), i)
+            _check_k("weighted maj@k", k, len(votes), i)
     return [
-        _majority(given[:k], target, own[:k])
-        for given, target, own in zip(answers, targets, scores, strict=True)
+        _share_right(votes[:k], target, values[:k])
+        for votes, target, values in zip(answers, targets, scores, strict=True)
     ]
 
 
@@ -145,16 +149,16 @@ def votes(
     targets: Sequence[Hashable],
     scores: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, float]:
-    """pass@n and maj@n of n samples a prompt, as a SeqIO metric function of samples returns them.
+    """pass@n and maj@n of n samples for each prompt, as a SeqIO metric function of samples returns them.
 
     Args:
         answers: for each prompt its samples' answers; None for a sample without one.
         targets: for each prompt the right answer.
-        scores: by name, what `weighted_maj_at_k` weights by; `aux_values["scores"]` of a SeqIO metric function.
+        scores: the scores of `weighted_maj_at_k`, by name; `aux_values["scores"]` of a SeqIO metric function.
 
     Returns:
-        `pass_at_N` and `maj_at_N`, 0 to 1, N being the number of samples, and `weighted_maj_at_N_by_NAME` for each of the
-        scores; nothing for one sample, which is its own majority.
+        `pass_at_N` and `maj_at_N`, 0 to 1, where N is the number of samples, and `weighted_maj_at_N_by_NAME` for each of the
+        scores; nothing where a prompt has one sample only.
 
     Raises:
         UserError: no prompts, a prompt without samples, or scores that do not fit.
@@ -163,10 +167,13 @@ def votes(
     n = min(map(len, answers))
     if n < 2:
         return {}
-    rights = [sum(_right(answer, target) for answer in given) for given, target in zip(answers, targets)]
+    rights = [
+        sum(_is_right(answer, target) for answer in sample_answers)
+        for sample_answers, target in zip(answers, targets)
+    ]
     weighted = {
-        f"weighted_maj_at_{n}_by_{name}": weighted_maj_at_k(answers, targets, own, n)
-        for name, own in (scores or {}).items()
+        f"weighted_maj_at_{n}_by_{name}": weighted_maj_at_k(answers, targets, score_values, n)
+        for name, score_values in (scores or {}).items()
     }
     return {
         f"pass_at_{n}": pass_at_k(rights, list(map(len, answers)), n),
@@ -179,34 +186,38 @@ def majority(answers: Sequence[Hashable], scores: Sequence[float] | None = None)
     """The answer that most of one prompt's samples give, or whose samples' exp(score) add up to the most.
 
     Args:
-        answers: of the samples; None for one without, which has no vote.
-        scores: a finite number for each of them, in nats; None for one vote each.
+        answers: the answers of the samples; None for a sample without one, which has no vote.
+        scores: a finite number for each sample, in nats; None for one vote each.
 
     Returns:
-        The answer; of several that tie the one given first, and None where no sample has one.
+        The answer; the first of several that tie, and None where no sample has an answer.
     """
     return next(iter(_winners(answers, scores)), None)
 
 
-def _majority(given: Sequence[Hashable], target: Hashable, scores: Sequence[float] | None = None) -> float:
-    winners = _winners(given, scores)
-    return sum(_right(answer, target) for answer in winners) / max(len(winners), 1)
+def _share_right(
+    sample_answers: Sequence[Hashable], target: Hashable, scores: Sequence[float] | None = None
+) -> float:
+    winners = _winners(sample_answers, scores)
+    return sum(_is_right(answer, target) for answer in winners) / max(len(winners), 1)
 
 
-def _winners(given: Sequence[Hashable], scores: Sequence[float] | None) -> list[Hashable]:
-    """The answers with the most votes, in the order in which they were first given."""
-    voters = [i for i, answer in enumerate(given) if answer is not None]
-    # From the largest of the voters' scores: one weight at least is 1, however small the likelihoods are.
+def _winners(sample_answers: Sequence[Hashable], scores: Sequence[float] | None) -> list[Hashable]:
+    """The answers with the most votes, in the order of their first samples."""
+    voters = [i for i, answer in enumerate(sample_answers) if answer is not None]
+    # Less the largest score, so that at least one weight is 1, however small the likelihoods are.
     largest = max((scores[i] for i in voters), default=0.0) if scores is not None else 0.0
     weights: dict[Hashable, list[float]] = {}
     for i in voters:
-        weights.setdefault(given[i], []).append(1.0 if scores is None else math.exp(scores[i] - largest))
-    sums = {answer: math.fsum(own) for answer, own in weights.items()}
+        weights.setdefault(sample_answers[i], []).append(
+            1.0 if scores is None else math.exp(scores[i] - largest)
+        )
+    sums = {answer: math.fsum(votes) for answer, votes in weights.items()}
     top = max(sums.values(), default=0.0)
-    return [answer for answer, own in sums.items() if own >= top * (1 - TIE)]
+    return [answer for answer, votes in sums.items() if votes >= top * (1 - TIE)]
 
 
-def _right(answer: Hashable, target: Hashable) -> bool:
+def _is_right(answer: Hashable, target: Hashable) -> bool:
     return answer is not None and answer == target
 
 
@@ -218,8 +229,8 @@ def _counts(name: str, values: Any) -> list[int]:
 
 
 def _check_k(metric: str, k: int, samples: int, prompt: int) -> None:
-    if k < 1:
-        raise UserError(f"{metric}: k is {k}; give 1 or more")
+    if not fits(k, Count):
+        raise UserError(f"{metric}: k is {k!r}; give a whole number of 1 or more")
     if k > samples:
         raise UserError(
             f"{metric}: k is {k}, but prompt {prompt} has {samples} sample(s); draw more or lower k"
@@ -233,6 +244,6 @@ def _check_answers(metric: str, answers: Sequence[Sequence[Hashable]], targets: 
         )
     if not answers:
         raise UserError(f"{metric}: there are no prompts; give answers to at least one")
-    for i, given in enumerate(answers):
-        if not len(given):
+    for i, sample_answers in enumerate(answers):
+        if not len(sample_answers):
             raise UserError(f"{metric}: prompt {i} has no samples; draw at least one")

@@ -5,24 +5,24 @@ import re
 import unicodedata
 
 _log = logging.getLogger(__name__)
-_told: set[str] = set()
+_warned: set[str] = set()
 
-# Written without spaces between words: Thai, Lao, Burmese, Khmer, Japanese kana and Chinese characters.
-_UNSPACED = re.compile(
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese kana and Chinese characters.
+_WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 
 
 def unicode_words(text: str) -> list[str]:
-    """Runs of letters, their marks and digits, in lower case; of scripts without spaces between words each character.
+    """The words of a text in lower case: runs of letters, marks and digits, or one character in a script without spaces.
 
-    Of English text they are the words of rouge-score's own tokenizer. Equal characters of several forms (full and half
-    width, composed and not) become one by NFKC; marks that do not show, such as joiners, are left out.
+    For English text they are the words of rouge-score's own tokenizer. NFKC maps the forms of a character (full and half width,
+    composed and decomposed) to one; invisible marks, such as joiners, are left out.
     """
     words: list[str] = []
-    goes_on = False  # Whether a letter would continue the last word.
-    marked = False  # Whether a mark would.
+    # Whether the next letter, and whether the next mark, would continue the last word.
+    goes_on = marked = False
     for character in unicodedata.normalize("NFKC", text.lower()):
         kind = unicodedata.category(character)
         if kind == "Cf":
@@ -32,7 +32,7 @@ def unicode_words(text: str) -> list[str]:
         elif kind[0] not in "LMN":
             goes_on = marked = False
         else:
-            alone = _UNSPACED.match(character) is not None
+            alone = _WITHOUT_SPACES.match(character) is not None
             if goes_on and not alone:
                 words[-1] += character
             else:
@@ -43,16 +43,16 @@ def unicode_words(text: str) -> list[str]:
 
 def spread_characters(text: str) -> str:
     """The text with a space on each side of every character of a script without spaces; other text stays as it is."""
-    return _UNSPACED.sub(r" \g<0> ", text)
+    return _WITHOUT_SPACES.sub(r" \g<0> ", text)
 
 
-def is_unspaced(text: str) -> bool:
-    """Whether a text has a run of characters of a script without spaces, which a tokenizer at spaces takes for one word."""
-    return re.search(_UNSPACED.pattern * 2, text) is not None
+def lacks_spaces(text: str) -> bool:
+    """Whether a text has two adjacent characters of a script without spaces: a tokenizer at spaces takes them for one word."""
+    return re.search(_WITHOUT_SPACES.pattern * 2, text) is not None
 
 
-def tell_once(line: str, *example: str) -> None:
-    """Warns, once of each line: metrics are asked for prompt by prompt, and again at every evaluation."""
-    if line not in _told:
-        _told.add(line)
+def warn_once(line: str, *example: str) -> None:
+    """Logs a warning the first time only, because metrics run prompt by prompt and again at every evaluation."""
+    if line not in _warned:
+        _warned.add(line)
         _log.warning(line, *example)

@@ -99,7 +99,7 @@ def _with_last_state(batch: Batch) -> Batch:
         return jnp.pad(jnp.asarray(x), ((0, 0), (0, 1)))
 
     segment_ids = jnp.asarray(batch.segment_ids)
-    if not isinstance(segment_ids, jax.core.Tracer) and (segment_ids > 1).any():
+    if not isinstance(batch.segment_ids, jax.core.Tracer) and (np.asarray(batch.segment_ids) > 1).any():
         raise UserError("models.Critic reads one answer a row: give it a batch that is not packed")
     # The state after the last token belongs to the answer, as those before its tokens do.
     longer = jnp.concatenate([segment_ids[:, :1], segment_ids], axis=1)

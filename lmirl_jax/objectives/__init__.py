@@ -1,6 +1,6 @@
-"""Objectives: pure per-token functions, unreduced. The caller weights and reduces.
+"""Objectives: pure functions that return one loss for each token. The caller weights and reduces.
 
-Those on demonstrations take `SoftQ`; those on the policy's own samples take log-probabilities, advantages and scores.
+Objectives on demonstrations take `SoftQ`; those on rollouts take log-probabilities, advantages and scores.
 """
 
 from lmirl_jax.objectives.advantages import gae, group_relative, leave_one_out, whiten
@@ -20,15 +20,7 @@ from lmirl_jax.objectives.divergences import (
     total_variation,
 )
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
-from lmirl_jax.objectives.inverse_q import (
-    OnlineWeights,
-    Shaping,
-    extracted_rewards,
-    implied_rewards,
-    iqlearn,
-    online_weights,
-    shaped_rewards,
-)
+from lmirl_jax.objectives.inverse_q import OnlineWeights, implied_rewards, iqlearn, online_weights
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.objectives.policy_gradient import (
     clip_share,
@@ -37,6 +29,7 @@ from lmirl_jax.objectives.policy_gradient import (
     kl_to_reference,
     value_loss,
 )
+from lmirl_jax.objectives.reward_extraction import Shaping, extracted_rewards, shaped_rewards
 from lmirl_jax.objectives.reweighted import dft, focal
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How much better than expected each sampled token, or each sampled answer, was: the weights of policy gradients.
+"""Advantages: how much better than expected each sampled token, or each sampled answer, was. They weight policy gradients.
 
 None of these stops a gradient: the losses of `objectives.policy_gradient` do.
 """
@@ -38,11 +38,11 @@ def gae(
             for all that would have followed.
         discounts: gamma inside a sequence and at the last token of a truncated one, 0 at EOS, [*batch, length].
         continues: whether the next position holds the next token of the same sequence, [*batch, length]: false at each
-            last token and on padding, so that neither padding nor a packed neighbour is looked at.
-        trace: the lambda of the source, 0 to 1: 0 trusts the values (little variance), 1 the rewards alone (no bias).
+            last token and on padding, which keeps padding and packed neighbours out.
+        trace: the lambda of the source, 0 to 1: 0 trusts the values (little variance), 1 only the rewards (no bias).
 
     Returns:
-        The advantages, [*batch, length], in the unit of the rewards; those of padding mean nothing.
+        The advantages, [*batch, length], in the unit of the rewards; those on padding are meaningless.
 
     Raises:
         UserError: a trace out of range.
@@ -62,7 +62,7 @@ def gae(
 
 
 def leave_one_out(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*prompts samples"]:
-    """The return of each answer less the mean of the prompt's other answers: a baseline without bias or parameters.
+    """The return of each answer less the mean return of the other answers to its prompt: a baseline without bias or parameters.
 
         A_i = R_i - sum_{j != i} R_j / (n - 1)
 
@@ -78,7 +78,7 @@ def leave_one_out(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*p
     Source: https://arxiv.org/abs/2402.14740.
     """
     samples = _samples(returns, "leave_one_out")
-    return _centred(returns) * (samples / (samples - 1))
+    return _subtract_mean(returns) * (samples / (samples - 1))
 
 
 @checked
@@ -89,16 +89,16 @@ def group_relative(
     epsilon: Positive = 1e-4,
     ddof: Literal[0, 1] = 0,
 ) -> Float[Array, "*prompts samples"]:
-    """The return of each answer less the mean of the prompt's answers, in standard deviations of these.
+    """The return of each answer less the mean return of the answers to its prompt, in units of their standard deviation.
 
         A_i = (R_i - mean_j R_j) / (std_j R_j + epsilon)
 
     Args:
         returns: the summed rewards of each of a prompt's n answers, [*prompts, samples].
-        scale: false leaves the division out (Dr. GRPO), which otherwise makes much of prompts whose answers hardly differ.
-        epsilon: keeps differences far below it from being blown up, in the unit of the returns.
-        ddof: the standard deviation is the root of the squared distances' sum over n - ddof. 0: of these answers; 1: an
-            estimate of all answers', as TRL has it: advantages are sqrt((n - 1) / n) times as large, .87 at four answers.
+        scale: false leaves out the division (Dr. GRPO), which amplifies prompts whose answers hardly differ.
+        epsilon: keeps the division from amplifying much smaller differences, in the unit of the returns.
+        ddof: the variance is the sum of squared distances over n - ddof. 0 is the variance of these answers. 1 is the unbiased
+            estimate that TRL uses: advantages are then sqrt((n - 1) / n) times as large, .87 at four answers.
 
     Returns:
         The advantages, [*prompts, samples]; exactly 0 where all returns are equal.
@@ -109,7 +109,7 @@ def group_relative(
     Source: GRPO, https://arxiv.org/abs/2402.03300; without the scale, https://arxiv.org/abs/2503.20783.
     """
     samples = _samples(returns, "group_relative")
-    centred = _centred(returns)
+    centred = _subtract_mean(returns)
     if not scale:
         return centred
     deviation = jnp.sqrt(jnp.sum(centred**2, axis=-1, keepdims=True) / (samples - ddof))
@@ -125,14 +125,14 @@ def whiten(
 
     Args:
         values: such as the advantages of a batch's tokens, any shape.
-        weights: of each value, 0 or more, of the same shape; values of weight 0 are not looked at.
+        weights: the weight of each value, 0 or more, of the same shape; values of weight 0 have no influence.
         epsilon: as in `group_relative`.
 
     Returns:
         The whitened values, of the same shape; 0 where the weight is 0, and exactly 0 where all values are equal.
     """
     real = weights > 0
-    # Centred on the largest first: equal values then differ by nothing, not by rounding.
+    # The largest value is subtracted first, so that equal values give exactly 0, free of rounding.
     largest = jnp.max(values, initial=-jnp.inf, where=real)
     shifted = jnp.where(real, values - largest, jnp.zeros_like(values))
     total = jnp.sum(weights)
@@ -152,7 +152,7 @@ def _samples(returns: Float[Array, "*prompts samples"], name: str) -> int:
     return samples
 
 
-def _centred(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*prompts samples"]:
-    """Less their mean; taken from the first, so that equal returns give exactly 0."""
+def _subtract_mean(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*prompts samples"]:
+    """Subtracts the mean; the first return is subtracted before, so that equal returns give exactly 0."""
     shifted = returns - returns[..., :1]
     return shifted - jnp.mean(shifted, axis=-1, keepdims=True)

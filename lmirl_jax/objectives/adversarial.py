@@ -1,7 +1,7 @@
-"""A discriminator between the expert's tokens and the policy's: its losses, and the rewards that its logit gives.
+"""Losses of a discriminator between tokens of the expert and of the policy, and the rewards that its logit gives.
 
-The logit d_t is read after token t went in, so that EOS is judged too: d > 0 says "the expert's". At chance, d = 0, every
-reward here is exactly 0: neither a short answer nor a long one is paid for its length.
+The discriminator reads token t before it gives the logit d_t, so that it judges EOS too; d > 0 says "the expert's". At chance,
+d = 0, every reward here is exactly 0, so that neither short nor long answers gain from their length.
 """
 
 import jax
@@ -22,12 +22,12 @@ def discriminator_loss(
         loss_t = -y_t log sigmoid(d_t) - (1 - y_t) log sigmoid(-d_t)
 
     with y = 1 - label_smoothing on the expert's tokens and label_smoothing on the policy's. It is log 2 at chance. Without
-    smoothing it ends at d = log(occupancy of the expert / occupancy of the policy), each by its share of the loss.
+    smoothing its optimum is d = log(occupancy of the expert / occupancy of the policy), each weighted by its share of the loss.
 
     Args:
         logits: d_t, [*batch, length], in nats.
-        is_expert: true where the expert wrote the token, broadcast to [*batch, length]; [batch, 1] for whole rows.
-        label_smoothing: from 0 to below 1/2; it bounds the logits at which the loss ends.
+        is_expert: true on demonstrated tokens, broadcast to [*batch, length]; [batch, 1] for whole rows.
+        label_smoothing: from 0 to below 1/2; it bounds the logits of the optimum.
 
     Returns:
         The loss of each token, [*batch, length], in nats. The caller masks and reduces.
@@ -42,7 +42,7 @@ def discriminator_loss(
             f"objectives.discriminator_loss: label_smoothing = {label_smoothing} is not in [0, 0.5); "
             "0.1 is usual, 0 is none"
         )
-    # Turned so that every logit should be large: softplus(-d) keeps the digits that softplus(d) - d loses.
+    # The sign is turned so that a right logit is large: softplus(-d) keeps the digits that softplus(d) - d loses.
     agrees = jnp.where(jnp.broadcast_to(is_expert, logits.shape), logits, -logits)
     loss = jax.nn.softplus(-agrees)
     if label_smoothing:
@@ -53,13 +53,13 @@ def discriminator_loss(
 def relativistic_loss(
     expert_scores: Float[Array, "*#shape"], sampled_scores: Float[Array, "*#shape"]
 ) -> Float[Array, "*shape"]:
-    """Loss of each pair of an expert's answer and a sampled one: the expert's should have the higher score.
+    """Loss of each pair of a demonstration and a rollout: the demonstration should have the higher score.
 
         loss = -log sigmoid(expert_score - sampled_score)
 
     Args:
-        expert_scores: one a prompt, [prompts, 1].
-        sampled_scores: of each of a prompt's answers, [prompts, samples]. The two are broadcast.
+        expert_scores: the score of the demonstration of each prompt, [prompts, 1].
+        sampled_scores: the score of each rollout, [prompts, samples]. The two are broadcast.
 
     Returns:
         The loss of each pair, [prompts, samples], in nats; log 2 at chance.

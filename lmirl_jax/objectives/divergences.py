@@ -18,7 +18,7 @@ CONTINUED_BELOW = -0.5
 """Where Hellinger, forward KL, Jensen-Shannon and total variation become straight lines, going down; a choice of ours."""
 
 REVERSE_KL_CONTINUED_BELOW = -8.0
-"""Reverse KL is finite everywhere, but its slope exp(-x) is past use here (about 3,000); a choice of ours."""
+"""Where reverse KL becomes a straight line, going down: its slope exp(-x) is useless there (about 3,000); a choice of ours."""
 
 
 def chi_squared(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -39,7 +39,7 @@ def hellinger(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Args and Returns as in `chi_squared`.
     """
     slope = 1 / (1 + CONTINUED_BELOW) ** 2
-    return _continued(lambda y: y / (1 + y), x, CONTINUED_BELOW, slope)
+    return _continue_as_line(lambda y: y / (1 + y), x, CONTINUED_BELOW, slope)
 
 
 def reverse_kl(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -48,7 +48,7 @@ def reverse_kl(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Args and Returns as in `chi_squared`.
     """
     slope = math.exp(-REVERSE_KL_CONTINUED_BELOW)
-    return _continued(lambda y: -jnp.expm1(-y), x, REVERSE_KL_CONTINUED_BELOW, slope)
+    return _continue_as_line(lambda y: -jnp.expm1(-y), x, REVERSE_KL_CONTINUED_BELOW, slope)
 
 
 def forward_kl(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -56,7 +56,7 @@ def forward_kl(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     Args and Returns as in `chi_squared`.
     """
-    return _continued(jnp.log1p, x, CONTINUED_BELOW, 1 / (1 + CONTINUED_BELOW))
+    return _continue_as_line(jnp.log1p, x, CONTINUED_BELOW, 1 / (1 + CONTINUED_BELOW))
 
 
 def jensen_shannon(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -65,7 +65,7 @@ def jensen_shannon(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Args and Returns as in `chi_squared`.
     """
     slope = 1 / (2 * math.exp(CONTINUED_BELOW) - 1)
-    return _continued(lambda y: jnp.log1p(-jnp.expm1(-y)), x, CONTINUED_BELOW, slope)
+    return _continue_as_line(lambda y: jnp.log1p(-jnp.expm1(-y)), x, CONTINUED_BELOW, slope)
 
 
 def total_variation(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -78,7 +78,7 @@ def total_variation(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.minimum(jnp.minimum(x, 0.5), 2 * x - CONTINUED_BELOW)
 
 
-def _continued(
+def _continue_as_line(
     phi: Callable[[Array], Array], x: Float[Array, "*shape"], point: float, slope: float
 ) -> Float[Array, "*shape"]:
     """phi from `point` up, and below it the straight line of that slope through `(point, phi(point))`.

@@ -6,7 +6,7 @@ reward small, and so matches not only each next token but the distribution of wh
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,85 +16,6 @@ from lmirl_jax.arguments import Elementwise, NonNegative, ShareBelowOne, checked
 from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
-
-
-def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> Float[Array, "*batch length"]:
-    """The reward of each token that Q implies: the inverse soft Bellman operator.
-
-        r_t = q_t - discount_t * v_{t+1}
-
-    Args:
-        soft_q: `q` and `v`, [batch, length], in nats.
-        discounts: gamma inside a sequence and 0 at its last token, [batch, length]. The 0 gives a terminal state the
-            value 0 and keeps padding and packed neighbours out.
-
-    Returns:
-        The rewards, [batch, length], in nats. They sum to v_0 + log pi(sequence) where gamma is 1.
-
-    Source: IQ-Learn, https://arxiv.org/abs/2106.12142, section 4.
-    """
-    v_next = jnp.roll(soft_q.v, -1, axis=-1)  # The value that wraps meets a discount of 0.
-    return soft_q.q - discounts * v_next
-
-
-def shaped_rewards(
-    rewards: Float[Array, "*batch length"],
-    potentials: Float[Array, "*batch length"],
-    discounts: Float[Array, "*batch length"],
-) -> Float[Array, "*batch length"]:
-    """Rewards with the differences of a potential added, which leave the best policy what it is.
-
-        r'_t = r_t + discount_t * potential_{t+1} - potential_t
-
-    They telescope: the discounted sum changes by -potential_0 alone. With v as the potential, implied rewards become
-    log pi(a_t|s_t), whatever gamma.
-
-    Args:
-        rewards: of each token, [batch, length].
-        potentials: of the state before each token, [batch, length], in nats.
-        discounts: gamma inside a sequence and 0 at its last token, [batch, length]: a terminal state has potential 0.
-
-    Returns:
-        The shaped rewards, [batch, length].
-
-    Source: Ng, Harada and Russell, Policy invariance under reward transformations (1999).
-    """
-    after = jnp.roll(potentials, -1, axis=-1)  # What wraps meets a discount of 0.
-    return rewards + discounts * after - potentials
-
-
-Shaping = Literal["value"]
-
-
-@checked
-def extracted_rewards(
-    soft_q: SoftQ,
-    discounts: Float[Array, "*batch length"],
-    *,
-    shaping: Shaping | None = None,
-    reference: SoftQ | None = None,
-    beta: float = 1.0,
-) -> Float[Array, "*batch length"]:
-    """Implied rewards as they are exported and trained on: shaped by v, or corrected by a reference policy, if asked for.
-
-        r_t = q_t - discount_t * v_{t+1}  [+ discount_t * v_{t+1} - v_t]  [- beta * log pi_ref(a_t|s_t)]
-
-    Args:
-        soft_q: of the policy that rewards, [batch, length], in nats.
-        discounts: gamma inside a sequence and 0 at its last token, [batch, length].
-        shaping: 'value' for the first bracket, after which the reward is log pi; None without it.
-        reference: `q` and `v` of the same tokens under the reference policy; None without it.
-        beta: the weight of the correction.
-
-    Returns:
-        The rewards, [batch, length], in nats.
-    """
-    rewards = implied_rewards(soft_q, discounts)
-    if shaping == "value":
-        rewards = shaped_rewards(rewards, soft_q.v, discounts)
-    if reference is not None:
-        rewards = rewards - beta * (reference.q - reference.v)
-    return rewards
 
 
 @checked
@@ -125,8 +46,8 @@ def iqlearn(
         mle_weight: the weight of the likelihood, broadcast to [batch, length]; 0 on sampled tokens.
         penalty_weight: the weight of the penalty, outside the divergence, broadcast to [batch, length]; with chi-squared
             a factor on td_weight does the same.
-        rewards: a given reward, in nats, broadcast to [batch, length]; 0 imitates. The larger lambda, the nearer the
-            policy is to the soft-optimal one of these rewards.
+        rewards: a given reward of each token, in nats, broadcast to [batch, length]; 0 imitates. A larger lambda moves the
+            optimum from imitation towards the soft-optimal policy of these rewards.
         phi: the divergence, one of `objectives.divergences`.
 
     Returns:
@@ -143,8 +64,28 @@ def iqlearn(
     )
 
 
+def implied_rewards(soft_q: SoftQ, discounts: Float[Array, "*batch length"]) -> Float[Array, "*batch length"]:
+    """The reward of each token that Q implies: the inverse soft Bellman operator.
+
+        r_t = q_t - discount_t * v_{t+1}
+
+    Args:
+        soft_q: `q` and `v`, [batch, length], in nats.
+        discounts: gamma inside a sequence and 0 at its last token, [batch, length]. The 0 gives a terminal state the
+            value 0 and keeps padding and packed neighbours out.
+
+    Returns:
+        The rewards, [batch, length], in nats. They sum to v_0 + log pi(sequence) where gamma is 1.
+
+    Source: IQ-Learn, https://arxiv.org/abs/2106.12142, section 4.
+    """
+    # The first value wraps to the last position, where the discount is 0.
+    v_next = jnp.roll(soft_q.v, -1, axis=-1)
+    return soft_q.q - discounts * v_next
+
+
 class OnlineWeights(NamedTuple):
-    """What `iqlearn` takes online, see `online_weights`; the first two have the shape of the mask of samples."""
+    """The arguments of `iqlearn` in online learning, from `online_weights`; the arrays have the shape of the mask of samples."""
 
     mle_weight: Float[Array, "*shape"]
     penalty_weight: Float[Array, "*shape"]
@@ -160,12 +101,12 @@ def online_weights(
         loss = E_expert[-log pi] + (1 - alpha) E_expert[penalty] + alpha E_samples[penalty]
         td_weight = td_factor * lambda * mask,   td_factor = 1 / (1 - alpha) ** 2
 
-    Each expectation is a mean of its own: sum `iqlearn`'s losses of expert and of sampled tokens apart, and divide each by
-    its own count. At alpha 0 samples count for nothing; samples that are the expert's own tokens give the offline loss at
+    Each expectation is a separate mean: sum the losses of expert tokens and those of sampled tokens apart, and divide each sum
+    by its own count. At alpha 0 samples have no influence; samples that equal the expert's tokens give the offline loss at
     td_factor * lambda.
 
     Args:
-        from_samples: 1 on what the policy sampled, 0 on what the expert did; tokens or rows, any shape.
+        from_samples: 1 on rollouts, 0 on demonstrations; tokens or rows, any shape.
         alpha: the share of samples in the mixture, from 0 to below 1; the paper tries 0.1 to 0.5.
         rescale: False makes the factor 1. It follows from the mixture, but the paper does not say whether it was used.
 
@@ -194,7 +135,7 @@ def _penalty(
     phi: Callable[[Array], Array],
 ) -> Float[Array, "*batch length"]:
     """(x - phi(x)) / (4 td_weight) at x = 4 td_weight * residual; 0 without a gradient where td_weight is 0."""
-    # A configuration hands over a wrapper of the function.
+    # Gin passes a wrapper of the function.
     if inspect.unwrap(phi) is inspect.unwrap(chi_squared):
         return td_weight * residual**2
     on = td_weight != 0

@@ -43,14 +43,14 @@ def mle(
     """
     loss = soft_q.v - soft_q.q
     if label_smoothing:
-        loss = _smoothed(soft_q, label_smoothing, vocab_size)
+        loss = _smooth(soft_q, label_smoothing, vocab_size)
     if z_loss:
         loss = loss + z_loss * soft_q.v**2
     return loss
 
 
-def _smoothed(soft_q: SoftQ, smoothing: float, vocab_size: int | None) -> Float[Array, "*batch length"]:
-    """Cross-entropy to the smoothed target, from the sum of all logits, less its smallest value."""
+def _smooth(soft_q: SoftQ, smoothing: float, vocab_size: int | None) -> Float[Array, "*batch length"]:
+    """The cross-entropy to the smoothed target, computed from the sum of all logits, less its smallest possible value."""
     if soft_q.sum_logits is None:
         raise UserError(
             "objectives.mle: label smoothing needs sum_logits; ask soft_q for it with `with_sum=True`"

@@ -1,4 +1,4 @@
-"""Losses on the policy's own samples whose gradients are policy gradients, and what is watched beside them."""
+"""Losses on rollouts whose gradients are policy gradients, and the metrics that accompany them."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def clipped_policy_gradient(
     clip: float = 0.2,
     clip_high: float | None = None,
 ) -> Float[Array, "*batch length"]:
-    """Per-token policy gradient on samples of a slightly older policy, that stops pushing once a token has moved enough.
+    """Per-token policy gradient on rollouts of a slightly older policy; a token whose ratio leaves its bounds has no gradient.
 
         loss_t = -min(ratio_t A_t, bounded(ratio_t, 1 - clip, 1 + clip_high) A_t)
         ratio_t = pi(a_t|s_t) / pi_sampled(a_t|s_t)
@@ -24,11 +24,12 @@ def clipped_policy_gradient(
     advantages or the sampled log-probabilities.
 
     Args:
-        log_probs: of the sampled tokens under the policy that learns, [*batch, length], in nats.
-        sampled_log_probs: of the same under the policy that drew them, [*batch, length], in nats.
-        advantages: broadcast to [*batch, length]; [batch, 1] for one a sequence.
-        clip: how far below 1 a ratio still has a gradient that would lower it; infinity clips nothing.
-        clip_high: how far above 1 a ratio still has a gradient that would raise it; None: as `clip`.
+        log_probs: the log-probabilities of the sampled tokens under the policy that learns, [*batch, length], in nats.
+        sampled_log_probs: the behaviour log-probabilities of the same tokens, under the policy that sampled them,
+            [*batch, length], in nats.
+        advantages: broadcast to [*batch, length]; [batch, 1] for one advantage for each sequence.
+        clip: how far below 1 a ratio still has a gradient that lowers it; infinity clips nothing.
+        clip_high: how far above 1 a ratio still has a gradient that raises it; None for the same as `clip`.
 
     Returns:
         The loss of each token, [*batch, length], in the unit of the advantages. The caller masks and reduces.
@@ -39,9 +40,9 @@ def clipped_policy_gradient(
     Source: PPO, https://arxiv.org/abs/1707.06347, equation 7; clip_high is of https://arxiv.org/abs/2503.14476.
     """
     advantages = jax.lax.stop_gradient(jnp.broadcast_to(advantages, log_probs.shape))
-    clipped = _clipped(log_probs, sampled_log_probs, advantages, clip, clip_high)
+    clipped = _is_clipped(log_probs, sampled_log_probs, advantages, clip, clip_high)
     low, high = _bounds(clip, clip_high)
-    # What is clipped never reaches the exponential, whose infinity times 0 would be the gradient.
+    # Clipped tokens must not reach the exponential: an infinity there times 0 would make the gradient NaN.
     log_ratio = jnp.where(clipped, 0.0, log_probs - jax.lax.stop_gradient(sampled_log_probs))
     bound = jnp.where(advantages > 0, high, low).astype(log_probs.dtype)
     return -jnp.where(clipped, bound, jnp.exp(log_ratio)) * advantages
@@ -63,13 +64,13 @@ def clip_share(
         The indicator, [*batch, length].
     """
     advantages = jnp.broadcast_to(advantages, log_probs.shape)
-    return _clipped(log_probs, sampled_log_probs, advantages, clip, clip_high).astype(log_probs.dtype)
+    return _is_clipped(log_probs, sampled_log_probs, advantages, clip, clip_high).astype(log_probs.dtype)
 
 
 def kl_to_reference(
     log_probs: Float[Array, "*batch length"], reference_log_probs: Float[Array, "*batch length"]
 ) -> Float[Array, "*batch length"]:
-    """Per-token loss that draws the policy to a reference.
+    """Per-token loss that pulls the policy towards a reference.
 
         loss_t = (log pi(a_t|s_t) - log reference(a_t|s_t)) ** 2 / 2
 
@@ -77,8 +78,8 @@ def kl_to_reference(
     were visited; what a token does to later states is left out. Its value is no estimate of the KL: `kl_estimate` is.
 
     Args:
-        log_probs: of the sampled tokens under the policy that learns, [*batch, length], in nats.
-        reference_log_probs: of the same under the reference, [*batch, length], in nats; no gradient flows through them.
+        log_probs: the log-probabilities of the sampled tokens under the policy that learns, [*batch, length], in nats.
+        reference_log_probs: those of the same tokens under the reference, [*batch, length], in nats, without a gradient.
 
     Returns:
         The loss of each token, [*batch, length], in nats squared. The caller masks and reduces.
@@ -104,7 +105,7 @@ def kl_estimate(
     Source: http://joschu.net/blog/kl-approx.html (k3).
     """
     x = log_probs - reference_log_probs
-    # Not below 0 by rounding, either.
+    # Rounding must not make it negative.
     return jax.lax.stop_gradient(jnp.maximum(jnp.expm1(-x) + x, 0.0))
 
 
@@ -117,7 +118,7 @@ def value_loss(
 
     Args:
         values: the value of the state before each token, [*batch, length].
-        targets: what followed, such as `gae(...) + values` of the values when the tokens were sampled, [*batch, length].
+        targets: the return that followed, for example `gae(...) + values` with the values at sampling, [*batch, length].
 
     Returns:
         The loss of each token, [*batch, length], in the square of the rewards' unit. The caller masks and reduces.
@@ -135,14 +136,14 @@ def _bounds(clip: float, clip_high: float | None) -> tuple[float, float]:
     return 1 - clip, 1 + high
 
 
-def _clipped(
+def _is_clipped(
     log_probs: Float[Array, "*batch length"],
     sampled_log_probs: Float[Array, "*batch length"],
     advantages: Float[Array, "*batch length"],
     clip: float,
     clip_high: float | None,
 ) -> Bool[Array, "*batch length"]:
-    """Where the ratio is out of its bounds already, on the side to which the advantage pushes."""
+    """Whether the ratio of each token is out of its bounds, on the side to which the advantage pushes it."""
     low, high = _bounds(clip, clip_high)
     ratio = jnp.exp(jax.lax.stop_gradient(log_probs - sampled_log_probs))
     return ((advantages > 0) & (ratio > high)) | ((advantages < 0) & (ratio < low))

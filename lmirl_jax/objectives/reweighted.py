@@ -1,4 +1,4 @@
-"""Maximum likelihood that weighs each token by how probable it is already."""
+"""Maximum likelihood in which the weight of a token depends on its probability under the policy."""
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,13 @@ def dft(soft_q: SoftQ) -> Float[Array, "*batch length"]:
 
 @checked
 def focal(soft_q: SoftQ, *, focus: NonNegative = 2.0) -> Float[Array, "*batch length"]:
-    """Per-token focal loss: tokens that the policy is sure of already count little.
+    """Per-token focal loss: tokens to which the policy gives a high probability count little.
 
         loss_t = -(1 - pi(a_t|s_t)) ** focus * log pi(a_t|s_t)
 
     Args:
         soft_q: `q` and `v` of the demonstrated tokens, [batch, length], in nats.
-        focus: gamma of the source, 0 or more; 0 gives maximum likelihood, and the more, the flatter the policy.
+        focus: gamma of the source, 0 or more; 0 gives maximum likelihood, and larger values a flatter policy.
 
     Returns:
         The loss of each token, [batch, length], in nats.
@@ -47,8 +47,9 @@ def focal(soft_q: SoftQ, *, focus: NonNegative = 2.0) -> Float[Array, "*batch le
 
     Source: https://arxiv.org/abs/1708.02002.
     """
-    loss = jnp.maximum(mle(soft_q), 0.0)  # Rounding may leave a sure token at -1e-7.
-    # 1 - pi is the loss itself, to rounding, where that is tiny; only so is the slope of a fractional power finite at 0.
+    # Rounding may leave the loss of a token with probability 1 at -1e-7.
+    loss = jnp.maximum(mle(soft_q), 0.0)
+    # Where the loss is tiny, 1 - pi equals it up to rounding; this form keeps the slope of a fractional power finite at 0.
     tiny = loss < jnp.finfo(loss.dtype).eps
     sure = jnp.where(tiny, loss, 0.0) ** (1 + focus)
     unsure = loss * (-jnp.expm1(-jnp.where(tiny, 1.0, loss))) ** focus

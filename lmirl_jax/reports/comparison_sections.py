@@ -1,9 +1,9 @@
-"""The parts of a page that compares runs: verdict, fronts, tables, and answers side by side."""
+"""The sections of a page that compares runs: fronts, tables, and answers side by side."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from lmirl_jax.evaluation.comparison import Comparison, compare, pairs, resampled, signed
+from lmirl_jax.evaluation.comparison import Comparison, bootstrap_words, compare, pairs, with_sign
 from lmirl_jax.evaluation.front import (
     NOTATION,
     Cell,
@@ -11,7 +11,7 @@ from lmirl_jax.evaluation.front import (
     curves,
     describe,
     entry,
-    over,
+    sample_words,
     temperature_texts,
 )
 from lmirl_jax.evaluation.pareto import pareto_hull
@@ -37,12 +37,13 @@ AREA = (
     "where the run is ahead{signs}. Mean lead: over the verdict's levels of equal {quality}. Reach: the lead in {quality}, "
     "each run at its best temperature. In brackets: 95% intervals; bootstrap {over}."
 )
-NARROWEST = 1e-6  # Range of quality that has an area.
+# The smallest range of quality for which an area is reported.
+NARROWEST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """Answers to one prompt: the prompt, the reference, and for each run its samples."""
+class PromptAnswers:
+    """The answers to one prompt: the prompt, the reference, and the samples of each run."""
 
     prompt: str
     target: str
@@ -57,7 +58,7 @@ def add_fronts(
     diversity: Sequence[str] = ("distinct_valid", "self_bleu"),
     baseline: str | None = None,
 ) -> None:
-    """Adds quality against diversity: a figure for each measure, the areas between the curves, the hull, the table."""
+    """Adds quality against diversity: a figure for each measure of diversity, the table, the areas and the hull."""
     runs = curves(cells)
     title = describe(quality).title
     compared = len(runs) > 1 and any(run.means[quality].any() for run in runs)
@@ -74,18 +75,18 @@ def add_fronts(
 
 
 def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str]) -> None:
-    """Adds the table of `evaluation.front.table` to a report: a row a temperature, the runs side by side."""
+    """Adds the table of `evaluation.front.table`: one row for each temperature, the runs side by side."""
     runs = curves(cells)
     temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
     rows = [
         [text, *(entry(run, metric, temperature) for run in runs for metric in metrics)]
         for text, temperature in zip(temperature_texts(temperatures), temperatures, strict=True)
     ]
-    described = [describe(metric) for metric in metrics]
-    names = [f"{metric.short}: {metric.title}" for metric in described if metric.short != metric.title]
+    descriptions = [describe(metric) for metric in metrics]
+    names = [f"{metric.short}: {metric.title}" for metric in descriptions if metric.short != metric.title]
     spread = NOTATION.format(over=_over(cells))
     report.table(
-        ["T", *(metric.short for _ in runs for metric in described)],
+        ["T", *(metric.short for _ in runs for metric in descriptions)],
         rows,
         groups=[("", 1), *((run.label, len(metrics)) for run in runs)],
         caption="; ".join(["T: sampling temperature", *names, spread]) + ".",
@@ -93,7 +94,7 @@ def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str
 
 
 def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
-    """Adds a table a temperature: every metric, a row each, the runs side by side."""
+    """Adds one table for each temperature: one row for each metric, the runs side by side."""
     runs = curves(cells)
     temperatures = sorted({temperature for run in runs for temperature in run.temperatures})
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.means))
@@ -105,7 +106,7 @@ def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
     report.text(f"{NOTATION.format(over=_over(cells))}, or for a metric of all prompts together.")
 
 
-def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, float]) -> None:
+def add_answers(report: Report, prompts: Sequence[PromptAnswers], point: tuple[float, float]) -> None:
     """Adds the answers of each run to the same prompts, side by side."""
     temperature, top_p = point
     at = f"temperature {temperature:g}" + (f" and top-p {top_p:g}" if top_p < 1 else "")
@@ -113,15 +114,15 @@ def add_answers(report: Report, shown: Sequence[Shown], point: tuple[float, floa
         "Answers side by side",
         f"The first samples of each run to the first prompts, at {at}; none is picked.",
     )
-    for one in shown:
-        report.subheading(f"Prompt: {one.prompt}")
-        if one.target:
-            report.text(f"Reference: {one.target}")
-        report.columns(one.answers)
+    for prompt in prompts:
+        report.subheading(f"Prompt: {prompt.prompt}")
+        if prompt.target:
+            report.text(f"Reference: {prompt.target}")
+        report.columns(prompt.answers)
 
 
 def _over(cells: Sequence[Cell]) -> str:
-    return over(curves(cells))
+    return sample_words(curves(cells))
 
 
 def _add_areas(
@@ -134,14 +135,16 @@ def _add_areas(
             both = (base.values, run.values)
             if not all(metric in values for values in both for metric in (quality, name)):
                 continue
-            found = compare(base, run, quality=quality, diversity=name)
-            if found is not None and found.too_few:
-                too_few.append(f"{run.label} over {base.label} ({describe(name).title}): {found.too_few}")
-            elif found is None or found.shared[1] - found.shared[0] < NARROWEST:
+            comparison = compare(base, run, quality=quality, diversity=name)
+            if comparison is not None and comparison.too_few:
+                too_few.append(
+                    f"{run.label} over {base.label} ({describe(name).title}): {comparison.too_few}"
+                )
+            elif comparison is None or comparison.shared[1] - comparison.shared[0] < NARROWEST:
                 without.append(f"{run.label} over {base.label} ({describe(name).title})")
             else:
                 place = [f"{run.run} over {base.run}", *[f"{run.top_p:g}"] * several, describe(name).short]
-                rows.append([*place, *_area_texts(found, quality, name)])
+                rows.append([*place, *_area_texts(comparison, quality, name)])
     if not rows and not without and not too_few:
         return
     title = describe(quality).title
@@ -163,24 +166,24 @@ def _add_areas(
 def _area_caption(cells: Sequence[Cell], title: str, diversity: Sequence[str]) -> str:
     reversed_ones = [describe(name).title for name in diversity if describe(name).sign < 0]
     signs = f" (a lower {', '.join(reversed_ones)} is ahead)" * bool(reversed_ones)
-    return AREA.format(quality=title, signs=signs, over=resampled(curves(cells)))
+    return AREA.format(quality=title, signs=signs, over=bootstrap_words(curves(cells)))
 
 
-def _area_texts(found: Comparison, quality: str, diversity: str) -> list[str]:
+def _area_texts(comparison: Comparison, quality: str, diversity: str) -> list[str]:
     digits, fine = describe(diversity).digits, describe(quality).digits
     return [
-        _interval_text(found.area, digits + 1),
-        _interval_text(found.mean_difference, digits),
-        _interval_text(found.reach, fine),
-        " to ".join(f"{value:.{fine}f}" for value in found.shared),
+        _interval_text(comparison.area, digits + 1),
+        _interval_text(comparison.mean_difference, digits),
+        _interval_text(comparison.reach, fine),
+        " to ".join(f"{value:.{fine}f}" for value in comparison.shared),
     ]
 
 
 def _interval_text(value: Interval, digits: int) -> str:
-    text = signed(value.mean, digits)
+    text = with_sign(value.mean, digits)
     if value.low is None or value.high is None:
         return text
-    return f"{text} [{signed(value.low, digits)}, {signed(value.high, digits)}]"
+    return f"{text} [{with_sign(value.low, digits)}, {with_sign(value.high, digits)}]"
 
 
 def _add_hull(report: Report, cells: Sequence[Cell], quality: str, diversity: Sequence[str]) -> None:

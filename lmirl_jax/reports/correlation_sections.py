@@ -1,16 +1,16 @@
-"""The parts of the report on rewards that are numbers: correlations, the split of a return, and length."""
+"""The sections of the report on rewards with numbers: correlations, the split of a return, and length."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.evaluation.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
-from lmirl_jax.evaluation.resampled_ranks import MOST_PAIRED
 from lmirl_jax.reports.report import TOO_FEW, Report
 from lmirl_jax.reports.trust_figures import correlation_figure, tenths_figure
 from lmirl_jax.reports.trust_verdict import find, over, reason
+from lmirl_jax.statistics.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
+from lmirl_jax.statistics.resampled_ranks import MOST_PAIRED
 
-SHOWN = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
+MEASURES = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
 READING = (
     "Does a higher return mean a better answer? Pooled: over all answers to all prompts, so that it also asks whether returns "
     "can be compared between prompts. Within prompt: the mean over prompts of each prompt's own correlation, which is what "
@@ -66,13 +66,13 @@ def add_correlations(report: Report, findings: Mapping[str, Any]) -> None:
         return
     report.section("Correlation with the task's metrics", READING)
     _add_figures(report, findings)
-    drawn = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
+    resampled_units = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
     for scope, title in ((POOLED, "Spearman, pooled"), (WITHIN, "Spearman, within prompt")):
         report.subheading(title)
         rows = _rows(runs, metrics, scope, lambda run, *pair: [_value(find(run, *pair))])
         report.table(["metric", "measure", *(run["run"] for run in runs)], rows)
         report.text(*_numbers(runs, metrics, scope))
-    report.text(NOISE.format(over=drawn, prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS), PAPER)
+    report.text(NOISE.format(over=resampled_units, prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS), PAPER)
     _add_differences(report, runs, metrics)
 
 
@@ -90,14 +90,19 @@ def add_tests(report: Report, findings: Mapping[str, Any]) -> None:
 
 
 def add_split(report: Report, findings: Mapping[str, Any]) -> None:
-    """Adds what log-likelihood and the prompt's value contribute to the correlation of the return."""
+    """Adds the shares of log-likelihood and of the value of the prompt in the correlation of the return."""
     runs = findings["runs"]
     header = "What the correlation is due to"
     if not findings["metrics"]:
         report.section(header, "Does not apply: the answers have no metric in common.")
         return
     names = ["total", "log-likelihood", "v_0"]
-    rest = any(share["name"] == "rest" for run in runs for own in run["split"].values() for share in own)
+    rest = any(
+        share["name"] == "rest"
+        for run in runs
+        for metric_shares in run["split"].values()
+        for share in metric_shares
+    )
     names += ["rest"] * rest
     report.section(header, SPLIT + REST * rest)
     rows = []
@@ -113,8 +118,8 @@ def add_split(report: Report, findings: Mapping[str, Any]) -> None:
     )
 
 
-def _in_bin(own: Mapping[str, Any]) -> str:
-    return TOO_FEW if own["too_few"] and own["correlation"] is not None else _signed(own["correlation"])
+def _in_bin(row: Mapping[str, Any]) -> str:
+    return TOO_FEW if row["too_few"] and row["correlation"] is not None else _with_sign(row["correlation"])
 
 
 def _numbers_of_split(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
@@ -128,11 +133,17 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     report.section("Reliability by length", reading if metric else "Returns of short and of long answers.")
     rows = []
     for run in runs:
-        for own in run["lengths"].get(metric or "", ()):
-            ends = dict.fromkeys((own["shortest"], own["longest"]))
+        for part in run["lengths"].get(metric or "", ()):
+            ends = dict.fromkeys((part["shortest"], part["longest"]))
             tokens = "–".join(map(str, ends))
-            row = [run["run"], tokens, f"{own['answers']}", _plain(own["measure"]), _plain(own["per_token"])]
-            rows.append([*row, *([_plain(own["metric"]), _in_bin(own)] if metric else [])])
+            row = [
+                run["run"],
+                tokens,
+                f"{part['answers']}",
+                _two_decimals(part["measure"]),
+                _two_decimals(part["per_token"]),
+            ]
+            rows.append([*row, *([_two_decimals(part["metric"]), _in_bin(part)] if metric else [])])
     header = ["run", "tokens", "answers", "mean return", "a token"]
     report.table([*header, *([f"mean {metric}", "Spearman"] if metric else [])], _blank_repeats(rows))
     rows = [
@@ -148,7 +159,7 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
 
 def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
     runs, metric = findings["runs"], findings["metric"]
-    drawn = [
+    figures = [
         correlation_figure(
             [run["run"] for run in runs],
             [(name, [find(run, name, metric, scope) for run in runs]) for name in _measures(scope)],
@@ -157,7 +168,7 @@ def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
         for scope in (POOLED, WITHIN)
     ]
     report.figures(
-        *drawn,
+        *figures,
         caption="Points: Spearman's correlation; lines: 95% intervals. What has too few to say is left out.",
     )
     tenths = {run["run"]: run["tenths"][metric] for run in runs if metric in run["tenths"]}
@@ -167,7 +178,7 @@ def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
 
 
 def _measures(scope: str) -> list[str]:
-    return [name for name in SHOWN if scope == POOLED or name != "v_0"]
+    return [name for name in MEASURES if scope == POOLED or name != "v_0"]
 
 
 def _rows(
@@ -188,14 +199,14 @@ def _kendall(run: Mapping[str, Any], measure: str, metric: str, scope: str) -> l
 
 
 def _numbers(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: str) -> list[str]:
-    """What the return's correlations are over; why some have no interval; and the draws in which they are undefined."""
+    """The answers and prompts behind the correlations of the return, and why some have no interval or undefined draws."""
     rows = [(run["run"], metric, find(run, "return", metric, scope)) for metric in metrics for run in runs]
-    known = [(f"{run}, `{metric}`", row) for run, metric, row in rows if row]
-    counts = "; ".join(f"{name}: {over(row).removeprefix('over ')}" for name, row in known)
-    lacking = "; ".join(f"{name}: {reason(row)}" for name, row in known if row["low"] is None)
+    named_rows = [(f"{run}, `{metric}`", row) for run, metric, row in rows if row]
+    counts = "; ".join(f"{name}: {over(row).removeprefix('over ')}" for name, row in named_rows)
+    lacking = "; ".join(f"{name}: {reason(row)}" for name, row in named_rows if row["low"] is None)
     undefined = "; ".join(
         f"{name}: {row['undefined_draws']} of {row['draws']}"
-        for name, row in known
+        for name, row in named_rows
         if row["undefined_draws"] and row["low"] is not None
     )
     left_out = " Prompts are left out in which the return or the metric is the same in all answers." * (
@@ -210,22 +221,24 @@ def _numbers(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: s
 def _add_differences(report: Report, runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
     rows = []
     for run in runs:
-        found = {(row["metric"], row["scope"]): row for row in run["differences"]}
+        by_scope = {(row["metric"], row["scope"]): row for row in run["differences"]}
         for metric in metrics:
-            own = [found.get((metric, scope)) for scope in (POOLED, WITHIN)]
-            if any(own):
-                rows.append([f"{run['run']} less {runs[0]['run']}", metric, *map(_value, own)])
+            pair = [by_scope.get((metric, scope)) for scope in (POOLED, WITHIN)]
+            if any(pair):
+                rows.append([f"{run['run']} less {runs[0]['run']}", metric, *map(_value, pair)])
     if rows:
         report.subheading("Differences between runs")
-        own = [row for run in runs for row in run["differences"]]
+        differences = [row for run in runs for row in run["differences"]]
         notes = ["Of Spearman's correlation of the return."]
-        notes += ["Each draw takes the same prompts of both runs."] * all(row["paired"] for row in own)
-        notes += [OTHER_ANSWERS] * (not all(row["same_answers"] for row in own))
+        notes += ["Each draw takes the same prompts of both runs."] * all(
+            row["paired"] for row in differences
+        )
+        notes += [OTHER_ANSWERS] * (not all(row["same_answers"] for row in differences))
         report.table(["", "metric", "pooled", "within prompt"], _blank_repeats(rows), caption=" ".join(notes))
 
 
 def _blank_repeats(rows: Sequence[list[str]]) -> list[list[str]]:
-    """The first column named only where it changes."""
+    """Blanks the first column where it repeats the row above."""
     return [["" if i and rows[i - 1][0] == row[0] else row[0], *row[1:]] for i, row in enumerate(rows)]
 
 
@@ -234,12 +247,12 @@ def _value(row: Mapping[str, Any] | None) -> str:
         return "-"
     if row["low"] is None:
         return TOO_FEW
-    return f"{_signed(row['value'])} [{_plain(row['low'])}, {_plain(row['high'])}]"
+    return f"{_with_sign(row['value'])} [{_two_decimals(row['low'])}, {_two_decimals(row['high'])}]"
 
 
-def _signed(value: float | None) -> str:
+def _with_sign(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
-def _plain(value: float | None) -> str:
+def _two_decimals(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"

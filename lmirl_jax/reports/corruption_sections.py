@@ -1,10 +1,10 @@
-"""The part of the report on rewards that tells what corrupting right answers does to them."""
+"""The section of the report on rewards that shows the effect of corrupting right answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.reports.report import Report
-from lmirl_jax.reports.scored_rows import note_of, scored_row, shortened
+from lmirl_jax.reports.scored_rows import note_of, scored_row, shorten
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 
 READING = (
@@ -16,7 +16,7 @@ READING = (
     "brackets: 95% intervals (Wilson's) over answers."
 )
 SEVERAL = " Several seeds reward the same damaged answers: shares are over all seeds, intervals by answer."
-# Of each kind that is shown: the places among the examples, with what they are in words.
+# The places of the examples that the page shows for each kind, with their description.
 MANY = ((0, "the return falls most"), (-1, "the return falls least"))
 FEW = ((None, "the middle one by its fall"),)
 NONE = "Does not apply: no answers were corrupted."
@@ -31,10 +31,10 @@ def add_corruptions(
     """Adds how often each corruption lowers the rewards, and examples of each kind as heat maps.
 
     Args:
-        report: it is added to.
-        findings: of `trust_findings`.
-        corruptions: for each run the effects, with their examples, ordered by how far the return falls.
-        many: whether two examples of each kind are shown of the first run; of the others, and else, one.
+        report: the page to add to.
+        findings: the result of `trust_findings`.
+        corruptions: the effects for each run, with examples in the order of the fall of the return.
+        many: whether the first run has two examples of each kind; the other runs have one.
     """
     runs = [run for run in findings["runs"] if run["corruptions"]]
     if not runs:
@@ -44,8 +44,8 @@ def add_corruptions(
     kinds = list(dict.fromkeys(row["kind"] for run in runs for row in run["corruptions"]))
     rows = []
     for kind in kinds:
-        own = [(run["run"], row) for run in runs for row in run["corruptions"] if row["kind"] == kind]
-        rows += [["" if i else kind, label, *_entries(row)] for i, (label, row) in enumerate(own)]
+        kind_rows = [(run["run"], row) for run in runs for row in run["corruptions"] if row["kind"] == kind]
+        rows += [["" if i else kind, label, *_entries(row)] for i, (label, row) in enumerate(kind_rows)]
     header = [
         *("corruption", "run", "answers", "return drops", "a token"),
         *("there", "reward drops there", "log π drops there", "found"),
@@ -85,17 +85,17 @@ def _share(value: float | None, interval: Sequence[float] | None = None) -> str:
 
 
 def _add_examples(
-    report: Report, run: str, effect: CorruptionEffect, chosen: Sequence[tuple[int | None, str]]
+    report: Report, run: str, effect: CorruptionEffect, places: Sequence[tuple[int | None, str]]
 ) -> None:
-    found = {}
-    for place, words in chosen:
+    examples = {}
+    for place, words in places:
         if effect.examples:
             index = len(effect.examples) // 2 if place is None else place % len(effect.examples)
-            found.setdefault(index, words)
-    for index, words in found.items():
+            examples.setdefault(index, words)
+    for index, words in examples.items():
         original, corrupted, span = effect.examples[index]
         report.subheading(f"{run}: {effect.kind}, {words}")
-        report.text(f"Prompt: {shortened(original.inputs)}")
+        report.text(f"Prompt: {shorten(original.inputs)}")
         report.heat_map([
             scored_row(original, "original", note=note_of(original)),
             scored_row(corrupted, "damaged", note=note_of(corrupted), marked=span),

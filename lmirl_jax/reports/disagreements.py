@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmirl_jax.evaluation.rank_correlation import pooled_ranks, spearman
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.statistics.rank_correlation import pooled_ranks, spearman
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,85 +18,98 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranked:
-    """A prompt's different answers, the highest return first, with how often each was given, and the prompt's correlation."""
+class RankedPrompt:
+    """The distinct answers to a prompt, the highest return first, each with its count, and the correlation over the answers."""
 
     answers: tuple[tuple[Scored, int], ...]
     correlation: float | None
 
 
 def pairs(answers: Sequence[Scored], metric: str, count: int, *, agreeing: bool) -> list[Pair]:
-    """The clearest pairs of different answers to one prompt that return and metric put in the same order, or do not.
+    """The clearest pairs of answers to one prompt that return and metric rank in the same order, or in opposite orders.
 
-    Clearest: the difference in return times that in the metric is largest. One pair a prompt at most.
+    The clearest pairs have the largest product of the differences in return and in metric. There is at most one pair a prompt.
 
     Args:
-        answers: of all prompts.
+        answers: the answers to all prompts.
         metric: larger is better.
-        count: at most so many pairs.
-        agreeing: whether the higher return is to have the larger metric, or the smaller.
+        count: the most pairs.
+        agreeing: whether the answer with the higher return has the larger metric, or the smaller one.
     """
-    found = []
-    for own in by_prompt(answers).values():
-        returns, metrics = np.array([[a.total for a in own], [a.metrics[metric] for a in own]])
+    candidates = []
+    for prompt_answers in by_prompt(answers).values():
+        returns, metrics = np.array(
+            [[a.total for a in prompt_answers], [a.metrics[metric] for a in prompt_answers]]
+        )
         gaps = (
             np.maximum(returns[:, None] - returns, 0) * (metrics[:, None] - metrics) * (1 if agreeing else -1)
         )
         first, second = np.unravel_index(np.argmax(gaps), gaps.shape)
         if gaps[first, second] > 0:
-            found.append((float(gaps[first, second]), Pair(own[first], own[second])))
-    return [pair for _, pair in sorted(found, key=lambda item: -item[0])[:count]]
+            candidates.append(
+                (float(gaps[first, second]), Pair(prompt_answers[first], prompt_answers[second]))
+            )
+    return [pair for _, pair in sorted(candidates, key=lambda item: -item[0])[:count]]
 
 
-def misjudged(answers: Sequence[Scored], metric: str, count: int, *, overrated: bool) -> list[Scored]:
-    """The answers, of different prompts, whose rank by return among all is farthest above that by metric, or below.
+def misjudged_answers(answers: Sequence[Scored], metric: str, count: int, *, overrated: bool) -> list[Scored]:
+    """The answers whose rank by return among all answers is farthest above their rank by metric, or below; one for each prompt.
 
     Args:
-        answers: of all prompts.
+        answers: the answers to all prompts.
         metric: larger is better.
-        count: at most so many.
-        overrated: whether the return is to be the higher one, or the metric.
+        count: the most answers.
+        overrated: whether the rank by return is the higher one, or the rank by metric.
     """
     values = np.array([[a.total for a in answers], [a.metrics[metric] for a in answers]])
     ranks = pooled_ranks(values)
     if not ranks.any(axis=1).all():
         return []
     gaps = (ranks[0] - ranks[1]) * (1 if overrated else -1)
-    found: dict[int, Scored] = {}
+    by_example: dict[int, Scored] = {}
     for place in np.argsort(-gaps, kind="stable"):
-        if gaps[place] <= 0 or len(found) == count:
+        if gaps[place] <= 0 or len(by_example) == count:
             break
-        found.setdefault(answers[place].example, answers[place])
-    return list(found.values())
+        by_example.setdefault(answers[place].example, answers[place])
+    return list(by_example.values())
 
 
-def ranked_prompts(answers: Sequence[Scored], metric: str | None, count: int) -> list[Ranked]:
-    """Prompts with their answers ranked: those where return and metric go together least, middling and most.
+def ranked_prompts(answers: Sequence[Scored], metric: str | None, count: int) -> list[RankedPrompt]:
+    """Prompts with ranked answers: those with the lowest, a middle and the highest correlation of return and metric.
 
-    Prompts of which nothing can be correlated come in the order of their numbers where there are no others.
+    Where no prompt has a defined correlation, the result is the first prompts.
     """
-    every = []
-    for own in by_prompt(answers).values():
-        x = np.array([a.total for a in own])
-        found = spearman(x, np.array([a.metrics[metric] for a in own])) if metric else None
-        every.append((found, own))
-    defined = sorted((item for item in every if item[0] is not None), key=lambda item: item[0])
-    chosen = defined or every
-    places = (
-        np.unique(np.linspace(0, len(chosen) - 1, count).round().astype(int)) if defined else range(count)
-    )
-    return [Ranked(_ranked(own), found) for found, own in (chosen[i] for i in places if i < len(chosen))]
+    prompts = list(by_prompt(answers).values())
+    correlated: list[tuple[float, list[Scored]]] = []
+    for candidates in prompts:
+        correlation = _correlation(candidates, metric) if metric else None
+        if correlation is not None:
+            correlated.append((correlation, candidates))
+    if not correlated:
+        return [RankedPrompt(_rank(candidates), None) for candidates in prompts[:count]]
+    correlated.sort(key=lambda item: item[0])
+    places = np.unique(np.linspace(0, len(correlated) - 1, count).round().astype(int))
+    return [
+        RankedPrompt(_rank(candidates), correlation)
+        for correlation, candidates in (correlated[i] for i in places)
+    ]
 
 
 def by_prompt(answers: Sequence[Scored]) -> Mapping[int, list[Scored]]:
     """The answers to each prompt."""
-    found: dict[int, list[Scored]] = {}
+    by_example: dict[int, list[Scored]] = {}
     for answer in answers:
-        found.setdefault(answer.example, []).append(answer)
-    return found
+        by_example.setdefault(answer.example, []).append(answer)
+    return by_example
 
 
-def _ranked(answers: Sequence[Scored]) -> tuple[tuple[Scored, int], ...]:
+def _correlation(answers: Sequence[Scored], metric: str) -> float | None:
+    """Spearman's correlation of return and metric over these answers; None where either is constant."""
+    returns = np.array([answer.total for answer in answers])
+    return spearman(returns, np.array([answer.metrics[metric] for answer in answers]))
+
+
+def _rank(answers: Sequence[Scored]) -> tuple[tuple[Scored, int], ...]:
     times: dict[str, int] = {}
     first: dict[str, Scored] = {}
     for answer in answers:

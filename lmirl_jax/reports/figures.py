@@ -1,4 +1,4 @@
-"""The figures of reports: quality-diversity fronts and loss curves. matplotlib is imported when one is drawn."""
+"""The figures of reports: quality-diversity fronts and loss curves. matplotlib is imported when a figure is drawn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,10 @@ INK, MUTED, GRID = "#1f2328", "#59636e", "#d8dee4"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#5b5bd6")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1, 2)))
-MOST_POINTS = 1500  # Of a thin line.
-LONGEST_NAME = 40  # Letters of a run in a legend.
+# The most points of a line; longer lines are thinned out.
+MOST_POINTS = 1500
+# The most characters of the name of a run in a legend.
+LONGEST_NAME = 40
 
 
 def front_figure(
@@ -32,7 +34,7 @@ def front_figure(
     by temperature; bands are `evaluation.pareto`'s; a dotted line with rings is the hull of several runs.
 
     Args:
-        cells: the sweeps.
+        cells: the cells of the sweeps.
         quality: the metric of the vertical axis.
         diversity: the metrics of the horizontal axes.
 
@@ -54,9 +56,10 @@ def front_figure(
     for place, metric in enumerate(diversity):
         axis = figure.add_subplot(1, len(diversity), place + 1)
         style_axis(axis)
-        drawn = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
+        lines = [_front(axis, run, quality, metric, style) for run, style in zip(runs, styles, strict=True)]
         if not any(run.means[quality].any() for run in runs):
-            axis.set_ylim(-0.05, 1.0)  # Not symmetric around 0, as for any other constant.
+            # matplotlib would centre the axis on the constant 0.
+            axis.set_ylim(-0.05, 1.0)
         elif len(runs) > 1:
             _hull(axis, cells, quality, metric)
         less = describe(metric).sign < 0
@@ -72,7 +75,7 @@ def front_figure(
             for run, style in zip(runs, styles, strict=True)
             for label in _temperatures(run, quality, metric, style["color"])
         ]
-        write_labels(axis, labels, drawn)
+        write_labels(axis, labels, lines)
     return figure
 
 
@@ -84,11 +87,11 @@ def loss_figure(
     """Loss over steps, a curve for each label: every logged value thin, their exponential moving average thick.
 
     Args:
-        losses: for each label its steps and its losses.
-        title: of the vertical axis.
+        losses: the steps and the losses of each label.
+        title: the title of the vertical axis.
 
     Returns:
-        A `matplotlib.figure.Figure`; a note in it says how the thick line was smoothed.
+        A `matplotlib.figure.Figure`; its legend says how the thick line is smoothed.
 
     Raises:
         UserError: no curves, or steps and losses that differ in number or are empty.
@@ -118,8 +121,8 @@ def loss_figure(
     return figure
 
 
-def smoothed(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray, " steps"]:
-    """Exponential moving average with decay `1 - 2 / (span + 1)`, freed of the bias of its start; span 1 changes nothing."""
+def exponential_average(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray, " steps"]:
+    """The exponential moving average with decay `1 - 2 / (span + 1)`, without the bias of its start; span 1 changes nothing."""
     decay = 1 - 2 / (span + 1)
     average = weight = 0.0
     result = np.empty_like(values)
@@ -132,15 +135,14 @@ def smoothed(values: Float[np.ndarray, " steps"], span: int) -> Float[np.ndarray
 
 def new_figure(width: float, height: float) -> Any:
     """A `matplotlib.figure.Figure` of that size in inches, tied to no window."""
-    from matplotlib.figure import (
-        Figure,
-    )  # Not pyplot: that would choose a window system for the whole process.
+    # pyplot is avoided, because it would choose a window system for the whole process.
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def style_axis(axis: Any) -> None:
-    """Gives an axis the look of all figures."""
+    """Gives an axis the style of all figures."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(MUTED)
     axis.grid(color=GRID, linewidth=0.6)
@@ -151,7 +153,7 @@ def style_axis(axis: Any) -> None:
 
 
 def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Of each curve: a run's colour and marker; its line tells runs apart, or where there are several top-ps those.
+    """The style of each curve: colour and marker of its run; a line style by top-p where there are several, else by run.
 
     Markers are full at the largest top-p alone.
     """
@@ -172,13 +174,14 @@ def _styles(runs: Sequence[Curve]) -> list[dict[str, Any]]:
 def _front(
     axis: Any, run: Curve, quality: str, diversity: str, style: Mapping[str, Any]
 ) -> Float[np.ndarray, "_ 2"]:
-    """Draws one curve with its band; returns the line, which labels should keep clear of."""
+    """Draws one curve with its band; returns the points of its line, which labels should avoid."""
     points = np.stack([run.means[diversity], run.means[quality]], axis=1)
     axis.plot(*points.T, linewidth=1.6, markersize=5, label=run.label, **style)
     band = confidence_band(run, quality=quality, diversity=diversity)
     if band is not None:
         axis.fill_betweenx(band.levels, band.low, band.high, color=style["color"], alpha=0.16, linewidth=0)
-        if band.levels[0] == band.levels[-1]:  # One level alone: as a line, for a band would have no height.
+        # A band of a single level has no height, so that a line stands for it.
+        if band.levels[0] == band.levels[-1]:
             axis.hlines(
                 band.levels[0], band.low[0], band.high[0], color=style["color"], alpha=0.3, linewidth=5
             )
@@ -220,12 +223,12 @@ def _plain_log_scale(axis: Any) -> None:
 def _loss(
     axis: Any, steps: Sequence[Any], values: Float[np.ndarray, " steps"], span: int, label: str, i: int
 ) -> None:
-    """Draws one loss: its values thin where they are smoothed, their average thick; long ones thinned out."""
+    """Draws the loss of one run: a thick line for its average, and a thin one for the values if the average is smoothed."""
     stride = -(-len(steps) // MOST_POINTS)
     colour, line = SERIES[i % len(SERIES)], LINES[i % len(LINES)]
     if span > 1:
         axis.plot(steps[::stride], values[::stride], color=colour, alpha=0.28, linewidth=0.7)
-    average = smoothed(values, span)[::stride]
+    average = exponential_average(values, span)[::stride]
     axis.plot(steps[::stride], average, color=colour, linewidth=1.7, linestyle=line, label=label)
 
 
@@ -254,7 +257,7 @@ def add_legend(axis: Any, title: str) -> None:
 
 
 def plain_text(figure: Any) -> None:
-    """Takes labels as they are: a `$` in a run's name starts no formula."""
+    """Turns off formulas in labels, so that a `$` in the name of a run stays a `$`."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

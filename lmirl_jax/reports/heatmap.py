@@ -8,7 +8,7 @@ from typing import Any
 
 from lmirl_jax.types import UserError
 
-# Blue above 0 and orange below: told apart under every common colour blindness. The text stays readable on the full colour.
+# Blue above 0 and orange below 0 differ under every common colour blindness. The text stays readable on the full colour.
 STYLE = """
 :root { --positive: 84, 152, 228; --negative: 236, 137, 52; }
 @media (prefers-color-scheme: dark) { :root { --positive: 38, 103, 186; --negative: 160, 79, 17; } }
@@ -46,11 +46,11 @@ class Row:
     """One labelled answer.
 
     Args:
-        label: above it.
-        tokens: as text.
-        rewards: of each, in nats; None where a token has none.
-        note: at the right above it, in place of the sum of the rewards.
-        marked: the numbers of tokens that are framed.
+        label: the text above the answer.
+        tokens: the texts of the tokens.
+        rewards: the reward of each token, in nats; None where a token has none.
+        note: the text above the answer at the right, in place of the sum of the rewards.
+        marked: the numbers of the tokens that are framed.
     """
 
     label: str
@@ -63,12 +63,12 @@ class Row:
 def heat_map(rows: Sequence[Row], *, unit: str = "nats") -> str:
     """Rows of coloured tokens on one diverging scale centred at 0, as an HTML fragment that needs `STYLE`.
 
-    Each token has its reward as a tooltip, at the foot of the screen while it is tapped or clicked, and in a list that opens.
-    Everything is escaped.
+    The reward of each token is in its tooltip, at the foot of the screen while the token has the focus, and in a list that
+    opens. All texts are escaped.
 
     Args:
         rows: the answers; they share the scale.
-        unit: of the rewards.
+        unit: the unit of the rewards.
 
     Returns:
         A `div`.
@@ -101,13 +101,13 @@ def _check(row: Row) -> None:
             )
 
 
-def _known(rows: Sequence[Row]) -> list[float]:
+def _defined_rewards(rows: Sequence[Row]) -> list[float]:
     return [float(reward) for row in rows for reward in row.rewards if reward is not None]
 
 
 def _scale(rows: Sequence[Row]) -> tuple[float, bool]:
-    """The magnitude with the full colour, and whether any token is beyond it: a few outliers must not pale all others."""
-    sizes = sorted(map(abs, _known(rows)))
+    """The magnitude that gets the full colour, and whether any token exceeds it, so that outliers do not pale all others."""
+    sizes = sorted(map(abs, _defined_rewards(rows)))
     if not sizes or sizes[-1] == 0:
         return 1.0, False
     usual = 3 * sizes[math.floor(0.9 * (len(sizes) - 1))]
@@ -115,7 +115,7 @@ def _scale(rows: Sequence[Row]) -> tuple[float, bool]:
 
 
 def _visible(token: str) -> str:
-    """The token as it is shown: a token of white space alone would not be seen."""
+    """The token with white space made visible, where it has nothing else."""
     if token == "" or token.isspace():
         return token.replace(" ", "␣").replace("\t", "⇥").replace("\n", "↵") or "∅"
     return token
@@ -126,7 +126,11 @@ def _row(row: Row, scale: float, unit: str) -> str:
         _span(token, reward, scale, unit, i in row.marked)
         for i, (token, reward) in enumerate(zip(row.tokens, row.rewards, strict=True))
     )
-    total = f"sum {_signed(sum(_known([row])))} {html.escape(unit)}" if _known([row]) else ""
+    total = (
+        f"sum {_with_sign(sum(_defined_rewards([row])))} {html.escape(unit)}"
+        if _defined_rewards([row])
+        else ""
+    )
     total = html.escape(row.note) or total
     return (
         f'<div class="heat-row"><div class="heat-label"><b>{html.escape(row.label)}</b><span>{total}</span></div>'
@@ -142,8 +146,8 @@ def _span(token: str, reward: Any, scale: float, unit: str, marked: bool) -> str
     else:
         side, strength = ("positive" if reward >= 0 else "negative"), min(abs(reward) / scale, 1.0)
         colour = f' style="background:rgba(var(--{side}),{strength:.3f})"'
-        title = f"{_signed(reward)} {html.escape(unit)}"
-    # A focus by tap, not by the tabulator key, which would have to go through every token of the page.
+        title = f"{_with_sign(reward)} {html.escape(unit)}"
+    # A tap can focus a token; the tabulator key cannot, because it would have to pass every token of the page.
     return f'<span{kind}{colour} title="{title}" tabindex="-1">{html.escape(_visible(token))}</span>'
 
 
@@ -153,21 +157,21 @@ def _legend(rows: Sequence[Row], scale: float, saturated: bool, unit: str) -> st
     note = "; dotted: no reward" if missing else ""
     note += "; framed: what was changed" if any(row.marked for row in rows) else ""
     return (
-        f'<div class="heat-legend"><span>{bounds[0]}{_signed(-scale)}</span><span class="heat-bar"></span>'
-        f"<span>{bounds[1]}{_signed(scale)}</span>"
+        f'<div class="heat-legend"><span>{bounds[0]}{_with_sign(-scale)}</span><span class="heat-bar"></span>'
+        f"<span>{bounds[1]}{_with_sign(scale)}</span>"
         f"<span>{html.escape(unit)} a token; 0 is colourless{note}</span></div>"
     )
 
 
 def _values(row: Row) -> str:
     items = "".join(
-        f"<span><code>{html.escape(_visible(token))}</code> {'–' if reward is None else _signed(reward)}</span>"
+        f"<span><code>{html.escape(_visible(token))}</code> {'–' if reward is None else _with_sign(reward)}</span>"
         for token, reward in zip(row.tokens, row.rewards, strict=True)
     )
     return f'<div class="heat-values">{items}</div>'
 
 
-def _signed(value: Any) -> str:
-    """Three significant places at most, with a true minus sign."""
+def _with_sign(value: Any) -> str:
+    """A number with its sign, with few decimals and a true minus."""
     digits = 2 if abs(value) >= 0.095 or value == 0 else 4
     return f"{value:+.{digits}f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""The page that the quickstart ends with: runs that differ in their objective, over a sweep of temperatures."""
+"""The page of the quickstart: runs that differ in their objective, over a sweep of temperatures."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ from lmirl_jax.evaluation.front import Cell, curves
 from lmirl_jax.reports.comparison_sections import add_fronts
 from lmirl_jax.reports.figures import loss_figure
 from lmirl_jax.reports.heatmap import Row
+from lmirl_jax.reports.page_text import PageText
 from lmirl_jax.reports.report import Report
 
 REWARDS = (
@@ -19,7 +20,7 @@ REWARDS = (
 
 @dataclasses.dataclass(frozen=True)
 class HeatMap:
-    """Answers to one prompt, scored by one model: a heading, the prompt, a sentence that explains, the labelled rows."""
+    """The scored answers to one prompt under one model: a heading, labelled rows, the prompt, and an explanation."""
 
     title: str
     rows: Sequence[Row]
@@ -33,24 +34,18 @@ def quickstart_report(
     cells: Sequence[Cell],
     losses: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]],
     heatmaps: Sequence[HeatMap],
-    verdict: str | Sequence[str],
-    settings: Mapping[str, str | Sequence[str]],
-    title: str = "Maximum likelihood and IQLearn on the same task",
-    lead: str = "",
+    text: PageText,
     loss_note: str = "",
 ) -> None:
-    """Writes the report of runs that were trained alike but for their objective.
+    """Writes the report of runs that differ only in their objective.
 
     Args:
-        path: of the HTML file.
-        cells: what each run scored at each temperature, with accuracy, distinct_valid and self_bleu.
-        losses: for each run its steps and its training losses, in nats per token.
-        heatmaps: token rewards, a map for each prompt and model.
-        verdict: one paragraph or several, from `evaluation.verdict`.
-        settings: what was run; several values under one name are lines of code, such as commands.
-        title: of the page.
-        lead: a sentence below it.
-        loss_note: a sentence on what the losses hold, below their figure.
+        path: the path of the HTML file.
+        cells: the metrics of each run at each temperature, with accuracy, distinct_valid and self_bleu.
+        losses: the steps and the training losses of each run, in nats per token.
+        heatmaps: the token rewards, one map for each prompt and model.
+        text: the title, the verdict, and what was run.
+        loss_note: a sentence below the figure of the losses that says what they contain.
 
     Raises:
         UserError: cells that do not make a sweep, empty losses, wrong heat maps, or a place that cannot be written.
@@ -58,15 +53,16 @@ def quickstart_report(
     measures = [
         name for name in ("distinct_valid", "self_bleu") if all(name in c.means for c in curves(cells))
     ]
-    report = Report(title, lead)
-    report.section("Verdict", *([verdict] if isinstance(verdict, str) else verdict), callout=True)
+    report = Report(text.title, text.lead)
+    report.section("Verdict", *text.verdict, callout=True)
     add_fronts(report, cells, diversity=measures)
     report.section("Training loss").figures(loss_figure(losses), caption=loss_note)
     if heatmaps:
         report.section("Token rewards", REWARDS)
-        for shown in heatmaps:
-            report.subheading(shown.title)
-            report.text(*filter(None, (f"Prompt: {shown.prompt}" * bool(shown.prompt), shown.explanation)))
-            report.heat_map(shown.rows)
-    report.section("What was run").facts(settings)
+        for heatmap in heatmaps:
+            report.subheading(heatmap.title)
+            prompt = f"Prompt: {heatmap.prompt}" if heatmap.prompt else ""
+            report.text(*filter(None, (prompt, heatmap.explanation)))
+            report.heat_map(heatmap.rows)
+    report.section("What was run").facts(text.settings)
     report.write(path)

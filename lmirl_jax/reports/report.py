@@ -14,20 +14,21 @@ from lmirl_jax.reports.page_style import STYLE
 from lmirl_jax.types import UserError
 
 TOO_FEW = "too few"
-# As tables have them: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, `3 of 9`, or `-` or `too few` where there is none.
+# The forms of numbers in tables: `0.5`, `0.5 ±0.1`, `+0.5 [+0.4, +0.6]`, `3 of 9`, and `-` or `too few` where there is none.
 NUMBER = re.compile(
     rf"-|{TOO_FEW}|\d+ of \d+"
     r"|(?P<main>[-+−]?[\d.,]+%?)(?: (?P<spread>±[\d.]+)| (?P<range>\[[-+−]?[\d.]+, [-+−]?[\d.]+\]))?"
 )
-LONGEST_TEXT = 1200  # Letters of a text in columns.
+# The most characters of a text in columns; longer texts are cut.
+LONGEST_TEXT = 1200
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 class Report:
-    """A page that is put together from top to bottom; every method but `html` and `write` returns the report.
+    """A page that is built from top to bottom; every method except `html` and `write` returns the report.
 
-    Texts are plain: everything in them is escaped, and only `` `code` `` is marked up. As the last line of a notebook's cell a
-    report is shown.
+    Texts are plain: they are escaped, and only `` `code` `` is marked up. A notebook displays a report that is the last line of a
+    cell.
     """
 
     def __init__(self, title: str, lead: str = ""):
@@ -38,7 +39,7 @@ class Report:
         self._figures = 0
 
     def section(self, heading: str, *paragraphs: str, callout: bool = False) -> "Report":
-        """Starts a section; what is added next stands in it. A callout has a coloured edge."""
+        """Starts a section, to which the next parts are added. A callout has a coloured edge."""
         opening = '<section class="callout">' if callout else "<section>"
         self._sections.append([f"{opening}<h2>{html.escape(heading)}</h2>"])
         return self.text(*paragraphs)
@@ -48,15 +49,15 @@ class Report:
         return self._add(*(f"<p>{_inline(paragraph)}</p>" for paragraph in paragraphs))
 
     def subheading(self, text: str) -> "Report":
-        """Adds a heading of the second rank."""
+        """Adds a heading within the section."""
         return self._add(f"<h3>{_inline(text)}</h3>")
 
     def preformatted(self, text: str) -> "Report":
-        """Adds lines as they are: a command, a log."""
+        """Adds preformatted lines, such as a command or a log."""
         return self._add(f"<pre>{html.escape(text)}</pre>")
 
     def facts(self, items: Mapping[str, str | Sequence[str]]) -> "Report":
-        """Adds names with their values; several values are shown as lines of code, such as commands."""
+        """Adds names with their values; several values become lines of code, such as commands."""
         return self._add(
             "<dl>", *(f"<dt>{_inline(n)}</dt><dd>{_fact(v)}</dd>" for n, v in items.items()), "</dl>"
         )
@@ -67,16 +68,18 @@ class Report:
         Args:
             figures: each a `matplotlib.figure.Figure`.
             captions: one for each figure, or none.
-            caption: below all of them.
+            caption: a text below all of them.
         """
         from lmirl_jax.reports.svg import inline_svg
 
         parts = []
         for i, figure in enumerate(figures):
             self._figures += 1
-            own = captions[i] if captions else ""
-            picture = inline_svg(figure, label=own or caption or self._title, prefix=f"f{self._figures}-")
-            below = f"<figcaption>{_inline(own)}</figcaption>" if own else ""
+            own_caption = captions[i] if captions else ""
+            picture = inline_svg(
+                figure, label=own_caption or caption or self._title, prefix=f"f{self._figures}-"
+            )
+            below = f"<figcaption>{_inline(own_caption)}</figcaption>" if own_caption else ""
             parts.append(f"<figure>{picture}{below}</figure>")
         row = parts[0] if len(parts) == 1 else f'<div class="figures">{"".join(parts)}</div>'
         return self._add(row, *_caption(caption))
@@ -92,10 +95,10 @@ class Report:
         """Adds a table; columns of numbers are aligned to the right, and their `±` or `[from, to]` is set smaller.
 
         Args:
-            header: of each column.
-            rows: the texts, one for each column.
+            header: the name of each column.
+            rows: the texts of each row, one for each column.
             groups: headings above the header, each with the number of columns that it spans.
-            caption: below the table.
+            caption: a text below the table.
 
         Raises:
             UserError: a row or the groups that do not have as many columns as the header.
@@ -108,10 +111,10 @@ class Report:
         return self._add(_table(header, rows, groups), *_caption(caption))
 
     def columns(self, texts: Mapping[str, Sequence[str]]) -> "Report":
-        """Adds lists of texts beside one another, each under its name; on a narrow screen below one another."""
+        """Adds lists of texts side by side, each under its name; a narrow screen has them one below the other."""
         parts = [
-            f"<div><h4>{html.escape(name)}</h4><ol>{''.join(_item(text) for text in own)}</ol></div>"
-            for name, own in texts.items()
+            f"<div><h4>{html.escape(name)}</h4><ol>{''.join(map(_item, items))}</ol></div>"
+            for name, items in texts.items()
         ]
         return self._add(f'<div class="columns">{"".join(parts)}</div>')
 
@@ -137,7 +140,7 @@ class Report:
         return f"Report({self._title!r})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of a report: the page in a frame of its own, so that neither's style touches the other's."""
+        """The page in a frame, for notebooks: the frame keeps the styles of page and notebook apart."""
         grow = "this.style.height=this.contentDocument.documentElement.scrollHeight+4+'px'"
         return (
             f'<iframe srcdoc="{html.escape(self.html())}" title="{html.escape(self._title)}" onload="{grow}" '
@@ -145,7 +148,7 @@ class Report:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page under this name at once, never half; makes the folder where it is missing.
+        """Writes the page, completely or not at all; makes the folder where it is missing.
 
         Raises:
             UserError: the place cannot be written.
@@ -158,7 +161,8 @@ class Report:
             handle, temporary = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
             with os.fdopen(handle, "wb") as file:
                 file.write(page)
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner reads.
+            # mkstemp makes files that only their owner can read.
+            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
             temporary = None
         except OSError as error:
@@ -185,8 +189,8 @@ def _fact(value: str | Sequence[str]) -> str:
 
 
 def _item(text: str) -> str:
-    shown = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-    return f"<li>{html.escape(shown)}</li>"
+    visible = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return f"<li>{html.escape(visible)}</li>"
 
 
 def _caption(text: str) -> list[str]:

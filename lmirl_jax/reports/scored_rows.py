@@ -7,9 +7,12 @@ from lmirl_jax.reports.heatmap import Row
 from lmirl_jax.rewards.scored import Scored
 
 EOS = "EOS"
-MOST_TOKENS = 300  # Of an answer in a heat map.
-LONGEST_TEXT = 600  # Letters of a prompt.
-BEFORE = 40  # Tokens shown before what is marked, where a long answer is cut.
+# The most tokens of an answer in a heat map.
+MOST_TOKENS = 300
+# The most characters of a prompt.
+LONGEST_TEXT = 600
+# Where a long answer is cut, the number of tokens before the first marked one.
+BEFORE = 40
 
 
 def scored_row(
@@ -22,22 +25,22 @@ def scored_row(
 ) -> Row:
     """The tokens of an answer with their rewards, in which every token has a text.
 
-    Bytes of one character are merged into it, and so is any other token without text of its own into the next that has some;
-    their rewards add up. The end of the sequence is shown as EOS. A long answer is cut, with an ellipsis.
+    The bytes of one character are merged into one token; any other token without text is merged into the next token that has
+    text. Their rewards add up. The text of the last token is EOS. A long answer is cut, with an ellipsis.
 
     Args:
         scored: the answer.
-        label: above the row.
-        note: at the right above it.
-        marked: characters of the answer (from, to) whose tokens are framed; of an empty span the token that follows.
-        most: how many tokens are shown.
+        label: the text above the row.
+        note: the text above the row at the right.
+        marked: the range of characters (from, to) whose tokens are framed; for an empty range the token that follows.
+        most: the most tokens in the row.
     """
-    merged = _merged(scored)
-    frames = {i for i, (_, _, span) in enumerate(merged) if marked is not None and _overlaps(span, marked)}
-    start = max(0, min(min(frames, default=0) - BEFORE, len(merged) - most))
-    texts, rewards = [text for text, _, _ in merged], [reward for _, reward, _ in merged]
+    tokens = _merge_tokens(scored)
+    frames = {i for i, (_, _, span) in enumerate(tokens) if marked is not None and _overlaps(span, marked)}
+    start = max(0, min(min(frames, default=0) - BEFORE, len(tokens) - most))
+    texts, rewards = [text for text, _, _ in tokens], [reward for _, reward, _ in tokens]
     window = slice(start, start + most)
-    before, after = start > 0, start + most < len(merged)
+    before, after = start > 0, start + most < len(tokens)
     return Row(
         label,
         ["…"] * before + texts[window] + ["…"] * after,
@@ -48,21 +51,21 @@ def scored_row(
 
 
 def note_of(answer: Scored) -> str:
-    """An answer's return and metrics, in a line."""
+    """The return and the metrics of an answer, in one line."""
     values = [
-        f"return {signed(answer.total)}",
+        f"return {with_sign(answer.total)}",
         *(f"{name} {_number(value)}" for name, value in answer.metrics.items()),
     ]
     return " · ".join([*values, *["truncated"] * answer.truncated])
 
 
-def shortened(text: str, most: int = LONGEST_TEXT) -> str:
-    """A prompt or reference as it stands above a heat map, cut where it is long."""
+def shorten(text: str, most: int = LONGEST_TEXT) -> str:
+    """Cuts a long prompt or reference for the line above a heat map."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def signed(value: float) -> str:
-    """With its sign and two places; a rounded -0 is 0."""
+def with_sign(value: float) -> str:
+    """A number with its sign and two decimals; what rounds to 0 has a plus."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
@@ -70,14 +73,15 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def _merged(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:
-    """Of each token that is shown its text, its reward, and its characters of the answer."""
+def _merge_tokens(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:
+    """The text, the reward and the range of characters of each token of the heat map."""
     result = []
     waiting: list[float | None] = []
     last = len(scored.pieces) - 1
     for i, (piece, reward, span) in enumerate(zip(scored.pieces, scored.reward, scored.offsets, strict=True)):
         end = i == last and not scored.truncated and not piece
-        if end and waiting:  # Bytes that never became a character.
+        # Bytes before EOS that form no character.
+        if end and waiting:
             result.append(("�", _sum(waiting), span))
             waiting = []
         waiting.append(reward)
@@ -90,8 +94,8 @@ def _merged(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:
 
 
 def _sum(rewards: Sequence[float | None]) -> float | None:
-    known = [reward for reward in rewards if reward is not None]
-    return math.fsum(known) if len(known) == len(rewards) else None
+    defined = [reward for reward in rewards if reward is not None]
+    return math.fsum(defined) if len(defined) == len(rewards) else None
 
 
 def _overlaps(span: tuple[int, int], marked: tuple[int, int]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmirl_jax.reports.figures import GRID, INK, MUTED, SERIES
 
-# The page's variables by the colour that stands for them; matplotlib's own black and white are ink and paper.
+# The CSS variables of the page by the colour that they replace; matplotlib's default black and white are ink and paper.
 VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -16,7 +16,8 @@ VARIABLES = {
     "#ffffff": "--card",
     **{colour: f"--series-{i + 1}" for i, colour in enumerate(SERIES)},
 }
-WIDEST = 1.45  # CSS pixels a point, so that letters on a wide screen are no larger than the text around them.
+# The most CSS pixels for each point: letters of a figure on a wide screen are then no larger than the text around it.
+WIDEST = 1.45
 
 
 def inline_svg(figure: Any, *, label: str, prefix: str) -> str:
@@ -24,8 +25,8 @@ def inline_svg(figure: Any, *, label: str, prefix: str) -> str:
 
     Args:
         figure: a `matplotlib.figure.Figure`.
-        label: what the figure shows, for readers who do not see it.
-        prefix: of every id inside, different for each figure of a page.
+        label: a description of the figure, for readers who do not see it.
+        prefix: the prefix of every id inside, different for each figure of a page.
 
     Returns:
         One `svg` element without external references, the same for the same figure.
@@ -38,7 +39,7 @@ def inline_svg(figure: Any, *, label: str, prefix: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    # Without its own font a text takes the page's; without fill it is black, which the page's style sheet mends.
+    # A text without a font takes the font of the page. A text without a fill would be black, but the page has a style for it.
     text = re.sub(r"font-family:[^;\"]*;?", "", text)
     text = re.sub(r"(style=\"[^\"]*\")", lambda match: _with_variables(match[0]), text)
     text = re.sub(r"\bid=\"", f'id="{prefix}', text)

@@ -22,9 +22,9 @@ def correlation_figure(
     """Correlations as points on a line from -1 to 1 with their intervals, a group for each entry and a colour for each run.
 
     Args:
-        runs: labels.
+        runs: the labels of the runs.
         entries: a name, and for each run a row with `value`, `low` and `high`, or None.
-        title: of the axis.
+        title: the title of the axis.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -58,8 +58,8 @@ def tenths_figure(tenths: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
     """The mean metric of answers in each tenth by return, a line for each run.
 
     Args:
-        tenths: for each run its rows with `tenth` and `mean`.
-        metric: its name.
+        tenths: the rows of each run with `tenth` and `mean`.
+        metric: the name of the metric.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -89,7 +89,7 @@ def tenths_figure(tenths: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
 
 
 def _span(entries: Sequence[tuple[str, Sequence[Mapping[str, Any] | None]]]) -> tuple[float, float]:
-    """The axis: all intervals and 0, with room, within -1 and 1."""
+    """The limits of the axis: they hold all intervals and 0, with a margin, between -1 and 1."""
     ends = [0.0]
     for _, rows in entries:
         ends += [row[end] for row in rows if row for end in ("value", "low", "high") if row[end] is not None]

@@ -13,9 +13,12 @@ from lmirl_jax.reports.trust_verdict import trust_verdict
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.trust_findings import Runs, trust_findings
 
-EXAMPLES = 3  # Of each kind, where there is one run; fewer where that would make the page too large.
-OF_SEVERAL = 2  # Of each kind and run, where there are several.
-MOST_SHOWN = 20_000  # Tokens in heat maps; one takes about 150 bytes.
+# The most examples of each kind where there is one run; there are fewer where the page would grow too large.
+EXAMPLES = 3
+# The most examples of each kind for each run where there are several runs.
+EXAMPLES_OF_SEVERAL = 2
+# The most tokens in heat maps; a token takes about 150 bytes.
+MOST_HEAT_MAP_TOKENS = 20_000
 
 
 def trust_report(
@@ -32,17 +35,17 @@ def trust_report(
     """Writes the report on the rewards of one or more runs.
 
     Args:
-        path: of the HTML file.
-        scored: for each run its seeds, for each of these its scored answers. Heat maps show the first seed's.
-        corruptions: for each run what corrupting answers does to their rewards.
+        path: the path of the HTML file.
+        scored: the scored answers of each seed of each run. Heat maps show answers of the first seed.
+        corruptions: the effects of corruptions for each run.
         settings: what was run; several values under one name are lines of code.
-        metric: the one that verdict and examples go by; the first if not named.
-        findings: of `trust_findings` on the same answers, where they are known; else they are computed.
-        title: of the page.
-        lead: a sentence below it.
+        metric: the metric of the verdict and the examples; None for the first one.
+        findings: the result of `trust_findings` on the same answers; None computes it.
+        title: the title of the page.
+        lead: a sentence below the title.
 
     Returns:
-        The findings that the page shows.
+        The findings on the page.
 
     Raises:
         UserError: no answers, an unknown metric, or a place that cannot be written.
@@ -70,12 +73,13 @@ def trust_report(
 
 
 def _examples(scored: Runs) -> int:
-    """How many examples of each kind keep the page within a few megabytes."""
+    """The number of examples of each kind that keeps the page within a few megabytes."""
     lengths = [len(answer.tokens) for seeds in scored.values() for answer in seeds[0]]
     typical = min(sum(lengths) / max(len(lengths), 1), MOST_TOKENS)
-    rows = len(scored) * (CANDIDATES + 6) + 20  # Of one example of each kind, corruptions among them.
-    most = EXAMPLES if len(scored) == 1 else OF_SEVERAL
-    return max(1, min(most, int(MOST_SHOWN / max(1.0, typical * rows))))
+    # The rows of heat maps for one example of each kind, with corruptions.
+    rows = len(scored) * (CANDIDATES + 6) + 20
+    most = EXAMPLES if len(scored) == 1 else EXAMPLES_OF_SEVERAL
+    return max(1, min(most, int(MOST_HEAT_MAP_TOKENS / max(1.0, typical * rows))))
 
 
 def _counts(run: Mapping[str, Any]) -> list[str]:

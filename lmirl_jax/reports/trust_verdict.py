@@ -1,11 +1,11 @@
-"""What the numbers of a report on rewards say, in sentences."""
+"""The verdict of a report on rewards: its numbers in sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.evaluation.evidence import FEWEST_CASES, LEVEL, conclusion
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN
-from lmirl_jax.reports.scored_rows import signed
+from lmirl_jax.reports.scored_rows import with_sign
+from lmirl_jax.statistics.evidence import FEWEST_CASES, LEVEL, conclusion
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
 
 NUMBERS = (
     "Numbers are Spearman's correlations of return and `{metric}`, first over all answers, then within one prompt (the mean over "
@@ -29,10 +29,10 @@ WITHOUT_METRIC = (
 
 
 def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
-    """Paragraphs: whether each run's return goes with the metric, what that is due to, length, and corruptions.
+    """Paragraphs on the correlation of each run's return with the metric, its causes, length, and corruptions.
 
     Args:
-        findings: of `trust_findings`.
+        findings: the result of `trust_findings`.
     """
     metric, runs = findings["metric"], findings["runs"]
     if metric is None:
@@ -45,31 +45,31 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
         paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:
-        paragraphs.append(SAME_ORDER.format(runs=_listed(same)))
+        paragraphs.append(SAME_ORDER.format(runs=_enumeration(same)))
     return [text for text in [*paragraphs, _corruptions(runs)] if text]
 
 
 def find(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: str = "spearman") -> Any:
-    """The row of a run's correlation, or None."""
-    wanted = {"measure": measure, "metric": metric, "scope": scope, "kind": kind}
-    rows = (row for row in run["correlations"] if all(row[name] == value for name, value in wanted.items()))
+    """The row of a correlation of a run, or None where there is none."""
+    criteria = {"measure": measure, "metric": metric, "scope": scope, "kind": kind}
+    rows = (row for row in run["correlations"] if all(row[name] == value for name, value in criteria.items()))
     return next(rows, None)
 
 
 def _claims(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
-    """A paragraph for each finding, with the runs of which it holds."""
-    found: dict[str, list[str]] = {}
+    """One paragraph for each finding, with the runs that it holds for."""
+    runs_by_claim: dict[str, list[str]] = {}
     for run in runs:
         pooled, within = (find(run, "return", metric, scope) for scope in (POOLED, WITHIN))
         if pooled is None:
-            found.setdefault(f"Without `{metric}`", []).append(run["run"])
+            runs_by_claim.setdefault(f"Without `{metric}`", []).append(run["run"])
         elif pooled["value"] is None:
             reason = f"Nothing can be said, as `{metric}` or the return is the same in all answers"
-            found.setdefault(reason, []).append(f"{run['run']} {over(pooled)}")
+            runs_by_claim.setdefault(reason, []).append(f"{run['run']} {over(pooled)}")
         else:
             numbers = f"{run['run']} {number(pooled)}; within one prompt {number(within)}"
-            found.setdefault(_claim(pooled, within, metric), []).append(numbers)
-    return [f"{claim}: {'. '.join(numbers)}." for claim, numbers in found.items()]
+            runs_by_claim.setdefault(_claim(pooled, within, metric), []).append(numbers)
+    return [f"{claim}: {'. '.join(numbers)}." for claim, numbers in runs_by_claim.items()]
 
 
 def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) -> str:
@@ -90,19 +90,25 @@ def _claim(pooled: Mapping[str, Any], within: Mapping[str, Any], metric: str) ->
 
 
 def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """What log-likelihood and the prompt's value add to the correlation of each run."""
+    """The shares of log-likelihood and of the value of the prompt in the correlation of each run."""
     parts = []
     for run in runs:
-        own = run["split"].get(metric, ())
-        if not own or any(share["low"] is None for share in own if share["name"] == "total"):
-            continue  # Undefined, or with too few to say: the paragraphs above tell which.
-        shares = {share["name"]: share["value"] for share in own}
+        metric_shares = run["split"].get(metric, ())
+        if not metric_shares or any(
+            share["low"] is None for share in metric_shares if share["name"] == "total"
+        ):
+            continue  # The paragraphs above say that it is undefined or has too little evidence.
+        shares = {share["name"]: share["value"] for share in metric_shares}
         names = [
             name for name in shares if name != "total" and (name != "rest" or abs(shares[name]) >= 0.005)
         ]
-        added = [f"{signed(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names]
-        told = over(find(run, "return", metric, POOLED))
-        parts.append(f"{run['run']} {signed(shares['total'])} {told}, of which {_listed(added)}")
+        contributions = [
+            f"{with_sign(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names
+        ]
+        sample = over(find(run, "return", metric, POOLED))
+        parts.append(
+            f"{run['run']} {with_sign(shares['total'])} {sample}, of which {_enumeration(contributions)}"
+        )
     return (
         f"What the correlation over all answers is due to, by Pearson's r: {'; '.join(parts)}."
         if parts
@@ -117,13 +123,13 @@ def _lengths(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _length_alone(run: Mapping[str, Any], metric: str) -> str:
-    """Says that a reward may measure length alone, where length goes with the metric as well as the return does."""
-    control, pooled, own = (
+    """A warning that a reward may measure only length, where length correlates with the metric as well as the return does."""
+    control, pooled, return_length = (
         find(run, *pair, POOLED) for pair in (("tokens", metric), ("return", metric), ("return", "tokens"))
     )
-    if any(row is None or row["low"] is None for row in (control, pooled, own)):
+    if any(row is None or row["low"] is None for row in (control, pooled, return_length)):
         return ""
-    if abs(own["value"]) <= 0.5 or abs(control["value"]) < abs(pooled["value"]):
+    if abs(return_length["value"]) <= 0.5 or abs(control["value"]) < abs(pooled["value"]):
         return ""
     return (
         f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does ({number(control)}): this "
@@ -132,24 +138,24 @@ def _length_alone(run: Mapping[str, Any], metric: str) -> str:
 
 
 def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
-    parts, others = [], False
+    parts, other_answers = [], False
     for run in runs:
         rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
         if len(rows) == 2:
-            known = [row for row in rows if row["low"] is not None]
-            texts = [with_ends(row) if row in known else f"too few ({too_few(row)})" for row in rows]
-            told = (
+            with_interval = [row for row in rows if row["low"] is not None]
+            texts = [with_ends(row) if row in with_interval else f"too few ({too_few(row)})" for row in rows]
+            text = (
                 f"{texts[0]}, within one prompt {texts[1]}"
-                if known
+                if with_interval
                 else f"too few to say ({too_few(rows[0])})"
             )
-            if known and all(row["low"] <= 0 <= row["high"] for row in known):
-                told += " (no difference shows)"
-            parts.append(f"{run['run']} {told}")
-            others |= not rows[0]["same_answers"]
+            if with_interval and all(row["low"] <= 0 <= row["high"] for row in with_interval):
+                text += " (no difference shows)"
+            parts.append(f"{run['run']} {text}")
+            other_answers |= not rows[0]["same_answers"]
     if not parts:
         return ""
-    return f"Higher than {runs[0]['run']} by: {'; '.join(parts)}. {DIFFERENT_ANSWERS if others else SAME_ANSWERS}"
+    return f"Higher than {runs[0]['run']} by: {'; '.join(parts)}. {DIFFERENT_ANSWERS if other_answers else SAME_ANSWERS}"
 
 
 def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -158,10 +164,12 @@ def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
         for row in run["corruptions"]:
             shares.setdefault(row["kind"], {})[run["run"]] = _corruption(row)
     parts = []
-    for kind, own in shares.items():
-        alike = len(set(own.values())) == 1
-        told = next(iter(own.values())) if alike else ", ".join(f"{s} ({run})" for run, s in own.items())
-        parts.append(f"{kind} {told}")
+    for kind, by_run in shares.items():
+        alike = len(set(by_run.values())) == 1
+        text = (
+            next(iter(by_run.values())) if alike else ", ".join(f"{s} ({run})" for run, s in by_run.items())
+        )
+        parts.append(f"{kind} {text}")
     return (
         f"Right answers, damaged on purpose, have a lower return in so many cases: {'; '.join(parts)}."
         if parts
@@ -170,7 +178,7 @@ def _corruptions(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _corruption(row: Mapping[str, Any]) -> str:
-    """The share of falling returns with its interval and counts, or why there is none."""
+    """The share of falling returns with its interval and counts, or the reason why there is none."""
     of = f" of {row['of']}" if row["of"] is not None else ""
     if not row["count"]:
         return f"found no place in any{of} answers" if of else "found no place"
@@ -183,19 +191,19 @@ def _corruption(row: Mapping[str, Any]) -> str:
 
 
 def number(row: Mapping[str, Any]) -> str:
-    """A correlation with its interval and what it is over; without an interval why there is none."""
+    """A correlation with its interval and its numbers of answers and prompts, or the reason why it has no interval."""
     if row["low"] is None:
         return f"too few ({reason(row)})"
     return f"{with_ends(row)} {over(row)}"
 
 
 def reason(row: Mapping[str, Any]) -> str:
-    """Why a correlation has no interval."""
+    """The reason why a correlation has no interval."""
     return row["too_few"] or f"undefined in {row['undefined_draws']} of {row['draws']} draws of the bootstrap"
 
 
 def too_few(row: Mapping[str, Any]) -> str:
-    """Why a difference has no interval."""
+    """The reason why a difference has no interval."""
     return row["too_few"] or "undefined in too many draws of the bootstrap"
 
 
@@ -210,8 +218,8 @@ def over(row: Mapping[str, Any]) -> str:
 
 def with_ends(row: Mapping[str, Any]) -> str:
     """`+0.43 [+0.30, +0.55]`."""
-    return f"{signed(row['value'])} [{signed(row['low'])}, {signed(row['high'])}]"
+    return f"{with_sign(row['value'])} [{with_sign(row['low'])}, {with_sign(row['high'])}]"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumeration(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

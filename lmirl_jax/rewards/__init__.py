@@ -1,4 +1,4 @@
-"""Token rewards: scored, tested, reranked and filtered by."""
+"""Token rewards: scoring, corruption tests, reranking and filtering."""
 
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect, effects_of_corruptions
 from lmirl_jax.rewards.corruptions import (
@@ -11,7 +11,7 @@ from lmirl_jax.rewards.corruptions import (
     truncation,
     wrong_digit,
 )
-from lmirl_jax.rewards.filtering import FilterConfig, Filtered, filter_scored
+from lmirl_jax.rewards.filtering import FilterConfig, FilterResult, filter_scored
 from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import Scored
@@ -24,7 +24,7 @@ __all__ = [
     "Corruption",
     "CorruptionEffect",
     "FilterConfig",
-    "Filtered",
+    "FilterResult",
     "Reranker",
     "RewardModel",
     "Scored",

@@ -1,11 +1,11 @@
-"""Corruption tests: an answer damaged in one place, for a reward to find.
+"""Corruptions: answers damaged in one place, to test whether a reward notices.
 
-A kind of damage is a function of `(inputs, targets, random)`. It returns a `Corruption`, or the damaged text alone (the
-place is then where the two texts first differ), or None for an answer that it cannot damage. A task may bring its own, as
-`tasks.number_paths.wrong_step` is.
+A kind of damage is a function of `(inputs, targets, random)`. It returns a `Corruption`, or only the damaged text (the place
+is then where the two texts first differ), or None for an answer that it cannot damage. A task may define its own, such as
+`tasks.number_paths.wrong_step`.
 
-A place is a range of characters, or an empty one at the very end for EOS. It is compared with the same words where they
-stood in the original; where other words replaced them, with those that stood there.
+A place is a range of characters, or an empty range at the end of the text for EOS. Its rewards are compared with those of the
+same words in the original, or of the words that they replaced.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from lmirl_jax.arguments import GivenText, Text, checked
 from lmirl_jax.rewards.steps import Span, split_steps
 from lmirl_jax.types import UserError
 
-TRIES = 10  # Draws of one damage before an answer counts as having no place for it.
+# How often one damage is drawn before an answer counts as having no place for it.
+TRIES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Corruption:
     """A damaged answer.
 
     Args:
-        targets: its text.
-        span: where the damage shows first, in this text.
-        original_span: what this place is compared with, in the original text.
+        targets: the damaged text.
+        span: the place of the damage in this text.
+        original_span: the place in the original text that it is compared with.
         kind: the name of the damage.
     """
 
@@ -45,7 +46,7 @@ Damage = Callable[[str, str, Random], Corruption | str | None]
 
 
 def wrong_digit(inputs: GivenText, targets: GivenText, random: GivenRandom) -> Corruption | None:
-    """Another digit in place of one, drawn from all; no number of several digits begins with a 0 that did not before."""
+    """Replaces one digit, drawn from all, by another one. A number of several digits gets no leading zero."""
     places = [(match.start(), match.end()) for match in re.finditer(r"[0-9]+", targets)]
     digits = [(i, i == begin and end - begin > 1) for begin, end in places for i in range(begin, end)]
     if not digits:
@@ -60,12 +61,12 @@ def wrong_digit(inputs: GivenText, targets: GivenText, random: GivenRandom) -> C
 def dropped_step(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
-    """A step left out, any but the last; the place is the step that now follows too early.
+    """Leaves out one step, but not the last one. The place is the step that now comes too early.
 
     Args:
         inputs: the prompt; unused.
         targets: the answer.
-        random: what is drawn from.
+        random: the source of randomness.
         separator: see `rewards.split_steps`.
     """
     steps = split_steps(targets, separator)
@@ -82,12 +83,12 @@ def dropped_step(
 def shuffled_steps(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
-    """The steps in another order, what stands between them left in place; the place is the first that moved.
+    """Puts the steps in another order and leaves the text between them. The place is the first step that moved.
 
     Args:
         inputs: the prompt; unused.
         targets: the answer.
-        random: what is drawn from.
+        random: the source of randomness.
         separator: see `rewards.split_steps`.
     """
     steps = split_steps(targets, separator)
@@ -97,27 +98,28 @@ def shuffled_steps(
     order = list(range(len(steps)))
     while [texts[i] for i in order] == texts:
         random.shuffle(order)
-    moved = next(k for k, i in enumerate(order) if texts[i] != texts[k])
+    first = next(k for k, i in enumerate(order) if texts[i] != texts[k])
     pieces, end = [], 0
     for (begin, stop), i in zip(steps, order, strict=True):
         pieces += [targets[end:begin], texts[i]]
         end = stop
-    begin, length = steps[moved][0], len(texts[order[moved]])
-    return Corruption("".join(pieces) + targets[end:], (begin, begin + length), steps[order[moved]])
+    begin, length = steps[first][0], len(texts[order[first]])
+    return Corruption("".join(pieces) + targets[end:], (begin, begin + length), steps[order[first]])
 
 
 @checked
 def repeated_step(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
-    """A step said twice in a row; the place is the second time, and of the last step with what stands before it.
+    """Repeats one step directly after itself. The place is the repetition.
 
-    There EOS was due: the damage shows before the step's first word. An answer of one step has nothing to stand between.
+    For the last step the place includes the separator before the repetition, because EOS belongs there. An answer with one step
+    has no separator and cannot be damaged.
 
     Args:
         inputs: the prompt; unused.
         targets: the answer.
-        random: what is drawn from.
+        random: the source of randomness.
         separator: see `rewards.split_steps`.
     """
     steps = split_steps(targets, separator)
@@ -127,26 +129,26 @@ def repeated_step(
     begin, end = steps[index]
     last = index == len(steps) - 1
     between = targets[steps[index - 1][1] : begin] if last else targets[end : steps[index + 1][0]]
-    added = between + targets[begin:end]
-    damaged = targets[:end] + added + targets[end:]
+    repetition = between + targets[begin:end]
+    damaged = targets[:end] + repetition + targets[end:]
     if last:
-        return Corruption(damaged, (end, end + len(added)), (begin - len(between), end))
-    return Corruption(damaged, (end + len(between), end + len(added)), (begin, end))
+        return Corruption(damaged, (end, end + len(repetition)), (begin - len(between), end))
+    return Corruption(damaged, (end + len(between), end + len(repetition)), (begin, end))
 
 
 @checked
 def truncation(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
-    """The answer ends after one of its steps, any but the last; the place is its EOS, compared with the original's.
+    """Ends the answer after one of its steps, but not the last one. The place is EOS, compared with the original's EOS.
 
-    EOS is kept: the policy says that it is done, which a reward should hold against it. Without EOS the last token of the
-    answer would have no reward at all, and the return would say nothing of the end.
+    The damaged answer has EOS: the policy claims to be done, and a reward should punish that. Without EOS the last token of the
+    answer would have no reward, and the return would say nothing about the early end.
 
     Args:
         inputs: the prompt; unused.
         targets: the answer.
-        random: what is drawn from.
+        random: the source of randomness.
         separator: see `rewards.split_steps`.
     """
     steps = split_steps(targets, separator)
@@ -173,27 +175,27 @@ def corrupt(
     seed: int = 0,
     is_right: Callable[[str, str], float] | None = None,
 ) -> list[Corruption]:
-    """An answer damaged once in each of several ways.
+    """Damages an answer once in each of several ways.
 
     Args:
         inputs: the prompt.
         targets: the answer.
         kinds: how to damage it, by name.
-        seed: with the name and both texts it determines what is drawn; other answers do not.
-        is_right: a function of prompt and answer, 0 where the answer is wrong. A damage that it still calls right, such as
-            two steps that may stand in either order, is drawn again, up to 10 times. None to take all as wrong.
+        seed: the draws depend on it, on the name of the damage and on both texts, and not on other answers.
+        is_right: a function of prompt and answer, 0 where the answer is wrong. A damaged answer that is still right, such as
+            two steps in the other order, is drawn again, up to 10 times. None takes every damaged answer as wrong.
 
     Returns:
-        One damaged answer for each kind that finds a place in this one.
+        One damaged answer for each kind that can damage this answer.
 
     Raises:
-        UserError: a kind returned the answer as it was.
+        UserError: a kind returned the answer unchanged.
     """
-    found = (_drawn(name, damage, inputs, targets, seed, is_right) for name, damage in kinds.items())
-    return [corruption for corruption in found if corruption is not None]
+    corruptions = (_draw(name, damage, inputs, targets, seed, is_right) for name, damage in kinds.items())
+    return [corruption for corruption in corruptions if corruption is not None]
 
 
-def _drawn(
+def _draw(
     name: str,
     damage: Damage,
     inputs: str,
@@ -218,7 +220,7 @@ def _drawn(
 
 
 def _first_difference(original: str, damaged: str) -> Corruption:
-    """From the first character that differs to the end of the word there, in both."""
+    """The corruption whose place runs from the first character that differs to the end of the word, in both texts."""
     begin = 0
     while begin < min(len(original), len(damaged)) and original[begin] == damaged[begin]:
         begin += 1

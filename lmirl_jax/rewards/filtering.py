@@ -1,4 +1,4 @@
-"""A training set from scored answers: the worst of them left out, or all of them weighted."""
+"""Makes a training set of scored answers: it leaves out the worst of them, or weights all of them."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,6 @@ from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
 from lmirl_jax.data.formats import check_output_name
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.rewards.scored_file import read_scored
-from lmirl_jax.training.checkpoints import prepare_directory
 from lmirl_jax.types import UserError
 
 MEASURES = {
@@ -28,8 +27,16 @@ MEASURES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Filtered:
-    """How much of a scored file was kept, and from which value of the measure on."""
+class FilterResult:
+    """How much of a scored file was kept.
+
+    Args:
+        path: the training set.
+        kept: the number of answers in it.
+        answers: the number of scored answers.
+        truncated: the number of answers that were left out because they lack EOS.
+        lowest: the smallest value of the measure among the answers that were kept.
+    """
 
     path: epath.Path
     kept: int
@@ -45,19 +52,20 @@ class Filtered:
 @checked
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
-    """What is kept, and how it is weighted.
+    """Which answers are kept, and how they are weighted.
 
     Args:
-        by: what ranks answers, the larger the better: `normalised_return` (nats a token), `return`, `centred_return`,
-            `log_likelihood`, or a metric of the scored answers. Returns hold v_0, the prompt's own value, and likelihood
-            the prompt's difficulty: with several answers to each prompt `centred_return` compares more fairly over all.
-        per_prompt: first keep at most so many answers of each prompt, the best; None for all.
-        keep: then keep this share of all that are left, above 0 and at most 1; rounded to whole answers, and at least one.
-            Of equal answers the earlier line is kept.
-        truncated: "drop" leaves out answers without EOS: the return of such a one lacks the reward of its last token, and
-            whoever trains on it would teach it to end there. "rank" takes them as they are.
-        weight_temperature: T in nats, or the measure's unit. Each answer kept is given the weight exp(measure / T), scaled
-            to a mean of 1; None for no weights.
+        by: the measure that ranks answers, larger is better: `normalised_return` (nats for each token), `return`,
+            `centred_return`, `log_likelihood`, or a metric of the scored answers. A return includes v_0, the value of the
+            prompt, and a likelihood depends on how hard the prompt is. So `centred_return` compares answers to different
+            prompts more fairly, where prompts have several answers.
+        per_prompt: first keep at most this many answers to each prompt, the best ones; None for all.
+        keep: then keep this share of the rest, above 0 and at most 1; rounded to whole answers, and at least one. Of equal
+            answers the earlier line is kept.
+        truncated: "drop" leaves out answers without EOS: their return lacks the reward of the last token, and training on
+            them would teach the model to end there. "rank" treats them like the others.
+        weight_temperature: T in nats, or in the unit of the measure. Each answer gets the weight exp(measure / T), scaled to
+            a mean of 1; None for no weights.
 
     Raises:
         UserError: a value out of range.
@@ -72,25 +80,25 @@ class FilterConfig:
 
 def filter_scored(
     scored: epath.PathLike, output_path: epath.PathLike, config: FilterConfig = FilterConfig()
-) -> Filtered:
-    """Writes the answers worth training on as JSONL with `inputs`, `targets`, and as they are there `weight` and `id`.
+) -> FilterResult:
+    """Writes the best answers as JSONL with `inputs`, `targets`, and where there are any `weight` and `id`.
 
-    The scored file is read twice, one line in memory at a time; of each only the measure is kept in between. The result has
-    its order, appears whole or not at all, and is a training set for `--gin.DATA`.
+    The scored file is read twice, with one line in memory at a time; between the two passes only the measures stay in memory.
+    The result has the order of the scored file, appears completely or not at all, and is a training set for `--gin.DATA`.
 
-        weight_i = exp((m_i - max_j m_j) / T) / mean_j exp((m_j - max_j m_j) / T)    over the answers kept
+        weight_i = exp((m_i - max_j m_j) / T) / mean_j exp((m_j - max_j m_j) / T)    over the answers that are kept
 
-    Data weighted so stand for the policy that gains most of the measure less T times its KL divergence from the data: T large
-    weights all alike, T small learns from the best alone. Prompts compete as answers do. The mean of 1 matters only where
-    weighted data are mixed with others.
+    The weighted data represent the policy that maximises the measure less T times its KL divergence from the data. With a large
+    T all answers weigh the same, with a small T only the best ones count. Answers to different prompts compete too. The mean of
+    1 matters only where weighted data are mixed with other data.
 
     Args:
-        scored: what `lmirl score` wrote.
-        output_path: of the result.
-        config: what is kept.
+        scored: the file that `lmirl score` wrote.
+        output_path: the path of the result.
+        config: which answers are kept.
 
     Raises:
-        UserError: no scored file or a line of it that is none, a measure that it lacks, or nothing left to keep.
+        UserError: no scored file, a line that is not a scored answer, a missing measure, or no answer left to keep.
 
     Source of the weights: https://arxiv.org/abs/1910.00177.
     """
@@ -103,46 +111,46 @@ def filter_scored(
             f"OUTPUT_PATH={str(output_path)!r} is a folder: name a file, such as {str(path / 'kept.jsonl')!r}"
         )
     check_output_name(path, "OUTPUT_PATH")
-    measures, prompts, whole = _read(source, config.by)
-    allowed = whole if config.truncated == "drop" else np.ones_like(whole)
-    kept = chosen(measures, prompts, allowed, config)
-    if not kept.any():
+    measures, prompts, complete = _read(source, config.by)
+    candidates = complete if config.truncated == "drop" else np.ones_like(complete)
+    selection = select(measures, prompts, candidates, config)
+    if not selection.any():
         raise UserError(
             f"{scored}: every answer lacks its EOS: score with longer TASK_FEATURE_LENGTHS, or TRUNCATED='rank'"
         )
-    prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
+    files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     weights = None
     if config.weight_temperature is not None:
-        weights = iter(exponential_weights(measures[kept], config.weight_temperature).tolist())
+        weights = iter(exponential_weights(measures[selection], config.weight_temperature).tolist())
     with files.writing(path) as file:
-        for answer in itertools.compress(read_scored(source), kept):
+        for answer in itertools.compress(read_scored(source), selection):
             row = _row(answer, None if weights is None else next(weights))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    left_out = int((~allowed).sum())
-    return Filtered(path, int(kept.sum()), len(kept), left_out, float(measures[kept].min()))
+    dropped = int((~candidates).sum())
+    return FilterResult(path, int(selection.sum()), len(selection), dropped, float(measures[selection].min()))
 
 
-def chosen(
+def select(
     measures: Float[np.ndarray, " answers"],
     prompts: Int[np.ndarray, " answers"],
-    allowed: Bool[np.ndarray, " answers"],
+    candidates: Bool[np.ndarray, " answers"],
     config: FilterConfig,
 ) -> Bool[np.ndarray, " answers"]:
-    """Which answers are kept.
+    """Selects the answers to keep.
 
     Args:
-        measures: what ranks them, larger is better.
-        prompts: the number of each one's prompt.
-        allowed: those that may be kept at all.
-        config: how many are.
+        measures: the measure of each answer; larger is better.
+        prompts: the number of the prompt of each answer.
+        candidates: whether each answer may be kept.
+        config: how many answers to keep.
     """
     order = np.argsort(-measures, kind="stable")
-    order = order[allowed[order]]
+    order = order[candidates[order]]
     if config.per_prompt is not None:
         order = order[_places(prompts[order]) < config.per_prompt]
-    kept = np.zeros(len(measures), bool)
-    kept[order[: max(1, round(config.keep * len(order)))]] = True
-    return kept
+    selection = np.zeros(len(measures), bool)
+    selection[order[: max(1, round(config.keep * len(order)))]] = True
+    return selection
 
 
 def exponential_weights(
@@ -151,15 +159,16 @@ def exponential_weights(
     """exp(measure / temperature), scaled to a mean of 1."""
     weights = np.exp((measures - measures.max()) / temperature)
     weights /= weights.mean()
-    # Training computes in float32, which takes what is smaller for 0, and refuses it.
+    # Training computes in float32, where smaller weights would be 0, and refuses weights that float32 does not hold.
     return np.where(weights < np.finfo(np.float32).tiny, 0.0, weights)
 
 
 def _places(prompts: Int[np.ndarray, " answers"]) -> Int[np.ndarray, " answers"]:
-    """How many answers to the same prompt come before each."""
+    """For each answer, how many answers to the same prompt come before it."""
     by_prompt = np.argsort(prompts, kind="stable")
     numbers = prompts[by_prompt]
-    begins = np.searchsorted(numbers, numbers)  # Where each prompt's run begins.
+    # The place where the answers to the same prompt begin.
+    begins = np.searchsorted(numbers, numbers)
     places = np.empty(len(prompts), np.int64)
     places[by_prompt] = np.arange(len(prompts)) - begins
     return places
@@ -168,13 +177,13 @@ def _places(prompts: Int[np.ndarray, " answers"]) -> Int[np.ndarray, " answers"]
 def _read(
     source: epath.Path, by: str
 ) -> tuple[Float[np.ndarray, " answers"], Int[np.ndarray, " answers"], Bool[np.ndarray, " answers"]]:
-    """The first pass: of each answer the measure, the number of its prompt, and whether it has its EOS."""
+    """Reads the measure of each answer, the number of its prompt, and whether it is complete, that is, ends in EOS."""
     read = (
         (_measure(answer, by, f"{source}, answer {number}"), answer.example, not answer.truncated)
         for number, answer in enumerate(read_scored(source), start=1)
     )
-    found = np.fromiter(read, dtype=[("measure", "f8"), ("prompt", "i8"), ("whole", "?")])
-    return found["measure"], found["prompt"], found["whole"]
+    columns = np.fromiter(read, dtype=[("measure", "f8"), ("prompt", "i8"), ("complete", "?")])
+    return columns["measure"], columns["prompt"], columns["complete"]
 
 
 def _measure(answer: Scored, by: str, where: str) -> float:
@@ -183,9 +192,9 @@ def _measure(answer: Scored, by: str, where: str) -> float:
     elif by in answer.metrics:
         value = answer.metrics[by]
     else:
-        known = [*MEASURES, *answer.metrics]
-        nearest = difflib.get_close_matches(by, known, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known)}"
+        names = [*MEASURES, *answer.metrics]
+        nearest = difflib.get_close_matches(by, names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(names)}"
         raise UserError(f"{where}: no measure BY={by!r}: {hint}")
     if by == "centred_return" and value is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which of a prompt's samples to prefer: by the return under a checkpoint, by it over the length, by log-likelihood."""
+"""Scores the samples of a prompt by return, by return over length, and by log-likelihood, to choose the best one."""
 
 import collections
 import dataclasses
@@ -18,15 +18,15 @@ SCORES = ("return", "normalised_return", LOG_LIKELIHOOD)
 
 
 class Reranker:
-    """Gives each sample the scores of SCORES, in nats; which is the best of a prompt is `Answers.best`.
+    """Gives each sample the scores of SCORES, in nats; `Answers.best` tells which sample of a prompt is the best by each.
 
-    `return` and `normalised_return` are as in `Scored`, under the scorer's checkpoint; `log_likelihood` is that of the policy
-    that wrote the sample. At gamma 1, without a correction, a checkpoint's returns put a prompt's whole samples in the order of
-    its own log-likelihoods: they differ by the prompt's value alone. A sample that was cut off lacks its last token's
-    reward, so the value of where it stopped is taken off its return: take that with care.
+    `return` and `normalised_return` are those of `Scored`, under the checkpoint of the scorer; `log_likelihood` is that of the
+    policy that generated the sample. At gamma 1, without a correction, the returns of a checkpoint rank the complete samples of
+    a prompt as its log-likelihoods do: they differ only by the value of the prompt. A truncated sample lacks the reward of its
+    last token, so that its return is reduced by the value of the state in which it stopped: use it with care.
 
     Args:
-        scorer: with the checkpoint that rewards; its lengths must hold the samples.
+        scorer: the scorer with the checkpoint that rewards; its lengths must hold the samples.
     """
 
     def __init__(self, scorer: Scorer):
@@ -37,28 +37,28 @@ class Reranker:
 
         Args:
             prompts: the data set that is answered.
-            answers: to its prompts from number `skip` on.
-            skip: prompts before the first of the answers.
+            answers: the answers to its prompts from number `skip` on.
+            skip: the number of prompts before the first answer.
         """
         waiting: collections.deque[Answers] = collections.deque()
         pairs = _pairs(
             itertools.islice(_inputs(prompts, self._scorer.batch_size), skip, None), answers, waiting
         )
-        scored = self._scorer(pairs)
-        for first in scored:
+        results = self._scorer(pairs)
+        for first in results:
             answer = waiting.popleft()
-            of_samples = [first, *itertools.islice(scored, len(answer.tokens) - 1)]
-            found = {
-                "return": tuple(one.total for one in of_samples),
-                "normalised_return": tuple(one.normalised_return for one in of_samples),
+            samples = [first, *itertools.islice(results, len(answer.tokens) - 1)]
+            scores = {
+                "return": tuple(one.total for one in samples),
+                "normalised_return": tuple(one.normalised_return for one in samples),
                 LOG_LIKELIHOOD: tuple(float(np.sum(values)) for values in answer.log_probs),
             }
-            yield dataclasses.replace(answer, scores=found)
+            yield dataclasses.replace(answer, scores=scores)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Sample:
-    """A sample as a pair: its own tokens, which its text might not give back."""
+    """A sample as a pair to score: the tokens that were sampled, which encoding its text again might not give back."""
 
     input_tokens: Any
     target_tokens: Any
@@ -73,7 +73,7 @@ class _Sample:
 
 
 def _inputs(prompts: Prompts, batch_size: int) -> Iterator[np.ndarray]:
-    """The tokens of each prompt, as the policy read them."""
+    """The tokens of each prompt, as the policy reads them."""
     for batch, examples in prompts.batches(batch_size):
         prompts_read = prompts_of(batch)
         lengths = np.asarray(prompts_read.lengths)[: len(examples)]
@@ -84,7 +84,7 @@ def _inputs(prompts: Prompts, batch_size: int) -> Iterator[np.ndarray]:
 def _pairs(
     inputs: Iterable[np.ndarray], answers: Iterable[Answers], waiting: collections.deque[Answers]
 ) -> Iterator[_Sample]:
-    """Each sample of each answer; the answers on their way to the scores are in `waiting`."""
+    """Yields each sample of each answer, and appends the answers that wait for their scores to `waiting`."""
     for number, (prompt, answer) in enumerate(zip(inputs, answers, strict=False)):
         waiting.append(answer)
         for candidate, tokens in enumerate(answer.tokens):

@@ -1,4 +1,4 @@
-"""What a checkpoint makes of one answer: a line of `lmirl score`."""
+"""An answer with the rewards that a checkpoint gives it: a line of `lmirl score`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,34 +9,33 @@ from lmirl_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """An answer to a prompt with its rewards, token by token and as a whole; in nats.
+    """An answer to a prompt with the reward of each token and of the whole answer, in nats.
 
-    Token t of `tokens` (EOS included) has the text `pieces[t]`, which is `targets[slice(*offsets[t])]`; EOS has none.
+    Token t of `tokens` (EOS included) has the text `pieces[t]`, which is `targets[slice(*offsets[t])]`; EOS has an empty text.
 
     Args:
-        example: the number of the prompt where it came from, 0 for the first; all answers to it share that number.
-        candidate: the number of the answer among them.
+        example: the number of the prompt in its source, from 0; all answers to a prompt share it.
+        candidate: the number of the answer among those to its prompt.
         inputs: the prompt.
         targets: the answer that was scored.
-        reference: the answer that the prompt's author gave, where the scored one is another.
-        id: what the source called the example, if it did.
-        truncated: whether the answer lacks its EOS: then the last token has no reward.
-        tokens: of the answer.
-        pieces: their texts.
-        offsets: where each begins and ends in `targets`, in characters.
+        reference: the answer by the author of the prompt, where `targets` is another one.
+        id: the name of the example in its source, if it has one.
+        truncated: whether the answer lacks its EOS, so that the last token has no reward.
+        tokens: the tokens of the answer.
+        pieces: the text of each token.
+        offsets: where each token begins and ends in `targets`, in characters.
         q: soft Q-value of each token, q_t.
         v: soft value of the state before it, v_t.
-        reward: r_t = q_t - gamma * v_{t+1}, after correction and shaping where these were asked for; None where the
-            token has none.
+        reward: r_t = q_t - gamma * v_{t+1}, with correction and shaping if the scorer has them; None where the token has none.
         log_prob: log pi_t = q_t - v_t.
-        entropy: of the policy before the token.
-        reference_log_prob: of the token under the reference policy, where there was one.
+        entropy: the entropy of the policy before the token.
+        reference_log_prob: the log-probability of the token under the reference policy, if the scorer has one.
         total: the return, sum_t gamma^t r_t over tokens that have a reward; `return` in files.
         normalised_return: the return over the number of these tokens.
-        centred_return: the return less the mean return of the prompt's answers; None where there is one alone.
-        v_0: the value of the prompt.
+        centred_return: the return less the mean return of the answers to the prompt; None where it has a single answer.
+        v_0: the soft value of the prompt.
         log_likelihood: sum_t log pi_t.
-        metrics: of the answer, as the task measures it against the reference.
+        metrics: the metrics of the task for this answer, against the reference.
     """
 
     example: int
@@ -65,8 +64,8 @@ class Scored:
     def to_row(self) -> dict[str, Any]:
         """JSON, with `return` for `total`."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        named = {"return" if name == "total" else name: value for name, value in row.items()}
-        return named | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
+        fields = {"return" if name == "total" else name: value for name, value in row.items()}
+        return fields | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], where: str) -> "Scored":
@@ -81,7 +80,9 @@ class Scored:
             raise UserError(
                 f"{where}: no {', '.join(missing)}, so this is no line of lmirl score: name a file that it wrote"
             )
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
         values["offsets"] = tuple((begin, end) for begin, end in row["offsets"])
         values["total"] = values.pop("return")
         return cls(**{name: values[name] for name in names - {"return"} | {"total"}})

@@ -13,7 +13,7 @@ from lmirl_jax.data.formats import ROWS, read_rows
 from lmirl_jax.rewards.scored import Scored
 from lmirl_jax.types import UserError
 
-# What a row of Parquet may lack: it has no nulls.
+# The values of the columns that a row of Parquet may lack.
 _NULLS = {"reference": None, "id": None, "reference_log_prob": None, "centred_return": None, "metrics": {}}
 
 
@@ -21,11 +21,11 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
     """The scored answers of a file in order, one in memory at a time.
 
     Args:
-        path: of any format in `data.formats`.
-        name: of the setting that gave the path, for errors.
+        path: a file of any format in `data.formats`.
+        name: the setting that gave the path, for errors.
 
     Raises:
-        UserError: no such file, nothing in it, or a line that `lmirl score` did not write; it names the line.
+        UserError: there is no such file, it is empty, or `lmirl score` did not write one of its lines, which the error names.
     """
     file = files.absolute(path)
     must = f"{name} must be what lmirl score wrote"
@@ -34,13 +34,14 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
     if not file.is_file():
         raise UserError(f"no file at {path}: {must}")
     for where, row in read_rows(file, "name a file that lmirl score wrote", must):
-        if isinstance(row.get("metrics"), list):  # Parquet has a map as pairs.
+        # Parquet returns a map as a list of pairs.
+        if isinstance(row.get("metrics"), list):
             row["metrics"] = dict(row["metrics"])
         yield Scored.from_row(_NULLS | row, where)
 
 
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
-    """Writes the lines of a JSONL file as Parquet: a column a key, `metrics` as a map; never whole in memory."""
+    """Writes the lines of a JSONL file as Parquet, in groups of rows: one column for each key, and `metrics` as a map."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -53,13 +54,13 @@ def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
 
 def _schema(pa: Any) -> Any:
     texts = dict.fromkeys(("inputs", "targets", "reference", "id"), pa.string())
-    whole = dict.fromkeys(("example", "candidate"), pa.int64())
+    integers = dict.fromkeys(("example", "candidate"), pa.int64())
     by_token = dict.fromkeys(
         ("q", "v", "reward", "log_prob", "entropy", "reference_log_prob"), pa.list_(pa.float64())
     )
     numbers = ("return", "normalised_return", "centred_return", "v_0", "log_likelihood")
     fields = {
-        **whole,
+        **integers,
         **texts,
         "truncated": pa.bool_(),
         "tokens": pa.list_(pa.int32()),

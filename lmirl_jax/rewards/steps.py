@@ -1,4 +1,4 @@
-"""An answer's steps: its lines, its sentences, or the sums of a derivation on one line."""
+"""Splits an answer into steps: its lines, its sentences, or the equations of a derivation on one line."""
 
 import re
 
@@ -9,29 +9,29 @@ _SEPARATORS = (re.compile(r"\n\s*"), re.compile(r" ; "), _SENTENCE_END)
 
 
 def split_steps(text: str, separator: str | None = None) -> list[Span]:
-    """Where each step of an answer begins and ends.
+    """Splits an answer into steps: the range of characters of each.
 
     Args:
         text: the answer.
-        separator: a regular expression of what stands between two steps. None for a guess, the first of these that the
-            text has: a new line; ` ; `; a full stop, exclamation or question mark and white space; white space, where
+        separator: a regular expression for the text between two steps. None takes the first of these that occurs in the text:
+            a new line; ` ; `; a full stop, exclamation or question mark with white space after it; and white space where
             every word is an equation, as in `3+8=11 5+9=14`.
 
     Returns:
-        Spans of characters in the order of the text, none of them empty; one alone where nothing separates.
+        Ranges of characters in the order of the text, none of them empty; a single one where no separator occurs.
     """
     if separator is not None:
-        return _between(text, re.compile(separator))
+        return _split(text, re.compile(separator))
     for pattern in _SEPARATORS:
-        steps = _between(text, pattern)
+        steps = _split(text, pattern)
         if len(steps) > 1:
             return steps
     if all("=" in word for word in text.split()):
-        return _between(text, re.compile(r"\s+"))
-    return _between(text, re.compile(r"(?!)"))
+        return _split(text, re.compile(r"\s+"))
+    return _split(text, re.compile(r"(?!)"))
 
 
-def _between(text: str, pattern: re.Pattern) -> list[Span]:
+def _split(text: str, pattern: re.Pattern) -> list[Span]:
     spans, begin = [], 0
     for match in pattern.finditer(text):
         spans.append((begin, match.start()))

@@ -1,4 +1,4 @@
-"""What the scores of answers say of the rewards, as plain numbers: the page of `lmirl report` is made from them alone."""
+"""The findings on rewards from scored answers, as plain numbers; they are all that the page of `lmirl report` is made of."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.evaluation.correlation_samples import correlation_sample
-from lmirl_jax.evaluation.correlation_split import correlation_split
-from lmirl_jax.evaluation.correlations import correlations, difference
-from lmirl_jax.evaluation.length_bins import length_bins
-from lmirl_jax.evaluation.permutation_tests import DRAWS
-from lmirl_jax.evaluation.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
 from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.statistics.correlation_samples import correlation_sample
+from lmirl_jax.statistics.correlation_split import correlation_split
+from lmirl_jax.statistics.correlations import correlations, difference
+from lmirl_jax.statistics.length_bins import length_bins
+from lmirl_jax.statistics.permutation_tests import DRAWS
+from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN, AnswerTable, pooled_ranks
 from lmirl_jax.types import UserError
 
 MEASURES = ("return", "normalised return", "log-likelihood", "v_0", "tokens")
 PARTS = ("log-likelihood", "v_0", "rest")
-DIGITS = 5  # After the point that float32 is good for: answers of equal text are to tie.
+# Decimals that float32 can be trusted for: after rounding, answers with equal text tie.
+DIGITS = 5
 TENTHS = 10
 
 Runs = Mapping[str, Sequence[Sequence[Scored]]]
@@ -32,18 +33,18 @@ def trust_findings(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> dict[str, Any]:
-    """Every number of the report, ready for JSON: undefined ones are None.
+    """Every number of the report, ready for JSON; a number that is undefined is None.
 
     Args:
-        scored: for each run its seeds, for each of these its scored answers. Examples of one number are the same prompt.
-        corruptions: for each run what corrupting answers does.
-        metric: the one that the verdict speaks of; the first if not named.
-        seed: of bootstrap and permutations.
-        draws: of each.
+        scored: the scored answers of each seed of each run. Answers with the same `example` have the same prompt.
+        corruptions: the effects of corruptions for each run.
+        metric: the metric of the verdict; None for the first one.
+        seed: the seed of the bootstrap and of the permutations.
+        draws: the number of draws of the bootstrap, and of permutations.
 
     Returns:
-        `metric`, `metrics`, and `runs`, each with `run`, numbers of what there is, `correlations` (rows of a tidy table),
-        `differences` (from the first run), `split`, `lengths`, `tenths` and `corruptions`.
+        `metric`, `metrics`, and `runs`. Each run has `run`, the numbers of seeds, prompts and answers, `correlations` (rows of a
+        tidy table), `differences` (from the first run), `split`, `lengths`, `tenths` and `corruptions`.
 
     Raises:
         UserError: no answers, or a metric that no run has.
@@ -54,10 +55,10 @@ def trust_findings(
     if not scored:
         raise UserError("report: there are no runs; give the scored answers of one or more")
     metrics = list(dict.fromkeys(name for seeds in scored.values() for name in shared_metrics(seeds)))
-    taken = [name for name in metrics if name in (*MEASURES, "rest")]
-    if taken:
+    clashes = [name for name in metrics if name in (*MEASURES, "rest")]
+    if clashes:
         raise UserError(
-            f"report: a metric is called {taken[0]!r}, as a measure of rewards is; give it another name"
+            f"report: a metric is called {clashes[0]!r}, as a measure of rewards is; give it another name"
         )
     if metric is not None and metric not in metrics:
         raise UserError(f"report: no run has a metric {metric!r}; there are {', '.join(metrics) or 'none'}")
@@ -76,24 +77,24 @@ def trust_findings(
 def shared_metrics(seeds: Sequence[Sequence[Scored]]) -> list[str]:
     """The metrics that every answer of a run has."""
     every = [set(answer.metrics) for answers in seeds for answer in answers]
-    return [name for name in seeds[0][0].metrics if all(name in own for own in every)]
+    return [name for name in seeds[0][0].metrics if all(name in names for names in every)]
 
 
 def answer_tables(seeds: Sequence[Sequence[Scored]]) -> list[AnswerTable]:
-    """The measures and metrics of each seed's answers, prompts numbered alike in all of them.
+    """The measures and metrics of the answers of each seed; a prompt has the same number in all tables.
 
-    `v_0` belongs to the prompt, so that its answers share one value though float32 may have given it differently in different
-    batches. `rest` is what a return has beyond log-likelihood and v_0.
+    All answers to a prompt get the same `v_0`, the mean: float32 may compute it slightly differently in different batches.
+    `rest` is the return less log-likelihood and v_0.
     """
     metrics = shared_metrics(seeds)
     examples = sorted({answer.example for answers in seeds for answer in answers})
     tables = []
     for answers in seeds:
-        ordered = sorted(answers, key=lambda answer: (answer.example, answer.candidate))
-        prompts = np.searchsorted(examples, [answer.example for answer in ordered])
+        in_order = sorted(answers, key=lambda answer: (answer.example, answer.candidate))
+        prompts = np.searchsorted(examples, [answer.example for answer in in_order])
         columns = np.array([
             [a.total, a.normalised_return, a.log_likelihood, a.v_0, len(a.tokens), *(a.metrics[m] for m in metrics)]
-            for a in ordered
+            for a in in_order
         ]).T  # fmt: skip
         counts = np.bincount(prompts, minlength=len(examples))
         columns[3] = (np.bincount(prompts, columns[3], len(examples)) / np.maximum(counts, 1))[prompts]
@@ -110,7 +111,7 @@ def correlation_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _run(
     label: str, seeds: Sequence[Sequence[Scored]], tables: Sequence[AnswerTable], options: Mapping[str, int]
 ) -> dict[str, Any]:
-    answers = [answer for own in seeds for answer in own]
+    answers = [answer for seed_answers in seeds for answer in seed_answers]
     per_prompt = np.concatenate([table.counts[table.counts > 0] for table in tables])
     metrics = shared_metrics(seeds)
     rest = np.concatenate([table.rows(["rest"])[0] for table in tables])
@@ -136,7 +137,7 @@ def _run(
 
 
 def _telescopes(answers: Sequence[Scored]) -> bool:
-    """Whether the return of every whole answer is its log-likelihood plus the prompt's value, as at gamma 1."""
+    """Whether the return of every complete answer is its log-likelihood plus the value of the prompt, as at gamma 1."""
     return all(
         abs(a.total - a.log_likelihood - a.v_0) < 1e-3 * (1 + abs(a.total))
         for a in answers
@@ -152,23 +153,27 @@ def _split(
 
 
 def _lengths(tables: Sequence[AnswerTable], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """By metric, the bins of length; under "" without a metric."""
+    """The bins of length by metric; under "" where there is no metric."""
     columns = {name: np.concatenate([table.rows([name])[0] for table in tables]) for name in tables[0].names}
     prompts = np.concatenate([table.prompts for table in tables])
-    found = {}
+    by_metric = {}
     for name in metrics or [""]:
         metric = columns[name] if name else np.zeros_like(columns["tokens"])
         bins = length_bins(columns["tokens"], columns["return"], metric, prompts=prompts)
         per_token = length_bins(columns["tokens"], columns["normalised return"], metric)
-        found[name] = [
-            {**dataclasses.asdict(own), "per_token": one.measure, "metric": own.metric if name else None}
-            for own, one in zip(bins, per_token, strict=True)
+        by_metric[name] = [
+            {
+                **dataclasses.asdict(of_return),
+                "per_token": of_normalised.measure,
+                "metric": of_return.metric if name else None,
+            }
+            for of_return, of_normalised in zip(bins, per_token, strict=True)
         ]
-    return found
+    return by_metric
 
 
 def _tenths(tables: Sequence[AnswerTable], metric: str) -> list[dict[str, Any]]:
-    """The mean metric of answers in tenths by return, lowest first: each seed is ranked by itself."""
+    """The mean metric of answers in tenths by return, lowest first; each seed is ranked separately."""
     places, values = [], []
     for table in tables:
         ranks = pooled_ranks(table.rows(["return"]))[0]
@@ -191,16 +196,16 @@ def _differences(
     tables: Mapping[str, Sequence[AnswerTable]],
     options: Mapping[str, int],
 ) -> list[dict[str, Any]]:
-    """Of the return's correlation with each metric that both runs have."""
+    """The differences of two runs in the correlation of return and metric, for each metric that both have."""
     first, run = tables[baseline], tables[label]
     alike = [[_texts(scored[name], what) for name in (baseline, label)] for what in ("inputs", "targets")]
-    told = {"paired": alike[0][0] == alike[0][1], "same_answers": alike[1][0] == alike[1][1]}
+    same = {"paired": alike[0][0] == alike[0][1], "same_answers": alike[1][0] == alike[1][1]}
     metrics = [name for name in run[0].names if name in first[0].names and name not in (*MEASURES, "rest")]
     rows = []
     for metric in metrics:
         for scope in (POOLED, WITHIN):
             value, low, high = difference(
-                first, run, "return", metric, scope, paired=told["paired"], **options
+                first, run, "return", metric, scope, paired=same["paired"], **options
             )
             row = {
                 "baseline": baseline,
@@ -211,7 +216,7 @@ def _differences(
                 "high": high,
             }
             counts = [_too_few(one, metric, scope) for one in (first, run)]
-            rows.append(row | told | {"too_few": next(filter(None, counts), None)})
+            rows.append(row | same | {"too_few": next(filter(None, counts), None)})
     return rows
 
 

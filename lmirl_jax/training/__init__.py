@@ -1,7 +1,7 @@
-"""State, step, loop, checkpoints, metrics: the trainer, which knows only protocols."""
+"""State, step, loop, metrics: the trainer, which knows only protocols."""
 
+from lmirl_jax.checkpoints import CheckpointConfig
 from lmirl_jax.training.best import BestConfig
-from lmirl_jax.training.checkpoints import CheckpointConfig
 from lmirl_jax.training.learner import Learner, Offline, Setting, Updates
 from lmirl_jax.training.optimizers import adafactor, adamw
 from lmirl_jax.training.parameter_axes import for_model

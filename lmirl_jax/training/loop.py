@@ -10,8 +10,8 @@ import jax
 from etils import epath
 
 from lmirl_jax import sharding
+from lmirl_jax.checkpoints import Checkpoints
 from lmirl_jax.training.best import Best
-from lmirl_jax.training.checkpoints import Checkpoints
 from lmirl_jax.training.evaluations import Evaluation, evaluate
 from lmirl_jax.training.learner import Setting, Updates
 from lmirl_jax.training.metric_writers import MetricWriter

@@ -1,5 +1,6 @@
 """Where metrics go: a JSONL file always, TensorBoard events where it is installed. Only process 0 writes."""
 
+import importlib.util
 import json
 import math
 import sys
@@ -94,13 +95,12 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-    """Weights & Biases (the extra `wandb`)."""
+    """Weights & Biases, of the extra `wandb`; its own environment variables apply, such as WANDB_MODE=offline."""
 
     def __init__(self, project: str, name: str | None = None):
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("metrics to W&B need the extra: pip install 'lmirl_jax[wandb]'") from None
+        check_wandb(project)
+        import wandb
+
         self._run = wandb.init(project=project, name=name)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -108,6 +108,14 @@ class WandbWriter:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def check_wandb(project: str | None) -> None:
+    """Raises a UserError where metrics are to go to a project of W&B, and W&B is not installed."""
+    if project is not None and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"WANDB_PROJECT={project!r}: metrics to W&B need the extra: pip install 'lmirl_jax[wandb]'"
+        )
 
 
 class Writers:

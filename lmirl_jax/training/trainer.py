@@ -13,20 +13,19 @@ from jax.sharding import Mesh
 from lmirl_jax import files, sharding
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import Count, Path, Seed, Text, checked
-from lmirl_jax.training.best import Best, BestConfig
-from lmirl_jax.training.checkpoint_folders import has_checkpoints
-from lmirl_jax.training.checkpoints import (
+from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
     check_params,
     find_checkpoint,
+    has_checkpoints,
     load_params,
-    prepare_directory,
 )
+from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
-from lmirl_jax.training.metric_writers import open_writers
+from lmirl_jax.training.metric_writers import check_wandb, open_writers
 from lmirl_jax.training.model_info import write_model_info
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
@@ -66,8 +65,7 @@ def train(
         optimizer: the policy's, an optax transformation.
         data: the training set.
         mesh: the devices.
-        evaluations: what to measure every `eval_period` updates and after the last.
-        eval_period: updates between evaluations.
+        evaluations, eval_period: what to measure, every so many updates and after the last.
         best: by which metric of theirs the best checkpoint is kept, and when to stop for want of a better one.
         checkpoint: when to save and what to keep.
         initial_checkpoint_path: a checkpoint whose parameters to start from, where `model_dir` has none.
@@ -83,6 +81,7 @@ def train(
     Raises:
         UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
     """
+    check_wandb(wandb_project)
     _check_data(data, model, mesh, microbatches)
     check_evaluations(evaluations, mesh, best)
     rows = data.batch_size, microbatches, data.rows_together
@@ -91,7 +90,7 @@ def train(
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
-    directory = prepare_directory(model_dir)  # Last of what can go wrong: an error leaves no folder behind.
+    directory = files.prepare_directory(model_dir)  # Made last, so that an error leaves none behind.
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
     return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
@@ -107,9 +106,8 @@ def _run(
 ) -> TrainState:
     """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
-    alone = files.held_alone(directory, "MODEL_DIR") if jax.process_index() == 0 else contextlib.nullcontext()
     with (
-        alone,
+        files.held_alone(directory, "MODEL_DIR"),
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(run.setting.mesh),
     ):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
-from lmirl_jax.evaluation.evidence import first_of
+from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import SoftQConfig
 from lmirl_jax.training.step import loss_sums

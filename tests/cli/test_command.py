@@ -1,5 +1,7 @@
 """The command line: what it prints, its exit codes, its flags, and what it must not import to answer."""
 
+import ast
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from lmirl_jax import cli
 from lmirl_jax.cli import commands, flags, processes
 from lmirl_jax.types import UserError
 
+CLI = pathlib.Path(cli.__file__).parent
 KNOWN = commands.COMMANDS["train"].flags
 
 
@@ -18,16 +21,75 @@ def lmirl(capsys, *arguments: str) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["--version"], ["trian"], ["train", "--x"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["trian"],
+        *([name, flag] for name in commands.COMMANDS for flag in ("--help", "--x")),
+    ],
 )
 def test_help_and_usage_import_nothing_heavy(arguments):
     code = (
         "import sys\nfrom lmirl_jax import cli\n"
         f"cli.main({arguments})\n"
-        "sys.exit(sum(name in sys.modules for name in ('jax', 'numpy', 'tensorflow', 'gin', 'rich')))"
+        "sys.exit(sum(name in sys.modules for name in ('jax', 'numpy', 'tensorflow', 'gin', 'orbax', 'etils')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# Where a function imports, and why.
+LOCAL_IMPORTS = {
+    "doctor.py": "it names a library that is missing",
+    "quickstart.py": "a task loads SeqIO, and TensorFlow with it",
+}
+
+
+@pytest.mark.parametrize("path", sorted(CLI.glob("*.py")), ids=lambda path: path.name)
+def test_imports_stand_at_the_top(path):
+    tree = ast.parse(path.read_text())
+    local = [
+        node.lineno
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert bool(local) == (path.name in LOCAL_IMPORTS), local
+
+
+def test_the_modules_of_commands_do_not_import_one_another_in_a_circle():
+    imports = {}
+    for path in CLI.glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        given = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        names = {f"{node.module}.{alias.name}" for node in given for alias in node.names}
+        imports[path.stem] = {
+            other.stem
+            for other in CLI.glob("[a-z]*.py")
+            if any(f"{name}.".startswith(f"lmirl_jax.cli.{other.stem}.") for name in names)
+        }
+
+    def reached(name, seen=()):
+        for other in imports[name]:
+            assert other not in (name, *seen), f"{other} is imported by what it imports: {(*seen, name)}"
+            reached(other, (*seen, name))
+
+    for name in imports:
+        reached(name)
+
+
+@pytest.mark.e2e
+def test_the_doctor_answers_where_jax_is_missing(tmp_path):
+    code = (
+        "import sys\nsys.modules['jax'] = None\nfrom lmirl_jax import cli\n"
+        "sys.exit(cli.main(['doctor', '--gin_file=gin/runs/finetune.gin']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "training cannot run here" in done.stdout, done.stderr
+    assert "missing: devices: JAX starts none" in done.stdout
 
 
 def test_help_lists_every_command_and_flag(capsys):
@@ -105,6 +167,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
         cli.main(["train"])
 
 
+@pytest.mark.e2e
 def test_a_closed_pipe_is_quiet():
     command = f"{shlex.quote(sys.executable)} -m lmirl_jax train --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -81,7 +81,7 @@ def test_hints_name_the_extra_of_a_device_that_jax_cannot_see(monkeypatch):
     assert all(f"lmirl_jax[{extra}]" in text for extra in ("cuda", "tpu", "wandb"))
 
 
-def test_what_the_vocabulary_cannot_hold_is_told(capsys, tmp_path, words_model):
+def test_the_report_counts_what_the_vocabulary_cannot_hold(capsys, tmp_path, words_model):
     (tmp_path / "lossy.jsonl").write_text(
         '{"inputs": "a", "targets": "if a < x"}\n{"inputs": "a", "targets": "x"}\n'
     )

@@ -6,7 +6,7 @@ import pytest
 
 import lmirl_jax.cli
 from lmirl_jax.cli.eval import metric_table
-from lmirl_jax.evaluation.proportions import share_interval
+from lmirl_jax.statistics.proportions import share_interval
 from tests.fakes import make_run
 
 
@@ -39,7 +39,7 @@ def test_nothing_right_of_12_may_be_more(evaluated):
     assert cell["intervals"]["accuracy"][1] == pytest.approx(1.959964**2 / (12 + 1.959964**2))
 
 
-def test_the_table_shows_both_ends_where_they_lean():
+def test_the_table_shows_both_ends_of_an_asymmetric_interval():
     cell = {
         "temperature": 0.0,
         "metrics": {"accuracy": 1.0, "answer_tokens": 9.5, "distinct_1": 0.25},

@@ -42,7 +42,7 @@ def command(capsys, *arguments, **macros):
 
 @pytest.mark.parametrize(("name", "setting"), [("infer", "PROMPTS"), ("score", "DATA")])
 @pytest.mark.parametrize("output", ["p.jsonl", "link.jsonl", "../{}/p.jsonl"])
-def test_answers_and_scores_do_not_replace_what_they_are_of(run, data, capsys, name, setting, output):
+def test_answers_and_scores_do_not_overwrite_their_inputs(run, data, capsys, name, setting, output):
     before = data.read_bytes()
     path = data.parent / output.format(data.parent.name)
     given = {"CHECKPOINT_PATH": str(run), setting: str(data), "OUTPUT_PATH": str(path)}
@@ -54,7 +54,7 @@ def test_answers_and_scores_do_not_replace_what_they_are_of(run, data, capsys, n
     ]
 
 
-def test_nor_the_runs_own_files(run, data, capsys):
+def test_answers_and_scores_do_not_overwrite_files_of_the_run(run, data, capsys):
     for output in ("config.gin", "metrics.jsonl"):
         given = {"CHECKPOINT_PATH": str(run), "PROMPTS": str(data), "OUTPUT_PATH": str(run / output)}
         code, _, line = command(capsys, "infer", "--gin_file=gin/runs/infer.gin", **given)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.fakes import make_run
 
+pytestmark = pytest.mark.e2e
+
 SMALL = [
     "--gin.EVALUATIONS=[]",
     "--gin.CHECKPOINT_PERIOD=1",

@@ -58,7 +58,7 @@ def test_each_run_rewards_its_own_answers_and_all_the_same_damaged_ones(made):
             assert not any(json.loads(line)["truncated"] for line in lines)
 
 
-def test_what_is_there_is_not_made_again(made, runs, capsys):
+def test_answers_and_scores_on_disk_are_not_made_again(made, runs, capsys):
     files = [path for name in ("answers", "scored") for path in (made / name).iterdir()]
     before = {path: path.stat().st_mtime_ns for path in files}
     pages = (made / "report.json").read_text()

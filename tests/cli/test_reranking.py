@@ -10,7 +10,7 @@ from lmirl_jax import configuration
 from lmirl_jax.cli import sweep
 from lmirl_jax.cli.infer import _vote_of, infer
 from lmirl_jax.cli.reranking import Reranking
-from lmirl_jax.cli.sweep_plan import Policy, SweepConfig, check_sweep
+from lmirl_jax.cli.sweep_plan import AnsweringRun, SweepConfig, check_sweep
 from lmirl_jax.tasks import number_paths
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
@@ -42,7 +42,7 @@ def answer(run, path, *bindings):
     return path.read_text().splitlines()
 
 
-def test_lines_have_scores_where_they_are_asked_for_and_are_else_as_ever(runs, tmp_path):
+def test_lines_have_scores_with_rerank_alone(runs, tmp_path):
     run, other = runs
     plain = [json.loads(line) for line in answer(run, tmp_path / "plain.jsonl")]
     reward = f"REWARD_CHECKPOINT_PATH = '{other}'"
@@ -59,7 +59,7 @@ def test_lines_have_scores_where_they_are_asked_for_and_are_else_as_ever(runs, t
         )
 
 
-def test_samples_vote_for_what_is_read_off_them(runs, tmp_path):
+def test_samples_vote_for_what_the_function_reads_in_them(runs, tmp_path):
     run = runs[0]
     given = ["RERANK = True", "VOTE = @number_paths.last_number"]
     for line in map(json.loads, answer(run, tmp_path / "a.jsonl", *given)):
@@ -83,7 +83,7 @@ def test_samples_vote_for_what_is_read_off_them(runs, tmp_path):
         answer(run, tmp_path / "b.jsonl", given[0], "VOTE = 3")
 
 
-def test_killed_it_goes_on_with_what_it_has_if_it_is_scored_alike(runs, tmp_path):
+def test_a_killed_call_continues_with_the_same_scores_alone(runs, tmp_path):
     run, other = runs
     path, on = tmp_path / "a.jsonl", "RERANK = True"
     whole = answer(run, path, on)
@@ -118,7 +118,7 @@ SMALL = ["EVALUATOR_NUM_EXAMPLES = 8", "NUM_SAMPLES = 2", "EVAL_BATCH_SIZE = 8"]
 
 def policy(run, *bindings):
     given = ["RUNS = {'a': 'b'}", "OUTPUT_DIR = '/unused'", *SMALL, *bindings]
-    return configured(Policy, run, "sweep", *given)("MLE", 0, checkpoint(run))
+    return configured(AnsweringRun, run, "sweep", *given)("MLE", 0, checkpoint(run))
 
 
 def test_cells_of_a_sweep_have_the_best_of_n_and_weighted_majorities(runs, tmp_path):
@@ -138,7 +138,7 @@ def test_cells_of_a_sweep_have_the_best_of_n_and_weighted_majorities(runs, tmp_p
     assert {name: cell.metrics[name] for name in plain.metrics} == plain.metrics
 
 
-def test_cells_that_are_scored_otherwise_are_others(runs):
+def test_other_scores_make_other_cells(runs):
     run, other = runs
     reward = f"REWARD_CHECKPOINT_PATH = '{other}'"
     ways = [[], ["RERANK = True"], ["RERANK = True", reward]]
@@ -158,12 +158,12 @@ def test_cells_that_are_scored_otherwise_are_others(runs):
         ({"reward_discount": 0.9}, "REWARD_DISCOUNT=0.9 has no effect without RERANK"),
     ],
 )
-def test_settings_that_say_nothing(arguments, line):
+def test_settings_without_effect_are_refused(arguments, line):
     with pytest.raises(UserError, match=line):
         Reranking(**arguments)
 
 
-def test_a_reward_that_is_not_there_is_told_before_anything_is_made(runs, tmp_path):
+def test_a_missing_reward_is_an_error_before_a_file_is_written(runs, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint at .*nowhere"):
         nowhere = f"REWARD_CHECKPOINT_PATH = '{tmp_path / 'nowhere'}'"
         answer(runs[0], tmp_path / "new" / "a.jsonl", "RERANK = True", nowhere)

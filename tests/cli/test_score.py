@@ -72,7 +72,7 @@ def test_pairs_and_candidates_of_a_file(run, data, tmp_path, capsys):
     assert "score: 1 answers are truncated: they lack their EOS, so their last token has no reward" in error
 
 
-def test_what_infer_wrote_keeps_its_tokens(run, tmp_path, capsys):
+def test_samples_of_infer_keep_their_tokens(run, tmp_path, capsys):
     answers = tmp_path / "answers.jsonl"
     infer = ["infer", "--gin_file=gin/runs/infer.gin", f"--gin.CHECKPOINT_PATH={str(run)!r}"]
     infer += ["--gin.INFER_NUM_EXAMPLES=3", "--gin.NUM_SAMPLES=2", f"--gin.OUTPUT_PATH={str(answers)!r}"]
@@ -101,12 +101,12 @@ def test_a_split_of_the_task_as_parquet(run, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["scored.jsonl", "scored.parquet"]
 
 
-def test_by_default_it_lies_in_the_run(run, capsys):
+def test_the_default_output_lies_in_the_run(run, capsys):
     code, out, _ = score(run, capsys, SCORE_NUM_EXAMPLES=2)
     assert (code, out) == (0, str(run / "score" / "number_paths-validation-000003.jsonl"))
 
 
-def test_gamma_is_the_runs_own_unless_told_otherwise(tmp_path, data, capsys):
+def test_gamma_is_that_of_the_run_unless_it_is_set(tmp_path, data, capsys):
     own = make_run(tmp_path / "own", "DISCOUNT = 0.5")
     found = {}
     for name, more in {"own": {}, "other": {"DISCOUNT": 1.0}}.items():
@@ -129,7 +129,7 @@ def test_the_data_that_a_run_was_trained_on_may_be_gone(tmp_path, data, capsys):
     assert read(tmp_path / "scored.jsonl")[1]["metrics"] == {"exact_match": 1.0}
 
 
-def test_another_task_than_the_runs_own(tmp_path, capsys):
+def test_another_task_than_that_of_the_run(tmp_path, capsys):
     own = tmp_path / "mine.jsonl"
     own.write_text('{"inputs": "a", "targets": "b"}\n')
     run = make_run(tmp_path / "run", f"DATA = {str(own)!r}", "MIXTURE_OR_TASK_NAME = None")
@@ -143,7 +143,7 @@ def test_another_task_than_the_runs_own(tmp_path, capsys):
     assert lmirl_jax.cli.main(answers) == 0 and len(read(tmp_path / "answers.jsonl")) == 2
 
 
-def test_against_a_reference_and_shaped(run, tmp_path, data, capsys):
+def test_a_reference_and_shaping_change_rewards(run, tmp_path, data, capsys):
     path = tmp_path / "scored.jsonl"
     settings = {"REFERENCE_PATH": str(run), "BETA": 0.5, "SHAPING": "value"}
     assert score(run, capsys, DATA=str(data), OUTPUT_PATH=str(path), **settings)[0] == 0
@@ -154,7 +154,7 @@ def test_against_a_reference_and_shaped(run, tmp_path, data, capsys):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_cut_off_anywhere_it_goes_on_without_repeats(run, tmp_path, capsys, suffix):
+def test_an_interrupted_file_continues_without_repeats(run, tmp_path, capsys, suffix):
     whole, cut = tmp_path / "whole.jsonl", tmp_path / f"cut.{suffix}"
     assert score(run, capsys, SCORE_NUM_EXAMPLES=20, OUTPUT_PATH=str(whole))[0] == 0
     text = whole.read_bytes()
@@ -188,8 +188,9 @@ def _settings_of(run, tmp_path, capsys):
     return path
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
-def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
+def test_a_killed_and_resumed_file_equals_an_uninterrupted_one(run, tmp_path):
     data = tmp_path / "many.jsonl"
     lines = ({"inputs": "1+2+3+4", "targets": f"1+2=3 3+3=6 6+4={n}"} for n in range(6_000))
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -215,6 +216,7 @@ def test_killed_and_resumed_it_is_the_uninterrupted_file(run, tmp_path):
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_two_processes_write_what_one_does(run, data, tmp_path, repository):
     launchers = {"one": (["-m", "lmirl_jax"], 8), "two": ([str(repository / "launch/processes.py"), "2"], 4)}
@@ -253,7 +255,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
-def test_another_setting_does_not_go_on_with_a_partial_file(run, tmp_path, capsys):
+def test_another_setting_does_not_continue_a_partial_file(run, tmp_path, capsys):
     settings = _settings_of(run, tmp_path, capsys)
     (tmp_path / "one.jsonl.partial").write_text("{}\n")
     shutil.move(settings, tmp_path / "one.jsonl.partial.json")

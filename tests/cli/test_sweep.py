@@ -10,8 +10,9 @@ import sys
 
 import pytest
 from etils import epath
+from flax import nnx
 
-from lmirl_jax import configuration_values, decoding, models, sharding
+from lmirl_jax import configuration_values, decoding, models, runs, sharding
 from lmirl_jax.cli import sweep, sweep_output, sweep_plan
 from lmirl_jax.evaluation import Answers
 from lmirl_jax.types import UserError
@@ -22,7 +23,7 @@ PROMPTS = 12
 class Sums:
     """Prompts `0+0`, `1+1`, ..; an answer is right where it is the sum."""
 
-    name, split, lengths = "sums", "validation", {"targets": 4}
+    name, split, lengths, task = "sums", "validation", {"targets": 4}, None
 
     def __init__(self, count=PROMPTS, name="sums"):
         self.name = name
@@ -51,7 +52,7 @@ class Sums:
 class Wobbly:
     """Right at low temperatures; the hotter, the more samples are wrong, each in its own way. Keeps what it was asked."""
 
-    num_samples, max_length, seed = 4, None, 0
+    num_samples, batch_size, max_length, seed = 4, 4, None, 0
     filters, top_p = decoding.Filters(), 1.0
 
     def __init__(self, hits=0, fail_at=None):
@@ -77,14 +78,20 @@ class Wobbly:
 
 @pytest.fixture(autouse=True)
 def no_parameters(monkeypatch):
-    monkeypatch.setattr(sweep_plan.Policy, "load", lambda policy: (None, None, None))
+    def load(answering):
+        policy = runs.Policy(
+            answering.checkpoint, nnx.graphdef(nnx.Dict()), {}, answering.mesh, None, {}, 1.0
+        )
+        return sweep_plan.LoadedRun(policy, None)
+
+    monkeypatch.setattr(sweep_plan.AnsweringRun, "load", load)
 
 
 def policy(tmp_path, run="MLE", seed=0, *, generator=None, data=None, step=10):
     checkpoint = tmp_path / f"{run} {seed}" / "checkpoints" / str(step)
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "_CHECKPOINT_METADATA").write_text(f"{run} {seed} {step}")
-    return sweep_plan.Policy(
+    return sweep_plan.AnsweringRun(
         run,
         seed,
         epath.Path(checkpoint),
@@ -118,7 +125,7 @@ def test_a_finished_cell_is_never_made_again(tmp_path, capsys):
     assert "sweep: 6 of 6 cells are finished already, 0 to make" in capsys.readouterr().err
 
 
-def test_killed_in_the_midst_it_makes_what_is_missing(tmp_path, capsys):
+def test_after_a_kill_the_missing_cells_are_made(tmp_path, capsys):
     broken = [policy(tmp_path), policy(tmp_path, "IQLearn", generator=Wobbly(fail_at=1.0))]
     with pytest.raises(KeyboardInterrupt):
         make(broken, config(), tmp_path)
@@ -132,7 +139,7 @@ def test_killed_in_the_midst_it_makes_what_is_missing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": {"checkpoint": "c0f', "{}"])
-def test_a_torn_cell_is_made_again_and_no_other(tmp_path, caplog, text):
+def test_a_damaged_cell_is_made_again_and_no_other(tmp_path, caplog, text):
     policies = [policy(tmp_path), policy(tmp_path, "IQLearn")]
     first = make(policies, config(), tmp_path)
     torn = next((tmp_path / "cells").glob("*T1-*"))
@@ -150,7 +157,7 @@ def test_a_torn_cell_is_made_again_and_no_other(tmp_path, caplog, text):
 
 def test_more_temperatures_more_runs_and_other_labels_make_the_new_cells_alone(tmp_path):
     make([policy(tmp_path, "a")], config(), tmp_path)
-    renamed = dataclasses.replace(policy(tmp_path, "a"), run="MLE", seed=1)
+    renamed = dataclasses.replace(policy(tmp_path, "a"), label="MLE", seed=1)
     other = policy(tmp_path, "b")
     make([other, renamed], config(0.25, 0.5, 1), tmp_path)
     assert (renamed.generator.asked, other.generator.asked) == ([0.25], [0.25, 0.5, 1.0])
@@ -175,7 +182,7 @@ def test_other_settings_of_sampling_do_not_mix(tmp_path, other):
     assert all(cell.settings.num_samples == generator.num_samples for _, cell in found)
 
 
-def test_a_run_that_trained_on_or_anew_is_another(tmp_path):
+def test_a_later_or_retrained_checkpoint_makes_new_cells(tmp_path):
     make([policy(tmp_path)], config(), tmp_path)
     later = policy(tmp_path, step=20)
     make([later], config(), tmp_path)
@@ -192,7 +199,7 @@ def whole(tmp_path, count=PROMPTS, **arguments):
         policy(tmp_path, "IQ <b>", 1, data=Sums(count)),
     ]
     settings = config(0.5, 1.0, 1.5, quality="accuracy", **arguments)
-    return sweep.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
+    return sweep_output.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
 
 
 def test_what_it_writes_and_prints(tmp_path):
@@ -226,10 +233,10 @@ def test_the_report_shows_answers_side_by_side_and_reaches_for_nothing(tmp_path)
     assert "http:" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page) and "https:" not in page
 
 
-def test_what_it_says_is_over_how_many_of_how_many(tmp_path):
+def test_page_terminal_and_json_tell_the_number_of_prompts(tmp_path):
     """12 of 30 prompts, in the page, the terminal and sweep.json."""
     done = whole(tmp_path)
-    for one in done.policies:
+    for one in done.answering:
         one.data.available = 30
     text = sweep_output.write(done, 1.0)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -251,7 +258,7 @@ def test_verdict_and_table_have_one_sign(tmp_path):
 
 
 def test_answers_are_shown_at_the_temperature_and_top_p_nearest_to_1(tmp_path):
-    assert sweep_output.shown_point(whole(tmp_path)) == (1.0, 1.0)
+    assert sweep_output.choose_point(whole(tmp_path)) == (1.0, 1.0)
 
 
 def test_curves_of_several_top_ps(tmp_path):
@@ -269,7 +276,7 @@ def test_curves_of_several_top_ps(tmp_path):
 def test_runs_that_solve_nothing_make_an_honest_page(tmp_path):
     policies = [policy(tmp_path, generator=Wobbly(-9)), policy(tmp_path, "IQLearn", generator=Wobbly(-9))]
     settings = config(0.5, 1.0)
-    done = sweep.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
+    done = sweep_output.Sweep(settings, policies, make(policies, settings, tmp_path), epath.Path(tmp_path))
     text = sweep_output.write(done, 1.0)
     assert text.count("Neither MLE nor IQLearn has any accuracy") == 1
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -316,7 +323,7 @@ def test_settings_that_make_no_sweep(arguments, line):
         ({"baseline": "DFT"}, "no run is called 'DFT'"),
     ],
 )
-def test_metrics_and_runs_that_there_are_not_are_told_before_the_first_cell(tmp_path, arguments, line):
+def test_unknown_metrics_and_runs_are_errors_before_the_first_cell(tmp_path, arguments, line):
     one = policy(tmp_path)
     with pytest.raises(UserError, match=re.escape(line)) as error:
         sweep_plan.check_sweep([one], config(**arguments))
@@ -324,7 +331,7 @@ def test_metrics_and_runs_that_there_are_not_are_told_before_the_first_cell(tmp_
 
 
 @pytest.mark.parametrize("runs", [None, {}, [], "a", {"MLE": []}, {"MLE": 3}, {"MLE": [3]}, {1: ["a"]}])
-def test_runs_of_another_form(runs):
+def test_runs_must_be_labels_with_paths(runs):
     with pytest.raises(UserError, match=r"--gin\.RUNS=") as error:
         configuration_values.check_macro("RUNS", runs, sweep_plan.Runs)
     assert "\n" not in str(error.value)
@@ -375,6 +382,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_from_command_to_report(tmp_path):
     for name in ("mle", "iqlearn"):

@@ -60,6 +60,7 @@ def run(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_what_the_command_leaves(run):
     names = {path.name for path in run.iterdir()}
@@ -77,12 +78,14 @@ def test_what_the_command_leaves(run):
     } <= set(last)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_one_device_gives_the_losses_of_eight(run, tmp_path):
     train(tmp_path / "run", 4, devices=1)
     np.testing.assert_allclose(list(losses(tmp_path / "run").values()), list(losses(run).values()), rtol=1e-5)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_resume(run, repository, tmp_path):
     """2 processes of 4 devices, stopped after 2 steps and started again: the losses of 1 process of 8, step by step.
@@ -101,6 +104,7 @@ def test_two_processes_give_the_losses_of_one_and_resume(run, repository, tmp_pa
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-6)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(run, tmp_path):
     """SIGKILL in the midst of a long run: the same command with the old total goes on as if nothing had been."""
@@ -126,6 +130,7 @@ def test_killed_and_resumed_equals_uninterrupted(run, tmp_path):
     np.testing.assert_array_equal([ours[step] for step in theirs], list(theirs.values()))
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
     """From another folder, on another mesh: the run's own configuration gives model, vocabulary and lengths."""
@@ -158,6 +163,7 @@ def infer(run: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
     return ["infer", "--gin_file=gin/runs/infer.gin", *settings, *more]
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
     """SIGKILL in the midst; other settings are then refused, and the same ones go on: the same file, byte by byte."""
@@ -192,6 +198,7 @@ def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
             np.testing.assert_allclose(sum(by_token), total, atol=1e-4)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "expected"),
@@ -215,6 +222,7 @@ def test_each_error_of_infer_is_one_line_and_leaves_nothing(run, setting, expect
     assert not output.parent.exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_no_code_but_a_jsonl_file(tmp_path):
     """DATA alone: no validation split, so evaluation is skipped; one target over length is counted and warned about."""
@@ -303,6 +311,7 @@ def test_each_error_is_one_line(case, tmp_path, capfd, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "expected"), [("TD_WEIGHT='a'", "TD_WEIGHT='a'"), ("LEARNING_RATE='a'", "LEARNING_RATE='a'")]

@@ -88,6 +88,7 @@ def test_a_missing_tfds_folder():
         data.add_cache_dirs(["/no/such"])
 
 
+@pytest.mark.e2e
 def test_importing_the_room_loads_no_tensorflow(repository):
     code = "import sys, lmirl_jax.data; sys.exit('tensorflow' in sys.modules or 'seqio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0

@@ -204,6 +204,7 @@ TWO = """
 """
 
 
+@pytest.mark.e2e
 def test_two_processes_at_once(write_jsonl, tmp_path, repository):
     path = write_jsonl([{"inputs": str(i), "targets": str(i * i)} for i in range(300)])
     command = [sys.executable, "-c", textwrap.dedent(TWO), path, str(tmp_path / "cache")]

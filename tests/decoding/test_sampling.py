@@ -147,18 +147,11 @@ def test_what_filters_leave_is_drawn_in_proportion(temperature, filters, share):
     np.testing.assert_allclose(out.log_probs[out.answers.tokens == 2], np.log(0.75), atol=1e-5)
 
 
-class Words:
+class Words(Coin):
     """A policy without memory over 4 tokens, of probabilities 1/2 (token 0, a word), 1/4, 1/8 and 1/8."""
 
     def unembedding(self):
         return Unembedding(jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125]])))
-
-    def start_decoding(self, prompts, max_length, num_samples=1):
-        rows = prompts.tokens.shape[0] * num_samples
-        return jnp.zeros((rows,)), jnp.zeros((rows,), jnp.int32)
-
-    def decode(self, cache, tokens):
-        return cache, jnp.ones((*tokens.shape, 1))
 
 
 @pytest.mark.parametrize(("eos_ids", "rate"), [((2,), 1 / 8), ((3,), 1 / 8), ((1, 3), 3 / 8)])

@@ -150,7 +150,7 @@ def test_few_prompts_with_a_right_answer_say_nothing():
     assert found.area.low is None and found.too_few is not None and found.prompts == 400
 
 
-def test_policies_that_solve_nothing_are_not_told_apart():
+def test_there_is_no_verdict_on_policies_that_solve_nothing():
     nothing = {0.5: (0.0, 0.0), 1.0: (0.0, 0.0)}
     text = comparison.verdict(sweep("MLE", nothing, spread=0) + sweep("IQLearn", nothing, spread=0))
     assert text.startswith(
@@ -161,9 +161,9 @@ def test_policies_that_solve_nothing_are_not_told_apart():
 
 def test_few_seeds_understate_the_noise_of_training():
     curves = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(5)])
-    assert comparison.resampled(curves) == "over prompts and seeds"
+    assert comparison.bootstrap_words(curves) == "over prompts and seeds"
     pair = front.curves([dataclasses.replace(sweep("MLE")[0], seed=seed) for seed in range(2)])
-    assert comparison.resampled([*curves, *pair]).endswith(
+    assert comparison.bootstrap_words([*curves, *pair]).endswith(
         "with 2 seeds a run, training noise is understated"
     )
 

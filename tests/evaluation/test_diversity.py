@@ -119,7 +119,7 @@ def test_too_few_or_wrong_samples(samples, message):
 )
 def test_samples_of_another_type(samples, message):  # Tests check the annotated types of what is public.
     with pytest.raises(UserError, match=message):
-        diversity._checked("Self-BLEU", samples, least=2)
+        diversity._check_samples("Self-BLEU", samples, least=2)
 
 
 def test_unknown_tokenizer_names_the_nearest():

@@ -321,7 +321,7 @@ def test_metrics_say_over_how_many_of_how_many_prompts(tmp_path):
     assert evaluator.over(metrics) == "all 3 prompts"
 
 
-def test_evaluators_of_one_run_are_told_apart(tmp_path):
+def test_evaluators_of_one_run_have_different_names(tmp_path):
     """By a label, in metrics and files; their metrics are known before any answer is."""
     graph, params = policy()
     sampled = Evaluator(Digits(3), Generator(2, num_samples=2), temperature=1.0, label="sampled")

@@ -29,7 +29,7 @@ def test_curves_average_over_seeds_and_sort_temperatures():
     np.testing.assert_allclose(iqlearn.means["distinct_valid"], [2.5])
 
 
-def test_each_top_p_is_a_curve_of_its_own_named_only_where_there_are_several():
+def test_each_top_p_is_a_separate_curve_and_labelled_where_there_are_several():
     cells = [dataclasses.replace(cell(run), top_p=p) for p in (0.9, 1.0) for run in ("MLE", "IQLearn")]
     found = [(curve.run, curve.top_p, curve.label) for curve in front.curves(cells)]
     assert found == [
@@ -86,7 +86,7 @@ def test_table_shows_intervals_and_what_they_are():
     assert "over 2 prompts and seeds (1 or 2 a run)" in front.table(more)
 
 
-def test_an_interval_that_leans_is_written_with_both_ends():
+def test_an_asymmetric_interval_has_both_ends():
     [curve] = front.curves([cell(accuracy=[1.0] * 20, distinct=list(range(20)))])
     assert front.entry(curve, "accuracy", 1.0) == "1.000 [0.839, 1.000]"
     assert front.entry(curve, "distinct_valid", 1.0).startswith("9.50 ±2.")
@@ -112,5 +112,5 @@ def test_temperature_texts():
     assert front.temperature_texts([1, 2]) == ["1", "2"]
 
 
-def test_an_unknown_metric_goes_under_its_own_name():
+def test_an_unknown_metric_keeps_its_name():
     assert front.describe("rouge").title == "rouge" and front.describe("rouge").sign == 1

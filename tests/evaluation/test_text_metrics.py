@@ -13,8 +13,8 @@ from rouge_score.scoring import BootstrapAggregator
 
 from lmirl_jax import evaluation
 from lmirl_jax.evaluation import words
-from lmirl_jax.evaluation.bootstrap import resampling_weights
-from lmirl_jax.evaluation.intervals import OF_CORPUS
+from lmirl_jax.evaluation.metric_intervals import OF_CORPUS
+from lmirl_jax.statistics.bootstrap import resampling_weights
 from lmirl_jax.types import UserError
 
 TARGETS = [
@@ -91,7 +91,7 @@ HINDI = "मौसम आज बहुत अच्छा है"
     ],
 )
 def test_rouge_of_a_text_against_itself_is_100_in_any_language(text, caplog):
-    words._told.clear()
+    words._warned.clear()
     assert evaluation.rouge([text], [text]) == {"rouge1": 100.0, "rouge2": 100.0, "rougeLsum": 100.0}
     assert evaluation.rouge([text], ["English"])["rouge1"] == 0.0
     assert len(caplog.messages) == 1 and "tokenize='unicode'" in caplog.text
@@ -111,8 +111,8 @@ def test_rouge_in_other_languages_by_hand():
     assert evaluation.rouge(["mu\u0308de"], ["müde"], tokenize="unicode")["rouge1"] == 100.0
 
 
-def test_what_rouge_scores_tokenizer_cuts_is_told_once(caplog):
-    words._told.clear()
+def test_a_warning_names_words_that_rouge_scores_tokenizer_cuts_once(caplog):
+    words._warned.clear()
     target, prediction = "the Müller family lives here", "the Möller family lives here"
     for _ in range(2):
         # rouge-score's words are the, m, ller, family, lives, here: umlauts are spaces.
@@ -137,7 +137,7 @@ def test_rouge_of_english_is_rouge_scores_whatever_the_tokenizer(summaries, use_
         evaluation.rouge(["a"], ["a"], tokenize="words")
 
 
-def test_t5s_own_metrics(captions, summaries):
+def test_the_metrics_of_t5(captions, summaries):
     """As t5/evaluation/metrics.py calls the libraries; its median of resampled means lies by ours."""
     targets, predictions = captions
     single = [own[0] for own in targets]
@@ -314,8 +314,8 @@ def test_t5s_bleu_has_the_interval_of_its_tokenizer(captions):
     assert "|tok:intl|" in signature(1)
 
 
-def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_told_once(caplog):
-    words._told.clear()
+def test_a_tokenizer_that_takes_a_sentence_for_one_word_is_warned_of_once(caplog):
+    words._warned.clear()
     for _ in range(2):
         assert (
             evaluation.bleu(["今天天气很好", "我们去公园吧"], ["今天天气很坏", "我们去公园吧"])["bleu"]

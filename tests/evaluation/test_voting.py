@@ -40,7 +40,8 @@ def test_pass_at_k_is_the_share_of_subsets():
     "correct, total, k, message",
     [
         (1, 2, 3, "k is 3, but prompt 0 has 2 sample"),
-        (1, 2, 0, "k is 0; give 1 or more"),
+        (1, 2, 0, "k is 0; give a whole number of 1 or more"),
+        (1, 2, True, "k is True; give a whole number"),
         (3, 2, 1, "prompt 0 has 3 right of 2"),
         ([0, -1], 2, 1, "prompt 1 has -1 right of 2"),
         ([], 2, 1, "no prompts"),

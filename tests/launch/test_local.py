@@ -52,6 +52,7 @@ def call(script: pathlib.Path, *arguments: str, cwd=None, text="", **environment
     )
 
 
+@pytest.mark.e2e
 def test_lmirl_gets_its_arguments_the_callers_folder_and_standard_input(checkout, tmp_path):
     done = call(checkout / "launch/local.sh", *ARGUMENTS, cwd=tmp_path, text="a line\n")
     called = "<-P><-m><lmirl_jax>" + "".join(f"<{argument}>" for argument in ARGUMENTS)
@@ -59,27 +60,32 @@ def test_lmirl_gets_its_arguments_the_callers_folder_and_standard_input(checkout
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.e2e
 def test_it_works_through_a_symbolic_link(checkout, tmp_path):
     link = tmp_path / "link.sh"
     link.symlink_to(checkout / "launch/local.sh")
     assert call(link, "doctor").stdout.startswith("<-P><-m><lmirl_jax><doctor>\n")
 
 
+@pytest.mark.e2e
 def test_exit_codes_pass(checkout):
     assert call(checkout / "launch/local.sh", "train", CODE="7").returncode == 7
 
 
+@pytest.mark.e2e
 def test_python_runs_in_the_callers_folder(checkout, tmp_path):
     done = call(checkout / "launch/local.sh", "python", "-c", "1", cwd=tmp_path)
     assert done.stdout.splitlines()[:2] == ["<-c><1>", str(tmp_path)]
 
 
+@pytest.mark.e2e
 def test_tests_run_in_the_checkout_with_its_settings(checkout, tmp_path):
     done = call(checkout / "launch/local.sh", "test", "-m", "not slow", cwd=tmp_path)
     settings = f"<-c><{checkout}/pyproject.toml><--rootdir><{checkout}>"
     assert done.stdout.splitlines()[:2] == [f"<-P><-m><pytest>{settings}<-m><not slow>", str(checkout)]
 
 
+@pytest.mark.e2e
 def test_devices_are_forced_for_one_process(checkout):
     done = call(checkout / "launch/local.sh", "--devices=8", "train")
     assert done.stdout.splitlines()[0] == "<-P><-m><lmirl_jax><train>"
@@ -87,12 +93,14 @@ def test_devices_are_forced_for_one_process(checkout):
     assert call(checkout / "launch/local.sh", "--devices", "8", "train").stdout == done.stdout
 
 
+@pytest.mark.e2e
 def test_processes_have_four_devices_each_where_nothing_is_said(checkout):
     done = call(checkout / "launch/local.sh", "--processes=2", "train", "--gin.A=1")
     assert done.stdout.splitlines()[0] == f"<-P><{checkout}/launch/processes.py><2><train><--gin.A=1>"
     assert done.stdout.splitlines()[2] == "4"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -106,12 +114,14 @@ def test_what_is_wrong_is_one_line(checkout, arguments, line):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"local.sh: {line}\n")
 
 
+@pytest.mark.e2e
 def test_without_arguments_it_explains_itself(checkout):
     done = call(checkout / "launch/local.sh")
     assert done.returncode == 2
     assert done.stdout.startswith("usage: launch/local.sh")
 
 
+@pytest.mark.e2e
 def test_without_a_python_it_says_so(checkout, tmp_path):
     shutil.rmtree(checkout / ".venv")
     done = call(checkout / "launch/local.sh", "doctor", PYTHON=str(tmp_path / "none"))
@@ -121,6 +131,7 @@ def test_without_a_python_it_says_so(checkout, tmp_path):
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("change", ["constraints.txt", "setup.py"])
 def test_other_pins_are_installed_over_what_there_is(checkout, change):
     """The stand-in has no pip: the installation fails, and only what it had begun is taken back."""
@@ -134,7 +145,8 @@ def test_other_pins_are_installed_over_what_there_is(checkout, change):
     assert not list((checkout / ".venv").glob(".lmirl_*"))
 
 
-def test_an_interrupted_installation_is_begun_again(checkout, tmp_path):
+@pytest.mark.e2e
+def test_an_interrupted_installation_starts_over(checkout, tmp_path):
     (checkout / ".venv/.lmirl_installed").unlink()
     (checkout / ".venv/.lmirl_installing").touch()
     done = call(checkout / "launch/local.sh", "doctor", PYTHON=str(tmp_path / "none"))
@@ -142,6 +154,7 @@ def test_an_interrupted_installation_is_begun_again(checkout, tmp_path):
     assert not (checkout / ".venv/bin").exists()
 
 
+@pytest.mark.e2e
 def test_extras_are_part_of_what_is_installed(checkout):
     write_stamp(checkout, "test,tpu")
     done = call(checkout / "launch/local.sh", "doctor", LMIRL_EXTRAS="tpu")
@@ -154,6 +167,7 @@ def test_continuous_integration_runs_the_same(repository):
     assert commands == ['CI=true exec bash "$(dirname -- "${BASH_SOURCE[0]}")/../launch/local.sh" test']
 
 
+@pytest.mark.e2e
 def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 STAND_IN = """
 import os, pathlib, sys, time
 flags = dict(word[2:].split("=") for word in sys.argv[2:])

@@ -1,9 +1,12 @@
 """launch/tpu_vm.sh --dry_run: the commands it would run, word by word, and that the workers get the words back."""
 
+import ast
 import shlex
 import subprocess
 
 import pytest
+
+from lmirl_jax.cli import commands, flags
 
 NAMED = ["--name=my-tpu", "--zone=us-central2-b"]
 COMMAND = [
@@ -27,6 +30,7 @@ def lines(repository, *arguments: str) -> list[list[str]]:
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.e2e
 def test_this_checkout_is_copied_and_the_command_started_on_every_worker(repository):
     python, pack, copy, unpack, start = lines(repository, *NAMED, *COMMAND)
     assert pack[:2] == ["tar", "--create"]
@@ -41,6 +45,31 @@ def test_this_checkout_is_copied_and_the_command_started_on_every_worker(reposit
     assert on_worker[6:] == [*COMMAND, "--coordinator_address=auto"]
 
 
+OVER_PROCESSES = {"train", "eval", "sweep", "infer", "score", "report"}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_workers_of_a_command_over_several_processes_find_one_another(repository, name):
+    on_worker = shlex.split(lines(repository, *NAMED, name, "--gin.A=1")[-1][9])
+    given = on_worker[on_worker.index("launch/local.sh") + 1 :]
+    added = ["--coordinator_address=auto"] if name in OVER_PROCESSES else []
+    assert given == [name, "--gin.A=1", *added]
+    flags.parse(given[1:], commands.COMMANDS[name].flags)
+
+
+def test_the_table_of_commands_is_written_for_an_older_python_too(repository):
+    """The launcher reads it with the python3 of the user's machine."""
+    for name in ("__init__.py", "cli/__init__.py", "cli/commands.py", "cli/flags.py"):
+        source = (repository / "lmirl_jax" / name).read_text()
+        tree = ast.parse(source, feature_version=(3, 9))
+        hinted = any(
+            isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) for node in ast.walk(tree)
+        )
+        assert not hinted or name.endswith("commands.py") or "from __future__ import annotations" in source
+
+
+@pytest.mark.e2e
 def test_a_repository_is_cloned_at_a_ref(repository):
     commands = lines(
         repository, *NAMED, "--repo=https://example.com/a b.git", "--ref=v1", "--folder=work", "doctor"
@@ -52,17 +81,20 @@ def test_a_repository_is_cloned_at_a_ref(repository):
     assert commands[2][9] == "cd work && LMIRL_EXTRAS=tpu bash launch/local.sh doctor"
 
 
+@pytest.mark.e2e
 def test_the_project_and_flags_in_two_words(repository):
     commands = lines(repository, "--name", "t", "--zone", "z", "--project", "p", "doctor")
     assert all("--project=p" in command for command in commands if command[0] == "gcloud")
 
 
+@pytest.mark.e2e
 def test_what_the_workers_run_is_valid_shell(repository):
     for command in lines(repository, *NAMED, *COMMAND):
         if "--command" in command:
             assert subprocess.run(["bash", "-n", "-c", command[-1]]).returncode == 0
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -285,7 +285,7 @@ def test_labelled_samples_lead_from_imitation_to_the_soft_optimal_policy():
 
 
 @every_divergence
-def test_rewards_given_are_taken_off_the_implied_ones(phi):
+def test_given_rewards_are_subtracted_from_the_implied_ones(phi):
     """The implied rewards themselves as the given ones leave maximum likelihood."""
     logits, targets = random_case(7)
     out = soft_q.from_logits(logits, targets)

@@ -91,7 +91,7 @@ def test_fact_6_alpha_0_is_offline_whatever_was_sampled(phi):
 
 @every_divergence
 @pytest.mark.parametrize(("alpha", "copies"), [(0.1, 1), (0.5, 3)])
-def test_fact_6_samples_that_are_the_experts_own_tokens(phi, alpha, copies):
+def test_fact_6_samples_that_equal_the_demonstrations(phi, alpha, copies):
     """They give offline at lambda_eff = lambda / (1 - alpha) ** 2, or at lambda itself without the factor."""
     with jax.enable_x64(True):
         logits, targets = random_case(8)

@@ -25,7 +25,7 @@ TOKENS = jnp.array([[5, 9, 1, 0], [5, 6, 7, 8], [1, 0, 0, 0], [5, 1, 0, 0]])
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """As `runs.Run` is; parameters without a place go to any mesh."""
+    """As `runs.Policy` is; parameters without a place go to any mesh."""
 
     graph: nnx.GraphDef
     params: Any

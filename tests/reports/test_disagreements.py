@@ -1,4 +1,4 @@
-from lmirl_jax.reports.disagreements import misjudged, pairs, ranked_prompts
+from lmirl_jax.reports.disagreements import misjudged_answers, pairs, ranked_prompts
 
 
 def answers_of(scored_answer, *values):
@@ -32,13 +32,13 @@ def test_pairs_by_hand(scored_answer):
 def test_a_constant_metric_has_no_pairs_and_nothing_is_misjudged(scored_answer):
     own = answers_of(scored_answer, (0, 5.0, 1.0), (0, 4.0, 1.0))
     assert pairs(own, "m", 2, agreeing=True) == [] and pairs(own, "m", 2, agreeing=False) == []
-    assert misjudged(own, "m", 2, overrated=True) == []
+    assert misjudged_answers(own, "m", 2, overrated=True) == []
 
 
 def test_misjudged_answers_are_of_different_prompts(scored_answer):
     own = answers_of(scored_answer, (0, 9.0, 0.0), (0, 8.0, 0.0), (1, 7.0, 0.0), (2, 1.0, 1.0), (3, 2.0, 1.0))
-    assert [a.targets for a in misjudged(own, "m", 2, overrated=True)] == ["0", "2"]
-    assert [a.targets for a in misjudged(own, "m", 5, overrated=False)] == ["3", "4"]
+    assert [a.targets for a in misjudged_answers(own, "m", 2, overrated=True)] == ["0", "2"]
+    assert [a.targets for a in misjudged_answers(own, "m", 5, overrated=False)] == ["3", "4"]
 
 
 def test_prompts_are_the_worst_the_middle_one_and_the_best(scored_answer):

@@ -108,11 +108,13 @@ def test_loss_figure_errors():
 def test_smoothed_by_hand():
     # Decay 1/3: weights of the last, the one before, .. are 1, 1/3, 1/9, over their sum.
     np.testing.assert_allclose(
-        figures.smoothed(np.array([1.0, 2.0, 4.0]), 2), [1.0, 7 / 4, (4 + 2 / 3 + 1 / 9) / (13 / 9)]
+        figures.exponential_average(np.array([1.0, 2.0, 4.0]), 2),
+        [1.0, 7 / 4, (4 + 2 / 3 + 1 / 9) / (13 / 9)],
     )
-    np.testing.assert_allclose(figures.smoothed(np.array([1.0, 2.0, 4.0]), 1), [1.0, 2.0, 4.0])
+    np.testing.assert_allclose(figures.exponential_average(np.array([1.0, 2.0, 4.0]), 1), [1.0, 2.0, 4.0])
 
 
+@pytest.mark.e2e
 def test_drawing_chooses_no_window_system():
     import subprocess
     import sys

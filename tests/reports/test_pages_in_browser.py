@@ -5,9 +5,12 @@ import pytest
 
 from lmirl_jax.evaluation.front import Cell
 from lmirl_jax.reports.heatmap import Row
+from lmirl_jax.reports.page_text import PageText
 from lmirl_jax.reports.quickstart_page import HeatMap, quickstart_report
 from lmirl_jax.reports.trust_page import trust_report
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+
+pytestmark = pytest.mark.e2e
 
 WIDTH = "document.documentElement.scrollWidth"
 TAP = """
@@ -75,8 +78,7 @@ def test_a_page_of_fronts_opens_as_quietly(visit, tmp_path, width):
         cells=cells,
         losses={"MLE": ([1, 2], [2.0, 1.0])},
         heatmaps=[HeatMap("IQLearn", [Row("right", ["4", "EOS"], [0.1, None])], "2+2")],
-        verdict="The curves cross.",
-        settings={"Commands": ["lmirl quickstart"]},
+        text=PageText("Two objectives", ["The curves cross."], {"Commands": ["lmirl quickstart"]}),
     )
     opened = visit(path, WIDTH, width=width)
     assert opened.console == [] and opened.requests == []

@@ -1,7 +1,7 @@
 import numpy as np
 
 from lmirl_jax.evaluation.front import Cell
-from lmirl_jax.reports import HeatMap, Report, Row, add_sweep_table, quickstart_report
+from lmirl_jax.reports import HeatMap, PageText, Report, Row, add_sweep_table, quickstart_report
 
 
 def cells():
@@ -30,9 +30,12 @@ def test_quickstart_report_has_every_part(tmp_path):
                 "IQLearn", [Row("right", ["4", "<script>"], [0.1, None])], "2+2", "The end has no reward."
             )
         ],
-        verdict=["The curves cross.", "By Self-BLEU they do not."],
-        settings={"Commands": ["lmirl train --a", "lmirl train --b"], "Seeds": "0, 1"},
-        lead="A tiny T5.",
+        text=PageText(
+            "Two objectives",
+            verdict=["The curves cross.", "By Self-BLEU they do not."],
+            settings={"Commands": ["lmirl train --a", "lmirl train --b"], "Seeds": "0, 1"},
+            lead="A tiny T5.",
+        ),
         loss_note="With the TD term.",
     )
     page = path.read_text(encoding="utf-8")
@@ -57,7 +60,13 @@ def test_quickstart_report_has_every_part(tmp_path):
 def test_measures_that_are_missing_are_left_out(tmp_path):
     bare = [Cell("MLE", 0, t, {"accuracy": 0.5, "distinct_valid": 1.0}) for t in (0.5, 1.0)]
     path = tmp_path / "report.html"
-    quickstart_report(path, cells=bare, losses={"a": ([1], [1.0])}, heatmaps=[], verdict="None.", settings={})
+    quickstart_report(
+        path,
+        cells=bare,
+        losses={"a": ([1], [1.0])},
+        heatmaps=[],
+        text=PageText("Two objectives", ["None."], {}),
+    )
     page = path.read_text(encoding="utf-8")
     assert page.count("<svg") == 2 and "Self-BLEU" not in page and "Token rewards" not in page
 

@@ -13,7 +13,7 @@ def test_a_truncated_answer_ends_without_reward_and_without_eos(scored_answer):
     assert (row.tokens, row.rewards) == (["a", "b"], [1.0, None])
 
 
-def test_bytes_that_never_became_a_character_are_shown(scored_answer):
+def test_bytes_that_form_no_character_have_a_token(scored_answer):
     whole = scored_answer("aé", reward=[1.0, 2, 3, 4])
     cut = {
         "pieces": ("a", ""),

@@ -72,7 +72,7 @@ def test_within_a_prompt_the_return_is_the_log_likelihood(answers):
     assert find(run, "v_0", "accuracy", "within prompt")["value"] is None
 
 
-def test_the_rest_of_a_return_is_a_part_of_its_own(answers):
+def test_the_rest_of_a_return_is_a_separate_part(answers):
     found = trust_findings({"MLE": [answers(rest=0.5)]}, draws=50)
     (run,) = found["runs"]
     assert not run["telescopes"]
@@ -148,7 +148,7 @@ def test_every_number_of_the_verdict_says_what_it_is_over(answers):
     assert re.search(r"\] over \d+ answers to (\d+ of )?12 prompts\.$", first)
 
 
-def test_interval_and_permutation_test_that_disagree_are_told(answers):
+def test_a_verdict_says_that_interval_and_permutation_test_disagree(answers):
     found = trust_findings({"MLE": [answers()]}, draws=200)
     row = find(found["runs"][0], "return", "accuracy", "pooled")
     row["p_value"] = 0.06
@@ -157,7 +157,7 @@ def test_interval_and_permutation_test_that_disagree_are_told(answers):
     )
 
 
-def test_damages_that_found_no_place_or_few_are_named(answers, tmp_path):
+def test_damages_with_no_place_or_few_places_are_named(answers, tmp_path):
     found_few = effects_of_corruptions([], ["wrong digit", "truncation"], of=40)
     some = dataclasses.replace(
         found_few[0], count=9, answers=9, return_drops=1.0, return_drops_interval=(0.7, 1.0)
@@ -171,7 +171,7 @@ def test_damages_that_found_no_place_or_few_are_named(answers, tmp_path):
     assert "9 of 40" in page
 
 
-def test_a_reward_that_measures_length_alone_is_found_out(scored_answer):
+def test_a_verdict_warns_of_a_reward_that_measures_length_alone(scored_answer):
     own = [
         scored_answer("a" * (1 + (i + j) % 7), example=i, candidate=j, metrics={"m": float((i + j) % 7 > 3)})
         for i in range(12)

@@ -94,7 +94,7 @@ def test_places_hold_the_same_words_in_both_texts():
                 assert words(corruption.targets, corruption.span) == words(answer, corruption.original_span)
 
 
-def test_what_is_drawn_depends_on_seed_and_texts_alone():
+def test_a_draw_depends_on_seed_and_texts_alone():
     found = corrupt("3+8+5+9", ANSWER)
     assert [corruption.kind for corruption in found] == list(CORRUPTIONS)
     corrupt("other", "1+1=2 2+2=4")
@@ -115,7 +115,7 @@ def test_a_damage_that_is_still_right_is_drawn_again():
     assert corrupt("3+8+5+9", ANSWER, swap, is_right=number_paths.reward) == []
 
 
-def test_a_task_brings_its_own():
+def test_a_task_may_define_its_corruption():
     kinds = {"wrong sum": number_paths.wrong_step}
     found = {corrupt("3+8+5+9", ANSWER, kinds, seed=seed)[0] for seed in range(20)}
     assert found == {
@@ -126,7 +126,7 @@ def test_a_task_brings_its_own():
     assert corrupt("3+8+5+9", "3+8=12", kinds) == []  # wrong already
 
 
-def test_of_a_text_alone_the_place_is_found():
+def test_the_place_of_a_damaged_text_is_the_first_difference():
     longer = {"longer": lambda inputs, targets, random: "a bcd e"}
     assert corrupt("", "a b e", longer) == [Corruption("a bcd e", (3, 5), (3, 5), "longer")]
     shorter = {"shorter": lambda inputs, targets, random: "a"}

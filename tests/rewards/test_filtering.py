@@ -67,7 +67,7 @@ def texts(rows):
         ({"per_prompt": 1, "keep": 0.5}, "a"),
     ],
 )
-def test_which_answers_are_kept_in_the_order_of_the_file(scored, settings, expected):
+def test_the_selection_keeps_the_order_of_the_file(scored, settings, expected):
     rows = kept(scored, **settings)
     assert texts(rows) == expected
     assert set(rows[0]) == {"inputs", "targets"}
@@ -95,7 +95,7 @@ def test_an_id_stays_with_its_answer(tmp_path):
     assert line == '{"inputs": "p", "targets": "é", "id": "x"}\n'
 
 
-def test_what_was_kept_is_said(scored):
+def test_the_result_says_how_many_answers_it_has(scored):
     output = scored.parent / "kept.jsonl"
     found = filter_scored(scored, output, FilterConfig(keep=0.5))
     assert str(found) == f"{output}: 2 of 5 answers, down to -2; 1 without EOS left out"

@@ -42,7 +42,7 @@ def run(prompts, seed=0, discount=1.0, mesh=None):
     graph, state = nnx.split(MODEL.build(jax.random.key(seed)))
     params = jax.tree.map(lambda x: 4 * x, nnx.to_pure_dict(state))
     params = jax.device_put(params, sharding.parameter_shardings(mesh, state))
-    return runs.Run(epath.Path("unused"), graph, params, mesh, prompts.task, LENGTHS, discount)
+    return runs.Policy(epath.Path("unused"), graph, params, mesh, prompts.task, LENGTHS, discount)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_from_any_prompt_on_and_on_any_mesh_the_scores_are_the_same(prompts, ans
                 np.testing.assert_allclose(answer.scores[name], values, rtol=1e-5, atol=1e-4)
 
 
-def test_at_gamma_1_a_policys_own_return_chooses_as_its_log_likelihood(prompts, answers):
+def test_at_gamma_1_the_return_under_the_policy_itself_chooses_as_its_log_likelihood(prompts, answers):
     """Of whole samples: the return has the prompt's value beside it. At another gamma, or by another checkpoint, it may not."""
     policy = run(prompts)
     answers = [without_third(answer) for answer in answers]

@@ -23,5 +23,5 @@ def test_steps_are_guessed(text, steps):
     assert [text[begin:end] for begin, end in split_steps(text)] == steps
 
 
-def test_a_separator_of_ones_own():
+def test_a_given_separator():
     assert split_steps("a, b. c", r", ") == [(0, 1), (3, 7)]

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import objectives, training
-from lmirl_jax.training import checkpoints
+from lmirl_jax import checkpoints, objectives, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, mesh_of
 
@@ -112,6 +111,7 @@ def test_more_patience_goes_on_as_if_never_stopped(uninterrupted, tmp_path, capf
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), jax.device_get(whole.params))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("killed_at", [3, 5])
 def test_killed_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, repository, killed_at):
     """By SIGKILL, in the midst of an evaluation: of one whose step a checkpoint is due at, and of the last."""

@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import objectives, training
-from lmirl_jax.training import checkpoints
+from lmirl_jax import checkpoints, files, objectives, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
 
@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_written():
         train("/proc/run")
     for nothing in (None, ""):
         with pytest.raises(UserError, match="is no path: name a folder that you may write to"):
-            checkpoints.prepare_directory(nothing, "OUTPUT_DIR")
+            files.prepare_directory(nothing, "OUTPUT_DIR")
 
 
 def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
@@ -304,8 +304,6 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
 
 def test_a_second_run_keeps_out(tmp_path):
-    from lmirl_jax import files
-
     busy = pytest.raises(UserError, match="another run is at work in MODEL_DIR")
     with files.held_alone(files.absolute(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
@@ -316,7 +314,7 @@ def test_a_disk_without_room_for_a_checkpoint(tmp_path, monkeypatch):
     """Said before anything is written; with room again, the same call goes on."""
     full = type("Usage", (), {"free": 1000})()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: full)
+        patch.setattr(shutil, "disk_usage", lambda path: full)
         with pytest.raises(UserError, match=r"checkpoint of step 2 needs \d+ MB and .* has 0 MB left"):
             train(tmp_path)
     assert os.listdir(tmp_path / "checkpoints") == []

@@ -1,13 +1,22 @@
 """metrics.jsonl and TensorBoard events: what is written, what is left out, what a killed run left behind."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 from etils import epath
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
+from wandb.sdk.internal import datastore
 
+from lmirl_jax import objectives, training
 from lmirl_jax.training import metric_writers
+from lmirl_jax.types import UserError
+from tests.training.fakes import TINY, FakeData, mesh_of
 
 
 def test_undefined_values_are_left_out(tmp_path):
@@ -70,7 +79,55 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wandb_is_an_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(metric_writers.UserError, match=r"pip install 'lmirl_jax\[wandb\]'"):
-        metric_writers.WandbWriter("project")
+def test_wandb_is_an_extra_and_missed_before_a_folder_is_made(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"WANDB_PROJECT='project': .*pip install 'lmirl_jax\[wandb\]'$"):
+        training.train(
+            model_dir=str(tmp_path / "run"),
+            train_steps=1,
+            model=TINY,
+            learner=training.Offline(objectives.mle),
+            optimizer=training.adamw(1e-2),
+            data=FakeData(),
+            mesh=mesh_of(1, 1, 1, 1),
+            wandb_project="project",
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_project_of_wandb_holds_what_metrics_jsonl_holds(tmp_path):
+    """`lmirl train` with WANDB_PROJECT, in wandb's offline mode: what it would upload later lies in a file."""
+    settings = {"MODEL_DIR": f"'{tmp_path}/run'", "TRAIN_STEPS": 2, "EVALUATIONS": [], "BATCH_SIZE": 4}
+    command = [sys.executable, "-P", "-m", "lmirl_jax", "train", "--gin_file=gin/runs/quickstart.gin"]
+    command += [f"--gin.{name}={value}" for name, value in settings.items()]
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [*command, "--gin.WANDB_PROJECT='my_project'"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "wandb").glob("offline-run-*")
+    logged, run = [], None
+    with contextlib.closing(datastore.DataStore()) as store:
+        store.open_for_scan(str(next(folder.glob("*.wandb"))))
+        while (content := store.scan_data()) is not None:
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(content)
+            if record.WhichOneof("record_type") == "run":
+                run = record.run
+            elif record.WhichOneof("record_type") == "history":
+                items = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+                logged.append({name: json.loads(value) for name, value in items.items()})
+    assert run is not None and (run.project, run.display_name) == ("my_project", "run")
+    lines = metric_writers.read_metrics(epath.Path(tmp_path) / "run/metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2] and len(logged) == 2
+    for line, found in zip(lines, logged, strict=True):
+        assert found["_step"] == line["step"]
+        assert {name: found[name] for name in line if name != "step"} == {
+            name: value for name, value in line.items() if name != "step"
+        }

@@ -1,0 +1,25 @@
+"""Checkpoints: finding, saving and loading them. No other room knows what the folder of one looks like.
+
+A run keeps its checkpoints in MODEL_DIR/checkpoints/STEP. Each holds the items `state` (step, parameters, state of the
+optimizer, and what the learner keeps beside them), `data` (JSON: the position in the data) and, where the run keeps its best
+checkpoint, `best` (JSON: which one that was when this one was saved).
+"""
+
+from lmirl_jax.checkpoints.find import find_checkpoint
+from lmirl_jax.checkpoints.folders import has_checkpoints, run_folder, step_of
+from lmirl_jax.checkpoints.load import check_params, load_params
+from lmirl_jax.checkpoints.metadata import identity, recorded_vocabularies
+from lmirl_jax.checkpoints.save import CheckpointConfig, Checkpoints
+
+__all__ = [
+    "CheckpointConfig",
+    "Checkpoints",
+    "check_params",
+    "find_checkpoint",
+    "has_checkpoints",
+    "identity",
+    "load_params",
+    "recorded_vocabularies",
+    "run_folder",
+    "step_of",
+]

@@ -1,0 +1,32 @@
+"""What a checkpoint says of itself, read without its arrays."""
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from lmirl_jax import files
+
+
+def identity(checkpoint: epath.Path) -> str:
+    """A digest that tells a checkpoint from every other, wherever it lies, made of Orbax's note of when it was saved.
+
+    A run that is trained again in the same folder has other checkpoints under the same names.
+    """
+    note = checkpoint / "_CHECKPOINT_METADATA"
+    return files.digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
+
+
+def recorded_vocabularies(checkpoint: epath.Path) -> dict[str, str] | None:
+    """The fingerprint of each feature's vocabulary, as the data of the training gave it; None where none is recorded."""
+    if not (checkpoint / "data").is_dir():
+        return None
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        position = checkpointer.restore(checkpoint / "data")
+    return position.get("batches", {}).get("vocabularies")
+
+
+def best_step(checkpoint: epath.Path) -> int | None:
+    """The step of its run's best checkpoint when this one was saved; None where the run kept none."""
+    if not (checkpoint / "best").is_dir():
+        return None
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(checkpoint / "best")["step"]

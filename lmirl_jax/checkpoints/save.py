@@ -1,0 +1,180 @@
+"""Saves the checkpoints of a run with Orbax's manager, keeps the right ones, and restores what was saved."""
+
+import dataclasses
+import shutil
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
+
+from lmirl_jax.arguments import Count, checked
+from lmirl_jax.checkpoints.folders import put_unfinished_aside
+from lmirl_jax.checkpoints.shapes import check_extra, check_shapes, placed_shapes
+from lmirl_jax.types import UserError
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """What a run saves: a dataclass with the parameters, what the learner keeps beside them, and more."""
+
+    @property
+    def params(self) -> Any: ...
+
+    @property
+    def extra(self) -> Any: ...
+
+
+State = TypeVar("State", bound=Saved)
+
+
+@checked
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save, and what to keep.
+
+    Args:
+        period: updates between checkpoints; the last step of a run always saves.
+        keep: how many of the newest stay, beside the best one; None for all.
+        keep_period: checkpoints at multiples of it stay for good; None for no others.
+        asynchronous: write while training goes on.
+    """
+
+    period: Count = 1000
+    keep: Count | None = 3
+    keep_period: Count | None = None
+    asynchronous: bool = True
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        model_dir: of the run.
+        config: when to save, and what to keep.
+    """
+
+    def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
+        put_unfinished_aside(model_dir / "checkpoints")
+        self._config = config
+        self._best = _OneStep()
+        preserved: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
+        if config.keep_period is not None:
+            preserved.append(policies.EveryNSteps(config.keep_period))
+        json = ocp.JsonCheckpointHandler
+        self._manager = ocp.CheckpointManager(
+            model_dir / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
+                enable_async_checkpointing=config.asynchronous,
+            ),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": json(), "best": json()},
+        )
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def is_due(self, step: int) -> bool:
+        return step % self._config.period == 0
+
+    def preempted(self, step: int) -> bool:
+        """Whether the cluster is about to end this run (agreed between all processes)."""
+        return self._manager.reached_preemption(step)
+
+    def path(self, step: int) -> epath.Path:
+        return self._manager.directory / str(step)
+
+    def save(
+        self, step: int, state: Saved, data_state: dict[str, Any], best: dict[str, Any] | None = None
+    ) -> None:
+        """Saves, unless that step is there; returns as soon as the arrays are copied off the devices.
+
+        Args:
+            step: the number of updates made.
+            state: of the training, a dataclass.
+            data_state: the position in the data.
+            best: `Best.state()`; the checkpoint of its `step` is not deleted.
+
+        Raises:
+            UserError: the disk has no room for it.
+        """
+        if self._manager.latest_step() == step:
+            return
+        self._check_space(step, state)
+        items = {"state": ocp.args.StandardSave(_as_dict(state)), "data": ocp.args.JsonSave(data_state)}
+        if best is not None:
+            items["best"] = ocp.args.JsonSave(best)
+            self._best.step = best["step"]
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _check_space(self, step: int, state: Saved) -> None:
+        """Raises a UserError before a write that would fill the disk, which would leave half a checkpoint."""
+        if "://" in str(self._manager.directory):
+            return
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._manager.directory).free
+        if free < needed:
+            raise UserError(
+                f"the checkpoint of step {step} needs {needed / 1e6:,.0f} MB and {self._manager.directory} has "
+                f"{free / 1e6:,.0f} MB left: free some, then run the same command again"
+            )
+
+    def restore(
+        self, step: int, shapes: State, shardings: State
+    ) -> tuple[State, dict[str, Any], dict[str, Any] | None]:
+        """Loads a checkpoint onto the mesh at hand, whatever mesh it was saved from.
+
+        Args:
+            step: of the checkpoint.
+            shapes: a state of `jax.ShapeDtypeStruct`.
+            shardings: where each part of it goes.
+
+        Returns:
+            The state, the position in the data and `best`, as `save` took them.
+
+        Raises:
+            UserError: the checkpoint is of another model, learner or optimizer.
+        """
+        where = self.path(step)
+        metadata = self._manager.item_metadata(step)["state"]
+        check_shapes(metadata, shapes.params, str(where), resumed=True)
+        check_extra(metadata, shapes.extra, str(where))
+        targets = _as_dict(placed_shapes(shapes, shardings))
+        items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
+        if (where / "best").is_dir():
+            items["best"] = ocp.args.JsonRestore()
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"checkpoint {where} does not fit this run's optimizer ({_first_line(error)}): use the OPTIMIZER it was "
+                "made with, or a new MODEL_DIR with INITIAL_CHECKPOINT_PATH to start from its parameters alone"
+            ) from error
+        return type(shapes)(**restored["state"]), restored["data"], restored.get("best")
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+@dataclasses.dataclass
+class _OneStep(policies.PreservationPolicy):
+    """Preserves the checkpoint of one step, which each save may change."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints, *, context):
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+def _as_dict(state: Any) -> dict[str, Any]:
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,81 @@
+"""What commands ask of data sets and of what answers them, as protocols: `lmirl_jax.data` and `evaluation` have such."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from lmirl_jax.decoding import Filters
+from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
+from lmirl_jax.evaluation.generation import AnswersPrompts, Prompts
+from lmirl_jax.evaluation.metric_intervals import Corpora
+from lmirl_jax.rewards.scoring import Pair
+from lmirl_jax.types import Task
+
+
+@runtime_checkable
+class TaskOrMixture(Task, Protocol):
+    """A task with the SeqIO tasks that it is made of: one, or those of a mixture."""
+
+    @property
+    def tasks(self) -> Sequence[Any]: ...
+
+    @property
+    def output_vocabulary(self) -> Any: ...
+
+
+@runtime_checkable
+class PromptSet(Prompts, Protocol):
+    """Prompts with a name and the task of the policy that answers them: a split of the task, or a file."""
+
+    task: TaskOrMixture
+    split: str
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class TaskSplit(DatasetWithMetrics, Corpora, Protocol):
+    """A split of a task, which has metrics."""
+
+    task: TaskOrMixture
+    split: str
+    examples: Sequence[Mapping[str, Any]]
+
+
+@runtime_checkable
+class ReferencedSplit(TaskSplit, Protocol):
+    """A split of a task that knows how many prompts there are, and the reference answer to each."""
+
+    available: int
+
+    def __len__(self) -> int: ...
+
+    def reference(self, example: Mapping[str, Any]) -> str: ...
+
+
+@runtime_checkable
+class PairSet(Protocol):
+    """Pairs of a prompt and an answer to score, from a file or a split of a task."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Pair]: ...
+
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class SweptGenerator(AnswersPrompts, Protocol):
+    """What answers the prompts of a sweep, at several values of top-p."""
+
+    batch_size: int
+    max_length: int | None
+    seed: int
+    filters: Filters
+
+    def with_top_p(self, top_p: float) -> "SweptGenerator": ...
