@@ -87,7 +87,7 @@ setuptools.setup(
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
         "scipy>=1.14",
-        "sentencepiece>=0.2.3",  # The offsets of pieces.
+        "sentencepiece[protobuf]>=0.2.3",  # With the offsets of pieces.
         "seqio>=0.0.20",
         "tensorboard>=2.19",
         "tensorflow>=2.20",

@@ -18,7 +18,6 @@ LIBRARY = ("lmirl_jax", "launch", "tasks")
 # Required and imported by none of ours.
 NOT_IMPORTED = {
     "importlib-resources": "tensorflow-datasets needs it and does not say so",
-    "sentencepiece": "SeqIO holds the model, whose newer methods are called",
     "tensorflow-text": "SeqIO takes any version, and an older one would bring an older TensorFlow",
     "build": "a tool",
     "pyrefly": "a tool",
