@@ -1,6 +1,5 @@
 """Configures a process from the flags of its command: every command that runs a model begins here."""
 
-import importlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -134,8 +133,6 @@ def _start(flags: Flags, run_file: str) -> None:
         raise UsageError(f"no configuration: name one, such as --gin_file={run_file}")
     _log_to_stderr()
     initialize_distributed(flags)
-    # Imported before the gin files, so that SeqIO and TensorFlow load as the data room sets them up.
-    importlib.import_module("lmirl_jax.data")
 
 
 def set_data_folders(flags: Flags) -> None:

@@ -13,7 +13,7 @@ from lmirl_jax.types import Task
 
 @runtime_checkable
 class TaskOrMixture(Task, Protocol):
-    """A task with the SeqIO tasks that it is made of: one, or those of a mixture."""
+    """A task with the tasks that it is made of: one, or those of a mixture; SeqIO's, or one over files."""
 
     @property
     def tasks(self) -> Sequence[Any]: ...

@@ -16,6 +16,7 @@ from lmirl_jax.cli import train as train_command
 from lmirl_jax.cli.commands import COMMANDS
 from lmirl_jax.cli.flags import Flags, parse
 from lmirl_jax.statistics.evidence import first_of
+from lmirl_jax.tasks import number_paths
 from lmirl_jax.training.metric_writers import read_metrics
 
 RUN_FILE = "gin/runs/quickstart.gin"
@@ -107,9 +108,6 @@ def _losses(run: epath.Path) -> tuple[list[int], list[float]]:
 
 def _heat_map(label: str, run: epath.Path) -> reports.HeatMap:
     """The rewards that a run gives to a right answer and to the same answer with one wrong sum."""
-    # A task imports SeqIO, and TensorFlow with it: only once training has loaded both without their messages.
-    from lmirl_jax.tasks import number_paths
-
     prompt, right = number_paths.examples("validation")[0]
     answers = {"right": right, "wrong": number_paths.with_wrong_sum(right)}
     scored = rewards.score(runs.load(str(run)), prompt, list(answers.values()))
