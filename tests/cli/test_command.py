@@ -43,7 +43,6 @@ def test_help_and_usage_import_nothing_heavy(arguments):
 # Where a function imports, and why.
 LOCAL_IMPORTS = {
     "doctor.py": "it names a library that is missing",
-    "quickstart.py": "a task loads SeqIO, and TensorFlow with it",
 }
 
 
