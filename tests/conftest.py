@@ -108,6 +108,12 @@ SUMS = [f"{n}+{n + 1}! is {2 * n + 1}!" for n in range(100)]
 
 
 @pytest.fixture(scope="session")
+def spiece_eos_1(train_vocabulary) -> pathlib.Path:
+    """A SentencePiece model with T5's ids: padding 0, EOS 1, unknown 2."""
+    return train_vocabulary(SUMS)
+
+
+@pytest.fixture(scope="session")
 def spiece_eos_2(train_vocabulary) -> pathlib.Path:
     """A SentencePiece model with that library's default ids: unknown 0, BOS 1, EOS 2, and no padding."""
     return train_vocabulary(SUMS, unk_id=0, bos_id=1, eos_id=2, pad_id=-1)

@@ -89,7 +89,7 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
     "models.T5Config": (
-        "count count count count count count count share-below choice choice count count count"
+        "count count count count count count count share-below choice choice count count count whole"
     ),
     "objectives.chi_squared": "caller",
     "objectives.dft": "caller",

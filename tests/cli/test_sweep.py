@@ -23,7 +23,7 @@ PROMPTS = 12
 class Sums:
     """Prompts `0+0`, `1+1`, ..; an answer is right where it is the sum."""
 
-    name, split, lengths, task = "sums", "validation", {"targets": 4}, None
+    name, split, lengths, task, eos_ids = "sums", "validation", {"targets": 4}, None, (1,)
 
     def __init__(self, count=PROMPTS, name="sums"):
         self.name = name
