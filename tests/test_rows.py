@@ -63,3 +63,23 @@ def test_a_batch_is_filled_up_with_rows_of_weight_zero():
     np.testing.assert_array_equal(batch.weights, [[1, 1, 0, 0, 0], [0] * 5, [0] * 5])
     np.testing.assert_array_equal(batch.prompt_tokens, [[7, 1, 0, 0], [0] * 4, [0] * 4])
     assert batch.prompt_tokens.dtype == np.int32 and batch.discounts.dtype == np.float32
+
+
+def test_given_rewards_are_trimmed_with_their_answer():
+    arguments = {"lengths": LENGTHS, "discount": 0.9, "eos_ids": (EOS,), "with_rewards": True}
+    rewards = np.array([1, 2, 3, 4, 5, 6], np.float32)
+    whole = example_row(np.array([7]), np.array([5, 6, EOS]), **arguments, rewards=rewards[:3])
+    np.testing.assert_array_equal(whole.rewards, np.float32([1, 2, 3, 0, 0]))
+    trimmed = example_row(np.array([7]), np.array([5, 6, 7, 8, 9, EOS]), **arguments, rewards=rewards)
+    np.testing.assert_array_equal(trimmed.rewards, np.float32([1, 2, 3, 4, 5]))
+    none = example_row(np.array([7]), np.array([5, EOS]), **arguments)
+    np.testing.assert_array_equal(none.rewards, np.zeros(5, np.float32))
+
+
+def test_any_of_several_ids_ends_an_answer_and_id_0_is_a_word():
+    arguments = {"lengths": LENGTHS, "discount": 0.9, "eos_ids": (9, 3)}
+    for end, last in ((9, 1), (3, 1), (0, 0)):
+        found = example_row(np.array([0, 0]), np.array([0, end]), **arguments)
+        np.testing.assert_array_equal(found.td_weights, [1, last, 0, 0, 0])
+        np.testing.assert_array_equal(found.segment_ids, [1, 1, 0, 0, 0])
+        np.testing.assert_array_equal(found.prompt_segment_ids, [1, 1, 0, 0])

@@ -132,6 +132,7 @@ def run_python(code, *arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.e2e
 def test_a_file_needs_neither_tensorflow_nor_seqio(write_jsonl, tmp_path, words_model, repository):
     rows = [{"inputs": "compare 1", "targets": "a"}, {"inputs": "compare 2", "targets": "b"}]
     path = write_jsonl(rows)
@@ -161,6 +162,7 @@ BY_SEQIO = """
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("code", [BY_NAME, BY_SEQIO])
 def test_bundled_tasks_are_registered_with_whoever_imports_seqio(repository, code):
     done = run_python(code, cwd=repository)
@@ -185,6 +187,7 @@ TRAIN = """
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_training_on_a_file_loads_no_tensorflow(write_jsonl, tmp_path, repository):
     path = write_jsonl(ROWS)
     settings = {
