@@ -145,7 +145,7 @@ def main() -> None:
     for name, default in {"batch": 8, "inputs": 128, "targets": 128, "runs": 7}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    settings = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1"]
+    settings = ["VOCAB_SIZE = 32128", "DECODER_START_ID = 0", "DROPOUT_RATE = 0.1"]
     settings += [f"DTYPE = {options.dtype!r}", f"REMAT = {options.remat!r}"]
     configuration.load([f"gin/models/t5_1_1/{options.size}.gin"], settings, complete=False)
     model = configuration.macro("MODEL")

@@ -73,6 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = [
         "VOCAB_SIZE = 32128",
+        "DECODER_START_ID = 0",
         "DROPOUT_RATE = 0.1",
         f"DTYPE = {options.dtype!r}",
         f"REMAT = {options.remat!r}",

@@ -83,6 +83,7 @@ TABLE = {
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
     "data.validation_dataset": "object lengths text count? share switch",
+    "data.decoder_start_id": "object",
     "data.vocab_size": "object",
     "evaluation.Evaluator": "object? object non-negative label path",
     "evaluation.Generator": (
@@ -270,7 +271,7 @@ MACRO_KINDS = {
     "finetune": {
         "count": "BATCH_SIZE CHECKPOINT_PERIOD EVAL_BATCH_SIZE EVAL_NUM_SAMPLES EVAL_PERIOD LOG_PERIOD NUM_MICROBATCHES "
         "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS?",
-        "whole": "WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
+        "whole": "DECODER_START_ID WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
         "seed": "RANDOM_SEED",
         "share": "DISCOUNT",
         "share-below": "DROPOUT_RATE",

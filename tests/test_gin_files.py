@@ -13,7 +13,13 @@ from lmirl_jax.training.state import init_params
 from tests.fakes import make_run
 
 RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
-SETTINGS = ["VOCAB_SIZE = 32128", "DROPOUT_RATE = 0.1", "DTYPE = 'bfloat16'", "REMAT = 'full'"]
+SETTINGS = [
+    "VOCAB_SIZE = 32128",
+    "DECODER_START_ID = 0",
+    "DROPOUT_RATE = 0.1",
+    "DTYPE = 'bfloat16'",
+    "REMAT = 'full'",
+]
 # Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
 SIZES = {
     "small": 76_961_152,

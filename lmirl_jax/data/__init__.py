@@ -23,6 +23,7 @@ _HOMES = {
     "add_cache_dirs": "tfds_folder",
     "answer_metrics": "task_metrics",
     "content_hash": "prompt_file",
+    "decoder_start_id": "mixture_or_task",
     "get_task": "mixture_or_task",
     "has_split": "mixture_or_task",
     "make_pair": "task_pairs",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from lmirl_jax.data.offsets import Offsets
 
-EOS, UNKNOWN = 1, 2
-SPECIAL = 3  # Ids below those of the bytes; 0 is no text.
+PAD, EOS, UNKNOWN = 0, 1, 2
+# Ids below this one are not bytes.
+SPECIAL = 3
 
 
 class ByteVocabulary:
@@ -18,6 +19,7 @@ class ByteVocabulary:
     """
 
     eos_ids = (EOS,)
+    start_id = PAD
     unk_id = UNKNOWN
     holds_every_text = True
 

@@ -101,6 +101,12 @@ def vocab_size(task: Task) -> int:
     return task.vocab_size
 
 
+@checked
+def decoder_start_id(task: Task) -> int:
+    """The token that an encoder-decoder's decoder is fed first, which no answer holds before its end."""
+    return task.output_vocabulary.start_id
+
+
 def has_split(task: Task, split: str) -> bool:
     """Whether the task, or any of a mixture's, has the split."""
     return any(split in part.splits for part in task.tasks)

@@ -37,6 +37,7 @@ class SentencePieceVocabulary:
         eos_id = processor.eos_id()
         # A model without such a piece says -1.
         self.eos_ids = (eos_id,) if eos_id >= 0 else ()
+        self.start_id = processor.pad_id() if processor.pad_id() >= 0 else max(eos_id, 0)
         self.unk_id = processor.unk_id()
         self.vocab_size = processor.GetPieceSize()
 

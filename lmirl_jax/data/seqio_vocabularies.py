@@ -45,6 +45,7 @@ class SeqioVocabulary:
         self.wrapped = vocabulary
         ids = (vocabulary.eos_id, *getattr(vocabulary, "eos_ids", ()))
         self.eos_ids = tuple(dict.fromkeys(int(i) for i in ids if i is not None and i >= 0))
+        self.start_id = _start_id(vocabulary, self.eos_ids)
         self.unk_id = vocabulary.unk_id
         self.vocab_size = vocabulary.vocab_size
         kinds = (seqio.ByteVocabulary, seqio.PassThroughVocabulary)
@@ -81,6 +82,14 @@ class SeqioVocabulary:
         if isinstance(self.wrapped, seqio.ByteVocabulary):
             return ByteVocabulary().token_offsets(ids, text)
         return None
+
+
+def _start_id(vocabulary: seqio.Vocabulary, eos_ids: Sequence[int]) -> int:
+    if isinstance(vocabulary, seqio.SentencePieceVocabulary):
+        # SeqIO says that padding is 0, whatever the model holds there.
+        return _pieces(vocabulary).start_id
+    pad_id = vocabulary.pad_id
+    return pad_id if pad_id is not None and pad_id >= 0 else next(iter(eos_ids), 0)
 
 
 def _pieces(vocabulary: seqio.SentencePieceVocabulary) -> SentencePieceVocabulary:

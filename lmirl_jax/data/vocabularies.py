@@ -23,6 +23,14 @@ class Vocabulary(Protocol):
         ...
 
     @property
+    def start_id(self) -> int:
+        """The token that a decoder is fed first: padding, or where there is none the token that ends a text.
+
+        It is no word, because a model without absolute positions could not tell it from an answer that begins with it.
+        """
+        ...
+
+    @property
     def unk_id(self) -> int | None:
         """The token that stands for what the vocabulary lacks; None where there is none."""
         ...

@@ -134,3 +134,14 @@ def test_a_seqio_task_may_lack_an_eos(make_task, single, tmp_path, caplog):
 
 def to_ids(dataset):
     return dataset.map(lambda example: {"inputs": [5, 0], "targets": [0, 7]})
+
+
+def test_a_decoder_starts_from_a_token_that_is_no_word(
+    spiece_eos_1, spiece_eos_2, spiece_word_0, gpt2_like_task
+):
+    """Padding where a vocabulary has it, as T5's and ByT5's 0; else EOS, as id 0 may begin an answer."""
+    assert data.vocabulary().start_id == 0
+    starts = [data.vocabulary(str(path)).start_id for path in (spiece_eos_1, spiece_eos_2, spiece_word_0)]
+    assert starts == [0, 2, 2]
+    assert data.get_task(gpt2_like_task).output_vocabulary.start_id == 256
+    assert data.decoder_start_id(data.get_task(gpt2_like_task)) == 256
