@@ -13,6 +13,7 @@ from lmirl_jax import soft_q
 from lmirl_jax.models import T5Config
 from lmirl_jax.models.attention import relative_position_bucket
 from lmirl_jax.rows import empty_row, prompts_of, put_example, stack_rows
+from lmirl_jax.types import UserError
 from tests.batches import batch_of
 
 TINY = T5Config(
@@ -121,18 +122,23 @@ def test_packed_rows_equal_unpacked(model):
     np.testing.assert_allclose(together[0, 4:7], apart[1, :3], atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_cached_decoding_equals_teacher_forcing(remat):
-    model = dataclasses.replace(TINY, remat=remat).build(jax.random.key(0))
+@pytest.mark.parametrize(("remat", "start_id"), [("none", 0), ("full", 9)])
+def test_cached_decoding_equals_teacher_forcing(remat, start_id):
+    model = dataclasses.replace(TINY, remat=remat, decoder_start_id=start_id).build(jax.random.key(0))
     batch = batch_of(INPUTS, TARGETS)
     forced = model.hidden(batch)
     cache, first = model.start_decoding(prompts_of(batch), 4)
-    np.testing.assert_array_equal(first, 0)
-    fed = jnp.pad(batch.tokens, ((0, 0), (1, 0)))
+    np.testing.assert_array_equal(first, start_id)
+    fed = jnp.pad(batch.tokens, ((0, 0), (1, 0)), constant_values=start_id)
     for t in range(4):
         cache, hidden = model.decode(cache, fed[:, t])
         real = np.asarray(batch.segment_ids[:, t] > 0)
         np.testing.assert_allclose(hidden[real], forced[:, t][real], atol=1e-5)
+
+
+def test_a_start_token_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"decoder_start_id=128 is no token: it must be below vocab_size=128"):
+        dataclasses.replace(TINY, decoder_start_id=128)
 
 
 def test_a_reordered_cache_goes_on_from_its_parent(model):

@@ -30,6 +30,8 @@ def run(
     optimizer=None,
     steps=2,
     rows=16,
+    rewards=None,
+    **options,
 ):
     """The parameters and metrics after some steps on a mesh."""
     optimizer = optimizer or training.adamw(1e-2)
@@ -42,13 +44,18 @@ def run(
         optimizer=optimizer,
         key=KEY,
         microbatches=microbatches,
+        **options,
     )
     with sharding.use(mesh):
         state = init_state(shardings, TINY, optimizer, KEY)
         update = jax.jit(step, out_shardings=(shardings, None))
         history = []
         for seed in range(steps):
-            state, metrics = update(state, global_batch(mesh, seed, rows))
+            batch = global_batch(mesh, seed, rows)
+            if rewards is not None:
+                placed = jax.device_put(rewards, sharding.batch_sharding(mesh))
+                batch = dataclasses.replace(batch, rewards=placed)
+            state, metrics = update(state, batch)
             history.append(jax.device_get(metrics))
     return jax.device_get(state.params), history
 
@@ -117,6 +124,20 @@ def test_a_weighted_loss_by_hand():
     # -log pi is 1 and .5; rewards are 1 - 3.5 and 3: 1 + .5 * 6.25 = 4.125 and .5 + .5 * 9 = 5.
     loss, weight = weighted_sum(per_token, jnp.array([[3.0, 1.0]]))
     assert (float(loss), float(weight)) == (3 * 4.125 + 5.0, 4.0)
+
+
+def test_given_rewards_are_sharded_and_dealt_as_the_tokens_are(alone):
+    """Rewards of 0 change nothing; others do, and alike on any mesh and in any parts."""
+    assert_same(run(mesh_of(1, 1, 1, 1), rewards=np.zeros((16, 6), np.float32)), alone)
+    rewards = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    one = run(mesh_of(1, 1, 1, 1), rewards=rewards)
+    assert abs(one[1][0]["loss"] - alone[1][0]["loss"]) > 1e-2
+    assert_same(run(mesh_of(8, 2, 2, 2), rewards=rewards), one)
+    assert_same(run(mesh_of(4, 2, 2, 1), microbatches=2, rewards=rewards), one)
+
+
+def test_rows_that_belong_together_may_be_kept_in_one_part(alone):
+    assert_same(run(mesh_of(2, 2, 1, 1), microbatches=2, rows_together=4), alone)
 
 
 @pytest.mark.parametrize("microbatches", [2, 4])
