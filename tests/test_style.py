@@ -16,7 +16,8 @@ MOST_PARAMETERS = 8
 # Functions that are over a limit, and why they may be. Functions that gin files set (`@checked`, or the constructor of such
 # a class) may have any number of parameters, and need no place here.
 EXEMPT = {
-    "lmirl_jax/soft_q.py: from_hidden": "awaits a dataclass",
+    # The primitive of every objective: a keyword for each quantity that can be read off the logits.
+    "lmirl_jax/soft_q.py: from_hidden": "11 parameters",
 }
 
 
