@@ -14,8 +14,6 @@ import pytest
 from tests.documents import PAGES, ROOT, blocks, write_files
 from tests.fakes import make_run
 
-# Pages whose Python starts from trained runs or imports SeqIO.
-SLOW = ("rewards.md", "tasks.md", "online.md")
 # Shell blocks that are not run here, by words in them, and why.
 NOT_RUN = {
     "launch/local.sh quickstart": "minutes; tests/cli/test_quickstart.py runs it with few steps",
@@ -23,6 +21,7 @@ NOT_RUN = {
     "LMIRL_EXTRAS": "installs packages; tests/launch/test_local.py covers the script",
     "../shared/data": "needs data that lies beside the checkout",
     "launch/tpu_vm.sh": "tests/launch/test_tpu_vm.py and tests/launch/test_processes.py cover both scripts",
+    "'mle_0'": "names runs that stand for a reader's own",
     "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
 }
 # What stands in for launch/local.sh: the same command, with few steps and few answers.
@@ -72,13 +71,7 @@ def run_python(source: str, names: dict, where: str) -> None:
             assert f"{value:.{len(stated[2] or '')}f}" == stated[1], text
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page_id(page), marks=[pytest.mark.slow] if page.name in SLOW else [])
-        for page in with_blocks("is_python")
-    ],
-)
+@pytest.mark.parametrize("page", with_blocks("is_python"), ids=page_id)
 def test_python_runs(page, folder, monkeypatch):
     """In one namespace a page, block after block; a block that is a file is imported as the module that it is."""
     monkeypatch.chdir(folder)
