@@ -11,20 +11,18 @@ import pytest
 from lmirl_jax import configuration
 from lmirl_jax.cli import commands, flags
 from lmirl_jax.types import UserError
+from tests.documents import PAGES, ROOT, write_files
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCHER_FLAGS = r"(?:--\S+ )*"
 COMMAND = re.compile(rf"(?:lmirl|launch/local\.sh|launch/tpu_vm\.sh)\s+{LAUNCHER_FLAGS}(?=\w)")
 # Launched beside the commands of lmirl.
 NO_COMMANDS = ("test", "python")
-# The document tells how to write it, with a function that the library lacks.
-NOT_THERE = ("gin/objectives/gce.gin",)
 # What the files of a command leave to the run that it reads, which this run's configuration stands for.
 OVER_A_RUN = ("eval", "infer", "score", "sweep", "report")
 
 
 def documents() -> list[pathlib.Path]:
-    return sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "gin").rglob("*.gin")])
+    return [*PAGES, *sorted((ROOT / "gin").rglob("*.gin"))]
 
 
 def lines_of(path: pathlib.Path) -> Iterator[str]:
@@ -58,7 +56,7 @@ def parse(arguments: list[str]) -> None:
     """Reads a command line as `lmirl` does, up to the configuration; the files that it reads or writes need not be there."""
     name, *rest = arguments
     read = flags.parse(rest, commands.COMMANDS[name].flags)
-    gin_files = [file for file in read.gin_file if file not in NOT_THERE]
+    gin_files = list(read.gin_file)
     if name in OVER_A_RUN or name == "quickstart":
         gin_files = ["gin/runs/quickstart.gin", *gin_files]
     configuration.load(gin_files, read.gin_bindings, read.gin_search_paths, complete=False)
@@ -66,13 +64,9 @@ def parse(arguments: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
-    """Holds the files that code blocks of the documents define, by the names that their first lines give."""
+    """Holds the files that code blocks of the documents define."""
     folder = tmp_path_factory.mktemp("documented")
-    for path in documents():
-        for name, text in re.findall(
-            r"^```\w*\n# (\w+\.(?:gin|py))\n(.*?)^```", path.read_text(), re.S | re.M
-        ):
-            (folder / name).write_text(text)
+    write_files(folder)
     return folder
 
 
@@ -100,8 +94,9 @@ def test_a_parameter_that_does_not_exist_is_noticed():
 
 
 def test_commands_are_found_in_each_kind_of_document():
-    counts = {path.name: len(commands_of(path)) for path in documents()}
-    assert counts["README.md"] >= 5 and counts["rewards.md"] >= 2 and counts["finetune.gin"] == 1
+    counts = {path.relative_to(ROOT).as_posix(): len(commands_of(path)) for path in documents()}
+    assert counts["README.md"] >= 3 and counts["docs/fine-tuning.md"] >= 5
+    assert counts["docs/rewards.md"] >= 2 and counts["gin/runs/finetune.gin"] == 1
 
 
 EXAMPLES = [(name, line) for name, command in commands.COMMANDS.items() for line in command.examples]

@@ -1,0 +1,169 @@
+"""README.md, CONTRIBUTING.md and docs/: their code blocks run, their links lead somewhere, their tables are true."""
+
+import ast
+import importlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.documents import PAGES, ROOT, blocks, write_files
+from tests.fakes import make_run
+
+# Shell blocks that are not run here, by words in them, and why.
+NOT_RUN = {
+    "launch/local.sh quickstart": "minutes; tests/cli/test_quickstart.py runs it with few steps",
+    "launch/local.sh test": "it would start these tests",
+    "LMIRL_EXTRAS": "installs packages; tests/launch/test_local.py covers the script",
+    "../shared/data": "needs data that lies beside the checkout",
+    "launch/tpu_vm.sh": "tests/launch/test_tpu_vm.py and tests/launch/test_processes.py cover both scripts",
+    "'mle_0'": "names runs that stand for a reader's own",
+    "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
+}
+# What stands in for launch/local.sh: the same command, with few steps and few answers.
+LAUNCHER = """#!/usr/bin/env bash
+case $1 in
+train) few=(--gin.TRAIN_STEPS=2 --gin.EVAL_STEPS=1 --gin.EVALUATOR_NUM_EXAMPLES=2 --gin.EVAL_NUM_SAMPLES=2) ;;
+eval) few=(--gin.EVALUATOR_NUM_EXAMPLES=2 --gin.NUM_SAMPLES=2 "--gin.TEMPERATURES=[1.0]") ;;
+sweep) few=(--gin.EVALUATOR_NUM_EXAMPLES=12 --gin.NUM_SAMPLES=2 "--gin.TEMPERATURES=[0.5, 1.0]") ;;
+report) few=(--gin.EVALUATOR_NUM_EXAMPLES=12 --gin.NUM_SAMPLES=2) ;;
+infer) few=(--gin.INFER_NUM_EXAMPLES=2) ;;
+score) few=(--gin.SCORE_NUM_EXAMPLES=20) ;;
+*) few=() ;;
+esac
+exec "$PYTHON" -P -m lmirl_jax "$@" "${few[@]}"
+"""
+
+
+def page_id(page: pathlib.Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def with_blocks(kind: str) -> list[pathlib.Path]:
+    return [page for page in PAGES if any(getattr(block, kind) for block in blocks(page))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """Holds the files that the pages define, and what `lmirl quickstart` leaves behind, made small."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_files(folder)
+    for seed, name in enumerate(("mle", "iqlearn")):
+        make_run(folder / "lmirl_quickstart" / name, seed=seed)
+    return folder
+
+
+def run_python(source: str, names: dict, where: str) -> None:
+    """Runs a block; an expression with a comment `# 79.7` after it must have that value, as far as it is written."""
+    for node in ast.parse(source).body:
+        text = ast.get_source_segment(source, node)
+        assert text is not None
+        if not isinstance(node, ast.Expr):
+            exec(compile(text, where, "exec"), names)
+            continue
+        value = eval(compile(text, where, "eval"), names)
+        stated = re.search(r"# (-?\d+(?:\.(\d+))?)$", source.splitlines()[node.end_lineno - 1])
+        if stated is not None:
+            assert f"{value:.{len(stated[2] or '')}f}" == stated[1], text
+
+
+@pytest.mark.parametrize("page", with_blocks("is_python"), ids=page_id)
+def test_python_runs(page, folder, monkeypatch):
+    """In one namespace a page, block after block; a block that is a file is imported as the module that it is."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    names: dict = {}
+    for number, block in enumerate(blocks(page), start=1):
+        if not block.is_python:
+            continue
+        if block.name is not None:
+            importlib.import_module(block.name.removesuffix(".py"))
+            continue
+        run_python(block.text, names, f"{page.name}, block {number}")
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.parametrize("page", with_blocks("is_shell"), ids=page_id)
+def test_shell_runs(page, folder, tmp_path):
+    """In one folder, block after block; /tmp is a folder of the test."""
+    (folder / "launch").mkdir(exist_ok=True)
+    launcher = folder / "launch" / "local.sh"
+    launcher.write_text(LAUNCHER, encoding="utf-8")
+    launcher.chmod(0o755)
+    if page.name == "online.md":  # It goes on from the run that README.md trains.
+        make_run(tmp_path / "mine")
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": "1",
+    }
+    for block in blocks(page):
+        if not block.is_shell or any(words in block.text for words in NOT_RUN):
+            continue
+        script = 'set -e\nlmirl() { launch/local.sh "$@"; }\n' + block.text.replace("/tmp/", f"{tmp_path}/")
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{block.text}\n{done.stderr[-3000:]}"
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"], ids=page_id
+)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        if page.name != "README.md":
+            assert f"({page.name})" in index and f"(docs/{page.name})" in readme
+
+
+def test_the_readme_is_short_and_names_every_room(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
+    for room in (repository / "lmirl_jax").iterdir():
+        if (room / "__init__.py").exists() and room.name != "tasks":
+            assert f"  {room.name}/" in readme, f"{room.name}/ is missing in the tree"
+
+
+def test_the_table_of_the_readme_is_the_committed_result(repository):
+    """Each row: temperature, then accuracy, valid distinct answers and Self-BLEU of MLE and of IQLearn."""
+    runs = json.loads((repository / "benchmarks/results/quickstart.json").read_text(encoding="utf-8"))["runs"]
+    rows = re.findall(
+        r"^(\d\.\d\d) \| (.+?) \| (.+)$", (repository / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) == len(runs["mle"]) == 6
+    for index, (temperature, *sides) in enumerate(rows):
+        for side, run in zip(sides, ("mle", "iqlearn"), strict=True):
+            cell = runs[run][index]
+            metrics = cell["metrics"]
+            assert float(temperature) == cell["temperature"]
+            assert re.sub(r" ±\S+", "", side).split() == [
+                f"{metrics['accuracy']:.3f}",
+                f"{metrics['distinct_valid']:.2f}",
+                f"{metrics['self_bleu']:.1f}",
+            ]
