@@ -1,7 +1,7 @@
 """Checks the values in gin files against the annotations of the parameters that they are bound to, before anything runs.
 
-The value of a reference with brackets is not known yet: `arguments.checked` checks it when its function is called, and the
-error then has the same words.
+The value of a reference with brackets is not known yet. `arguments.check_arguments` checks it when its function is called, and
+the error then has the same words.
 """
 
 import contextlib

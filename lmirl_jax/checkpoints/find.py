@@ -21,7 +21,7 @@ def find_checkpoint(path: str) -> epath.Path:
     Raises:
         UserError: no finished checkpoint is there.
     """
-    given = files.absolute(path)
+    given = files.absolute_path(path)
     if kind_of(given) is not None:
         return given
     if given.parent.name == "checkpoints" and given.name.isdigit() and given.is_dir():

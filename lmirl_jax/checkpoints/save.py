@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from lmirl_jax.arguments import Count, checked
+from lmirl_jax.arguments import Count, check_arguments
 from lmirl_jax.checkpoints.folders import put_unfinished_aside
 from lmirl_jax.checkpoints.shapes import check_extra, check_shapes, placed_shapes
 from lmirl_jax.types import UserError
@@ -29,7 +29,7 @@ class Saved(Protocol):
 State = TypeVar("State", bound=Saved)
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     """When to save, and what to keep.

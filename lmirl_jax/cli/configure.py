@@ -49,7 +49,7 @@ def _inherited_text(flags: Flags) -> str:
     # A resumed run reads its own config.gin: the run that it started from may be gone.
     model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
     if checkpoints.has_checkpoints(model_dir):
-        config = files.absolute(model_dir) / "config.gin"
+        config = files.absolute_path(model_dir) / "config.gin"
     else:
         config = checkpoints.run_folder(checkpoints.find_checkpoint(path)) / "config.gin"
     if not config.is_file():

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, evaluation, files, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
-from lmirl_jax.arguments import NonNegative, Path, checked
+from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import ReferencedSplit
 from lmirl_jax.cli.flags import Flags
@@ -40,11 +40,11 @@ NOTATION = (
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
     read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    print(configuration.configured(evaluate)(checkpoint, read=read), end="")
+    print(configuration.with_configuration(evaluate)(checkpoint, read=read), end="")
     return 0
 
 
-@checked
+@check_arguments
 def evaluate(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,
@@ -79,7 +79,7 @@ def evaluate(
     given = output_dir or str(checkpoints.run_folder(checkpoint) / "eval")
     stem = f"{data.name}-{checkpoints.step_of(checkpoint):06}"
     outputs = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
-    files.check_no_input([files.absolute(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")
+    files.check_no_input([files.absolute_path(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")
     folder = files.prepare_directory(given, "EVAL_OUTPUT_DIR")
     cells = []
     for temperature in temperatures:
@@ -91,7 +91,7 @@ def evaluate(
         cells.append(_cell(data, answers, temperature))
     signatures = evaluation.signatures(data, len(data))
     if jax.process_index() == 0:
-        with files.writing(folder / f"{stem}.json") as file:
+        with files.open_atomic(folder / f"{stem}.json") as file:
             json.dump([cell | {"signatures": signatures} for cell in cells], file)
     samples = pluralise(generator.num_samples, "sample")
     over = f"{data.name}, split {data.split}: {describe_prompts(data, len(data))}, {samples} each"

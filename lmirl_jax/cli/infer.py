@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lmirl_jax import checkpoints, configuration, files, runs
 from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Is
-from lmirl_jax.arguments import NonNegative, Path, checked
+from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import PromptSet
@@ -26,11 +26,11 @@ from lmirl_jax.types import ModelConfig, UserError
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/infer.gin")
     line_file.check_inputs(checkpoint)
-    print(configuration.configured(infer)(checkpoint))
+    print(configuration.with_configuration(infer)(checkpoint))
     return 0
 
 
-@checked
+@check_arguments
 def infer(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,

@@ -29,7 +29,7 @@ def output_path(given: str | None, default: epath.Path, parquet: bool = False) -
     Raises:
         UserError: the path is a folder, or its name is that of another format.
     """
-    path = files.absolute(given) if given else default
+    path = files.absolute_path(given) if given else default
     if path.is_dir():
         raise UserError(
             f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
@@ -72,7 +72,7 @@ def write_lines(
         answers: makes all answers but the first so many, in order.
         row: what the line of an answer holds; JSON.
         progress: makes the display of the progress, which begins after so many answers.
-        finish: makes the complete file of the lines; see `files.growing`.
+        finish: makes the complete file of the lines; see `files.open_resumable`.
     """
     if jax.process_index() != 0:
         for _ in answers(
@@ -81,7 +81,7 @@ def write_lines(
             pass
         wait_for_all()
         return
-    with files.growing(path, settings, finish) as (file, count):
+    with files.open_resumable(path, settings, finish) as (file, count):
         display = progress(count)
         if count:
             display.say(f"goes on after {count} lines of {path.name}")

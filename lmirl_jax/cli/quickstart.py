@@ -30,8 +30,8 @@ def main(flags: Flags) -> int:
     configuration.load(
         [RUN_FILE, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths, complete=False
     )
-    directory = files.absolute(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
-    with files.held_alone(directory, "MODEL_DIR"):
+    directory = files.absolute_path(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
+    with files.lock_directory(directory, "MODEL_DIR"):
         _train_and_compare(flags, directory, began)
     return 0
 

@@ -44,21 +44,21 @@ class Material:
         effects: by label, what damages do to the reward of an answer.
     """
 
-    scored: Mapping[str, Sequence[Sequence[rewards.Scored]]]
+    scored: Mapping[str, Sequence[Sequence[rewards.ScoredAnswer]]]
     effects: Mapping[str, Sequence[rewards.CorruptionEffect]]
 
 
 def main(flags: Flags) -> int:
     began = time.monotonic()
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
-    config = configuration.configured(ReportConfig)()
+    config = configuration.with_configuration(ReportConfig)()
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     sources = _sources(flags)
     _check(sources, config)
     names = ("report.html", "report.json", "correlations.csv")
     check_output_dir(output_dir, names, [str(one) for one in sources])
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.held_alone(folder, "OUTPUT_DIR"):
+    with files.lock_directory(folder, "OUTPUT_DIR"):
         material = _gather(sources, config, folder)
         if jax.process_index() == 0:
             print(_write(material, sources, config, folder))
@@ -71,12 +71,12 @@ def _sources(flags: Flags) -> list[Source]:
     sources: list[Source] = []
     for label, paths in paths_by_label(configuration.macro("RUNS", hint=Runs)).items():
         for seed, path in enumerate(paths):
-            file = files.absolute(path)
+            file = files.absolute_path(path)
             if file.suffix in (*formats.JSON, formats.PARQUET) or file.is_file():
                 sources.append(ScoredFile(label, seed, file))
             else:
                 checkpoint = add_run(flags, path)
-                sources.append(configuration.configured(RewardingRun)(label, seed, checkpoint))
+                sources.append(configuration.with_configuration(RewardingRun)(label, seed, checkpoint))
     if not any(isinstance(source, RewardingRun) for source in sources):
         check_without_run(flags)
     return sources
@@ -120,8 +120,8 @@ def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path)
     damaged = damage_answers(runs[0], config) if runs else []
     pairs = write_damaged_answers(damaged, folder / "damaged") if damaged else None
     shared = next((run for run in runs if run.label == config.answers_of), None)
-    scored: dict[str, list[Sequence[rewards.Scored]]] = {}
-    tested: dict[str, list[tuple[rewards.Scored, rewards.Scored, rewards.Corruption]]] = {
+    scored: dict[str, list[Sequence[rewards.ScoredAnswer]]] = {}
+    tested: dict[str, list[tuple[rewards.ScoredAnswer, rewards.ScoredAnswer, rewards.Corruption]]] = {
         run.label: [] for run in runs
     }
     for source in sources:

@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 from lmirl_jax import data as data_room
 from lmirl_jax import files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is
-from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
+from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, check_arguments
 from lmirl_jax.cli import infer, line_file
 from lmirl_jax.cli import score as score_command
 from lmirl_jax.cli.data_sets import ReferencedSplit, TaskOrMixture
 from lmirl_jax.cli.processes import wait_for_all
 from lmirl_jax.evaluation import Answers, Generator
 from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
-from lmirl_jax.rewards import Scored
+from lmirl_jax.rewards import ScoredAnswer
 from lmirl_jax.types import ModelConfig, Task, UserError
 
 
@@ -33,7 +33,7 @@ class DamagedAnswer:
     damages: Sequence[rewards.Corruption]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """What to ask of the rewards; gin/runs/report.gin explains each setting."""
@@ -60,12 +60,12 @@ class ScoredFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self) -> list[Scored]:
+    def read(self) -> list[ScoredAnswer]:
         """Reads the scored answers of the file."""
         return list(rewards.read_scored(self.path, "RUNS"))
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class RewardingRun:
     """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and what its config.gin gives.
@@ -125,7 +125,7 @@ class RewardingRun:
             infer.write_answers(path, settings, answers, len(self.prompts))
         return path
 
-    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Scored]:
+    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[ScoredAnswer]:
         """Scores the answers of a file; reads the scores where they are there already.
 
         Args:
@@ -177,15 +177,15 @@ def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) 
     ]
     path = folder / f"damaged-{_digest(lines)}.jsonl"
     if jax.process_index() == 0:
-        with files.writing(path) as file:
+        with files.open_atomic(path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     wait_for_all()
     return path
 
 
 def pair_effects(
-    answers: Sequence[DamagedAnswer], scored: Sequence[Scored]
-) -> list[tuple[Scored, Scored, rewards.Corruption]]:
+    answers: Sequence[DamagedAnswer], scored: Sequence[ScoredAnswer]
+) -> list[tuple[ScoredAnswer, ScoredAnswer, rewards.Corruption]]:
     """Pairs each original with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""
     by_place = {(one.example, one.candidate): one for one in scored}
     return [

@@ -7,11 +7,11 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import checkpoints, rewards, runs
-from lmirl_jax.arguments import Path, Share, checked
+from lmirl_jax.arguments import Path, Share, check_arguments
 from lmirl_jax.types import UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Reranking:
     """Whether samples are scored, and by which checkpoint.

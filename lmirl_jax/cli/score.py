@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from lmirl_jax import checkpoints, configuration, files, runs
 from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Words
-from lmirl_jax.arguments import Lengths, Path, Share, checked, has_parameter
+from lmirl_jax.arguments import Lengths, Path, Share, check_arguments, has_parameter
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.data_sets import PairSet, TaskOrMixture
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.rewards import RewardModel, Scored, Scorer, scored_file
+from lmirl_jax.rewards import RewardModel, ScoredAnswer, Scorer, scored_file
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.types import ModelConfig
 
@@ -37,11 +37,11 @@ def main(flags: Flags) -> int:
     path = configuration.macro("CHECKPOINT_PATH", hint=Path)
     checkpoint = add_run(flags, path, from_run=("DATA",), macros=no_file)
     line_file.check_inputs(checkpoint, DATA=data)
-    print(configuration.configured(score)(checkpoint, data))
+    print(configuration.with_configuration(score)(checkpoint, data))
     return 0
 
 
-@checked
+@check_arguments
 def score(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     data: Annotated[Path | None, GivenByCaller()],
@@ -94,7 +94,7 @@ def write_scores(path: epath.Path, scorer: Scorer, pairs: PairSet, task: TaskOrM
     """Writes the scores of pairs, with the metrics of a task unless it is None, and says how many answers are truncated."""
     truncated = 0
 
-    def row(answer: Scored) -> dict[str, Any]:
+    def row(answer: ScoredAnswer) -> dict[str, Any]:
         nonlocal truncated
         truncated += answer.truncated
         return answer.to_row()
@@ -131,7 +131,7 @@ def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict
     }
 
 
-def _with_metrics(answers: Iterator[Scored], task: TaskOrMixture | None) -> Iterator[Scored]:
+def _with_metrics(answers: Iterator[ScoredAnswer], task: TaskOrMixture | None) -> Iterator[ScoredAnswer]:
     """Adds the metrics of the task to answers that have a reference; in a mixture no line tells which task it is of."""
     for answer in answers:
         if answer.reference is None or task is None or len(task.tasks) > 1:

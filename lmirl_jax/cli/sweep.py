@@ -38,19 +38,19 @@ def main(flags: Flags) -> int:
 def run(flags: Flags) -> sweep_output.Sweep:
     """Makes every cell that is missing. The sweep is whole on the first process, which alone need see the files."""
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
-    config = configuration.configured(SweepConfig)()
+    config = configuration.with_configuration(SweepConfig)()
     paths = paths_by_label(configuration.macro("RUNS", hint=Runs))
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     answering = []
     for label, of_label in paths.items():
         for seed, path in enumerate(of_label):
             checkpoint = add_run(flags, path)
-            answering.append(configuration.configured(AnsweringRun)(label, seed, checkpoint))
+            answering.append(configuration.with_configuration(AnsweringRun)(label, seed, checkpoint))
     check_sweep(answering, config)
     check_output_dir(output_dir, ("sweep.csv", "sweep.json", "report.html"), [])
     # This comes after every check, so that an error leaves no folder behind.
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.held_alone(folder, "OUTPUT_DIR"):
+    with files.lock_directory(folder, "OUTPUT_DIR"):
         finished = list(finish(answering, config, folder / "cells"))
     return sweep_output.Sweep(config, answering, finished, folder)
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
-from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, checked
+from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, check_arguments
 from lmirl_jax.cli.data_sets import SweptGenerator, TaskSplit
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
@@ -47,7 +47,7 @@ Runs = Annotated[
 Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda names: len(names) > 0)]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """What to sweep over, and what to compare; gin/runs/sweep.gin explains each setting.
@@ -99,7 +99,7 @@ class LoadedRun:
     reranker: rewards.Reranker | None
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class AnsweringRun:
     """A checkpoint that answers prompts: the label of its run, its place among the seeds, and what its config.gin gives."""
@@ -189,7 +189,7 @@ def check_output_dir(output_dir: str, names: Sequence[str], paths: Sequence[str]
     """
     read = {f"RUNS[{number}]": run for number, run in enumerate(paths)}
     read |= {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    files.check_no_input([files.absolute(output_dir) / name for name in names], read, "OUTPUT_DIR")
+    files.check_no_input([files.absolute_path(output_dir) / name for name in names], read, "OUTPUT_DIR")
 
 
 def check_sweep(answering: Sequence[AnsweringRun], config: SweepConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
@@ -30,7 +30,7 @@ READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 ENDLESS = 2**53
 
 
-@checked
+@check_arguments
 class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task, has_split
@@ -18,7 +18,7 @@ from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 
-@checked
+@check_arguments
 class EvalDataset:
     """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
 
@@ -216,7 +216,7 @@ class EvalDataset:
         return values | aux_metrics(part, [target], outputs[:1], aux_values)
 
 
-@checked
+@check_arguments
 def validation_dataset(
     task: Task,
     lengths: Lengths,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmirl_jax.arguments import Path, Text, checked
+from lmirl_jax.arguments import Path, Text, check_arguments
 from lmirl_jax.data import vocabularies
 from lmirl_jax.data.file_task import file_task
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
@@ -56,7 +56,7 @@ class Task:
         return self.input_vocabulary.decode(np.asarray(tokens).tolist())
 
 
-@checked
+@check_arguments
 def get_task(
     mixture_or_task_name: Text | None = None,
     data: Path | None = None,
@@ -95,7 +95,7 @@ def get_task(
     return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path))
 
 
-@checked
+@check_arguments
 def vocab_size(task: Task) -> int:
     """The rows that an embedding table for a task's vocabularies takes: a multiple of 128, as T5's and ByT5's are."""
     return task.vocab_size

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.formats import local_file
 from lmirl_jax.data.jsonl import READ, check_text, read_objects
 from lmirl_jax.data.mixture_or_task import Task
@@ -24,7 +24,7 @@ READ_KEYS = (
 REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
 
 
-@checked
+@check_arguments
 class PairFile:
     """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
 
@@ -102,7 +102,7 @@ class PairFile:
             yield _read_line(line, where)
 
 
-@checked
+@check_arguments
 def pairs(
     task: Task,
     lengths: Lengths,

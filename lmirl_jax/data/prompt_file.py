@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, takes
+from lmirl_jax.arguments import Count, Lengths, Path, check_arguments, has_parameter, takes
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
 from lmirl_jax.data.jsonl import check_text, read_objects
@@ -38,7 +38,7 @@ MakesDataset = Annotated[
 ]
 
 
-@checked
+@check_arguments
 class PromptFile:
     """The prompts of a file in order, with the vocabulary of a task; the model reads each as it stands, and EOS after it.
 
@@ -121,7 +121,7 @@ class PromptFile:
         return self.task.decode(tokens)
 
 
-@checked
+@check_arguments
 def prompts(
     dataset: MakesDataset,
     path: Path | None,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from lmirl_jax.arguments import Count, Lengths, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Text, check_arguments
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.offsets import Offsets
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
@@ -64,7 +64,7 @@ def make_pair(
     )
 
 
-@checked
+@check_arguments
 class TaskPairs:
     """The pairs of a task's split: prompts with their targets, as the task tokenises them.
 

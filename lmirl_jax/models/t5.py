@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.arguments import Count, ShareBelowOne, Whole, checked
+from lmirl_jax.arguments import Count, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import Attention, KeysValues, RelativeBias, attention_mask, mask_to_bias
 from lmirl_jax.models.layers import Dense, GatedMLP, RMSNorm, constrain, dropout, fold_keys, parameter
 from lmirl_jax.models.scanned import merge_layer, scan_layers, stack_layers, unstack_layers
@@ -25,7 +25,7 @@ EncodedKeysValues = tuple[
 ]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """Sizes and types of a T5 1.1; names as in T5X.

@@ -5,14 +5,14 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.objectives.inverse_q import implied_rewards
 from lmirl_jax.types import SoftQ
 
 Shaping = Literal["value"]
 
 
-@checked
+@check_arguments
 def extracted_rewards(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],

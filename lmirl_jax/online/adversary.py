@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import Within
-from lmirl_jax.arguments import Count, Elementwise, NonNegative, checked
+from lmirl_jax.arguments import Count, Elementwise, NonNegative, check_arguments
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
@@ -21,7 +21,7 @@ Scores = Float[Array, "rows states"]
 SampledScores = Float[Array, "answers states"]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Adversary:
     """GAIL's discriminator: every token is the expert's or the policy's.
@@ -75,7 +75,7 @@ class Adversary:
         return jnp.sum(gradient_penalty(critic, demonstrations, HEAD))
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class PairwiseAdversary:
     """GAD's discriminator: of two answers to a prompt, which is the expert's? It scores whole answers, after their last token.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import NonNegative, Share, checked
+from lmirl_jax.arguments import NonNegative, Share, check_arguments
 from lmirl_jax.objectives import Shaping, extracted_rewards
 from lmirl_jax.online.experience import Experience, rollout_batch
 from lmirl_jax.online.rollouts import PromptData
@@ -34,7 +34,7 @@ Network = Annotated[
 ]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class FrozenReward:
     """The reward of every token under a checkpoint, which any objective may have trained.

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import lmirl_jax.online.replay as replay
-from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, checked
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, check_arguments
 from lmirl_jax.objectives import mle, online_weights
 from lmirl_jax.online.experience import rollout_batch
 from lmirl_jax.online.gauges import rollout_sums
@@ -39,7 +39,7 @@ from lmirl_jax.training.sums import (
 from lmirl_jax.types import Batch, SoftQ, UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class OnlineIQLearn:
     """A learner of online IQLearn.

@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import sharding
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
@@ -29,7 +29,7 @@ from lmirl_jax.training.learner import jit_update
 from lmirl_jax.types import UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient:
     """A learner that raises the probability of rollouts with a high reward.

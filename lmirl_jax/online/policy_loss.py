@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import NonNegative, Schedule, checked, has_parameter
+from lmirl_jax.arguments import NonNegative, Schedule, check_arguments, has_parameter
 from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
 from lmirl_jax.online.gauges import rollout_sums
 from lmirl_jax.rows import concatenate
@@ -28,7 +28,7 @@ Advantages = Annotated[
 ]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """The policy's loss, on each token of its rollouts and of demonstrations.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import decoding, sharding
-from lmirl_jax.arguments import Count, Positive, Share, Whole, checked
+from lmirl_jax.arguments import Count, Positive, Share, Whole, check_arguments
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.training import Setting, TrainState
@@ -32,7 +32,7 @@ class PromptData(TrainData, Protocol):
         ...
 
 
-@checked
+@check_arguments
 def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
     """How many prompts give that many rollouts."""
     if sample_batch_size % samples_per_prompt:
@@ -43,7 +43,7 @@ def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
     return sample_batch_size // samples_per_prompt
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
     """When and how the policy is sampled, and how long its rollouts stay in the replay buffer.

@@ -12,9 +12,9 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from lmirl_jax import files
-from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
+from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, check_arguments
 from lmirl_jax.data.formats import check_output_name
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.types import UserError
 
@@ -49,7 +49,7 @@ class FilterResult:
         return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{cut}"
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
     """Which answers are kept, and how they are weighted.
@@ -102,7 +102,7 @@ def filter_scored(
 
     Source of the weights: https://arxiv.org/abs/1910.00177.
     """
-    source, path = files.absolute(scored), files.absolute(output_path)
+    source, path = files.absolute_path(scored), files.absolute_path(output_path)
     if path == source:
         raise UserError(f"OUTPUT_PATH={str(output_path)!r} is the scored file itself: name another")
     files.check_no_input([path], {"SCORED": source}, "OUTPUT_PATH")
@@ -122,7 +122,7 @@ def filter_scored(
     weights = None
     if config.weight_temperature is not None:
         weights = iter(exponential_weights(measures[selection], config.weight_temperature).tolist())
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         for answer in itertools.compress(read_scored(source), selection):
             row = _row(answer, None if weights is None else next(weights))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -186,7 +186,7 @@ def _read(
     return columns["measure"], columns["prompt"], columns["complete"]
 
 
-def _measure(answer: Scored, by: str, where: str) -> float:
+def _measure(answer: ScoredAnswer, by: str, where: str) -> float:
     if by in MEASURES:
         value: Any = getattr(answer, MEASURES[by])
     elif by in answer.metrics:
@@ -205,7 +205,7 @@ def _measure(answer: Scored, by: str, where: str) -> float:
     return value
 
 
-def _row(answer: Scored, weight: float | None) -> dict[str, Any]:
+def _row(answer: ScoredAnswer, weight: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"inputs": answer.inputs, "targets": answer.targets}
     if answer.id is not None:
         row["id"] = answer.id

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.types import UserError
 
@@ -17,10 +17,10 @@ BY_ANSWER = ("total", "normalised_return", "v_0", "log_likelihood")
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What `Scored` has of one answer, of several as arrays, in nats; NaN after an answer's end, and where it is None.
+    """What `ScoredAnswer` has of one answer, of several as arrays, in nats; NaN after an answer's end, and where it is None.
 
     Args:
-        answers: each `Scored`.
+        answers: each `ScoredAnswer`.
         tokens: of each, 0 after its end.
         q, v, reward, log_prob, entropy: of each token.
         total: the return of each answer.
@@ -28,7 +28,7 @@ class Scores:
         truncated: whether an answer lacks its EOS: then its last reward is NaN, and its return lacks it.
     """
 
-    answers: tuple[Scored, ...]
+    answers: tuple[ScoredAnswer, ...]
     tokens: Int[np.ndarray, "answers length"]
     q: Float[np.ndarray, "answers length"]
     v: Float[np.ndarray, "answers length"]
@@ -44,7 +44,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def __iter__(self) -> Iterator[Scored]:
+    def __iter__(self) -> Iterator[ScoredAnswer]:
         return iter(self.answers)
 
     @property
@@ -77,7 +77,7 @@ def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str
     return as_arrays(list(Scorer(model, **options)(_pairs(model.task, inputs, targets))))
 
 
-def as_arrays(answers: Sequence[Scored]) -> Scores:
+def as_arrays(answers: Sequence[ScoredAnswer]) -> Scores:
     """The arrays of scored answers, such as those of a file."""
     length = max(len(answer.tokens) for answer in answers)
     columns: dict[str, Any] = {

@@ -8,7 +8,7 @@ from lmirl_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class ScoredAnswer:
     """An answer to a prompt with the reward of each token and of the whole answer, in nats.
 
     Token t of `tokens` (EOS included) has the text `pieces[t]`, which is `targets[slice(*offsets[t])]`; EOS has an empty text.
@@ -68,7 +68,7 @@ class Scored:
         return fields | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], where: str) -> "Scored":
+    def from_row(cls, row: Mapping[str, Any], where: str) -> "ScoredAnswer":
         """The inverse of `to_row`.
 
         Raises:

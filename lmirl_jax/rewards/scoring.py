@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import objectives, sharding, soft_q
-from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, checked
+from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, check_arguments
 from lmirl_jax.data.packing import Packer, Place
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.types import Batch
 
 DECIMALS = 6  # Of all numbers: what float32 has to say.
@@ -53,7 +53,7 @@ class Pair(Protocol):
     candidates: int
 
 
-@checked
+@check_arguments
 class Scorer:
     """The rewards of answers under a checkpoint; compiled once.
 
@@ -103,10 +103,10 @@ class Scorer:
             "SHAPING": self.shaping,
         }
 
-    def __call__(self, pairs: Iterable[Pair], skip: int = 0) -> Iterator[Scored]:
+    def __call__(self, pairs: Iterable[Pair], skip: int = 0) -> Iterator[ScoredAnswer]:
         """Scores each pair but the first `skip`, in order. All candidates of an example must come one after the other."""
         waiting = None
-        group: list[Scored] = []
+        group: list[ScoredAnswer] = []
         for filled in self._filled(pairs, skip):
             running = filled, self._run(filled.batch)  # Computes while the batch before it is read.
             if waiting is not None:
@@ -152,8 +152,8 @@ class Scorer:
             return _token_values(networks, placed, beta=self.beta, shaping=self.shaping, mesh=mesh)
 
     def _finished(
-        self, filled: "_Filled", values: dict[str, Any], group: list[Scored], skip: int
-    ) -> Iterator[Scored]:
+        self, filled: "_Filled", values: dict[str, Any], group: list[ScoredAnswer], skip: int
+    ) -> Iterator[ScoredAnswer]:
         arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
         arrays["td_weights"] = filled.batch.td_weights
         for item in filled.items:
@@ -201,7 +201,7 @@ def _token_values(
     return jax.lax.with_sharding_constraint(values, sharding.replicated(mesh))
 
 
-def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored:
+def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> ScoredAnswer:
     has_reward = own["td_weights"] != 0
     rewards = own["reward"][has_reward]  # All, or all but the last.
     total = float(np.sum(rewards * discount ** np.arange(len(rewards))))
@@ -209,7 +209,7 @@ def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored
     count = len(log_prob)
     offsets = pair.offsets[:count]
     reference = own["reference_q"] - own["reference_v"] if "reference_q" in own else None
-    return Scored(
+    return ScoredAnswer(
         example=pair.example,
         candidate=pair.candidate,
         inputs=pair.inputs,
@@ -235,7 +235,7 @@ def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored
     )
 
 
-def _centred(answers: list[Scored]) -> list[Scored]:
+def _centred(answers: list[ScoredAnswer]) -> list[ScoredAnswer]:
     """With the return of each less their mean, where a prompt has several: so it can be compared between prompts."""
     if len(answers) == 1:
         return list(answers)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from lmirl_jax.arguments import Count, NonNegative, Text, checked
+from lmirl_jax.arguments import Count, NonNegative, Text, check_arguments
 from lmirl_jax.types import UserError
 
 LESS_IS_BETTER = ("loss", "perplexity", "self_bleu", "log_prob_gap")
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class BestConfig:
     """Which evaluation is the best one, and when to stop for want of a better.

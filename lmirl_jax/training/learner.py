@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
-from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
@@ -103,7 +103,7 @@ class Learner(Protocol):
         ...
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Offline:
     """Learns from demonstrations alone: `train_step`.

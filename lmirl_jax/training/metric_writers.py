@@ -58,7 +58,7 @@ def _drop_lines_after(path: epath.Path, step: int) -> None:
                 lines.append(line + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # The half line of a killed run.
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         file.writelines(lines)
 
 

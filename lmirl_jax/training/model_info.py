@@ -16,5 +16,5 @@ def write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
         name = jax.tree_util.keystr(key, simple=True, separator="/")
         lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
         total += leaf.size
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")

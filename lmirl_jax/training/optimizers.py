@@ -6,7 +6,15 @@ from collections.abc import Callable
 import jax
 import optax
 
-from lmirl_jax.arguments import Count, NonNegative, Positive, PositiveShare, Schedule, ShareBelowOne, checked
+from lmirl_jax.arguments import (
+    Count,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Schedule,
+    ShareBelowOne,
+    check_arguments,
+)
 from lmirl_jax.training.adafactor import scale_by_adafactor
 from lmirl_jax.training.parameter_axes import Axes, ByAxes, in_a_layer, named_axes
 
@@ -25,7 +33,7 @@ def _with_learning_rate(
     return optax.inject_hyperparams(make_clipped)(learning_rate=learning_rate)
 
 
-@checked
+@check_arguments
 def adamw(
     learning_rate: Positive | Schedule,
     b1: ShareBelowOne = 0.9,
@@ -65,7 +73,7 @@ def adamw(
     return make({}) if decay_norms_and_biases else ByAxes(make)
 
 
-@checked
+@check_arguments
 def adafactor(
     learning_rate: Positive | Schedule,
     multiply_by_parameter_scale: bool = True,

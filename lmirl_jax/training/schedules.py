@@ -3,17 +3,17 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, checked
+from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, check_arguments
 from lmirl_jax.types import Schedule, UserError
 
 
-@checked
+@check_arguments
 def constant(value: NonNegative) -> Schedule:
     """The same value at every step."""
     return lambda step: jnp.asarray(value, jnp.float32)
 
 
-@checked
+@check_arguments
 def warmup_constant(peak: Positive, warmup_steps: Whole) -> Schedule:
     """Rises in a line to `peak`, reached at update `warmup_steps`, then stays. The first update is not a wasted 0."""
 
@@ -23,7 +23,7 @@ def warmup_constant(peak: Positive, warmup_steps: Whole) -> Schedule:
     return rate
 
 
-@checked
+@check_arguments
 def warmup_rsqrt(peak: Positive, warmup_steps: Whole) -> Schedule:
     """Rises in a line to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
 
@@ -34,7 +34,7 @@ def warmup_rsqrt(peak: Positive, warmup_steps: Whole) -> Schedule:
     return rate
 
 
-@checked
+@check_arguments
 def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup: bool = False) -> Schedule:
     """T5X's `constant * rsqrt_decay`, with `linear_warmup` its `constant * linear_warmup * rsqrt_decay`.
 
@@ -55,7 +55,7 @@ def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup
     return rate
 
 
-@checked
+@check_arguments
 def warmup_cosine(
     peak: Positive, warmup_steps: Whole, decay_steps: Count, end: NonNegative = 0.0
 ) -> Schedule:
@@ -78,7 +78,7 @@ def warmup_cosine(
     return rate
 
 
-@checked
+@check_arguments
 def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 0) -> Schedule:
     """0 for `start_step` updates, then `value`: lambda after a warm-up of pure MLE.
 
@@ -91,7 +91,7 @@ def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 
     return schedule
 
 
-@checked
+@check_arguments
 def annealed(start: NonNegative, end: NonNegative, anneal_steps: Whole, start_step: Whole = 0) -> Schedule:
     """0 for `start_step` updates, then a line from `start`, at the next, to `end`, `anneal_steps` later: lambda, annealed."""
 

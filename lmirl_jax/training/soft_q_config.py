@@ -5,11 +5,11 @@ import dataclasses
 from jaxtyping import Array, Key
 
 from lmirl_jax import soft_q
-from lmirl_jax.arguments import Positive, Whole, checked, trace_objective
+from lmirl_jax.arguments import Positive, Whole, check_arguments, trace_objective
 from lmirl_jax.types import Batch, Model, Objective, SoftQ
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class SoftQConfig:
     """How soft Q-values are read off the hidden states.

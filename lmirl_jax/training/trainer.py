@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import files, sharding
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import Count, Path, Seed, Text, checked
+from lmirl_jax.arguments import Count, Path, Seed, Text, check_arguments
 from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
@@ -33,7 +33,7 @@ from lmirl_jax.types import ModelConfig, TrainData, UserError
 _log = logging.getLogger(__name__)
 
 
-@checked
+@check_arguments
 def train(
     *,
     model_dir: Path,
@@ -107,7 +107,7 @@ def _run(
     """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
-        files.held_alone(directory, "MODEL_DIR"),
+        files.lock_directory(directory, "MODEL_DIR"),
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(run.setting.mesh),
     ):

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
-from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import SoftQConfig
@@ -33,7 +33,7 @@ class HeldOut(Protocol):
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]: ...
 
 
-@checked
+@check_arguments
 class Validation:
     """The training loss and its metrics on held-out data.
 

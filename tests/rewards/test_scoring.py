@@ -206,7 +206,7 @@ def test_a_line_comes_back(run):
     (answer,) = rewards.score(run, ["1+2"], ["3"])
     row = dataclasses.replace(answer, metrics={"accuracy": 1.0}).to_row()
     assert row["return"] == answer.total and row["offsets"] == [[0, 1], [1, 1]]
-    assert rewards.Scored.from_row(row, "here").metrics == {"accuracy": 1.0}
+    assert rewards.ScoredAnswer.from_row(row, "here").metrics == {"accuracy": 1.0}
     del row["q"]
     with pytest.raises(UserError, match="here: no q, so this is no line of lmirl score"):
-        rewards.Scored.from_row(row, "here")
+        rewards.ScoredAnswer.from_row(row, "here")

@@ -305,7 +305,7 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
 def test_a_second_run_keeps_out(tmp_path):
     busy = pytest.raises(UserError, match="another run is at work in MODEL_DIR")
-    with files.held_alone(files.absolute(tmp_path), "MODEL_DIR"), busy:
+    with files.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
     train(tmp_path, train_steps=1)
 
