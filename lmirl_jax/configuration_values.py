@@ -105,7 +105,8 @@ def _check_calls(where: str, scope: str, selector: str, value: Any) -> None:
         if not reference.evaluate or reference.selector.startswith("gin."):
             continue
         target = gin.config._REGISTRY.get_match(reference.selector)
-        assert target is not None  # Gin has resolved the reference.
+        # Gin has resolved the reference.
+        assert target is not None
         bound_names = {
             name
             for (_, other), parameters in gin.config._CONFIG.items()

@@ -85,7 +85,8 @@ def use(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array of which every device has a copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 

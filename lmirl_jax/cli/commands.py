@@ -136,14 +136,14 @@ def explanation(name: str) -> str:
         "",
         f"usage: lmirl {name} [--flag=value ...]",
     ]
-    lines += ["", *_wrapped(str(command.bindings), "  ")]
+    lines += ["", *_wrap(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
-        lines += ["", f"  --{flag}={about.value}", *_wrapped(about.help, "      ")]
+        lines += ["", f"  --{flag}={about.value}", *_wrap(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines)
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _wrap(text: str, indent: str) -> list[str]:
     return textwrap.wrap(
         text,
         110,

@@ -83,7 +83,8 @@ def configure_from_run(flags: Flags, run_file: str, from_run: Sequence[str] = ()
 def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
     """Reads the given files alone, in which these macros must be set; `add_run` later puts the config.gin of a run below them."""
     _start(flags, run_file)
-    _load_part(flags, known_only=False)  # A binding may set a macro that only the run has.
+    # A binding may set a macro that only the run has.
+    _load_part(flags, known_only=False)
     configuration.require(*required)
 
 

@@ -13,7 +13,8 @@ import sys
 
 from lmirl_jax.cli.flags import Flags
 
-Report = tuple[list[tuple[str, str]], list[str]]  # Rows of the table, and what is missing.
+# The rows of the table, and what is missing.
+Report = tuple[list[tuple[str, str]], list[str]]
 # No run starts without these. Their versions are read from metadata, so that TensorFlow is not imported.
 NEEDED = (
     "jax",
@@ -142,7 +143,7 @@ def _soft_q(flags: Flags) -> Report:
         shape = (rows, configuration.macro("TASK_FEATURE_LENGTHS")["targets"])
         model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
         with sharding.use(configuration.macro("MESH")):
-            form = tiles.description(shape, (model.emb_dim, model.vocab_size), block_size)
+            form = tiles.describe(shape, (model.emb_dim, model.vocab_size), block_size)
         _check_data(configuration.macro("DATA", None), configuration.macro("VALIDATION_DATA", None))
     except UserError as error:
         return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]

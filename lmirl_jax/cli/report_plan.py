@@ -40,7 +40,8 @@ class ReportConfig:
 
     metric: Text | None = None
     answers_of: Text | None = None
-    corruptions: Mapping[Text, Corruption] | None = None  # By name; None for `rewards.CORRUPTIONS`.
+    # The corruptions by name; None for `rewards.CORRUPTIONS`.
+    corruptions: Mapping[Text, Corruption] | None = None
     corruption_check: Callable[[str, str], Any] | None = None
     corruption_seed: Seed = 0
 

@@ -119,7 +119,8 @@ def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict
     """What the lines depend on, by the names of the macros."""
 
     def named(model: RewardModel | None) -> str | None:
-        policy = cast(runs.Policy | None, model)  # A command scores with policies that it has loaded.
+        # A command scores with policies that it has loaded.
+        policy = cast(runs.Policy | None, model)
         return None if policy is None else f"{policy} {checkpoints.identity(policy.checkpoint)}"
 
     return {

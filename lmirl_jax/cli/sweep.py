@@ -74,7 +74,8 @@ def finish(
                 seconds = (time.monotonic() - began) / done
                 left = f"{seconds * (count - done):.0f} s left"
                 say("sweep", f"{run}, {_place(settings)}: {done} of {count} made, {left}")
-            if cell is not None:  # Only the first process may see the disk on which the cell lies.
+            # Only the first process may see the disk on which the cell lies.
+            if cell is not None:
                 yield run, cell
 
 

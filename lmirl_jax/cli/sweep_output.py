@@ -102,7 +102,8 @@ def sweep_verdicts(sweep: Sweep) -> list[str]:
             cells = [cell for cell in sweep.cells if cell.top_p == top_p]
             verdict = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
             verdicts.append(f"At top-p {top_p:g}: {verdict}" if len(sweep.config.top_ps) > 1 else verdict)
-    return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
+    # Where the quality is missing, the verdicts on all measures are the same sentence, which is printed once.
+    return list(dict.fromkeys(verdicts))
 
 
 def choose_point(sweep: Sweep) -> tuple[float, float]:

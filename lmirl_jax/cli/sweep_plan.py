@@ -61,7 +61,8 @@ class SweepConfig:
     quality: Text = "accuracy"
     diversity: Text | Labels | None = None
     baseline: Text | None = None
-    shown_prompts: Whole = 6  # For so many prompts the page has the answers of all runs side by side.
+    # The number of prompts for which the page shows the answers of all runs side by side.
+    shown_prompts: Whole = 6
     shown_temperature: Positive | None = None
 
     def __post_init__(self):

@@ -35,7 +35,7 @@ class PairFile:
         path: the file; every line of it is checked here, before the first is scored.
         task: whose vocabularies the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
-        num_examples: at most so many lines; None for all.
+        num_examples: the maximum number of lines; None for all.
 
     Raises:
         UserError: no such file, nothing in it, or a line that cannot be read.
@@ -111,7 +111,7 @@ def pairs(
     num_examples: Count | None = None,
     truncate: bool = True,
 ) -> "PairFile | TaskPairs":
-    """What to score: a file's pairs where `path` names one, else those of the task's split."""
+    """Returns the pairs to score: those of the file at `path`, or without a path those of the task's split."""
     if path is not None:
         return PairFile(path, task, lengths, num_examples)
     return TaskPairs(task, split, lengths, num_examples, truncate)

@@ -179,7 +179,7 @@ class Evaluator:
         names = metric_names(self.data, self.generator.num_samples, self.generator.gauge)
         return [self._metric(self.data.name, name) for name in (*names, *self._counts(0))]
 
-    def over(self, metrics: Mapping[str, float]) -> str:
+    def describe_counts(self, metrics: Mapping[str, float]) -> str:
         """How many of how many prompts the metrics of a call are over, in words."""
         if self.data is None:
             return first_of(0, None)

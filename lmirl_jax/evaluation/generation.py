@@ -219,7 +219,7 @@ def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
         out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
     gaps = decoding.log_prob_gaps(model, prompts, out) if shape.gauge else None
     # Answers are small, so that every process can read all of them.
-    return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
+    return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated_sharding(mesh))
 
 
 def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) -> None:

@@ -260,7 +260,8 @@ class T5(T5Trunk):
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         super().__init__(config, key=key)
-        last = jax.random.split(key, 4)[3]  # The trunk takes the first three.
+        # The trunk takes the first three.
+        last = jax.random.split(key, 4)[3]
         self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=last)
 
     def unembedding(self) -> Unembedding:

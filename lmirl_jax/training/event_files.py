@@ -22,7 +22,8 @@ def drop_events_after(folder: epath.Path, step: int) -> None:
     for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name, reverse=True):
         first = _drop_from_file(path, step)
         if first is not None and first <= step:
-            return  # Older files end where this one begins.
+            # Files are read from the newest to the oldest, and older files end before this one begins.
+            return
 
 
 def _drop_from_file(path: epath.Path, step: int) -> int | None:

@@ -71,7 +71,8 @@ def run_steps(
             is_best = _evaluate_if_due(run, state, step, pending, progress)
             last = step == run.train_steps or run.best.exhausted
             if saved.is_due(step) or is_best or last or stopping:
-                pending.flush()  # A loss that is not finite stops here, before its parameters are saved.
+                # A loss that is not finite stops the run here, before its parameters are saved.
+                pending.flush()
                 saved.save(step, state, run.position(), run.best.state())
             if last:
                 break

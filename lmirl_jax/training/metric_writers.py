@@ -57,7 +57,8 @@ def _drop_lines_after(path: epath.Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 lines.append(line + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # The half line of a killed run.
+            # The last line is incomplete where a run was killed.
+            continue
     with files.open_atomic(path) as file:
         file.writelines(lines)
 
