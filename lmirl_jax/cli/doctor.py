@@ -13,7 +13,7 @@ import sys
 
 from lmirl_jax.cli.flags import Flags
 
-# The rows of the table, and what is missing.
+# The rows of the table, and the list of what is missing.
 Report = tuple[list[tuple[str, str]], list[str]]
 # No run starts without these. Their versions are read from metadata, so that TensorFlow is not imported.
 NEEDED = (
@@ -151,7 +151,7 @@ def _soft_q(flags: Flags) -> Report:
 
 
 def _texts(flags: Flags) -> Report:
-    """With gin files, what the vocabulary cannot hold of each split that their run would read."""
+    """With gin files, reports for each split of their run the texts that the vocabulary cannot hold."""
     if not flags.gin_file:
         return [], []
     try:
@@ -191,7 +191,7 @@ def _check_data(data: str | None, validation_data: str | None) -> None:
 
 
 def _hints() -> list[str]:
-    """What this machine could use and does not; nothing that stops a run."""
+    """Hints about devices and packages that this machine could use but does not; none of them stops a run."""
     hints = []
     if (
         glob.glob("/dev/nvidia[0-9]*")

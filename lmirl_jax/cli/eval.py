@@ -63,10 +63,10 @@ def evaluate(
         model: the recipe of the network.
         mesh: the devices.
         data: an `EvalDataset`; None where the task lacks the split.
-        generator: how to sample.
-        temperatures: of the sweep; 0 takes the likeliest token each time.
-        output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
-        read: files that are read, by the names of their settings: they are not overwritten.
+        generator: the generator of answers.
+        temperatures: the temperatures of the sweep; 0 always takes the likeliest token.
+        output_dir: the folder for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
+        read: the files that the command reads, by the names of their settings, which must not be overwritten.
 
     Returns:
         A table of the metrics, a row a temperature, with their 95% intervals, and over how many of how many prompts they are.
@@ -106,7 +106,7 @@ def _answers_file(stem: str, temperature: float) -> str:
 
 
 def _cell(data: ReferencedSplit, answers: Sequence[Answers], temperature: float) -> dict[str, Any]:
-    """What the JSON file holds of a temperature."""
+    """The entry of a temperature in the JSON file."""
     metrics, per_prompt = evaluation.measure(data, answers)
     return {
         "temperature": temperature,
@@ -119,7 +119,7 @@ def _cell(data: ReferencedSplit, answers: Sequence[Answers], temperature: float)
 
 
 def metric_table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned columns: the temperature and every metric, with its 95% interval."""
+    """The results in aligned columns: the temperature and every metric, with its 95% interval."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
     rows += [

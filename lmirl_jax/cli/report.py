@@ -1,4 +1,4 @@
-"""`lmirl report`: whether the rewards of runs can be trusted, in one page."""
+"""`lmirl report`: writes a page on whether the rewards of runs can be trusted."""
 
 import collections
 import dataclasses
@@ -37,11 +37,11 @@ Source = RewardingRun | ScoredFile
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What the page is made of.
+    """The material of the page.
 
     Args:
-        scored: by label, the scored answers of each seed.
-        effects: by label, what damages do to the reward of an answer.
+        scored: for each label, the scored answers of each seed.
+        effects: for each label, the effects of damages on the reward of an answer.
     """
 
     scored: Mapping[str, Sequence[Sequence[rewards.ScoredAnswer]]]
@@ -83,7 +83,7 @@ def _sources(flags: Flags) -> list[Source]:
 
 
 def _check(sources: Sequence[Source], config: ReportConfig) -> None:
-    """Raises a UserError, before anything is made, for what would make the report fail or mislead."""
+    """Raises a UserError, before anything is computed, for settings with which the report would fail or mislead."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     labels = list(dict.fromkeys(run.label for run in runs))
     if config.answers_of is not None and config.answers_of not in labels:
@@ -115,7 +115,7 @@ def _check_metric(run: RewardingRun, metric: str) -> None:
 
 
 def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> Material:
-    """Makes the answers, scores and damaged answers of each run, and reads those that are there already."""
+    """Makes the answers, scores and damaged answers of each run, or reads those that exist."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     damaged = damage_answers(runs[0], config) if runs else []
     pairs = write_damaged_answers(damaged, folder / "damaged") if damaged else None

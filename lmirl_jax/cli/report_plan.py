@@ -1,4 +1,4 @@
-"""The sources of a report on rewards: runs, which answer, score and are tested, or files of scored answers."""
+"""The sources of a report on rewards: runs that answer, score and are tested, or files of scored answers."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from lmirl_jax.types import ModelConfig, Task, UserError
 
 @dataclasses.dataclass(frozen=True)
 class DamagedAnswer:
-    """A prompt, its target, and that target with one thing wrong in each copy."""
+    """A prompt, its target, and copies of the target with one error in each."""
 
     inputs: str
     targets: str
@@ -36,7 +36,7 @@ class DamagedAnswer:
 @check_arguments
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What to ask of the rewards; gin/runs/report.gin explains each setting."""
+    """The settings of the report; gin/runs/report.gin explains each of them."""
 
     metric: Text | None = None
     answers_of: Text | None = None
@@ -69,9 +69,9 @@ class ScoredFile:
 @check_arguments
 @dataclasses.dataclass(frozen=True)
 class RewardingRun:
-    """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and what its config.gin gives.
+    """A checkpoint that answers prompts and rewards answers, with its label, its seed's index and the settings of its config.gin.
 
-    Each file that it makes is named by what the file depends on. A file that is there is not made again.
+    The name of each file that it makes depends on the settings behind the file. A file that exists is not made again.
     """
 
     label: Annotated[str, GivenByCaller()]
@@ -100,7 +100,7 @@ class RewardingRun:
 
     @property
     def prompts(self) -> ReferencedSplit:
-        """The data set, which is there once the run is made."""
+        """The data set; the constructor makes sure that it exists."""
         assert self.data is not None
         return self.data
 
@@ -112,7 +112,7 @@ class RewardingRun:
         )
 
     def answers(self, folder: epath.Path) -> epath.Path:
-        """Returns the file of its answers to every prompt, as `lmirl infer` writes it; makes the file where it is not there."""
+        """Returns the file of the answers to all prompts, in the format of `lmirl infer`; makes the file unless it exists."""
         settings = infer.settings(self.checkpoint, self.prompts, self.generator, self.temperature)
         path = folder / f"{self._name}-{_digest(settings)}.jsonl"
 
@@ -127,12 +127,12 @@ class RewardingRun:
         return path
 
     def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[ScoredAnswer]:
-        """Scores the answers of a file; reads the scores where they are there already.
+        """Scores the answers of a file, or reads the scores if they exist.
 
         Args:
             pairs: the file of answers.
-            folder: for the file of scores.
-            longest: the length of the longest answer, in tokens, where it may exceed that of the training.
+            folder: the folder for the file of scores.
+            longest: the length of the longest answer, in tokens, if it may exceed that of the training.
         """
         lengths = {**self.lengths, "targets": max(self.lengths["targets"], longest)}
         pair_file = data_room.PairFile(str(pairs), self.task, lengths)
@@ -149,7 +149,7 @@ class RewardingRun:
 
 
 def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswer]:
-    """Damages the targets of the split that the run answers; leaves out those that no damage fits."""
+    """Damages the targets of the split that the run answers; targets that cannot be damaged are left out."""
     answers = []
     for example in run.prompts.examples:
         inputs, targets = example["inputs_pretokenized"], run.prompts.reference(example)
@@ -165,13 +165,13 @@ def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswe
 
 
 def longest_answer(run: RewardingRun, answers: Sequence[DamagedAnswer]) -> int:
-    """The most tokens of a target or a damaged one, EOS included: a repeated step may exceed all answers of the training."""
+    """The length of the longest target, damaged or not, EOS included; a repeated step may exceed all answers of the training."""
     texts = [text for answer in answers for text in (answer.targets, *(d.targets for d in answer.damages))]
     return 1 + max((len(run.task.output_vocabulary.encode(text)) for text in texts), default=0)
 
 
 def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
-    """Writes the targets with their damages as a file of candidates, in which the undamaged target comes first."""
+    """Writes each target and its damaged copies as candidates of one prompt; the undamaged target comes first."""
     lines = [
         {"inputs": answer.inputs, "candidates": [answer.targets, *(d.targets for d in answer.damages)]}
         for answer in answers
@@ -187,7 +187,7 @@ def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) 
 def pair_effects(
     answers: Sequence[DamagedAnswer], scored: Sequence[ScoredAnswer]
 ) -> list[tuple[ScoredAnswer, ScoredAnswer, rewards.Corruption]]:
-    """Pairs each original with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""
+    """Pairs each original with each damaged answer and its damage, for `rewards.effects_of_corruptions`."""
     by_place = {(one.example, one.candidate): one for one in scored}
     return [
         (by_place[number, 0], by_place[number, candidate], damage)

@@ -36,7 +36,7 @@ def main(flags: Flags) -> int:
 
 
 def run(flags: Flags) -> sweep_output.Sweep:
-    """Makes every cell that is missing. The sweep is whole on the first process, which alone need see the files."""
+    """Makes every cell that is missing. The result is complete on the first process, the only one that must see the files."""
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
     config = configuration.with_configuration(SweepConfig)()
     paths = paths_by_label(configuration.macro("RUNS", hint=Runs))
@@ -61,7 +61,7 @@ def finish(
     """Yields every cell, run by run and point by point. Cells that are finished are read, others are made and written."""
     wanted = [run.settings(config.points) for run in answering]
     on_disk = [[read_cell(folder, settings) for settings in of_run] for of_run in wanted]
-    # All processes make the same cells, also where they see other disks.
+    # All processes make the same cells, even if they see other disks.
     missing = from_first_process([[cell is None for cell in of_run] for of_run in on_disk])
     count = int(missing.sum())
     say("sweep", f"{missing.size - count} of {missing.size} cells are finished already, {count} to make")

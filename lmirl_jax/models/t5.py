@@ -1,6 +1,6 @@
-"""T5 1.1: an encoder-decoder with relative positions, gated GELU, RMS norms, no biases and an output embedding of its own.
+"""T5 1.1: an encoder-decoder with relative positions, gated GELU, RMS norms, no biases and a separate output embedding.
 
-Module names are T5X's, the layers of each stack are held together and scanned.
+Module names are those of T5X; the layers of each stack are stacked and scanned.
 Source: T5, https://arxiv.org/abs/1910.10683; gated GELU, https://arxiv.org/abs/2002.05202.
 """
 
@@ -28,19 +28,19 @@ EncodedKeysValues = tuple[
 @check_arguments
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Sizes and types of a T5 1.1; names as in T5X.
+    """The sizes and types of a T5 1.1, with the names of T5X.
 
     Args:
-        vocab_size: rows of the embeddings; at least the vocabulary's size (a multiple of 128 suits every mesh).
+        vocab_size: the number of rows of the embeddings, at least the vocabulary's size (a multiple of 128 suits every mesh).
         emb_dim, num_heads, head_dim, mlp_dim: widths.
         num_encoder_layers, num_decoder_layers: depths.
         dropout_rate: the share of units dropped in training.
-        dtype: type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
-        remat: what the backward pass computes again instead of keeping it, as in T5X's scalable T5: 'none', 'minimal' (all
+        dtype: the type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
+        remat: the activations that the backward pass computes again, as in T5X's scalable T5: 'none', 'minimal' (all
             but the products with parameters: little time, much memory), 'full' (each layer: least memory).
-        scan_unroll: layers to an iteration of the scan; more run faster on a CPU, and compile slower.
-        relpos_buckets, relpos_max_distance: of the bias of relative positions.
-        decoder_start_id: the token that the decoder is fed first, which is the padding token in T5's vocabularies.
+        scan_unroll: the number of layers in an iteration of the scan; more run faster on a CPU, but compile slower.
+        relpos_buckets, relpos_max_distance: the settings of the bias of relative positions.
+        decoder_start_id: the first input token of the decoder, which is the padding token in T5's vocabularies.
 
     Raises:
         UserError: a value out of range.
@@ -82,7 +82,7 @@ class T5Config:
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward, each normed before and added after."""
+    """Self-attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
@@ -127,7 +127,7 @@ class DecoderLayer(nnx.Module):
         keys: Key[Array, " batch"] | None = None,
         cache: tuple[KeysValues, Int[Array, ""]] | None = None,
     ) -> tuple[Float[Array, "batch length embed"], KeysValues | None]:
-        """Runs the layer; with a cache and an index, `x` is one token, which is put there; the new cache is returned."""
+        """Runs the layer. With a cache and an index, `x` is one token, which is written to the cache; returns the new cache."""
         y = self.pre_self_attention_layer_norm(x)
         keys_values = self.self_attention.keys_values(y)
         if cache is not None:
@@ -137,9 +137,9 @@ class DecoderLayer(nnx.Module):
             )
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
-        # Other keys than those of self-attention, because both have a dropout at the same place.
+        # The keys differ from those of self-attention, which has a dropout at the same place.
         cross_keys = None if keys is None else fold_keys(keys, 9)
-        # In decoding, the samples of a prompt are queries to the same keys and values, which exist once.
+        # In decoding, all samples of a prompt attend to the same keys and values, which are stored once.
         y = self.pre_cross_attention_layer_norm(x)
         y = jnp.reshape(y, (encoded[0].shape[0], -1, y.shape[-1]))
         y = self.encoder_decoder_attention(y, encoded, cross_bias, cross_keys)
@@ -149,12 +149,12 @@ class DecoderLayer(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Scanned layers under one bias of relative positions, and a last norm: the encoder, and the decoder.
+    """The encoder or the decoder: scanned layers with a shared bias of relative positions, and a final norm.
 
     Args:
-        config: sizes.
-        layer: a class of layers.
-        count: how many there are.
+        config: the sizes.
+        layer: the class of the layers.
+        count: the number of layers.
         causal: whether a token sees only those before it.
     """
 
@@ -180,7 +180,7 @@ class Stack(nnx.Module):
         self.norm = RMSNorm(config.emb_dim, key=keys[2])
 
     def self_bias(self, segment_ids: Int[Array, "batch length"]) -> Float[Array, "batch heads length length"]:
-        """What is added to the scores of self-attention: the bias of relative positions, and the mask."""
+        """The bias of the scores of self-attention: that of relative positions, and the mask."""
         places = jnp.arange(segment_ids.shape[1])
         mask = attention_mask(segment_ids, segment_ids, causal=self.causal)
         return self.relpos_bias(places, places) + mask_to_bias(mask)
@@ -191,7 +191,7 @@ class Stack(nnx.Module):
         x: Float[Array, "batch length embed"],
         keys: Key[Array, " batch"] | None,
     ) -> Float[Array, "batch length embed"]:
-        """Embedded tokens to hidden states; `body(layer, x, keys of the layer) -> x` runs one layer."""
+        """Converts embedded tokens to hidden states; `body(layer, x, keys of the layer) -> x` runs one layer."""
         config = self.config
         x = constrain(dropout(x, config.dropout_rate, keys, place=1), "batch", "length", None)
         x = scan_layers(
@@ -206,7 +206,7 @@ class Stack(nnx.Module):
 
 
 class T5Trunk(nnx.Module):
-    """Encoder and decoder without an output, as `types.Trunk` asks for it."""
+    """Encoder and decoder without an output layer, a `types.Trunk`."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
@@ -226,7 +226,7 @@ class T5Trunk(nnx.Module):
         segment_ids: Int[Array, "batch inputs"],
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch inputs embed"]:
-        """The encoder's output; padding (segment 0) and packed neighbours are never attended to."""
+        """The encoder's output; no token attends to padding (segment 0) or to other packed examples."""
         bias = self.encoder.self_bias(segment_ids)
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 1)
         return self.encoder(lambda layer, x, k: layer(x, bias, k), self._embed(tokens), keys)
@@ -256,11 +256,11 @@ class T5Trunk(nnx.Module):
 
 
 class T5(T5Trunk):
-    """T5 1.1 as `types.Model` asks for it: the trunk, an output embedding, and decoding from a cache."""
+    """T5 1.1 as a `types.Model`: the trunk, an output embedding, and decoding with a cache."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         super().__init__(config, key=key)
-        # The trunk takes the first three.
+        # The trunk uses the first three keys.
         last = jax.random.split(key, 4)[3]
         self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=last)
 
@@ -288,7 +288,7 @@ class T5(T5Trunk):
     def decode(
         self, cache: "T5Cache", tokens: Int[Array, " rows"]
     ) -> tuple["T5Cache", Float[Array, "rows embed"]]:
-        """One step of the decoder, over the keys and values of the steps before."""
+        """Runs one step of the decoder, with the cached keys and values of the earlier steps."""
         positions = jnp.arange(cache.self_attention[0][0].shape[2])
         seen = (positions <= cache.index)[None, None, None, :]
         self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
@@ -307,7 +307,7 @@ class T5(T5Trunk):
         return merge_layer(self.decoder.layers, parameters)
 
     def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
-        """Moves the keys and values of self-attention; those of the prompts, which their rows share, stay."""
+        """Moves the keys and values of self-attention. Those of the prompts stay, because all rows of a prompt share them."""
 
         def move(x: Float[Array, "rows *rest"]) -> Float[Array, "rows *rest"]:
             by_prompt = jnp.reshape(x, (*parents.shape, *x.shape[1:]))
@@ -326,8 +326,8 @@ class T5Cache:
         layers: the parameters of each decoder layer.
         self_attention: keys and values of self-attention in each layer, filled up to `index`.
         cross: keys and values of the prompts in each layer.
-        cross_bias: hides the padding of the prompts.
-        index: how many tokens have been read.
+        cross_bias: the bias that masks the padding of the prompts.
+        index: the number of tokens that have been read.
     """
 
     layers: tuple[nnx.State, ...]

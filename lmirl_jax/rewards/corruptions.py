@@ -20,7 +20,7 @@ from lmirl_jax.arguments import GivenText, Text, check_arguments
 from lmirl_jax.rewards.steps import Span, split_steps
 from lmirl_jax.types import UserError
 
-# How often one damage is drawn before an answer counts as having no place for it.
+# The number of draws of a damage after which an answer counts as having no place for it.
 TRIES = 10
 
 
@@ -180,7 +180,7 @@ def corrupt(
     Args:
         inputs: the prompt.
         targets: the answer.
-        kinds: how to damage it, by name.
+        kinds: the functions that damage the answer, by name.
         seed: the draws depend on it, on the name of the damage and on both texts, and not on other answers.
         is_right: a function of prompt and answer, 0 where the answer is wrong. A damaged answer that is still right, such as
             two steps in the other order, is drawn again, up to 10 times. None takes every damaged answer as wrong.

@@ -28,7 +28,7 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class FilterResult:
-    """How much of a scored file was kept.
+    """The numbers of answers that were kept and left out.
 
     Args:
         path: the training set.
@@ -45,14 +45,14 @@ class FilterResult:
     lowest: float
 
     def __str__(self) -> str:
-        cut = f"; {self.truncated} without EOS left out" if self.truncated else ""
-        return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{cut}"
+        left_out = f"; {self.truncated} without EOS left out" if self.truncated else ""
+        return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{left_out}"
 
 
 @check_arguments
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
-    """Which answers are kept, and how they are weighted.
+    """The settings that choose the answers to keep, and their weights.
 
     Args:
         by: the measure that ranks answers, larger is better: `normalised_return` (nats for each token), `return`,
@@ -95,7 +95,7 @@ def filter_scored(
     Args:
         scored: the file that `lmirl score` wrote.
         output_path: the path of the result.
-        config: which answers are kept.
+        config: the settings that choose the answers.
 
     Raises:
         UserError: no scored file, a line that is not a scored answer, a missing measure, or no answer left to keep.
@@ -142,7 +142,7 @@ def select(
         measures: the measure of each answer; larger is better.
         prompts: the number of the prompt of each answer.
         candidates: whether each answer may be kept.
-        config: how many answers to keep.
+        config: the settings that choose the answers.
     """
     order = np.argsort(-measures, kind="stable")
     order = order[candidates[order]]
@@ -164,7 +164,7 @@ def exponential_weights(
 
 
 def _places(prompts: Int[np.ndarray, " answers"]) -> Int[np.ndarray, " answers"]:
-    """For each answer, how many answers to the same prompt come before it."""
+    """For each answer, the number of answers to the same prompt before it."""
     by_prompt = np.argsort(prompts, kind="stable")
     numbers = prompts[by_prompt]
     # The place where the answers to the same prompt begin.

@@ -1,4 +1,4 @@
-"""The trainer: it wires model, learner, optimizer and data together, and knows only their protocols."""
+"""The trainer, which connects model, learner, optimizer and data through their protocols."""
 
 import contextlib
 import logging
@@ -104,7 +104,7 @@ def _run(
     wandb_project: str | None,
     on_start: Callable[[epath.Path], None],
 ) -> TrainState:
-    """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
+    """Makes the updates of a run, with its folder locked; the arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
         files.lock_directory(directory, "MODEL_DIR"),
@@ -120,7 +120,7 @@ def _run(
 
 
 def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
-    """The state of the run's newest checkpoint and its step; else a fresh one, with given parameters if any, and 0."""
+    """The state of the run's newest checkpoint and its step; without one, a new state, with the given parameters if any, and 0."""
     updates, setting = run.updates, run.setting
     newest = saved.latest_step()
     if newest is not None:
@@ -141,7 +141,7 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
 
 
 def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: int) -> None:
-    """Raises a UserError where the model has no embedding for some word of the data, or the batch cannot be split."""
+    """Raises a UserError if the model has no embedding for some token of the data, or the batch cannot be split."""
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "
