@@ -117,12 +117,14 @@ def measure(batch: int, options) -> dict:
     for turn in range(options.runs + 1):
         for name, function in functions.items():
             if name == "uncached" and turn > 2:
-                continue  # It is slow, and not what the figures turn on.
+                # It is slow, and the figures do not depend on it.
+                continue
             began, began_cpu = time.perf_counter(), time.process_time()
             tokens = function()
             taken = time.perf_counter() - began, time.process_time() - began_cpu
             assert tokens.shape == (batch, options.targets), (name, tokens.shape)
-            time.sleep(0.3)  # Torch's threads spin for a while.
+            # Torch's threads still use the processor for a while after a call.
+            time.sleep(0.3)
             if turn:
                 seconds[name].append(taken[0])
                 cpu[name].append(taken[1])

@@ -24,7 +24,8 @@ from train_step import fixed_batch
 from lmirl_jax import configuration, objectives, online, sharding, training
 from lmirl_jax.training.state import init_state
 
-NEVER = 10**9  # Updates between draws: what is timed is one or the other.
+# The number of updates between draws: either the update or the draw is timed.
+NEVER = 10**9
 
 
 class Prompts:

@@ -42,7 +42,8 @@ RECIPES = {
     "rl_from_mle": (RL, {}),
     "rl_from_start": (RL, {}),
 }
-REWARDING = {  # What rewards these; once, whatever the seed: the quickstart's runs, and online IQLearn from the start.
+# The runs that reward, trained once for all seeds: the quickstart's two, and online IQLearn from random parameters.
+REWARDING = {
     "rewarding": (["runs/quickstart", "objectives/iqlearn"], {}),
     "rewarding_mle": (["runs/quickstart", "objectives/mle"], {"RANDOM_SEED": 1}),
     "rewarding_online": (["runs/online_iqlearn"], {}),

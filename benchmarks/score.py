@@ -33,7 +33,8 @@ from lmirl_jax.models import T5Config
 
 VOCAB, EOS = 32128, 1
 SHORT_FILE = 1000
-SPREAD = 0.4  # Of the logarithm of lengths, about GSM8K's.
+# The standard deviation of the logarithm of the lengths; about that of GSM8K.
+SPREAD = 0.4
 
 
 def made_pairs(asked: argparse.Namespace) -> list[data.Pair]:

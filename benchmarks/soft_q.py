@@ -124,7 +124,8 @@ def measure(shape, options) -> dict:
             seconds, losses[name] = timed(function)
             gc.collect()
             if name.startswith("torch"):
-                time.sleep(0.3)  # Its threads spin for a while.
+                # Torch's threads still use the processor for a while after a call.
+                time.sleep(0.3)
             if turn:
                 times[name].append(seconds)
 

@@ -82,7 +82,8 @@ def print_end(index: int, logs: pathlib.Path) -> None:
 
 def interrupt(signal_number: int, frame) -> None:
     """Handles a signal: raises `Interrupted` in the main program."""
-    signal.signal(signal_number, signal.SIG_IGN)  # One signal is enough: this process then ends by itself.
+    # One signal is enough: this process then ends by itself.
+    signal.signal(signal_number, signal.SIG_IGN)
     raise Interrupted(signal_number)
 
 

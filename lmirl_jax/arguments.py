@@ -1,7 +1,7 @@
-"""Rules for arguments: declared in their annotations, and checked in one place.
+"""Rules for arguments, which annotations declare and this file checks.
 
-A signature says `batch_size: Count` or `clip_norm: Positive | None`. `checked` refuses arguments that do not fit at each call,
-and `lmirl_jax.configuration` checks the values in gin files by the same rules, before anything runs.
+A signature says `batch_size: Count` or `clip_norm: Positive | None`. The decorator `check_arguments` refuses arguments that do
+not fit at each call, and `lmirl_jax.configuration` checks the values in gin files by the same rules, before anything runs.
 """
 
 import dataclasses
@@ -98,7 +98,8 @@ def takes(count: int) -> Callable[[Any], bool]:
             inspect.signature(function).bind(*range(count))
         except TypeError:
             return False
-        except ValueError:  # A builtin without a signature.
+        except ValueError:
+            # Some builtin functions have no signature.
             return True
         return True
 
@@ -167,7 +168,7 @@ class ArgumentError(UserError):
         self.function, self.parameter, self.value, self.expected = function, parameter, value, expected
 
 
-def checked(target: _Target) -> _Target:
+def check_arguments(target: _Target) -> _Target:
     """Makes a function, or the constructor of a class, refuse arguments that do not fit their annotations.
 
     Raises:
@@ -176,9 +177,9 @@ def checked(target: _Target) -> _Target:
     if isinstance(target, type):
         # A class without a constructor of its own must fail here: it would change the constructor of its parent.
         vars(target)["__init__"]
-        setattr(target, "__init__", _checking(target.__init__, public_name(target)))  # noqa: B010
+        setattr(target, "__init__", _add_checks(target.__init__, public_name(target)))  # noqa: B010
         return target
-    return typing.cast(_Target, _checking(target, public_name(target)))
+    return typing.cast(_Target, _add_checks(target, public_name(target)))
 
 
 @functools.cache
@@ -204,22 +205,23 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
-def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _add_checks(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     signature = inspect.signature(function)
 
-    # Read at the first call, because annotations may name what is defined further below in the file.
+    # The annotations are read at the first call, because they may name classes that the file defines further below.
     @functools.cache
-    def judged_hints() -> dict[str, Any]:
+    def hints_to_check() -> dict[str, Any]:
         hints = typing.get_type_hints(function, include_extras=True)
         return {key: hint for key, hint in hints.items() if not is_array(hint) and hint is not SoftQ}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        hints = judged_hints()
+        hints = hints_to_check()
         for key, value in signature.bind(*args, **kwargs).arguments.items():
             if key in hints and not fits(value, hints[key]):
                 raise ArgumentError(name, key, value, expectation(value, hints[key]))
         return function(*args, **kwargs)
 
-    setattr(wrapper, "__signature__", signature)  # noqa: B010  # Gin reads it, and does not look below wrappers.
+    # Gin reads the signature of the wrapper, and does not look at the function below it.
+    setattr(wrapper, "__signature__", signature)  # noqa: B010
     return wrapper

@@ -128,7 +128,7 @@ def make_absolute(names: Iterable[str]) -> None:
     for name in names:
         value = macro(name, None)
         if isinstance(value, str) and "://" not in value:
-            set_macros({name: str(files.absolute(value))})
+            set_macros({name: str(files.absolute_path(value))})
 
 
 def set_macros(replacements: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ def set_macros(replacements: Mapping[str, Any]) -> None:
             gin.bind_parameter(f"{name}/gin.macro.value", value)
 
 
-def configured(function: Callable[..., Any]) -> Callable[..., Any]:
+def with_configuration(function: Callable[..., Any]) -> Callable[..., Any]:
     """The version of a library function or class that takes its arguments from the configuration.
 
     Returns the function itself where no gin file names it, because then nothing is bound to it.
@@ -156,13 +156,13 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def resolved() -> str:
+def config_text() -> str:
     """The whole configuration as the text of one gin file that `load` can read: imports, macros and parameters."""
     return gin.config_str(max_line_length=110)
 
 
 @contextlib.contextmanager
-def put_aside() -> Iterator[None]:
+def restore_afterwards() -> Iterator[None]:
     """Saves the configuration, so that another one can be loaded and used within the block, and restores it afterwards."""
     state = gin.config._CONFIG, gin.config._SINGLETONS, gin.config._OPERATIVE_CONFIG, gin.config._IMPORTS
     before, was_locked = [copy.copy(part) for part in state], gin.config_is_locked()

@@ -149,7 +149,7 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """One line for each setting that a resumed run changes: the old value, the new value, and the effect."""
+    """Describes, in one line for each, the settings that a resumed run changes: old value, new value and effect."""
     lines = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)

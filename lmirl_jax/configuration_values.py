@@ -1,7 +1,7 @@
 """Checks the values in gin files against the annotations of the parameters that they are bound to, before anything runs.
 
-The value of a reference with brackets is not known yet: `arguments.checked` checks it when its function is called, and the
-error then has the same words.
+The value of a reference with brackets is not known yet. `arguments.check_arguments` checks it when its function is called, and
+the error then has the same words.
 """
 
 import contextlib
@@ -105,7 +105,8 @@ def _check_calls(where: str, scope: str, selector: str, value: Any) -> None:
         if not reference.evaluate or reference.selector.startswith("gin."):
             continue
         target = gin.config._REGISTRY.get_match(reference.selector)
-        assert target is not None  # Gin has resolved the reference.
+        # Gin has resolved the reference.
+        assert target is not None
         bound_names = {
             name
             for (_, other), parameters in gin.config._CONFIG.items()

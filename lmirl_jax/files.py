@@ -1,4 +1,4 @@
-"""Files on a disk or in a bucket (gs://) that appear complete or not at all; some grow under a temporary name until they are."""
+"""Writes files on a disk or in a bucket (gs://), which appear complete or not at all, and locks folders."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,14 @@ from etils import epath
 from lmirl_jax.types import UserError
 
 
-def absolute(path: epath.PathLike) -> epath.Path:
+def absolute_path(path: epath.PathLike) -> epath.Path:
     """The absolute path: `~` becomes the home folder, and the path of a bucket stays unchanged."""
     given = epath.Path(path)
     return given if "://" in str(path) else given.expanduser().resolve()
 
 
 def digest(text: str) -> str:
-    """Twelve letters that stand for a text, for names of files that depend on it."""
+    """A hash of a text in twelve letters, for the names of files that depend on it."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:12]
 
 
@@ -31,8 +31,8 @@ def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
     """Makes a folder, and proves that it can be written to before anything is computed.
 
     Args:
-        directory: its path.
-        name: of the setting that gives the path.
+        directory: the path of the folder.
+        name: the name of the setting that gives the path.
 
     Returns:
         The absolute path.
@@ -42,7 +42,7 @@ def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
     """
     if not isinstance(directory, str) or not directory:
         raise UserError(f"{name}={directory!r} is no path: name a folder that you may write to")
-    path = absolute(directory)
+    path = absolute_path(directory)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".writable.{jax.process_index()}"
@@ -59,7 +59,7 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
     """Keeps a command from overwriting its inputs, whatever the spelling of the path, and through links too.
 
     Args:
-        outputs: the files to write; the temporary files of `growing` and `writing` beside them are checked too.
+        outputs: the files to write; the temporary files of `open_resumable` and `open_atomic` beside them are checked too.
         inputs: the paths of files by the names of their settings; values that are no paths are ignored.
         name: the setting that says where to write.
 
@@ -67,11 +67,11 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
         UserError: an output is one of the inputs, or lies in a checkpoint.
     """
     paths = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
-    for output in map(absolute, outputs):
+    for output in map(absolute_path, outputs):
         temporary_names = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
         for file in (output, *(output.parent / each for each in temporary_names)):
             for label, path in paths.items():
-                if _same(file, absolute(path)):
+                if _same(file, absolute_path(path)):
                     what = f"{name}={str(output)!r}"
                     raise UserError(f"{what} would overwrite {label} {path}, which is read: name another")
         for folder in output.parents:
@@ -90,8 +90,11 @@ def _same(one: epath.Path, other: epath.Path) -> bool:
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike) -> Iterator[IO[str]]:
-    """A text file for writing that gets its name when the block ends without an exception, and is removed otherwise."""
+def open_atomic(path: epath.PathLike) -> Iterator[IO[str]]:
+    """Opens a text file for writing under a temporary name.
+
+    The file gets its name when the block ends without an exception, and is removed otherwise.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
@@ -105,15 +108,15 @@ def writing(path: epath.PathLike) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
+def lock_directory(folder: epath.Path, name: str) -> Iterator[None]:
     """Keeps other runs on this machine out of a folder. The lock is released when the process ends, even by a kill.
 
-    Of a run of several processes the first one alone holds the folder.
+    In a run of several processes only the first one takes the lock. A bucket has no locks.
 
     Raises:
         UserError: another run is at work in the folder.
     """
-    if "://" in str(folder) or jax.process_index() != 0:  # A bucket has no locks.
+    if "://" in str(folder) or jax.process_index() != 0:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,20 +128,21 @@ def held_alone(folder: epath.Path, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def growing(
+def open_resumable(
     path: epath.Path,
     settings: Mapping[str, Any],
     finish: Callable[[epath.Path, epath.Path], None] | None = None,
 ) -> Iterator[tuple[IO[str], int]]:
-    """A text file that grows line by line and survives a kill: the next run with the same settings continues it.
+    """Opens a text file that grows line by line and survives a kill: the next run with the same settings continues it.
 
-    It grows as PATH.partial, with its settings in PATH.partial.json, and gets its name when the block ends without an
-    exception. An incomplete last line is dropped. Files in a bucket cannot grow: they appear complete or not at all.
+    The lines go to PATH.partial and the settings to PATH.partial.json. The file gets its name when the block ends without an
+    exception. An incomplete last line is dropped. A file in a bucket cannot grow: it appears complete or not at all.
 
     Args:
         path: the path of the complete file.
         settings: the settings that determine the lines, as JSON.
-        finish: makes the complete file (its second argument) of the file with the lines (its first); None where they are equal.
+        finish: converts the file with the lines (its first argument) to the complete file (its second); None where the lines are
+            the complete file.
 
     Yields:
         The file, positioned at its end, and the number of lines that it has.
@@ -149,7 +153,7 @@ def growing(
     if "://" in str(path):
         with (
             contextlib.nullcontext(path) if finish is None else _local_copy(path, finish) as place,
-            writing(place) as file,
+            open_atomic(place) as file,
         ):
             yield file, 0
         return
@@ -161,14 +165,15 @@ def growing(
         if lines:
             _check_settings(partial, settings_file, settings)
         else:
-            with writing(settings_file) as file:
+            with open_atomic(settings_file) as file:
                 json.dump(settings, file, indent=1)
         with io.TextIOWrapper(raw, encoding="utf-8") as file:
             try:
                 yield file, lines
             except BaseException:
                 file.flush()
-                if not os.path.getsize(partial):  # An empty file has nothing to continue.
+                # An empty file has nothing to continue.
+                if not os.path.getsize(partial):
                     partial.unlink()
                     settings_file.unlink()
                 raise
@@ -194,7 +199,7 @@ def _finish(finish: Callable[[epath.Path, epath.Path], None], lines: epath.Path,
 
 @contextlib.contextmanager
 def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], None]) -> Iterator[epath.Path]:
-    """A file on a disk whose lines become a file in a bucket when the block ends without an exception."""
+    """Yields the path of a local file, which `finish` converts to a file in a bucket if the block raises no exception."""
     with tempfile.TemporaryDirectory() as folder:
         lines, complete = epath.Path(folder) / "lines", epath.Path(folder) / path.name
         yield lines
@@ -209,7 +214,8 @@ def _lock(file: IO[Any], busy: str) -> None:
     except BlockingIOError:
         raise UserError(busy) from None
     except OSError:
-        pass  # The file system has no locks.
+        # The file system has no locks.
+        pass
 
 
 def _whole_lines(file: IO[bytes]) -> int:

@@ -1,4 +1,4 @@
-"""The one maker of a `Batch`: the TD mask, the discounts and the rule for truncated answers are known here alone."""
+"""Makes every `Batch`. Only this module knows the TD mask, the discounts and the rule for truncated answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ Masks = Float[Array | np.ndarray, "*rows length"]
 
 
 def length_mask(lengths: Lengths, size: int) -> Bool[np.ndarray | Array, "*rows size"]:
-    """True at the first `lengths` of `size` places; of numpy or JAX arrays."""
+    """Marks the first `lengths` of `size` positions with True; for numpy or JAX arrays."""
     return np.arange(size).reshape((1,) * lengths.ndim + (size,)) < lengths[..., None]
 
 
 def episode(lengths: Lengths, terminal: Flags, size: int, discount: float) -> tuple[Masks, Masks, Masks]:
-    """Marks the tokens of answers that begin at place 0; of numpy or JAX arrays.
+    """Marks the tokens of answers that begin at position 0; for numpy or JAX arrays.
 
         weight_t = 1,  discount_t = gamma (0 at the last token),  td_weight_t = 1 (0 at the last token unless terminal)
 
@@ -32,7 +32,7 @@ def episode(lengths: Lengths, terminal: Flags, size: int, discount: float) -> tu
     Args:
         lengths: tokens of each answer, [*rows].
         terminal: whether an answer ends with an end-of-sequence token, [*rows].
-        size: places of a row.
+        size: the length of a row.
         discount: gamma, between the tokens of an answer.
 
     Returns:
@@ -54,13 +54,13 @@ def answer_rows(
     discount: float,
     rewards: Float[Array, "rows length"] | None = None,
 ) -> Batch:
-    """One answer a row, with its prompt beside it: rows for an encoder-decoder, made within a jitted computation.
+    """Makes the batch of an encoder-decoder, one answer in each row with its prompt beside it; for use inside `jit`.
 
     Args:
         prompts: [rows, inputs], a prompt for each answer.
         answers: [rows, length].
         discount: gamma.
-        rewards: of each token, where they are given.
+        rewards: the given reward of each token, or None.
 
     Returns:
         The batch; see `episode` for answers that are truncated.
@@ -96,7 +96,7 @@ def answers_of(batch: Batch) -> AnswerBatch:
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:
-    """The rows of both in one batch, filled up to the longer one's lengths."""
+    """Joins the rows of two batches, padded to the greater length."""
 
     def put_together(a: Array, b: Array) -> Array:
         length = max(a.shape[1], b.shape[1])
@@ -106,7 +106,7 @@ def concatenate(first: Batch, second: Batch) -> Batch:
 
 
 def empty_row(lengths: Mapping[str, int], with_rewards: bool = False) -> Batch:
-    """A row of zeros without its batch axis, to put examples into; numpy.
+    """Makes a row of zeros, a numpy `Batch` without its batch axis, into which examples are put.
 
     Args:
         lengths: tokens of a row, for `inputs` and `targets`.
@@ -140,14 +140,14 @@ def put_example(
     """Writes an example into a row, trimmed to the row's size.
 
     Args:
-        row: from `empty_row`; it is changed.
+        row: a row from `empty_row`, which is changed in place.
         inputs: tokens of the prompt, with EOS where the task appends one.
         targets: tokens of the answer, with its EOS; one that lacks it, before or after trimming, is truncated.
         eos_ids: the tokens that end an answer.
         discount: gamma, between the tokens of an answer.
-        weight: of the example: each token of its answer has it.
-        rewards: of each token of the answer; None for 0.
-        place: where the prompt and the answer begin, and the number of the segment.
+        weight: the weight of the example, which each token of its answer gets.
+        rewards: the reward of each token of the answer; None for 0.
+        place: the positions at which the prompt and the answer begin, and the number of the segment.
     """
     i, t, segment = place
     inputs, targets = inputs[: len(row.prompt_tokens)], targets[: len(row.tokens)]

@@ -1,4 +1,4 @@
-"""Loads the policy of a checkpoint, as the config.gin of its run describes it, whatever is configured at the moment."""
+"""Loads the policy of a checkpoint as the config.gin of its run describes it; the current configuration has no influence."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, sharding
-from lmirl_jax.arguments import Path, checked
+from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import ModelConfig, Task, UserError
 
@@ -23,15 +23,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The policy of a checkpoint on a mesh, with what it was trained on.
+    """The policy of a checkpoint on a mesh, with the task, the lengths and the discount of its training.
 
     Args:
         checkpoint: the folder of the checkpoint.
         graph: the network without its arrays.
         params: the parameters, on the mesh.
         mesh: the devices.
-        task: a `data.Task`, for its vocabulary, splits and metrics.
-        lengths: the most tokens that `inputs` and `targets` have.
+        task: the `data.Task` of the training, for its vocabulary, splits and metrics.
+        lengths: the maximum numbers of tokens of `inputs` and `targets`.
         discount: gamma.
     """
 
@@ -47,12 +47,12 @@ class Policy:
         return str(self.checkpoint)
 
 
-@checked
+@check_arguments
 def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Policy:
-    """Loads the policy of a run's checkpoint with the model, the vocabulary and the lengths of its own config.gin.
+    """Loads the policy of a run's checkpoint with the model, the vocabulary and the lengths of that run's config.gin.
 
     Args:
-        path: the run's MODEL_DIR (then its newest checkpoint), one of its checkpoints/STEP, or checkpoints/best.
+        path: the run's MODEL_DIR, which stands for its newest checkpoint; or one of its checkpoints/STEP; or checkpoints/best.
         mesh: the devices; None for all of them, with a copy of the parameters on each.
         task: a task whose vocabularies must equal those of the run; None for no such check.
 
@@ -60,18 +60,20 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
         The policy, with the task, the lengths and the discount of its run.
 
     Raises:
-        UserError: no checkpoint, no config.gin beside it, one that does not fit the checkpoint, or other vocabularies.
+        UserError: there is no checkpoint or no config.gin beside it, config.gin does not fit the checkpoint, or the vocabularies
+            differ.
     """
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
-    # Imported before the configuration, so that SeqIO and TensorFlow load as the data room sets them up.
+    # lmirl_jax.data prepares the import of SeqIO and TensorFlow, so it comes before config.gin, which may import them.
     importlib.import_module("lmirl_jax.data")
-    with configuration.put_aside():
+    with configuration.restore_afterwards():
         configuration.load([str(config_file(checkpoint))])
         trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
     recorded = checkpoints.recorded_vocabularies(checkpoint)
-    if recorded is not None:  # Else config.gin alone tells the vocabulary.
+    # Old checkpoints do not record their vocabulary: then config.gin alone names it.
+    if recorded is not None:
         _check_equal(
             checkpoint,
             "",
@@ -92,7 +94,7 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
     return load_policy(checkpoint, model, mesh, trained_task, lengths, discount)
 
 
-@checked
+@check_arguments
 def load_if_any(
     path: Path | os.PathLike[str] | None, mesh: Mesh | None = None, task: Task | None = None
 ) -> Policy | None:
@@ -108,14 +110,14 @@ def load_policy(
     lengths: Mapping[str, int],
     discount: float,
 ) -> Policy:
-    """Loads the policy of a checkpoint whose run is the configuration at hand.
+    """Loads the policy of a checkpoint with a given model and task, without reading a config.gin.
 
     Args:
-        checkpoint: its folder, as `checkpoints.find_checkpoint` gives it.
+        checkpoint: the folder of the checkpoint, as `checkpoints.find_checkpoint` returns it.
         model: the recipe of the network.
-        mesh: the devices, whatever they were in training.
-        task: of the training.
-        lengths: the most tokens that `inputs` and `targets` have.
+        mesh: the devices; they may be others than in training.
+        task: the task of the training.
+        lengths: the maximum numbers of tokens of `inputs` and `targets`.
         discount: gamma.
 
     Returns:
@@ -126,7 +128,7 @@ def load_policy(
 
 
 def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
-    """Loads the network of a checkpoint: without its arrays, and its parameters on the mesh, as `nnx.merge` takes them."""
+    """Loads the network of a checkpoint as the two arguments of `nnx.merge`: its graph, and its parameters on the mesh."""
     key = jax.random.key(0)
     graph, variables = build(model, key)
     shapes = jax.eval_shape(functools.partial(init_params, model), key)
@@ -134,7 +136,7 @@ def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tupl
 
 
 def config_file(checkpoint: epath.Path) -> epath.Path:
-    """The configuration that a run leaves beside its checkpoints/."""
+    """The path of the config.gin that a run writes beside its checkpoints/."""
     config = checkpoints.run_folder(checkpoint) / "config.gin"
     if not config.is_file():
         raise UserError(
@@ -147,12 +149,12 @@ def config_file(checkpoint: epath.Path) -> epath.Path:
 def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     """Compares the vocabularies of a task with those that a checkpoint was trained with.
 
-    The checkpoint records them. Where it does not, the config.gin of its run tells them; where that cannot be read either, a
-    warning says so.
+    Where the checkpoint does not record its vocabularies, they come from the config.gin of its run. Where that cannot be read
+    either, a warning says so.
 
     Args:
-        checkpoint: its folder.
-        task: a `data.Task`.
+        checkpoint: the folder of the checkpoint.
+        task: the `data.Task` to compare.
         remedy: what the error tells the user to do.
 
     Raises:
@@ -161,7 +163,7 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     trained = checkpoints.recorded_vocabularies(checkpoint)
     if trained is None:
         try:
-            trained = _configured_task(checkpoint).vocabulary_fingerprints
+            trained = _read_task(checkpoint).vocabulary_fingerprints
         except UserError as error:
             _log.warning(
                 "%s does not record its vocabulary, and its run's configuration cannot be read (%s): make sure that it was "
@@ -174,8 +176,9 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     _check_equal(checkpoint, "", trained, task, remedy)
 
 
-def _configured_task(checkpoint: epath.Path) -> Any:
-    with configuration.put_aside():
+def _read_task(checkpoint: epath.Path) -> Any:
+    """The task that the config.gin of a checkpoint's run sets."""
+    with configuration.restore_afterwards():
         configuration.load([str(config_file(checkpoint))])
         return configuration.macro("TASK")
 

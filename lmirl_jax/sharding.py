@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.types import Batch, UserError
 
 BATCH_AXES = ("data", "fsdp")
@@ -43,7 +43,7 @@ AxisSize = Annotated[
 ]
 
 
-@checked
+@check_arguments
 def make_mesh(data: AxisSize = -1, fsdp: AxisSize = 1, tensor: AxisSize = 1) -> Mesh:
     """A mesh over every device of every process.
 
@@ -85,7 +85,8 @@ def use(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array of which every device has a copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 

@@ -1,4 +1,4 @@
-"""Logits read as soft Q-values: what every objective needs of them, one number a token.
+"""Computes the soft Q-values of a language model: the few numbers for each token that objectives need.
 
 With pi(a|s) = exp(Q(s, a)) / sum_b exp(Q(s, b)), a language model's logits are soft Q-values at temperature 1 and their
 logsumexp is the soft value; there is no extra head and no target network. Objectives see the result, never the logits.
@@ -22,24 +22,24 @@ def from_logits(
     with_sum: bool = False,
     with_max: bool = False,
 ) -> SoftQ:
-    """Reads soft Q-values off dense logits.
+    """Computes soft Q-values from dense logits.
 
         q = logits[target],   v = log sum_a exp(logits[a])
 
     Args:
         logits: soft Q-values Q(s_t, .), in nats; any float type, computed in float32 or wider.
         targets: the token a_t taken at each position.
-        temperature: where given, also `tempered = temperature * logsumexp(logits / temperature)`.
-        with_entropy: also the entropy of the policy.
-        with_sum: also the sum of the logits over the vocabulary.
-        with_max: also the largest logit, through which no gradient flows.
+        temperature: if given, `tempered = temperature * logsumexp(logits / temperature)` is computed too.
+        with_entropy: whether to compute the entropy of the policy.
+        with_sum: whether to compute the sum of the logits over the vocabulary.
+        with_max: whether to compute the largest logit, through which no gradient flows.
 
     Returns:
-        A `SoftQ` of arrays of the shape of `targets`, in nats; None where not asked for.
+        A `SoftQ` of arrays of the shape of `targets`, in nats; fields that are not computed are None.
     """
     logits = logits.astype(np.promote_types(logits.dtype, jnp.float32))
     q = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    # Centred on the maximum, so that neither the entropy nor v loses digits to the size of the logits.
+    # The logits are centred on their maximum, so that large logits do not make the entropy and v inexact.
     maximum = jnp.max(jax.lax.stop_gradient(logits), axis=-1)
     centred = logits - maximum[..., None]
     log_sum = jnp.log(jnp.sum(jnp.exp(centred), axis=-1))
@@ -67,10 +67,10 @@ def logits_from_hidden(
         logits = scale * hidden @ unembedding,   or   soft_cap * tanh(scale * hidden @ unembedding / soft_cap)
 
     Args:
-        hidden: hidden states, in the type in which the product is taken.
+        hidden: the hidden states, in the type in which the product is computed.
         unembedding: the output embedding, cast to the type of `hidden`.
         scale: a factor on the product (1/sqrt(embed) where T5 1.0 ties its embeddings).
-        soft_cap: the bound of the logits, in nats, or None.
+        soft_cap: the bound of the logits, in nats; None for no bound.
 
     Returns:
         The logits, in nats and float32 (float64 where `hidden` is).
@@ -98,22 +98,22 @@ def from_hidden(
     with_max: bool = False,
     block_size: int | None = None,
 ) -> SoftQ:
-    """Reads soft Q-values off hidden states, with the logits whole in memory only where they are few.
+    """Computes soft Q-values from hidden states; all logits are in memory at once only if they are few.
 
         from_logits(logits_from_hidden(hidden, unembedding), targets)
 
-    Large ones are worked through in tiles of tokens by words, which the backward pass makes again; the derivative is the
-    same. Within `sharding.use(mesh)` each device works on its own tokens and words, and none holds the whole unembedding.
+    Otherwise they are computed in tiles of tokens by words, which the backward pass computes again; the derivative is the
+    same. Within `sharding.use(mesh)` each device works on its tokens and words, and none holds the whole unembedding.
 
     Args:
         hidden: hidden states, in the type in which products are taken; they are summed in float32 or wider.
         unembedding: the output embedding, cast to the type of `hidden`.
         targets: the token a_t taken at each position.
-        weights: where given, tokens of weight 0 are not looked at: their results and gradients are 0.
-        scale: as in `logits_from_hidden`.
-        soft_cap: as in `logits_from_hidden`, in nats.
-        temperature: as in `from_logits`, and so are `with_entropy`, `with_sum` and `with_max`.
-        block_size: tokens of a tile; None chooses by size, 0 is dense.
+        weights: if given, tokens of weight 0 are skipped: their results and gradients are 0.
+        scale: see `logits_from_hidden`.
+        soft_cap: see `logits_from_hidden`; in nats.
+        temperature, with_entropy, with_sum, with_max: see `from_logits`.
+        block_size: the number of tokens of a tile; None chooses by size, 0 is dense.
 
     Returns:
         A `SoftQ` of arrays of the shape of `targets`, in nats and float32 (float64 where `hidden` is).

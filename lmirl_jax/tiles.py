@@ -1,4 +1,7 @@
-"""How `hidden @ unembedding` is worked through in tiles: real tokens in blocks, words in slices, on a device or a mesh."""
+"""Splits the product `hidden @ unembedding` into tiles: tokens into blocks, words into slices, on one device or a mesh.
+
+"Words" are the entries of the vocabulary, the columns of the unembedding.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,21 +17,23 @@ from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import Whole
 from lmirl_jax.types import UserError
 
-# Without a mesh in force the compiler alone knows how an unembedding is sharded: each slice takes an equal part of each of
-# so many stretches of the vocabulary, so that devices which hold one or several of them keep their words.
+# Without a mesh in force only the compiler knows how an unembedding is sharded. So the vocabulary is divided into this many
+# stretches, and each slice takes an equal part of each stretch: devices that hold whole stretches then need no words of others.
 STRETCHES = 8
-LANES = 128 * STRETCHES  # Slices start and end where an accelerator's vectors do.
+# Slices start and end at multiples of an accelerator's vector length.
+LANES = 128 * STRETCHES
 
-# Up to so many logits a device (64 MiB in float32) memory is no matter, and dense has one product of matrices fewer. On
-# CPUs tiles are faster well below this already: benchmarks/results/soft_q_cpu.json.
+# Up to this many logits on a device (64 MiB in float32), the logits are computed at once: memory suffices, and the dense form
+# has one matrix product fewer. On CPUs tiles are faster well below this size: see benchmarks/results/soft_q_cpu.json.
 DENSE_LOGITS = 2**24
-# Tokens and logits of a tile (16 MiB in float32): enough for each of the three products to be bound by arithmetic.
+# The tokens and the logits of a tile (16 MiB in float32). Each of the three matrix products is large enough to be limited by
+# arithmetic, not by memory bandwidth.
 BLOCK_SIZE = 2048
 TILE_LOGITS = 2**22
 
 
 class Tile(NamedTuple):
-    """How many logits exist at a time."""
+    """The numbers of tokens and words whose logits are in memory at a time."""
 
     tokens: int
     words: int
@@ -38,15 +43,15 @@ class Tile(NamedTuple):
 
 
 def choose_tile(tokens: int, words: int, block_size: Any = None) -> Tile | None:
-    """The tile in which one device works through its tokens and words.
+    """Chooses the size of the tiles of one device.
 
     Args:
-        tokens: target tokens of one device.
-        words: words of one device.
-        block_size: tokens of a tile; None: by size; 0: dense.
+        tokens: the number of target tokens of one device.
+        words: the number of words of one device.
+        block_size: the tokens of a tile; None chooses by the number of logits, 0 is dense.
 
     Returns:
-        The tile, or None for dense: all logits at once.
+        The tile, or None for dense, which computes all logits at once.
 
     Raises:
         UserError: the block size is no whole number of 0 or more.
@@ -59,21 +64,22 @@ def choose_tile(tokens: int, words: int, block_size: Any = None) -> Tile | None:
         return None
     if block_size is None:
         blocks = -(-tokens // BLOCK_SIZE)
-        block_size = -(-tokens // blocks)  # Equal blocks, so that the last is not mostly padding.
+        # The blocks have equal sizes, so that the last one is not mostly padding.
+        block_size = -(-tokens // blocks)
     block = max(min(block_size, tokens), 1)
     width = max(TILE_LOGITS // block // LANES, 1) * LANES
     return Tile(block, min(width, words))
 
 
-def description(shape: Sequence[int], kernel: Sequence[int], block_size: Any = None) -> str:
-    """How soft Q-values of targets of that shape would be read off, for people."""
+def describe(shape: Sequence[int], kernel: Sequence[int], block_size: Any = None) -> str:
+    """Says in words how soft Q-values of targets of this shape would be computed, dense or in tiles."""
     tokens, words = local_sizes(shape, kernel)
     tile = choose_tile(tokens, words, block_size)
     return f"{'dense' if tile is None else tile} ({tokens:,} tokens x {words:,} words a device)"
 
 
 def local_sizes(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
-    """Tokens and words of one device, of targets of a shape and an `[embed, words]` kernel."""
+    """The numbers of tokens and words of one device, from the shapes of the targets and of the `[embed, words]` kernel."""
     axes = axes_in_force(shape, kernel)
     return math.prod(shape) // parts(axes.tokens), kernel[1] // parts(axes.words)
 
@@ -81,7 +87,7 @@ def local_sizes(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
 class Axes(NamedTuple):
     """The mesh axes over which tokens, words and the unembedding's rows are split.
 
-    `known` is False where no mesh is in force but there are devices over which arrays may lie all the same.
+    `known` is False where no mesh is in force, but there are several devices over which the arrays may be sharded.
     """
 
     tokens: tuple[str, ...] = ()
@@ -95,7 +101,7 @@ class Axes(NamedTuple):
 
 
 def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
-    """What the mesh and the logical-axis rules in force split of targets of a shape and an `[embed, words]` kernel."""
+    """The axes by which the mesh and the logical-axis rules in force split targets and an `[embed, words]` kernel."""
     rules = dict(spmd.get_logical_axis_rules() or ())
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.manual_axes:
@@ -117,13 +123,13 @@ def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
 
 
 def parts(axes: tuple[str, ...]) -> int:
-    """Into how many the mesh in force splits over these axes."""
+    """The number of parts into which the mesh in force splits an array over these axes."""
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def on_each_device(axes: Axes, local: Callable, hidden: Any, kernel: Any, *per_token: Any, out: Any) -> Any:
-    """Runs `local` on each device's tokens and words; `out` says of which axes its results are made."""
+    """Runs `local` on each device's tokens and words; `out` is the partition of its results."""
     if not axes.split:
         return local(hidden, kernel, *per_token)
     tokens = PartitionSpec(axes.tokens)
@@ -132,12 +138,12 @@ def on_each_device(axes: Axes, local: Callable, hidden: Any, kernel: Any, *per_t
 
 
 class Blocks:
-    """Tokens in blocks of equal size, the real ones first; only the first `count` blocks hold any.
+    """Arranges tokens in blocks of equal size, real tokens first; only the first `count` blocks have real tokens.
 
     Args:
-        tokens: how many there are.
-        block: how many a block holds.
-        real: which of them are real, in any shape; None for all.
+        tokens: the number of tokens.
+        block: the number of tokens in a block.
+        real: whether each token is real, in any shape; None where all are.
     """
 
     def __init__(self, tokens: int, block: int, real: Bool[Array, "*batch"] | None):
@@ -151,31 +157,32 @@ class Blocks:
             self._place = jnp.maximum(jnp.cumsum(self.real) - 1, 0)
 
     def cut(self, x: Array) -> Array:
-        """[tokens, ...] to [blocks, block, ...], with 0 for what is not real."""
+        """Cuts [tokens, ...] into [blocks, block, ...], with 0 in place of tokens that are not real."""
         if self.real is not None:
-            x = _kept(self.real[self._order], x[self._order])
+            x = _apply_mask(self.real[self._order], x[self._order])
         room = -self.tokens % self.block
         x = jnp.pad(x, ((0, room), *((0, 0),) * (x.ndim - 1)))
         return jnp.reshape(x, (-1, self.block, *x.shape[1:]))
 
     def join(self, x: Array) -> Array:
-        """[blocks, block, ...] to [tokens, ...], with 0 for what is not real."""
+        """Joins [blocks, block, ...] into [tokens, ...], with 0 for tokens that are not real."""
         x = jnp.reshape(x, (-1, *x.shape[2:]))
-        return x[: self.tokens] if self.real is None else _kept(self.real, x[self._place])
+        return x[: self.tokens] if self.real is None else _apply_mask(self.real, x[self._place])
 
 
-def _kept(mask: Bool[Array, " tokens"], x: Array) -> Array:
+def _apply_mask(mask: Bool[Array, " tokens"], x: Array) -> Array:
+    """Sets the rows of `x` to 0 where the mask is False."""
     return jnp.where(jnp.reshape(mask, (-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
 
 
-class Words:
-    """This device's words, a slice of the unembedding at a time.
+class WordSlices:
+    """Takes this device's part of the unembedding one slice of words at a time.
 
     Args:
         kernel: this device's part of the unembedding, [embed, vocab].
-        width: words of a slice.
-        dtype: of the products; slices are cast to it.
-        axes: what the mesh splits.
+        width: the number of words in a slice.
+        dtype: the type of the products, to which slices are cast.
+        axes: the mesh axes that split the arrays.
     """
 
     def __init__(self, kernel: Array, width: int, dtype: Any, axes: Axes):
@@ -187,24 +194,24 @@ class Words:
         self.kernel = jnp.reshape(kernel, (kernel.shape[0], self.stretches, self.stretch))
         self.first = vocab * jax.lax.axis_index(axes.words) if axes.words else 0
 
-    def walk(self, body: Callable, carry: Any) -> Any:
-        """`body(start, step, carry)` for every slice; the last may be narrower."""
+    def fold(self, body: Callable, carry: Any) -> Any:
+        """Calls `carry = body(start, step, carry)` for every slice; the last one may be narrower."""
         whole, rest = divmod(self.stretch, self.step)
         carry = jax.lax.fori_loop(0, whole, lambda j, carry: body(j * self.step, self.step, carry), carry)
         return body(whole * self.step, rest, carry) if rest else carry
 
     def slice(self, start: Any, step: int) -> Array:
-        """[embed, words of the slice], whole in its rows."""
+        """The slice [embed, words of the slice], with the rows of all devices."""
         part = jax.lax.dynamic_slice_in_dim(self.kernel, start, step, axis=2).astype(self.dtype)
         part = jnp.reshape(part, (part.shape[0], -1))
         if self.axes.embed:
             part = jax.lax.all_gather(part, self.axes.embed, axis=0, tiled=True)
         return part
 
-    def taken(self, targets: Array, start: Any, step: int) -> Array:
-        """Where in a slice each target is, as a mask [tokens, words of the slice]."""
-        own = targets.astype(jnp.int32) - self.first
-        stretch, place = jnp.divmod(own, self.stretch)
+    def target_mask(self, targets: Array, start: Any, step: int) -> Array:
+        """Marks the target of each token in a slice, as a mask [tokens, words of the slice]."""
+        local_targets = targets.astype(jnp.int32) - self.first
+        stretch, place = jnp.divmod(local_targets, self.stretch)
         place = place - jnp.asarray(start, jnp.int32)
         inside = (place >= 0) & (place < step) & (stretch >= 0) & (stretch < self.stretches)
         column = jnp.where(inside, stretch * step + place, -1)
@@ -214,7 +221,7 @@ class Words:
         return jnp.zeros(self.kernel.shape, dtype)
 
     def put(self, gradient: Array, part: Array, start: Any) -> Array:
-        """Writes a slice's gradient, [embed, words of the slice], added up over the devices that share its rows."""
+        """Writes a slice's gradient [embed, words of the slice], summed over the devices that share its rows."""
         if self.axes.embed:
             part = jax.lax.psum_scatter(part, self.axes.embed, scatter_dimension=0, tiled=True)
         part = jnp.reshape(part, (part.shape[0], self.stretches, -1))

@@ -1,4 +1,4 @@
-"""The ground floor: the arrays and protocols that every other room speaks of."""
+"""The arrays and protocols that all other modules use."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 class UserError(Exception):
-    """An error that a user can cause and mend: one line that says what, where and what to do instead.
+    """An error that a user can cause and correct: one line that says what is wrong, where, and what to do instead.
 
-    The command line prints its message alone and exits with 1; any other exception is a bug of ours and keeps its traceback.
+    The command line prints only the message and exits with 1. Any other exception is a bug, and keeps its traceback.
     """
 
 
@@ -28,7 +28,7 @@ class Batch:
     - A row for an encoder-decoder holds an answer, and its prompt lies beside it in `prompt_tokens`.
     - A row for a decoder-only model holds a prompt and its answer; `prompt_tokens` is None. The tokens of the prompt have
       weight 0, discount 0 and TD weight 0.
-    - A chat row holds several answers, each after what was said before it. Each answer is an episode of its own: the
+    - A chat row holds several answers, each after the conversation so far. Each answer is a separate episode: the
       discount at its last token is 0.
     - A packed row holds several examples. `segment_ids` tell them apart, `positions` start anew in each, and the discount
       of 0 at the end of each answer keeps its rewards apart from the next one's.
@@ -48,8 +48,8 @@ class Batch:
         td_weights: 1 where a token has a reward: at each token of an answer but the last one of a truncated answer,
             [batch, length].
         rewards: the given reward of each token, in nats; None where the data give none, [batch, length].
-        prompt_tokens: what the encoder reads, [batch, inputs]; None in the rows of a decoder-only model.
-        prompt_segment_ids: 1, 2, .. as the examples in `segment_ids`, 0 on padding, [batch, inputs].
+        prompt_tokens: the input of the encoder, [batch, inputs]; None in the rows of a decoder-only model.
+        prompt_segment_ids: the segment ids of the prompts, which equal those of their answers; 0 on padding, [batch, inputs].
     """
 
     tokens: Any
@@ -66,11 +66,11 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PromptBatch:
-    """Prompts to answer: all that sampling and beam search read.
+    """Prompts to answer, the input of sampling and beam search.
 
     Args:
-        tokens: of each prompt from its first place on, filled up with 0, [batch, inputs].
-        lengths: how many tokens each prompt has, [batch].
+        tokens: the tokens of each prompt from position 0 on, padded with 0, [batch, inputs].
+        lengths: the number of tokens of each prompt, [batch].
     """
 
     tokens: Any
@@ -80,11 +80,11 @@ class PromptBatch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AnswerBatch:
-    """AnswerBatch by themselves, from a policy or from the data; the leading axes are rows, or prompts and samples.
+    """Answers without their prompts, from a policy or from the data; the leading axes are rows, or prompts and samples.
 
     Args:
-        tokens: up to and with the one that ends an answer, filled up with 0, [*rows, length].
-        lengths: how many tokens each answer has, [*rows].
+        tokens: the tokens of each answer, including its EOS, padded with 0, [*rows, length].
+        lengths: the number of tokens of each answer, [*rows].
         terminal: whether an answer ends with an end-of-sequence token; False where it is truncated, [*rows].
     """
 
@@ -96,7 +96,7 @@ class AnswerBatch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SoftQ:
-    """What objectives see of the logits, each of the shape of the tokens, in nats and float32; None where not asked for.
+    """The numbers that objectives read instead of logits; each has the shape of the tokens, in nats and float32, or is None.
 
     `q` is the logit of the token taken (its soft Q-value), `v` the logsumexp over the vocabulary (the soft value),
     `entropy` that of the policy, `tempered` is `temperature * logsumexp(logits / temperature)`, `sum_logits` the sum over
@@ -114,7 +114,7 @@ class SoftQ:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Unembedding:
-    """How hidden states become logits: `soft_cap * tanh(scale * hidden @ kernel / soft_cap)`; no cap where it is None."""
+    """Converts hidden states to logits: `soft_cap * tanh(scale * hidden @ kernel / soft_cap)`; without a cap if it is None."""
 
     kernel: Any  # [embed, vocab]
     scale: float = dataclasses.field(default=1.0, metadata={"static": True})
@@ -123,7 +123,7 @@ class Unembedding:
 
 @runtime_checkable
 class Trunk(Protocol):
-    """A network without its output: hidden states alone."""
+    """A network that ends with hidden states, without an output layer."""
 
     def hidden(
         self,
@@ -135,7 +135,7 @@ class Trunk(Protocol):
 
         Args:
             batch: the rows.
-            dropout_keys: one a row; None for no dropout.
+            dropout_keys: one key for each row; None for no dropout.
             token_offsets: added to the embeddings of the rows' tokens where these are read, so that one can
                 differentiate by them.
         """
@@ -144,7 +144,7 @@ class Trunk(Protocol):
 
 @runtime_checkable
 class Model(Trunk, Protocol):
-    """A network: hidden states in training, a cache in decoding. It never sees an objective."""
+    """A language model: it gives hidden states in training and uses a cache in decoding. It never sees an objective."""
 
     def unembedding(self) -> Unembedding: ...
 
@@ -196,7 +196,7 @@ class ModelConfig(NetworkConfig, Protocol):
 class Objective(Protocol):
     """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
-    It names among its arguments what else it needs: `discounts`, `td_weight` (lambda of this step times the TD mask) and
+    Its other arguments name the arrays that it needs: `discounts`, `td_weight` (lambda of this step times the TD mask) and
     `rewards` (given ones, where the data have them), each [batch, length], and `vocab_size`, the number of logits.
     """
 
@@ -205,7 +205,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """What demonstrations are of, as `data.Task` is: a name, and how tokens of its vocabularies become text."""
+    """The task of the demonstrations, such as a `data.Task`: it has a name and decodes tokens of its vocabularies."""
 
     @property
     def name(self) -> str: ...
@@ -220,7 +220,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class BatchIterator(Protocol):
-    """Batches of this process's rows, and a position that a checkpoint can hold (JSON; the same on every process)."""
+    """Yields batches of this process's rows; its position is JSON, the same on every process, and part of a checkpoint."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -236,9 +236,9 @@ class TrainData(Protocol):
     """A training set as the trainer sees it.
 
     Args:
-        batch_size: rows of a global batch.
-        vocab_size: every token is below it.
-        rows_together: rows that follow one another and belong together, such as a chosen and a rejected answer; 1 where
+        batch_size: the number of rows of a global batch.
+        vocab_size: the size of the vocabulary; every token is smaller.
+        rows_together: the number of consecutive rows that belong together, such as a chosen and a rejected answer; 1 where
             each row stands by itself.
     """
 

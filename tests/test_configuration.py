@@ -69,22 +69,22 @@ def line_of(*args, **kwargs) -> str:
 
 def test_files_then_bindings_configure_a_plain_function(house):
     configuration.load(["run.gin"], [*GIVEN, "BATCH_SIZE = 16"])
-    assert configuration.configured(house.build)() == (3, "/tmp/run", 16, 1, None)
+    assert configuration.with_configuration(house.build)() == (3, "/tmp/run", 16, 1, None)
     assert house.build(1, "x") == (1, "x", 1, 1, None)
 
 
 def test_a_function_that_no_file_names_is_returned_as_it_is(house):
     configuration.load(["run.gin"], GIVEN)
-    assert configuration.configured(house.Net) is house.Net
+    assert configuration.with_configuration(house.Net) is house.Net
 
 
 def test_bindings_resolve_against_the_imports_of_the_files(house):
     configuration.load(
         ["run.gin"], [*GIVEN, "house.build.loss = @house.iqlearn", "house.build.net = @house.Net()"]
     )
-    assert configuration.configured(house.build)()[3] == 2
+    assert configuration.with_configuration(house.build)()[3] == 2
     configuration.load(["run.gin"], [*GIVEN, "build.size = 5"])  # The end of a registered name, as in T5X.
-    assert configuration.configured(house.build)()[2] == 5
+    assert configuration.with_configuration(house.build)()[2] == 5
 
 
 def test_a_later_file_overrides_and_sees_its_own_imports(house):
@@ -93,7 +93,7 @@ def test_a_later_file_overrides_and_sees_its_own_imports(house):
         "from __gin__ import dynamic_registration\nimport house as h\nh.build.size = 4",
     )
     configuration.load(["run.gin", "more.gin"], GIVEN)
-    assert configuration.configured(house.build)()[2] == 4
+    assert configuration.with_configuration(house.build)()[2] == 4
 
 
 def test_macros_are_read_and_references_resolved(house):
@@ -106,14 +106,14 @@ def test_macros_are_read_and_references_resolved(house):
 def test_what_is_resolved_is_read_back_and_can_be_overridden(house):
     bindings = [*GIVEN, "house.build.net = @big/house.Net()", "big/house.Net.layers = 24"]
     configuration.load(["run.gin"], bindings)
-    text = configuration.resolved()
+    text = configuration.config_text()
     pathlib.Path("config.gin").write_text(text)
     configuration.load(["config.gin"])
-    assert configuration.resolved() == text
-    steps, folder, size, loss, net = configuration.configured(house.build)()
+    assert configuration.config_text() == text
+    steps, folder, size, loss, net = configuration.with_configuration(house.build)()
     assert (steps, folder, size, loss, net.layers) == (3, "/tmp/run", 8, 1, 24)
     configuration.load(["config.gin"], ["BATCH_SIZE = 2", "house.build.loss = @house.iqlearn"])
-    assert configuration.configured(house.build)()[2:4] == (2, 2)
+    assert configuration.with_configuration(house.build)()[2:4] == (2, 2)
 
 
 def test_search_paths_come_after_the_current_folder_and_before_the_bundled(house, tmp_path):

@@ -21,7 +21,7 @@ def partial(path):
 
 
 def grow(path, *texts, settings=SETTINGS, fail=False) -> int:
-    with files.growing(path, settings) as (file, lines):
+    with files.open_resumable(path, settings) as (file, lines):
         for text in texts:
             file.write(text)
         if fail:
@@ -30,7 +30,7 @@ def grow(path, *texts, settings=SETTINGS, fail=False) -> int:
 
 
 def test_a_file_takes_its_name_when_it_is_complete(path):
-    with files.growing(path, SETTINGS) as (file, lines):
+    with files.open_resumable(path, SETTINGS) as (file, lines):
         file.write("é\n")
         assert lines == 0 and not path.exists()
     assert path.read_text(encoding="utf-8") == "é\n"
@@ -81,7 +81,7 @@ def test_a_failure_before_the_first_line_leaves_nothing(path):
 
 
 def test_two_runs_do_not_write_one_file(path):
-    with files.growing(path, SETTINGS), pytest.raises(UserError, match="another run is writing"):
+    with files.open_resumable(path, SETTINGS), pytest.raises(UserError, match="another run is writing"):
         grow(path, json.dumps({}))
 
 

@@ -231,7 +231,7 @@ def test_rl_from_a_reward_loads_what_rewards(tmp_path):
 
 def test_the_filter_runs_settings_are_the_functions_own():
     configuration.load(["gin/runs/filter.gin"], ["SCORED = 'a'", "OUTPUT_PATH = 'b'"])
-    assert configuration.configured(rewards.FilterConfig)() == rewards.FilterConfig()
+    assert configuration.with_configuration(rewards.FilterConfig)() == rewards.FilterConfig()
 
 
 @pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin", "gin/runs/quickstart_eval.gin"])
@@ -239,5 +239,5 @@ def test_runs_over_a_checkpoint(name):
     bindings = [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'", "CHECKPOINT_PATH = '/unused'"]
     configuration.load(["gin/runs/quickstart.gin", name], bindings)
     assert configuration.macro("CHECKPOINT_PATH") == "/unused"
-    text = configuration.resolved()
+    text = configuration.config_text()
     assert "number_paths" in text and "CHECKPOINT_PATH" in text

@@ -59,22 +59,22 @@ def test_a_policy_may_be_loaded_while_another_configuration_is_resolved(run, tmp
         "REWARD = @reward/runs.load()\nBOTH = [%BATCH_SIZE, @reward/runs.load(), %TASK_FEATURE_LENGTHS]\n"
     )
     configuration.load([str(other)])
-    before = configuration.resolved()
+    before = configuration.config_text()
     batch_size, loaded, lengths = configuration.macro("BOTH")
     assert (batch_size, lengths["targets"], loaded.lengths["targets"]) == (3, 4, 23)
-    assert configuration.resolved() == before
+    assert configuration.config_text() == before
     assert configuration.macro("REWARD").checkpoint == loaded.checkpoint
 
 
 def test_an_error_restores_the_other_configuration(run, tmp_path):
     configuration.load(["gin/meshes/data.gin"], complete=False)
-    before = configuration.resolved()
+    before = configuration.config_text()
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     (broken / "config.gin").write_text("BATCH_SIZE = = 3\n")
     with pytest.raises(UserError, match=r"config\.gin:1: "):
         runs.load(str(broken))
-    assert configuration.resolved() == before
+    assert configuration.config_text() == before
 
 
 def test_errors_are_one_line(run, tmp_path):

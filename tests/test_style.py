@@ -13,8 +13,8 @@ pytestmark = pytest.mark.e2e
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MOST_LINES = 60
 MOST_PARAMETERS = 8
-# Functions that are over a limit, and why they may be. Functions that gin files set (`@checked`, or the constructor of such
-# a class) may have any number of parameters, and need no place here.
+# Functions that are over a limit, and why they may be. Functions that gin files set (`@check_arguments`, or the constructor of
+# such a class) may have any number of parameters, and need no place here.
 EXEMPT = {
     # The primitive of every objective: a keyword for each quantity that can be read off the logits.
     "lmirl_jax/soft_q.py: from_hidden": "11 parameters",
@@ -35,7 +35,7 @@ def functions(node: ast.AST, gin_sets: bool = False) -> Iterator[tuple[ast.Funct
     """Every function below a node, and whether gin files set its arguments."""
     for child in ast.iter_child_nodes(node):
         checked = any(
-            isinstance(each, ast.Name) and each.id == "checked"
+            isinstance(each, ast.Name) and each.id == "check_arguments"
             for each in getattr(child, "decorator_list", [])
         )
         if isinstance(child, ast.FunctionDef):
@@ -74,8 +74,8 @@ def test_functions_are_small():
     [
         ("def f(a, b, c, d, e, f, g, h): pass", None),
         ("def f(a, b, c, d, e, f, g, h, *, i): pass", "9 parameters, at most 8"),
-        ("@checked\ndef f(a, b, c, d, e, f, g, h, i): pass", None),
-        ("@checked\nclass C:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass", None),
+        ("@check_arguments\ndef f(a, b, c, d, e, f, g, h, i): pass", None),
+        ("@check_arguments\nclass C:\n    def __init__(self, a, b, c, d, e, f, g, h, i): pass", None),
         ("class C:\n    def __init__(self, a, b, c, d, e, f, g, h): pass", None),
         ("def f():\n" + "    pass\n" * 60, "61 lines, at most 60"),
     ],

@@ -1,4 +1,4 @@
-"""Finds the one checkpoint that a path means."""
+"""Finds the checkpoint that a path stands for."""
 
 import logging
 
@@ -16,12 +16,12 @@ def find_checkpoint(path: str) -> epath.Path:
     """Returns the folder of one checkpoint.
 
     Args:
-        path: of that folder, of a run (MODEL_DIR: then its newest checkpoint), or MODEL_DIR/checkpoints/best.
+        path: that folder, or a run's MODEL_DIR, which stands for its newest checkpoint, or MODEL_DIR/checkpoints/best.
 
     Raises:
         UserError: no finished checkpoint is there.
     """
-    given = files.absolute(path)
+    given = files.absolute_path(path)
     if kind_of(given) is not None:
         return given
     if given.parent.name == "checkpoints" and given.name.isdigit() and given.is_dir():
@@ -45,7 +45,7 @@ def find_checkpoint(path: str) -> epath.Path:
 
 
 def _best_checkpoint(given: epath.Path) -> epath.Path:
-    """The checkpoint that a run's newest one names as the best."""
+    """The best checkpoint of a run, whose step the newest checkpoint records."""
     newest = find_checkpoint(str(given.parent))
     step = best_step(newest)
     if step is None:

@@ -1,4 +1,4 @@
-"""The folders of checkpoints: what kind each is, of which step and run, and whether it is finished."""
+"""Describes the folders of checkpoints: their kind, step and run, and whether they are finished."""
 
 import json
 import logging
@@ -16,15 +16,15 @@ Kind = Literal["lmirl"]
 
 
 def kind_of(folder: epath.Path) -> Kind | None:
-    """Says what kind of checkpoint a folder is; None where it is none that can be loaded.
+    """Returns the kind of checkpoint that a folder holds; None where it holds no checkpoint that can be loaded.
 
-    Every path that a user gives passes here. A kind of another library (Hugging Face, T5X) is told apart here first.
+    Every path from a user passes here, so that checkpoints of other libraries (Hugging Face, T5X) would be recognised here.
     """
     return "lmirl" if is_finished(folder) else None
 
 
 def step_of(checkpoint: epath.Path) -> int:
-    """The number of updates that a checkpoint of a run was saved after."""
+    """The number of updates after which a checkpoint was saved."""
     return int(checkpoint.name)
 
 
@@ -35,7 +35,9 @@ def run_folder(checkpoint: epath.Path) -> epath.Path:
 
 def has_checkpoints(model_dir: Any) -> bool:
     """Whether a run has a finished checkpoint of its own, from which it continues."""
-    return isinstance(model_dir, str) and bool(finished_steps(files.absolute(model_dir) / "checkpoints")[0])
+    return isinstance(model_dir, str) and bool(
+        finished_steps(files.absolute_path(model_dir) / "checkpoints")[0]
+    )
 
 
 def is_finished(checkpoint: epath.Path) -> bool:

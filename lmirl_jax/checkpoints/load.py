@@ -1,11 +1,11 @@
-"""Loads the parameters of a checkpoint, whatever optimizer and mesh it was saved with."""
+"""Loads the parameters of a checkpoint; it may have been saved with any optimizer and mesh."""
 
 from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 
-from lmirl_jax.checkpoints.shapes import check_shapes, placed_shapes
+from lmirl_jax.checkpoints.shapes import add_shardings, check_shapes
 
 
 def check_params(path: epath.Path, shapes: Any) -> None:
@@ -18,9 +18,9 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     """Loads the parameters of a checkpoint and nothing else.
 
     Args:
-        path: of one checkpoint, as `find_checkpoint` gives it.
+        path: the folder of the checkpoint, as `find_checkpoint` returns it.
         shapes: the `jax.ShapeDtypeStruct` of each parameter.
-        shardings: where each parameter goes.
+        shardings: the sharding of each parameter.
 
     Returns:
         The parameters.
@@ -28,7 +28,7 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     Raises:
         UserError: the checkpoint is of another model.
     """
-    targets = placed_shapes(shapes, shardings)
+    targets = add_shardings(shapes, shardings)
     with ocp.PyTreeCheckpointer() as checkpointer:
         # The checkpointer's own method would warn that an item has no metadata of a whole checkpoint.
         check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path))

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, read without its arrays."""
+"""Reads the facts that a checkpoint records about itself, without its arrays."""
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -7,7 +7,7 @@ from lmirl_jax import files
 
 
 def identity(checkpoint: epath.Path) -> str:
-    """A digest that tells a checkpoint from every other, wherever it lies, made of Orbax's note of when it was saved.
+    """A digest that identifies a checkpoint in any folder, made from the time of saving that Orbax records.
 
     A run that is trained again in the same folder has other checkpoints under the same names.
     """

@@ -1,4 +1,4 @@
-"""Saves the checkpoints of a run with Orbax's manager, keeps the right ones, and restores what was saved."""
+"""Saves the checkpoints of a run with Orbax's manager, deletes those that are not to be kept, and restores them."""
 
 import dataclasses
 import shutil
@@ -9,15 +9,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from lmirl_jax.arguments import Count, checked
+from lmirl_jax.arguments import Count, check_arguments
 from lmirl_jax.checkpoints.folders import put_unfinished_aside
-from lmirl_jax.checkpoints.shapes import check_extra, check_shapes, placed_shapes
+from lmirl_jax.checkpoints.shapes import add_shardings, check_extra, check_shapes
 from lmirl_jax.types import UserError
 
 
 @runtime_checkable
 class Saved(Protocol):
-    """What a run saves: a dataclass with the parameters, what the learner keeps beside them, and more."""
+    """The state that a run saves: a dataclass with the parameters, the learner's other state, and more."""
 
     @property
     def params(self) -> Any: ...
@@ -29,16 +29,16 @@ class Saved(Protocol):
 State = TypeVar("State", bound=Saved)
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When to save, and what to keep.
+    """Chooses when to save, and which checkpoints to keep.
 
     Args:
-        period: updates between checkpoints; the last step of a run always saves.
-        keep: how many of the newest stay, beside the best one; None for all.
-        keep_period: checkpoints at multiples of it stay for good; None for no others.
-        asynchronous: write while training goes on.
+        period: the number of updates between checkpoints; the last step of a run is always saved.
+        keep: the number of newest checkpoints that are kept, beside the best one; None for all.
+        keep_period: checkpoints at multiples of this step are never deleted; None for no such checkpoints.
+        asynchronous: whether training goes on while a checkpoint is written.
     """
 
     period: Count = 1000
@@ -51,22 +51,22 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        model_dir: of the run.
-        config: when to save, and what to keep.
+        model_dir: the folder of the run.
+        config: when to save, and which checkpoints to keep.
     """
 
     def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
         put_unfinished_aside(model_dir / "checkpoints")
         self._config = config
         self._best = _OneStep()
-        preserved: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
+        preservation: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
         if config.keep_period is not None:
-            preserved.append(policies.EveryNSteps(config.keep_period))
+            preservation.append(policies.EveryNSteps(config.keep_period))
         json = ocp.JsonCheckpointHandler
         self._manager = ocp.CheckpointManager(
             model_dir / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(preserved),
+                preservation_policy=policies.AnyPreservationPolicy(preservation),
                 enable_async_checkpointing=config.asynchronous,
             ),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "data": json(), "best": json()},
@@ -88,11 +88,11 @@ class Checkpoints:
     def save(
         self, step: int, state: Saved, data_state: dict[str, Any], best: dict[str, Any] | None = None
     ) -> None:
-        """Saves, unless that step is there; returns as soon as the arrays are copied off the devices.
+        """Saves the state unless this step is saved already; returns as soon as the arrays are copied from the devices.
 
         Args:
             step: the number of updates made.
-            state: of the training, a dataclass.
+            state: the state of the training, a dataclass.
             data_state: the position in the data.
             best: `Best.state()`; the checkpoint of its `step` is not deleted.
 
@@ -109,7 +109,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def _check_space(self, step: int, state: Saved) -> None:
-        """Raises a UserError before a write that would fill the disk, which would leave half a checkpoint."""
+        """Raises a UserError before a write that would fill the disk and leave an incomplete checkpoint."""
         if "://" in str(self._manager.directory):
             return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -123,12 +123,12 @@ class Checkpoints:
     def restore(
         self, step: int, shapes: State, shardings: State
     ) -> tuple[State, dict[str, Any], dict[str, Any] | None]:
-        """Loads a checkpoint onto the mesh at hand, whatever mesh it was saved from.
+        """Loads a checkpoint onto this mesh; it may have been saved from another mesh.
 
         Args:
-            step: of the checkpoint.
+            step: the step of the checkpoint.
             shapes: a state of `jax.ShapeDtypeStruct`.
-            shardings: where each part of it goes.
+            shardings: the sharding of each part.
 
         Returns:
             The state, the position in the data and `best`, as `save` took them.
@@ -140,7 +140,7 @@ class Checkpoints:
         metadata = self._manager.item_metadata(step)["state"]
         check_shapes(metadata, shapes.params, str(where), resumed=True)
         check_extra(metadata, shapes.extra, str(where))
-        targets = _as_dict(placed_shapes(shapes, shardings))
+        targets = _as_dict(add_shardings(shapes, shardings))
         items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
         if (where / "best").is_dir():
             items["best"] = ocp.args.JsonRestore()
@@ -154,7 +154,7 @@ class Checkpoints:
         return type(shapes)(**restored["state"]), restored["data"], restored.get("best")
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
+        """Waits until all saves are on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:

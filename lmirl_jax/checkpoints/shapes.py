@@ -11,39 +11,39 @@ def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = Fals
     """Raises a UserError where the parameters of a checkpoint have other shapes than those of the model.
 
     Args:
-        metadata: of the checkpoint's state, as Orbax reads it.
+        metadata: the metadata of the checkpoint's state, as Orbax reads it.
         params: the parameters of the model, or their shapes.
         where: the path of the checkpoint.
-        resumed: whether the checkpoint is of the run itself, which may then take a new MODEL_DIR.
+        resumed: whether the checkpoint belongs to the run itself, so that the error also suggests a new MODEL_DIR.
     """
-    saved, asked = _shapes(metadata["params"]), _shapes(params)
-    for name in sorted(saved.keys() | asked.keys()):
-        if saved.get(name) == asked.get(name):
+    saved, expected = _shapes(metadata["params"]), _shapes(params)
+    for name in sorted(saved.keys() | expected.keys()):
+        if saved.get(name) == expected.get(name):
             continue
         hint = (
             "MODEL and the vocabulary (VOCABULARY_PATH)" if "embed" in name or "logits" in name else "MODEL"
         )
         raise UserError(
             f"checkpoint {where} is of another model: {name} is {_shape(saved.get(name))} there and "
-            f"{_shape(asked.get(name))} here; set {hint} as it was trained{', or use a new MODEL_DIR' if resumed else ''}"
+            f"{_shape(expected.get(name))} here; set {hint} as it was trained{', or use a new MODEL_DIR' if resumed else ''}"
         )
 
 
 def check_extra(metadata: Any, extra: Any, where: str) -> None:
-    """Raises a UserError where a checkpoint holds something else beside the policy than the learner of the run keeps."""
-    saved, asked = _shapes(metadata.get("extra")), _shapes(extra)
-    if saved == asked:
+    """Raises a UserError where the state that a learner saved beside the policy does not fit the learner of this run."""
+    saved, expected = _shapes(metadata.get("extra")), _shapes(extra)
+    if saved == expected:
         return
-    name = min(name for name in saved.keys() | asked.keys() if saved.get(name) != asked.get(name))
+    name = min(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
     raise UserError(
         f"checkpoint {where} was made by another learner: {name} is {_shape(saved.get(name))} there and "
-        f"{_shape(asked.get(name))} here; use the LEARNER and the settings of its samples that it was made with, or a new "
+        f"{_shape(expected.get(name))} here; use the LEARNER and the settings of its samples that it was made with, or a new "
         "MODEL_DIR with INITIAL_CHECKPOINT_PATH to start from its parameters alone"
     )
 
 
-def placed_shapes(shapes: Any, shardings: Any) -> Any:
-    """Joins each `jax.ShapeDtypeStruct` of a tree with its sharding: what Orbax restores an array into."""
+def add_shardings(shapes: Any, shardings: Any) -> Any:
+    """Adds its sharding to each `jax.ShapeDtypeStruct` of a tree, so that Orbax restores each array with it."""
     return jax.tree.map(
         lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place), shapes, shardings
     )
@@ -55,7 +55,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _part(key: Any) -> str:
-    """One name for a key of a dictionary, a field of a dataclass or a place in a tuple: a checkpoint has strings for all."""
+    """The name of a dictionary key, a dataclass field or a tuple index; checkpoints store all of them as strings."""
     return str(next(getattr(key, name) for name in ("key", "name", "idx") if hasattr(key, name)))
 
 

@@ -13,7 +13,7 @@ SCORED = "--gin.SCORED=\"'scored.jsonl'\""
 
 @dataclasses.dataclass(frozen=True)
 class Bindings:
-    """One example of each kind of binding, which the configuration of a command takes."""
+    """Examples of the bindings of a command, one of each kind."""
 
     macro: str
     parameter: str
@@ -112,7 +112,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """What `lmirl --help` prints."""
+    """The text of `lmirl --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -129,21 +129,21 @@ def overview() -> str:
 
 
 def explanation(name: str) -> str:
-    """What `lmirl <command> --help` prints."""
+    """The text of `lmirl <command> --help`."""
     command = COMMANDS[name]
     lines = [
         f"lmirl {name}: {command.help}",
         "",
         f"usage: lmirl {name} [--flag=value ...]",
     ]
-    lines += ["", *_wrapped(str(command.bindings), "  ")]
+    lines += ["", *_wrap(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
-        lines += ["", f"  --{flag}={about.value}", *_wrapped(about.help, "      ")]
+        lines += ["", f"  --{flag}={about.value}", *_wrap(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines)
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def _wrap(text: str, indent: str) -> list[str]:
     return textwrap.wrap(
         text,
         110,

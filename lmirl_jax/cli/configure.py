@@ -42,14 +42,14 @@ def configure(flags: Flags) -> None:
 
 
 def _inherited_text(flags: Flags) -> str:
-    """What the run takes over from config.gin of the run that it starts from, as a gin text; logs what that is."""
+    """The settings that a run inherits from the config.gin of the run that it starts from, as a gin text; logs them."""
     path = configuration.macro("INITIAL_CHECKPOINT_PATH", None, hint=Path | None)
     if path is None:
         return ""
-    # A resumed run reads its own config.gin: the run that it started from may be gone.
+    # A resumed run reads its own config.gin, because the run that it started from may be deleted.
     model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
     if checkpoints.has_checkpoints(model_dir):
-        config = files.absolute(model_dir) / "config.gin"
+        config = files.absolute_path(model_dir) / "config.gin"
     else:
         config = checkpoints.run_folder(checkpoints.find_checkpoint(path)) / "config.gin"
     if not config.is_file():
@@ -59,19 +59,19 @@ def _inherited_text(flags: Flags) -> str:
     explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     keys = configuration_records.inherited_keys(record, explicit)
     values = {key: record.values[key] for key in keys if key in record.values}
-    # A reference to a macro says nothing here: the macro is in the list too, or is not taken over.
+    # References to macros are left out: the macro itself is in the list, or is not inherited.
     listed = ", ".join(f"{key}={value}" for key, value in values.items() if not value.startswith("%"))
     _log.info("from %s, as nothing else is set: %s", config, listed or "nothing")
     return record.text(keys)
 
 
 def configure_from_run(flags: Flags, run_file: str, from_run: Sequence[str] = ()) -> epath.Path:
-    """Does the same for a command over a checkpoint: the config.gin of its run comes first, the given files over it.
+    """Does the same for a command over a checkpoint: the given files override the config.gin of the checkpoint's run.
 
     Args:
-        flags: of the command line.
+        flags: the flags of the command line.
         run_file: a gin file that the error names where the user gave none.
-        from_run: as `add_run` takes it.
+        from_run: see `add_run`.
 
     Returns:
         The checkpoint's folder, found from CHECKPOINT_PATH.
@@ -81,21 +81,22 @@ def configure_from_run(flags: Flags, run_file: str, from_run: Sequence[str] = ()
 
 
 def configure_without_run(flags: Flags, run_file: str, *required: str) -> None:
-    """Reads the given files alone, in which these macros must be set; `add_run` later puts the config.gin of a run below them."""
+    """Reads only the given files, which must set these macros; `add_run` later adds the config.gin of a run below them."""
     _start(flags, run_file)
-    _load_part(flags, known_only=False)  # A binding may set a macro that only the run has.
+    # A binding may set a macro that only the run has.
+    _load_part(flags, known_only=False)
     configuration.require(*required)
 
 
 def add_run(
     flags: Flags, path: str, from_run: Sequence[str] = (), macros: Mapping[str, Any] = MappingProxyType({})
 ) -> epath.Path:
-    """Replaces the configuration by a run's config.gin with the given files over it.
+    """Replaces the configuration by a run's config.gin, which the given files override.
 
     Args:
-        flags: of the command line.
-        path: of the run or its checkpoint.
-        from_run: macros to which the command gives another meaning: they keep the values of the run.
+        flags: the flags of the command line.
+        path: the path of the run or of its checkpoint.
+        from_run: macros that keep the values of the run, because the command uses them in another meaning.
         macros: values that replace all others.
 
     Returns:
@@ -144,10 +145,10 @@ def set_data_folders(flags: Flags) -> None:
 
 
 def _log_to_stderr() -> None:
-    """Shows the warnings of this library, a line each; what other libraries log below errors stays out of the way."""
+    """Prints the warnings of this library, one line for each, and only errors of other libraries."""
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    # Orbax logs its own steps, and a failed write once for each thread; the command says it in one line.
+    # Orbax logs its steps, and a failed write once for each thread; the command reports it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     threading.excepthook = _quiet_about_full_disks
     logger = logging.getLogger("lmirl_jax")

@@ -1,4 +1,4 @@
-"""What commands ask of data sets and of what answers them, as protocols: `lmirl_jax.data` and `evaluation` have such."""
+"""Protocols of the data sets and generators that commands use; those of `lmirl_jax.data` and `evaluation` satisfy them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from lmirl_jax.types import Task
 
 @runtime_checkable
 class TaskOrMixture(Task, Protocol):
-    """A task with the tasks that it is made of: one, or those of a mixture; SeqIO's, or one over files."""
+    """A task, or a mixture of tasks; from SeqIO, or over files."""
 
     @property
     def tasks(self) -> Sequence[Any]: ...
@@ -71,7 +71,7 @@ class PairSet(Protocol):
 
 @runtime_checkable
 class SweptGenerator(AnswersPrompts, Protocol):
-    """What answers the prompts of a sweep, at several values of top-p."""
+    """A generator that answers the prompts of a sweep, at several values of top-p."""
 
     batch_size: int
     max_length: int | None

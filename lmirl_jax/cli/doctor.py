@@ -13,7 +13,8 @@ import sys
 
 from lmirl_jax.cli.flags import Flags
 
-Report = tuple[list[tuple[str, str]], list[str]]  # Rows of the table, and what is missing.
+# The rows of the table, and the list of what is missing.
+Report = tuple[list[tuple[str, str]], list[str]]
 # No run starts without these. Their versions are read from metadata, so that TensorFlow is not imported.
 NEEDED = (
     "jax",
@@ -142,7 +143,7 @@ def _soft_q(flags: Flags) -> Report:
         shape = (rows, configuration.macro("TASK_FEATURE_LENGTHS")["targets"])
         model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
         with sharding.use(configuration.macro("MESH")):
-            form = tiles.description(shape, (model.emb_dim, model.vocab_size), block_size)
+            form = tiles.describe(shape, (model.emb_dim, model.vocab_size), block_size)
         _check_data(configuration.macro("DATA", None), configuration.macro("VALIDATION_DATA", None))
     except UserError as error:
         return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]
@@ -150,7 +151,7 @@ def _soft_q(flags: Flags) -> Report:
 
 
 def _texts(flags: Flags) -> Report:
-    """With gin files, what the vocabulary cannot hold of each split that their run would read."""
+    """With gin files, reports for each split of their run the texts that the vocabulary cannot hold."""
     if not flags.gin_file:
         return [], []
     try:
@@ -190,7 +191,7 @@ def _check_data(data: str | None, validation_data: str | None) -> None:
 
 
 def _hints() -> list[str]:
-    """What this machine could use and does not; nothing that stops a run."""
+    """Hints about devices and packages that this machine could use but does not; none of them stops a run."""
     hints = []
     if (
         glob.glob("/dev/nvidia[0-9]*")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, evaluation, files, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
-from lmirl_jax.arguments import NonNegative, Path, checked
+from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import ReferencedSplit
 from lmirl_jax.cli.flags import Flags
@@ -40,11 +40,11 @@ NOTATION = (
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
     read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    print(configuration.configured(evaluate)(checkpoint, read=read), end="")
+    print(configuration.with_configuration(evaluate)(checkpoint, read=read), end="")
     return 0
 
 
-@checked
+@check_arguments
 def evaluate(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,
@@ -63,10 +63,10 @@ def evaluate(
         model: the recipe of the network.
         mesh: the devices.
         data: an `EvalDataset`; None where the task lacks the split.
-        generator: how to sample.
-        temperatures: of the sweep; 0 takes the likeliest token each time.
-        output_dir: for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
-        read: files that are read, by the names of their settings: they are not overwritten.
+        generator: the generator of answers.
+        temperatures: the temperatures of the sweep; 0 always takes the likeliest token.
+        output_dir: the folder for TASK-STEP.json (metrics) and TASK-STEP-T*.jsonl (answers); None for the run's eval/.
+        read: the files that the command reads, by the names of their settings, which must not be overwritten.
 
     Returns:
         A table of the metrics, a row a temperature, with their 95% intervals, and over how many of how many prompts they are.
@@ -79,7 +79,7 @@ def evaluate(
     given = output_dir or str(checkpoints.run_folder(checkpoint) / "eval")
     stem = f"{data.name}-{checkpoints.step_of(checkpoint):06}"
     outputs = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
-    files.check_no_input([files.absolute(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")
+    files.check_no_input([files.absolute_path(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")
     folder = files.prepare_directory(given, "EVAL_OUTPUT_DIR")
     cells = []
     for temperature in temperatures:
@@ -91,7 +91,7 @@ def evaluate(
         cells.append(_cell(data, answers, temperature))
     signatures = evaluation.signatures(data, len(data))
     if jax.process_index() == 0:
-        with files.writing(folder / f"{stem}.json") as file:
+        with files.open_atomic(folder / f"{stem}.json") as file:
             json.dump([cell | {"signatures": signatures} for cell in cells], file)
     samples = pluralise(generator.num_samples, "sample")
     over = f"{data.name}, split {data.split}: {describe_prompts(data, len(data))}, {samples} each"
@@ -106,7 +106,7 @@ def _answers_file(stem: str, temperature: float) -> str:
 
 
 def _cell(data: ReferencedSplit, answers: Sequence[Answers], temperature: float) -> dict[str, Any]:
-    """What the JSON file holds of a temperature."""
+    """The entry of a temperature in the JSON file."""
     metrics, per_prompt = evaluation.measure(data, answers)
     return {
         "temperature": temperature,
@@ -119,7 +119,7 @@ def _cell(data: ReferencedSplit, answers: Sequence[Answers], temperature: float)
 
 
 def metric_table(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned columns: the temperature and every metric, with its 95% interval."""
+    """The results in aligned columns: the temperature and every metric, with its 95% interval."""
     names = [name for name in cells[0]["metrics"] if all(name in cell["metrics"] for cell in cells)]
     rows = [["temperature", *names]]
     rows += [

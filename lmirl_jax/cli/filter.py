@@ -13,6 +13,6 @@ def main(flags: Flags) -> int:
     configure_without_run(flags, "gin/runs/filter.gin", *PATHS)
     check_without_run(flags)
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
-    config = configuration.configured(FilterConfig)()
+    config = configuration.with_configuration(FilterConfig)()
     print(filter_scored(paths["SCORED"], paths["OUTPUT_PATH"], config))
     return 0

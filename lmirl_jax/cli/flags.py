@@ -15,7 +15,7 @@ class UsageError(Exception):
 
 @dataclasses.dataclass
 class Flags:
-    """What a command line says."""
+    """The flags of a command line."""
 
     gin_file: list[str] = dataclasses.field(default_factory=list)
     gin_bindings: list[str] = dataclasses.field(default_factory=list)
@@ -53,8 +53,8 @@ class Flag:
     """A flag.
 
     Args:
-        value: how help writes the value.
-        help: what the flag is for.
+        value: the form of the value in help texts.
+        help: the explanation of the flag.
         add: the value after one more occurrence of the flag, from the value before and the text of the occurrence.
     """
 
@@ -97,7 +97,7 @@ PROCESSES = {
         _replace_by(_whole_number),
     ),
 }
-# Command lines for T5X have these flags. Here logs always go to standard error, and the address alone means several processes.
+# T5X has these flags. Here they have no effect: logs go to standard error, and an address implies several processes.
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lmirl_jax import checkpoints, configuration, files, runs
 from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Is
-from lmirl_jax.arguments import NonNegative, Path, checked
+from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import PromptSet
@@ -26,11 +26,11 @@ from lmirl_jax.types import ModelConfig, UserError
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/infer.gin")
     line_file.check_inputs(checkpoint)
-    print(configuration.configured(infer)(checkpoint))
+    print(configuration.with_configuration(infer)(checkpoint))
     return 0
 
 
-@checked
+@check_arguments
 def infer(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     *,
@@ -43,7 +43,7 @@ def infer(
     reranking: Reranking = Reranking(),
     vote: Callable[[str], Any] | None = None,
 ) -> epath.Path:
-    """Answers every prompt, a line each; the file appears under its name when it is complete.
+    """Writes one line for each prompt; the file appears under its name when it is complete.
 
     Until then it grows as PATH.partial, and the same command continues it after a kill.
 
@@ -52,11 +52,11 @@ def infer(
         model: the recipe of the network.
         mesh: the devices.
         data: the prompts, an `EvalDataset` or a `PromptFile`.
-        generator: how to sample.
-        temperature: of sampling; 0 takes the likeliest token each time.
-        output_path: of the JSONL file; None for the run's infer/NAME-SPLIT-STEP.jsonl.
-        reranking: whether to score the samples, and by which checkpoint.
-        vote: of a scored sample's text, what it votes for in a majority, or None; None for the text itself.
+        generator: the generator of answers.
+        temperature: the sampling temperature; 0 always takes the likeliest token.
+        output_path: the path of the JSONL file; None for the run's infer/NAME-SPLIT-STEP.jsonl.
+        reranking: the settings for scoring the samples.
+        vote: a function from a scored sample's text to its vote in a majority, or None; without it the text is the vote.
 
     Returns:
         The path of the file.
@@ -89,7 +89,7 @@ def _check_vote(vote: Callable[[str], Any] | None, reranking: Reranking) -> None
 
 
 def _vote_of(text: str, vote: Callable[[str], Any] | None) -> Any:
-    """What a sample votes for; raises a UserError where the function of the user fails."""
+    """The vote of a sample; raises a UserError if the user's function fails."""
     if vote is None:
         return text
     try:
@@ -114,14 +114,14 @@ def write_answers(
     total: int,
     vote: Callable[[str], Any] | None = None,
 ) -> None:
-    """Writes all answers, and says how far their log-probabilities are from those of teacher forcing.
+    """Writes all answers; returns a line on the difference of their log-probabilities from those of teacher forcing.
 
     Args:
-        path: of the file.
-        settings: what the lines depend on.
-        answers: makes all answers but the first so many.
+        path: the path of the file.
+        settings: the settings that determine the lines.
+        answers: `answers(count)` makes all answers after the first `count`.
         total: the number of prompts.
-        vote: as `infer` takes it.
+        vote: see `infer`.
     """
     gap = 0.0
 
@@ -141,7 +141,7 @@ def write_answers(
 def settings(
     checkpoint: epath.Path, data: Prompts, generator: Generator, temperature: float
 ) -> dict[str, Any]:
-    """What the lines depend on, by the names of the macros."""
+    """The settings that determine the lines, by the names of the macros."""
     of_prompts = {
         "CHECKPOINT_PATH": f"{checkpoint} {checkpoints.identity(checkpoint)}",
         "prompts": data_room.content_hash(data),
@@ -151,7 +151,7 @@ def settings(
 
 
 def row(answer: Answers, vote: Callable[[str], Any] | None = None) -> dict[str, Any]:
-    """What a line holds: texts, log pi of each sample, and log pi and the entropy of each token; nats, temperature 1.
+    """The content of a line: texts, log pi of each sample, and log pi and entropy of each token, in nats at temperature 1.
 
     Where samples have scores, a line also holds their returns, which sample is the best by each score, and what most samples
     vote for.

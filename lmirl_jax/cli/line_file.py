@@ -29,7 +29,7 @@ def output_path(given: str | None, default: epath.Path, parquet: bool = False) -
     Raises:
         UserError: the path is a folder, or its name is that of another format.
     """
-    path = files.absolute(given) if given else default
+    path = files.absolute_path(given) if given else default
     if path.is_dir():
         raise UserError(
             f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
@@ -67,21 +67,20 @@ def write_lines(
     Until then it grows as PATH.partial, and the next call with the same settings continues it.
 
     Args:
-        path: of the file; its folder exists.
-        settings: what the lines depend on.
-        answers: makes all answers but the first so many, in order.
-        row: what the line of an answer holds; JSON.
-        progress: makes the display of the progress, which begins after so many answers.
-        finish: makes the complete file of the lines; see `files.growing`.
+        path: the path of the file; its folder exists.
+        settings: the settings that determine the lines.
+        answers: `answers(count)` makes all answers after the first `count`, in order.
+        row: returns the line of an answer, as JSON.
+        progress: `progress(count)` makes a display of the progress that begins after `count` answers.
+        finish: converts the lines to the complete file; see `files.open_resumable`.
     """
     if jax.process_index() != 0:
-        for _ in answers(
-            int(from_first_process(0))
-        ):  # The devices of this process do their share of the work.
+        # The first process writes the file. The devices of this process only do their share of the work.
+        for _ in answers(int(from_first_process(0))):
             pass
         wait_for_all()
         return
-    with files.growing(path, settings, finish) as (file, count):
+    with files.open_resumable(path, settings, finish) as (file, count):
         display = progress(count)
         if count:
             display.say(f"goes on after {count} lines of {path.name}")

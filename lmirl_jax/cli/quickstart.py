@@ -30,8 +30,8 @@ def main(flags: Flags) -> int:
     configuration.load(
         [RUN_FILE, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths, complete=False
     )
-    directory = files.absolute(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
-    with files.held_alone(directory, "MODEL_DIR"):
+    directory = files.absolute_path(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
+    with files.lock_directory(directory, "MODEL_DIR"):
         _train_and_compare(flags, directory, began)
     return 0
 
@@ -68,13 +68,13 @@ def _eval_arguments(run: epath.Path) -> list[str]:
 
 def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> None:
     """Prints the table and the verdict, and writes the report."""
-    evaluated = {label: _evaluated(directory / name) for label, name in RUNS.items()}
+    results = {label: _read_evaluation(directory / name) for label, name in RUNS.items()}
     cells = [
         evaluation.Cell(label, 0, cell["temperature"], cell["metrics"], cell["per_prompt"])
-        for label, of_label in evaluated.items()
-        for cell in of_label
+        for label, run_results in results.items()
+        for cell in run_results
     ]
-    one = next(iter(evaluated.values()))[0]
+    one = next(iter(results.values()))[0]
     over = f"number_paths, {first_of(one['prompts'], one['prompts_available'])} of the validation split"
     verdicts = [evaluation.verdict(cells, diversity=measure) for measure in ("distinct_valid", "self_bleu")]
     report = directory / "report.html"
@@ -95,8 +95,8 @@ def _compare(directory: epath.Path, commands: Sequence[str], seconds: float) -> 
     print("\n".join(["", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]))
 
 
-def _evaluated(run: epath.Path) -> list[dict[str, Any]]:
-    """What `lmirl eval` measured at each temperature."""
+def _read_evaluation(run: epath.Path) -> list[dict[str, Any]]:
+    """Reads the results of `lmirl eval` at each temperature."""
     newest = max((run / "eval").glob("*.json"), key=lambda path: path.stem)
     return json.loads(newest.read_text(encoding="utf-8"))
 
@@ -110,9 +110,9 @@ def _heat_map(label: str, run: epath.Path) -> reports.HeatMap:
     """The rewards that a run gives to a right answer and to the same answer with one wrong sum."""
     prompt, right = number_paths.examples("validation")[0]
     answers = {"right": right, "wrong": number_paths.with_wrong_sum(right)}
-    scored = rewards.score(runs.load(str(run)), prompt, list(answers.values()))
+    scores = rewards.score(runs.load(str(run)), prompt, list(answers.values()))
     rows = [
-        reports.scored_row(answer, f"{name} answer") for name, answer in zip(answers, scored, strict=True)
+        reports.scored_row(answer, f"{name} answer") for name, answer in zip(answers, scores, strict=True)
     ]
     explanation = "The wrong answer differs in one sum, and goes on consistently from there."
     return reports.HeatMap(f"Rewards of {label}", rows, prompt, explanation)

@@ -1,4 +1,4 @@
-"""`lmirl report`: whether the rewards of runs can be trusted, in one page."""
+"""`lmirl report`: writes a page on whether the rewards of runs can be trusted."""
 
 import collections
 import dataclasses
@@ -37,28 +37,28 @@ Source = RewardingRun | ScoredFile
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What the page is made of.
+    """The material of the page.
 
     Args:
-        scored: by label, the scored answers of each seed.
-        effects: by label, what damages do to the reward of an answer.
+        scored: for each label, the scored answers of each seed.
+        effects: for each label, the effects of damages on the reward of an answer.
     """
 
-    scored: Mapping[str, Sequence[Sequence[rewards.Scored]]]
+    scored: Mapping[str, Sequence[Sequence[rewards.ScoredAnswer]]]
     effects: Mapping[str, Sequence[rewards.CorruptionEffect]]
 
 
 def main(flags: Flags) -> int:
     began = time.monotonic()
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
-    config = configuration.configured(ReportConfig)()
+    config = configuration.with_configuration(ReportConfig)()
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     sources = _sources(flags)
     _check(sources, config)
     names = ("report.html", "report.json", "correlations.csv")
     check_output_dir(output_dir, names, [str(one) for one in sources])
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.held_alone(folder, "OUTPUT_DIR"):
+    with files.lock_directory(folder, "OUTPUT_DIR"):
         material = _gather(sources, config, folder)
         if jax.process_index() == 0:
             print(_write(material, sources, config, folder))
@@ -71,19 +71,19 @@ def _sources(flags: Flags) -> list[Source]:
     sources: list[Source] = []
     for label, paths in paths_by_label(configuration.macro("RUNS", hint=Runs)).items():
         for seed, path in enumerate(paths):
-            file = files.absolute(path)
+            file = files.absolute_path(path)
             if file.suffix in (*formats.JSON, formats.PARQUET) or file.is_file():
                 sources.append(ScoredFile(label, seed, file))
             else:
                 checkpoint = add_run(flags, path)
-                sources.append(configuration.configured(RewardingRun)(label, seed, checkpoint))
+                sources.append(configuration.with_configuration(RewardingRun)(label, seed, checkpoint))
     if not any(isinstance(source, RewardingRun) for source in sources):
         check_without_run(flags)
     return sources
 
 
 def _check(sources: Sequence[Source], config: ReportConfig) -> None:
-    """Raises a UserError, before anything is made, for what would make the report fail or mislead."""
+    """Raises a UserError, before anything is computed, for settings with which the report would fail or mislead."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     labels = list(dict.fromkeys(run.label for run in runs))
     if config.answers_of is not None and config.answers_of not in labels:
@@ -115,13 +115,13 @@ def _check_metric(run: RewardingRun, metric: str) -> None:
 
 
 def _gather(sources: Sequence[Source], config: ReportConfig, folder: epath.Path) -> Material:
-    """Makes the answers, scores and damaged answers of each run, and reads those that are there already."""
+    """Makes the answers, scores and damaged answers of each run, or reads those that exist."""
     runs = [source for source in sources if isinstance(source, RewardingRun)]
     damaged = damage_answers(runs[0], config) if runs else []
     pairs = write_damaged_answers(damaged, folder / "damaged") if damaged else None
     shared = next((run for run in runs if run.label == config.answers_of), None)
-    scored: dict[str, list[Sequence[rewards.Scored]]] = {}
-    tested: dict[str, list[tuple[rewards.Scored, rewards.Scored, rewards.Corruption]]] = {
+    scored: dict[str, list[Sequence[rewards.ScoredAnswer]]] = {}
+    tested: dict[str, list[tuple[rewards.ScoredAnswer, rewards.ScoredAnswer, rewards.Corruption]]] = {
         run.label: [] for run in runs
     }
     for source in sources:

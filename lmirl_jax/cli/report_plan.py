@@ -1,4 +1,4 @@
-"""The sources of a report on rewards: runs, which answer, score and are tested, or files of scored answers."""
+"""The sources of a report on rewards: runs that answer, score and are tested, or files of scored answers."""
 
 import dataclasses
 import functools
@@ -13,34 +13,35 @@ from jax.sharding import Mesh
 from lmirl_jax import data as data_room
 from lmirl_jax import files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is
-from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, checked
+from lmirl_jax.arguments import Corruption, Lengths, NonNegative, Seed, Share, Text, check_arguments
 from lmirl_jax.cli import infer, line_file
 from lmirl_jax.cli import score as score_command
 from lmirl_jax.cli.data_sets import ReferencedSplit, TaskOrMixture
 from lmirl_jax.cli.processes import wait_for_all
 from lmirl_jax.evaluation import Answers, Generator
 from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
-from lmirl_jax.rewards import Scored
+from lmirl_jax.rewards import ScoredAnswer
 from lmirl_jax.types import ModelConfig, Task, UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class DamagedAnswer:
-    """A prompt, its target, and that target with one thing wrong in each copy."""
+    """A prompt, its target, and copies of the target with one error in each."""
 
     inputs: str
     targets: str
     damages: Sequence[rewards.Corruption]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """What to ask of the rewards; gin/runs/report.gin explains each setting."""
+    """The settings of the report; gin/runs/report.gin explains each of them."""
 
     metric: Text | None = None
     answers_of: Text | None = None
-    corruptions: Mapping[Text, Corruption] | None = None  # By name; None for `rewards.CORRUPTIONS`.
+    # The corruptions by name; None for `rewards.CORRUPTIONS`.
+    corruptions: Mapping[Text, Corruption] | None = None
     corruption_check: Callable[[str, str], Any] | None = None
     corruption_seed: Seed = 0
 
@@ -60,17 +61,17 @@ class ScoredFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self) -> list[Scored]:
+    def read(self) -> list[ScoredAnswer]:
         """Reads the scored answers of the file."""
         return list(rewards.read_scored(self.path, "RUNS"))
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class RewardingRun:
-    """A checkpoint that answers prompts and rewards answers: its label, its place among the seeds, and what its config.gin gives.
+    """A checkpoint that answers prompts and rewards answers, with its label, its seed's index and the settings of its config.gin.
 
-    Each file that it makes is named by what the file depends on. A file that is there is not made again.
+    The name of each file that it makes depends on the settings behind the file. A file that exists is not made again.
     """
 
     label: Annotated[str, GivenByCaller()]
@@ -99,7 +100,7 @@ class RewardingRun:
 
     @property
     def prompts(self) -> ReferencedSplit:
-        """The data set, which is there once the run is made."""
+        """The data set; the constructor makes sure that it exists."""
         assert self.data is not None
         return self.data
 
@@ -111,7 +112,7 @@ class RewardingRun:
         )
 
     def answers(self, folder: epath.Path) -> epath.Path:
-        """Returns the file of its answers to every prompt, as `lmirl infer` writes it; makes the file where it is not there."""
+        """Returns the file of the answers to all prompts, in the format of `lmirl infer`; makes the file unless it exists."""
         settings = infer.settings(self.checkpoint, self.prompts, self.generator, self.temperature)
         path = folder / f"{self._name}-{_digest(settings)}.jsonl"
 
@@ -125,13 +126,13 @@ class RewardingRun:
             infer.write_answers(path, settings, answers, len(self.prompts))
         return path
 
-    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[Scored]:
-        """Scores the answers of a file; reads the scores where they are there already.
+    def score(self, pairs: epath.Path, folder: epath.Path, longest: int = 0) -> list[ScoredAnswer]:
+        """Scores the answers of a file, or reads the scores if they exist.
 
         Args:
             pairs: the file of answers.
-            folder: for the file of scores.
-            longest: the length of the longest answer, in tokens, where it may exceed that of the training.
+            folder: the folder for the file of scores.
+            longest: the length of the longest answer, in tokens, if it may exceed that of the training.
         """
         lengths = {**self.lengths, "targets": max(self.lengths["targets"], longest)}
         pair_file = data_room.PairFile(str(pairs), self.task, lengths)
@@ -148,7 +149,7 @@ class RewardingRun:
 
 
 def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswer]:
-    """Damages the targets of the split that the run answers; leaves out those that no damage fits."""
+    """Damages the targets of the split that the run answers; targets that cannot be damaged are left out."""
     answers = []
     for example in run.prompts.examples:
         inputs, targets = example["inputs_pretokenized"], run.prompts.reference(example)
@@ -164,29 +165,29 @@ def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswe
 
 
 def longest_answer(run: RewardingRun, answers: Sequence[DamagedAnswer]) -> int:
-    """The most tokens of a target or a damaged one, EOS included: a repeated step may exceed all answers of the training."""
+    """The length of the longest target, damaged or not, EOS included; a repeated step may exceed all answers of the training."""
     texts = [text for answer in answers for text in (answer.targets, *(d.targets for d in answer.damages))]
     return 1 + max((len(run.task.output_vocabulary.encode(text)) for text in texts), default=0)
 
 
 def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
-    """Writes the targets with their damages as a file of candidates, in which the undamaged target comes first."""
+    """Writes each target and its damaged copies as candidates of one prompt; the undamaged target comes first."""
     lines = [
         {"inputs": answer.inputs, "candidates": [answer.targets, *(d.targets for d in answer.damages)]}
         for answer in answers
     ]
     path = folder / f"damaged-{_digest(lines)}.jsonl"
     if jax.process_index() == 0:
-        with files.writing(path) as file:
+        with files.open_atomic(path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     wait_for_all()
     return path
 
 
 def pair_effects(
-    answers: Sequence[DamagedAnswer], scored: Sequence[Scored]
-) -> list[tuple[Scored, Scored, rewards.Corruption]]:
-    """Pairs each original with each damaged answer and its damage, as `rewards.effects_of_corruptions` takes them."""
+    answers: Sequence[DamagedAnswer], scored: Sequence[ScoredAnswer]
+) -> list[tuple[ScoredAnswer, ScoredAnswer, rewards.Corruption]]:
+    """Pairs each original with each damaged answer and its damage, for `rewards.effects_of_corruptions`."""
     by_place = {(one.example, one.candidate): one for one in scored}
     return [
         (by_place[number, 0], by_place[number, candidate], damage)

@@ -1,4 +1,4 @@
-"""RERANK and what goes with it: scores for the samples of `lmirl infer` and of a sweep."""
+"""RERANK and its settings: scores for the samples of `lmirl infer` and of a sweep."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import checkpoints, rewards, runs
-from lmirl_jax.arguments import Path, Share, checked
+from lmirl_jax.arguments import Path, Share, check_arguments
 from lmirl_jax.types import UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Reranking:
-    """Whether samples are scored, and by which checkpoint.
+    """The settings for scoring samples.
 
     Args:
         on: RERANK, True or None.
-        reward_path: of the run whose returns the scores are; None for the policy itself.
+        reward_path: the path of the run whose returns are the scores; None for the policy itself.
         reward_discount: gamma of these returns; None for that of the rewarding run's training.
         discount: gamma of the policy's training.
 
@@ -38,10 +38,10 @@ class Reranking:
                 raise UserError(f"{name}={value!r} has no effect without RERANK: add --gin.RERANK=True")
 
     def settings(self, checkpoint: epath.Path) -> dict[str, Any]:
-        """What scores depend on beside the samples, by the names of the macros; empty where samples are not scored.
+        """The settings that determine the scores of given samples, by the names of the macros; empty if samples are not scored.
 
         Args:
-            checkpoint: of the policy that draws the samples.
+            checkpoint: the checkpoint of the policy that generates the samples.
 
         Raises:
             UserError: no checkpoint at REWARD_CHECKPOINT_PATH.
@@ -60,12 +60,12 @@ class Reranking:
     def reranker(
         self, policy: runs.Policy, batch_size: int, max_length: int | None
     ) -> rewards.Reranker | None:
-        """Makes what scores the samples of a policy; None where samples are not scored.
+        """Makes the scorer of a policy's samples; None if samples are not scored.
 
         Args:
-            policy: that draws the samples.
-            batch_size: how many samples are scored at a time.
-            max_length: the most tokens that a sample has; None for those of the policy's targets.
+            policy: the policy that generates the samples.
+            batch_size: the number of samples that are scored at a time.
+            max_length: the maximum number of tokens of a sample; None for that of the policy's targets.
         """
         if not self.on:
             return None

@@ -1,4 +1,4 @@
-"""`lmirl score`: what a checkpoint makes of answers, token by token, as JSONL or Parquet."""
+"""`lmirl score`: the rewards of answers under a checkpoint, token by token, as JSONL or Parquet."""
 
 import dataclasses
 import sys
@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from lmirl_jax import checkpoints, configuration, files, runs
 from lmirl_jax import data as data_room
 from lmirl_jax.argument_rules import GivenByCaller, Words
-from lmirl_jax.arguments import Lengths, Path, Share, checked, has_parameter
+from lmirl_jax.arguments import Lengths, Path, Share, check_arguments, has_parameter
 from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.data_sets import PairSet, TaskOrMixture
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.rewards import RewardModel, Scored, Scorer, scored_file
+from lmirl_jax.rewards import RewardModel, ScoredAnswer, Scorer, scored_file
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.types import ModelConfig
 
@@ -29,19 +29,19 @@ MakesScorer = Annotated[
 
 def main(flags: Flags) -> int:
     configure_without_run(flags, RUN_FILE, "CHECKPOINT_PATH")
-    # DATA is what to score here; in the configuration of the run it is what the run was trained on.
+    # Here DATA names the answers to score; in the configuration of the run it names the training data.
     data = configuration.macro("DATA", None, hint=Path | None)
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
-    # The task may be another than that of the run, which may have been a file.
+    # The task may differ from that of the run, which may be a file.
     no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
     path = configuration.macro("CHECKPOINT_PATH", hint=Path)
     checkpoint = add_run(flags, path, from_run=("DATA",), macros=no_file)
     line_file.check_inputs(checkpoint, DATA=data)
-    print(configuration.configured(score)(checkpoint, data))
+    print(configuration.with_configuration(score)(checkpoint, data))
     return 0
 
 
-@checked
+@check_arguments
 def score(
     checkpoint: Annotated[epath.Path, GivenByCaller()],
     data: Annotated[Path | None, GivenByCaller()],
@@ -57,7 +57,7 @@ def score(
     output_path: Path | None = None,
     metrics: bool = True,
 ) -> epath.Path:
-    """Scores every pair, a line each; the file appears under its name when it is complete.
+    """Writes the scores of each pair in one line; the file appears under its name when it is complete.
 
     Until then it grows as PATH.partial, and the same command continues it after a kill.
 
@@ -66,13 +66,13 @@ def score(
         data: a file of pairs; None for a split of the task.
         model: the recipe of the network.
         mesh: the devices.
-        task: for its vocabulary, and its metrics.
-        lengths: tokens of a row, for `inputs` and `targets`.
+        task: the task, for its vocabulary and its metrics.
+        lengths: the numbers of tokens in a row, for `inputs` and `targets`.
         discount: gamma.
-        pairs: makes what to score, of `path`: `data.pairs`.
-        scorer: makes what scores it, of a model: `rewards.Scorer`.
-        reference_path: of the reference policy; None for none.
-        output_path: of the file, JSONL or, if it ends in .parquet, Parquet; None for the run's score/NAME-STEP.jsonl.
+        pairs: the function that makes the pairs to score from a path, `data.pairs`.
+        scorer: the function that makes a scorer from a model, `rewards.Scorer`.
+        reference_path: the path of the reference policy; None for no reference.
+        output_path: the path of the file, Parquet if it ends in .parquet, else JSONL; None for the run's score/NAME-STEP.jsonl.
         metrics: whether to add the task's metrics of answers that have a reference.
 
     Returns:
@@ -94,7 +94,7 @@ def write_scores(path: epath.Path, scorer: Scorer, pairs: PairSet, task: TaskOrM
     """Writes the scores of pairs, with the metrics of a task unless it is None, and says how many answers are truncated."""
     truncated = 0
 
-    def row(answer: Scored) -> dict[str, Any]:
+    def row(answer: ScoredAnswer) -> dict[str, Any]:
         nonlocal truncated
         truncated += answer.truncated
         return answer.to_row()
@@ -116,10 +116,11 @@ def write_scores(path: epath.Path, scorer: Scorer, pairs: PairSet, task: TaskOrM
 
 
 def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict[str, Any]:
-    """What the lines depend on, by the names of the macros."""
+    """The settings that determine the lines, by the names of the macros."""
 
     def named(model: RewardModel | None) -> str | None:
-        policy = cast(runs.Policy | None, model)  # A command scores with policies that it has loaded.
+        # A command scores with policies that it has loaded.
+        policy = cast(runs.Policy | None, model)
         return None if policy is None else f"{policy} {checkpoints.identity(policy.checkpoint)}"
 
     return {
@@ -131,8 +132,8 @@ def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict
     }
 
 
-def _with_metrics(answers: Iterator[Scored], task: TaskOrMixture | None) -> Iterator[Scored]:
-    """Adds the metrics of the task to answers that have a reference; in a mixture no line tells which task it is of."""
+def _with_metrics(answers: Iterator[ScoredAnswer], task: TaskOrMixture | None) -> Iterator[ScoredAnswer]:
+    """Adds the metrics of the task to answers with a reference; not for mixtures, because a line does not tell its task."""
     for answer in answers:
         if answer.reference is None or task is None or len(task.tasks) > 1:
             yield answer

@@ -36,21 +36,21 @@ def main(flags: Flags) -> int:
 
 
 def run(flags: Flags) -> sweep_output.Sweep:
-    """Makes every cell that is missing. The sweep is whole on the first process, which alone need see the files."""
+    """Makes every cell that is missing. The result is complete on the first process, the only one that must see the files."""
     configure_without_run(flags, RUN_FILE, "RUNS", "OUTPUT_DIR")
-    config = configuration.configured(SweepConfig)()
+    config = configuration.with_configuration(SweepConfig)()
     paths = paths_by_label(configuration.macro("RUNS", hint=Runs))
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     answering = []
     for label, of_label in paths.items():
         for seed, path in enumerate(of_label):
             checkpoint = add_run(flags, path)
-            answering.append(configuration.configured(AnsweringRun)(label, seed, checkpoint))
+            answering.append(configuration.with_configuration(AnsweringRun)(label, seed, checkpoint))
     check_sweep(answering, config)
     check_output_dir(output_dir, ("sweep.csv", "sweep.json", "report.html"), [])
     # This comes after every check, so that an error leaves no folder behind.
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.held_alone(folder, "OUTPUT_DIR"):
+    with files.lock_directory(folder, "OUTPUT_DIR"):
         finished = list(finish(answering, config, folder / "cells"))
     return sweep_output.Sweep(config, answering, finished, folder)
 
@@ -61,7 +61,7 @@ def finish(
     """Yields every cell, run by run and point by point. Cells that are finished are read, others are made and written."""
     wanted = [run.settings(config.points) for run in answering]
     on_disk = [[read_cell(folder, settings) for settings in of_run] for of_run in wanted]
-    # All processes make the same cells, also where they see other disks.
+    # All processes make the same cells, even if they see other disks.
     missing = from_first_process([[cell is None for cell in of_run] for of_run in on_disk])
     count = int(missing.sum())
     say("sweep", f"{missing.size - count} of {missing.size} cells are finished already, {count} to make")
@@ -74,7 +74,8 @@ def finish(
                 seconds = (time.monotonic() - began) / done
                 left = f"{seconds * (count - done):.0f} s left"
                 say("sweep", f"{run}, {_place(settings)}: {done} of {count} made, {left}")
-            if cell is not None:  # Only the first process may see the disk on which the cell lies.
+            # Only the first process may see the disk on which the cell lies.
+            if cell is not None:
                 yield run, cell
 
 

@@ -1,4 +1,4 @@
-"""Writes the files of a sweep, and what it prints on the terminal."""
+"""Writes the files of a sweep, and the text for the terminal."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from lmirl_jax.evaluation import sweep_tables
 from lmirl_jax.evaluation.evaluator import describe_prompts
 from lmirl_jax.evaluation.sweep_cells import FinishedCell
 
-# How many samples of a prompt and run stand side by side on the page.
+# The maximum number of samples that the page shows for a prompt and run.
 MOST_SAMPLES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A whole sweep: the runs that were asked, each cell with its run, and the folder that the sweep is written to."""
+    """A complete sweep: the runs, each cell with its run, and the folder to which the sweep is written."""
 
     config: SweepConfig
     answering: Sequence[AnsweringRun]
@@ -32,7 +32,7 @@ class Sweep:
 
     @property
     def cells(self) -> list[evaluation.Cell]:
-        """The cells as `evaluation.front` takes them."""
+        """The cells in the form of `evaluation.front`."""
         return [
             evaluation.Cell(
                 run.label,
@@ -93,7 +93,7 @@ def write(sweep: Sweep, seconds: float) -> str:
 
 
 def sweep_verdicts(sweep: Sweep) -> list[str]:
-    """One paragraph for each measure of diversity and each top-p."""
+    """Writes one paragraph for each measure of diversity and each top-p."""
     quality, diversity = sweep.metrics
     baseline = sweep.config.baseline
     verdicts = []
@@ -102,7 +102,8 @@ def sweep_verdicts(sweep: Sweep) -> list[str]:
             cells = [cell for cell in sweep.cells if cell.top_p == top_p]
             verdict = evaluation.verdict(cells, baseline=baseline, quality=quality, diversity=name)
             verdicts.append(f"At top-p {top_p:g}: {verdict}" if len(sweep.config.top_ps) > 1 else verdict)
-    return list(dict.fromkeys(verdicts))  # Where there is no quality, all measures of diversity say so.
+    # Where the quality is missing, the verdicts on all measures are the same sentence, which is printed once.
+    return list(dict.fromkeys(verdicts))
 
 
 def choose_point(sweep: Sweep) -> tuple[float, float]:
@@ -173,5 +174,5 @@ def _prompts(sweep: Sweep) -> str:
 
 
 def _signatures(sweep: Sweep) -> dict[str, str]:
-    """sacrebleu's, of BLEU and ChrF among the metrics."""
+    """The signatures of sacrebleu for BLEU and ChrF, if they are among the metrics."""
     return evaluation.signatures(sweep.answering[0].prompts, sweep.finished[0][1].settings.num_examples)

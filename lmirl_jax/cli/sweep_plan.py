@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, files, rewards, runs
 from lmirl_jax.argument_rules import GivenByCaller, Is, Words
-from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, checked
+from lmirl_jax.arguments import Path, Positive, PositiveShare, Text, Whole, check_arguments
 from lmirl_jax.cli.data_sets import SweptGenerator, TaskSplit
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.configuration_errors import nearest
@@ -47,10 +47,10 @@ Runs = Annotated[
 Labels = Annotated[Sequence[Text], Words("a list of one metric or more", lambda names: len(names) > 0)]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What to sweep over, and what to compare; gin/runs/sweep.gin explains each setting.
+    """The settings of a sweep and of its comparison; gin/runs/sweep.gin explains each of them.
 
     Raises:
         UserError: no temperatures or top-ps, or one that gives no diversity.
@@ -61,7 +61,8 @@ class SweepConfig:
     quality: Text = "accuracy"
     diversity: Text | Labels | None = None
     baseline: Text | None = None
-    shown_prompts: Whole = 6  # For so many prompts the page has the answers of all runs side by side.
+    # The number of prompts for which the page shows the answers of all runs side by side.
+    shown_prompts: Whole = 6
     shown_temperature: Positive | None = None
 
     def __post_init__(self):
@@ -73,14 +74,14 @@ class SweepConfig:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """(temperature, top-p) of each cell of a checkpoint."""
+        """The pair (temperature, top-p) of each cell of a checkpoint."""
         return [
             (float(temperature), float(top_p))
             for top_p, temperature in itertools.product(self.top_ps, self.temperatures)
         ]
 
     def metrics(self, measured: Collection[str]) -> tuple[str, list[str]]:
-        """The measures of quality and diversity among the names of metrics that a cell has."""
+        """The measures of quality and diversity among the metrics of a cell."""
         wanted = [self.diversity] if isinstance(self.diversity, str) else self.diversity
         if wanted is None:
             wanted = [name for name in ("distinct_valid", "self_bleu") if name in measured]
@@ -93,16 +94,16 @@ class SweepConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """The policy of an answering run, and what scores its samples; None where nothing does."""
+    """The policy of an answering run, and the scorer of its samples, if they are scored."""
 
     policy: runs.Policy
     reranker: rewards.Reranker | None
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class AnsweringRun:
-    """A checkpoint that answers prompts: the label of its run, its place among the seeds, and what its config.gin gives."""
+    """A checkpoint that answers prompts, with the label of its run, its seed's index and the settings of its config.gin."""
 
     label: Annotated[str, GivenByCaller()]
     seed: Annotated[int, GivenByCaller()]
@@ -129,12 +130,12 @@ class AnsweringRun:
 
     @property
     def prompts(self) -> TaskSplit:
-        """The data set, which is there once the run is made."""
+        """The data set; the constructor makes sure that it exists."""
         assert self.data is not None
         return self.data
 
     def load(self) -> LoadedRun:
-        """Loads the policy and, where samples are scored, what scores them."""
+        """Loads the policy and, if samples are scored, their scorer."""
         policy = runs.load_policy(
             self.checkpoint,
             self.model,
@@ -148,7 +149,7 @@ class AnsweringRun:
         )
 
     def settings(self, points: Sequence[tuple[float, float]]) -> list[CellSettings]:
-        """The settings of its cells, one for each (temperature, top-p)."""
+        """The settings of the run's cells, one for each (temperature, top-p)."""
         first = CellSettings(
             checkpoint=checkpoints.identity(self.checkpoint),
             step=checkpoints.step_of(self.checkpoint),
@@ -168,34 +169,34 @@ class AnsweringRun:
         return [dataclasses.replace(first, temperature=t, top_p=top_p) for t, top_p in points]
 
     def answers(self, loaded: LoadedRun, settings: CellSettings) -> list[Answers]:
-        """The answers of one cell, by what `load` returned."""
+        """Generates the answers of one cell."""
         generator, policy = self.generator.with_top_p(settings.top_p), loaded.policy
         samples = generator(policy.graph, policy.params, self.mesh, self.prompts, settings.temperature)
         return list(samples if loaded.reranker is None else loaded.reranker(self.prompts, samples))
 
 
 def paths_by_label(given: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
-    """Returns RUNS with the paths of each label as a list, a single path too."""
+    """Returns RUNS with a list of paths for each label, also where the user gave a single path."""
     return {label: [paths] if isinstance(paths, str) else list(paths) for label, paths in given.items()}
 
 
 def check_output_dir(output_dir: str, names: Sequence[str], paths: Sequence[str]) -> None:
-    """Raises a UserError where a file of OUTPUT_DIR would overwrite one that the command reads, or lie in a checkpoint.
+    """Raises a UserError if a file in OUTPUT_DIR would overwrite a file that the command reads, or lie in a checkpoint.
 
     Args:
         output_dir: OUTPUT_DIR.
-        names: of the files that it gets.
-        paths: of the runs and files that RUNS names.
+        names: the names of the files that are written to it.
+        paths: the paths of the runs and files in RUNS.
     """
     read = {f"RUNS[{number}]": run for number, run in enumerate(paths)}
     read |= {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    files.check_no_input([files.absolute(output_dir) / name for name in names], read, "OUTPUT_DIR")
+    files.check_no_input([files.absolute_path(output_dir) / name for name in names], read, "OUTPUT_DIR")
 
 
 def check_sweep(answering: Sequence[AnsweringRun], config: SweepConfig) -> None:
-    """Raises a UserError, before the first cell is made, for what would make a cell or the comparison fail.
+    """Raises a UserError, before the first cell is made, for settings with which a cell or the comparison would fail.
 
-    That is a baseline that is no run, a metric that the task lacks, a checkpoint named twice, or runs with other prompts.
+    These are a baseline that is no run, a metric that the task lacks, a checkpoint named twice, or runs with different prompts.
     """
     labels = list(dict.fromkeys(run.label for run in answering))
     if config.baseline is not None and config.baseline not in labels:

@@ -15,7 +15,7 @@ def main(flags: Flags) -> int:
     configure(flags)
     _check_inputs()
     _check_start()
-    configuration.configured(training.train)(on_start=write_configuration)
+    configuration.with_configuration(training.train)(on_start=write_configuration)
     return 0
 
 
@@ -24,7 +24,7 @@ def _check_inputs() -> None:
     model_dir = configuration.macro("MODEL_DIR", None)
     if not isinstance(model_dir, str) or not model_dir:
         return  # The trainer says so.
-    folder = files.absolute(model_dir)
+    folder = files.absolute_path(model_dir)
     inputs = {
         name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
     }
@@ -51,8 +51,8 @@ def write_configuration(model_dir: epath.Path) -> None:
     record = model_dir / "config.gin"
     if record.is_file() and any((model_dir / "checkpoints").iterdir()):
         before = configuration_records.read(record.read_text(encoding="utf-8"))
-        now = configuration_records.read(configuration.resolved())
+        now = configuration_records.read(configuration.config_text())
         for line in configuration_records.changes(before.values, now.values):
             _log.warning("resumed with another setting: %s", line)
-    with files.writing(record) as file:
-        file.write(configuration.resolved())
+    with files.open_atomic(record) as file:
+        file.write(configuration.config_text())

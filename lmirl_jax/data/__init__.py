@@ -1,4 +1,4 @@
-"""From a file or a SeqIO task to deterministic, resumable global batches: Grain feeds what either defines.
+"""Makes deterministic, resumable global batches with Grain, from a file or a SeqIO task.
 
 This is the only home of TensorFlow beside the tasks themselves. It loads with SeqIO, where a registered task is named; a
 file needs neither.

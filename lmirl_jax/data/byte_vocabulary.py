@@ -15,7 +15,7 @@ class ByteVocabulary:
     """The bytes of UTF-8 from id 3 on; 1 ends a text.
 
     Args:
-        extra_ids: how many ids follow the bytes; they stand for no text.
+        extra_ids: the number of ids after the bytes; they stand for no text.
     """
 
     eos_ids = (EOS,)
@@ -31,7 +31,7 @@ class ByteVocabulary:
         return [byte + SPECIAL for byte in text.encode("utf-8")]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text up to the first EOS; ids that are no bytes, and bytes that are no UTF-8, are left out."""
+        """The text up to the first EOS, without ids that are not bytes and bytes that are not UTF-8."""
         ids = list(ids)
         end = ids.index(EOS) if EOS in ids else len(ids)
         return bytes(i - SPECIAL for i in ids[:end] if _is_byte(i)).decode("utf-8", errors="ignore")
@@ -44,7 +44,7 @@ class ByteVocabulary:
         return self.token_offsets(ids, text)
 
     def token_offsets(self, ids: Sequence[int], text: str) -> Offsets | None:
-        """The last byte of a character stands for it, and those before it for nothing."""
+        """The offsets of bytes: the last byte of a character stands for it, and those before it for nothing."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
         offsets, end = [], 0
         for i in ids:

@@ -1,6 +1,6 @@
 """The training set: an endless, globally shuffled order of examples, cut into batches, that resumes anywhere at once.
 
-Example k of the order is computed from k (Grain's index shuffle): no process reads what another owns, and a position is
+Example k of the order is computed from k (Grain's index shuffle): no process reads the rows of another, and a position is
 one number, the examples that all processes have consumed together.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
@@ -30,7 +30,7 @@ READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 ENDLESS = 2**53
 
 
-@checked
+@check_arguments
 class TrainDataset:
     """A task's split as `TrainData`: every example once an epoch, in an order that the seed alone determines.
 
@@ -39,12 +39,12 @@ class TrainDataset:
     (`given_rewards`). `has_rewards` says whether batches have any.
 
     Args:
-        task: from `get_task`.
-        batch_size: examples in a global batch, over all processes.
-        lengths: tokens of a row, for `inputs` and `targets`; what is longer is trimmed.
+        task: the task, from `get_task`.
+        batch_size: the number of examples in a global batch, over all processes.
+        lengths: the number of tokens of a row, for `inputs` and `targets`; longer texts are trimmed.
         split: the split to train on.
         discount: gamma, 0 to 1.
-        seed: determines the shuffling.
+        seed: the seed of the shuffling.
         truncate: whether trimming is allowed; it is counted and logged.
         shuffle: False keeps the task's own order.
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
@@ -82,7 +82,7 @@ class TrainDataset:
             check_records(part.name, split, part_records, self.lengths, truncate)
         self.num_examples = sum(map(len, records))
         self.has_rewards = any(part.rewarded for part in records)
-        # Else no record's features need to be read.
+        # Without weights and rewards, the features of records need not be read.
         self._has_numbers = self.has_rewards or any(part.weighted for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
@@ -90,9 +90,9 @@ class TrainDataset:
         self._rows = _endless(records, rates, seed, shuffle).map(self._row)
 
     def iterator(self, rows: slice) -> "TrainIterator":
-        """Batches of these rows of every global batch.
+        """Iterates over these rows of every global batch.
 
-        They are a block whose size divides the batch, and which begins at a multiple of its size.
+        The rows are a block whose size divides the batch, and which begins at a multiple of its size.
         """
         start, stop, step = rows.indices(self.batch_size)
         size = stop - start
@@ -123,7 +123,7 @@ class TrainDataset:
         return self.task.decode(tokens)
 
     def decode_against(self, tokens: Sequence[int] | np.ndarray, reference: str) -> str:
-        """The text of an answer that is compared with a reference: an unknown token equals nothing in it."""
+        """The text of an answer for comparison with a reference: an unknown token does not equal anything in the reference."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
     def _row(self, record: bytes) -> Batch:
@@ -142,7 +142,7 @@ class TrainDataset:
 
 
 class TrainIterator:
-    """One block of every global batch, and the position in the order that all blocks share."""
+    """Iterates over one block of every global batch; the position in the order is the same for all blocks."""
 
     def __init__(
         self,
@@ -169,15 +169,15 @@ class TrainIterator:
         if self._batches is None:
             self._batches = iter(self._from(self._next_index))
         batch = next(self._batches)
-        # Batches that are prepared ahead do not count.
+        # The position does not include batches that are only prepared.
         self._next_index += self._batch_size
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The position, and what it is a position in: the data set with its order, and the vocabularies.
+        """The position, with fingerprints of the data set in its order and of the vocabularies.
 
-        `next_index` counts the examples that all processes have consumed together. The vocabularies say what the
-        parameters of a checkpoint mean.
+        `next_index` counts the examples that all processes have consumed together. The parameters of a checkpoint
+        depend on the vocabularies.
         """
         return {
             "next_index": self._next_index,
@@ -186,7 +186,7 @@ class TrainIterator:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state of any iterator of the same data, whatever its batch size and number of processes.
+        """Continues from a state of an iterator of the same data, which may have another batch size and number of processes.
 
         Raises:
             UserError: the state belongs to another vocabulary, to other examples, or to another order of them.
@@ -224,6 +224,6 @@ def _endless(records: list[Records], rates: list[float], seed: int, shuffle: boo
 
 
 def _fingerprint(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> str:
-    """A hash of the tokens themselves: a new comment in the task's code, or a moved file, does not end a run."""
+    """A hash of the tokens, so that a run can continue after a new comment in the task's code or a new path of the file."""
     described = [[part.content for part in records], rates, seed if shuffle else None, shuffle]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

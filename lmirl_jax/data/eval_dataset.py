@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task, has_split
@@ -18,18 +18,18 @@ from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 
-@checked
+@check_arguments
 class EvalDataset:
-    """A split of a task, or of each task of a mixture, one after the other; held in memory, the same on every process.
+    """A split of a task, or of the tasks of a mixture one after the other. It is in memory, and the same on every process.
 
     Each of `examples` is a dict: `task_name`, `inputs` and `targets` (tokens, untrimmed), and the task's other features,
     `inputs_pretokenized` and `targets_pretokenized` among them: as the task stores them, else decoded from the tokens.
 
     Args:
-        task: from `get_task`.
-        lengths: tokens of a row, for `inputs` and `targets`.
+        task: the task, from `get_task`.
+        lengths: the number of tokens of a row, for `inputs` and `targets`.
         split: the name of the split; `has_split` tells whether there is one.
-        num_examples: at most so many, of each task; None for all.
+        num_examples: the maximum number of examples of each task; None for all.
         discount: gamma.
         truncate: whether trimming is allowed; it is counted and logged.
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
@@ -59,7 +59,7 @@ class EvalDataset:
         self._unknown = unknown_surface(task.output_vocabulary)
         self.has_rewards = False
         self.examples: list[dict[str, Any]] = []
-        # The number of examples in the split, of all tasks: metrics say over how many of how many they are.
+        # The number of examples in the splits of all tasks; metrics report it beside the number that they cover.
         self.available = 0
         for part in self._parts.values():
             records = tokenized_records(part, split, cache_dir)
@@ -86,7 +86,7 @@ class EvalDataset:
         return self.task.name
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
-        """Global batches in order, the last one filled up with rows of weight 0, each with its examples."""
+        """Yields global batches in order, each with its examples; the last one is padded with rows of weight 0."""
         for start in range(0, len(self.examples), batch_size):
             examples = self.examples[start : start + batch_size]
             rows = [
@@ -114,19 +114,19 @@ class EvalDataset:
         return self.task.decode(tokens)
 
     def reference(self, example: Mapping[str, Any]) -> str:
-        """The whole target as the user wrote it, whatever the vocabulary and the lengths leave of it."""
+        """The target as the user wrote it, before the vocabulary or the lengths change it."""
         text = stored_text(example, "targets")
         return self.decode(example["targets"]) if text is None else text
 
     def postprocess(self, text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-        """What the task's `postprocess_fn` makes of a text: of a prediction, or of the example's target."""
+        """Applies the task's `postprocess_fn` to a prediction, or to the example's target."""
         part = self._parts[example["task_name"]]
         if not is_target:
             text = mark_unknown(text, self.reference(example), self._unknown)
         return part.postprocess_fn(text, example=as_seqio(example), is_target=is_target)
 
     def target(self, example: Mapping[str, Any]) -> Any:
-        """The postprocessed target, as the task's metrics take it."""
+        """The postprocessed target, the argument of the task's metrics."""
         return self.postprocess(self.reference(example), example, is_target=True)
 
     @property
@@ -144,10 +144,10 @@ class EvalDataset:
         """The task's metrics, by name; those of a mixture are named `task/metric`. Undefined values are left out.
 
         Args:
-            predictions: one decoded text for each of `examples`, in their order.
-            samples: several decoded texts for each; metric functions find them, postprocessed, in
+            predictions: a decoded text for each of `examples`, in their order.
+            samples: several decoded texts for each example; metric functions find them, postprocessed, in
                 `aux_values['samples']`.
-            aux_values: what else functions of `(targets, predictions, aux_values)` are to see, a value an example.
+            aux_values: other values for metric functions with the argument `aux_values`, one value for each example.
 
         Returns:
             Numbers, on whatever scale the task's functions use (the bundled tasks: fractions from 0 to 1).
@@ -174,10 +174,10 @@ class EvalDataset:
     def corpora(
         self, samples: Sequence[Sequence[str]]
     ) -> Iterator[tuple[str, list[Callable], list[Any], list[list[Any]]]]:
-        """For each task: the prefix of its metrics' names, its functions of `(targets, predictions)`, its targets and samples.
+        """Yields for each task the prefix of its metrics' names, its metric functions, and its targets and samples.
 
         Args:
-            samples: decoded texts for each of `examples`, in their order; they come back postprocessed.
+            samples: decoded texts for each of `examples`, in their order; the result has them postprocessed.
         """
         for name, part in self._parts.items():
             indices = self._indices_of(name)
@@ -186,7 +186,7 @@ class EvalDataset:
             yield self._prefix(name), list(part.predict_metric_fns), targets, outputs
 
     def _indices_of(self, name: str) -> list[int]:
-        """The places of one task's examples among all."""
+        """The indices of one task's examples."""
         return [index for index, example in enumerate(self.examples) if example["task_name"] == name]
 
     def _prefix(self, name: str) -> str:
@@ -198,12 +198,12 @@ class EvalDataset:
         texts: Sequence[str],
         scores: Mapping[str, Sequence[float]] | None = None,
     ) -> dict[str, float]:
-        """The task's metrics on several samples of one prompt alone; metrics of a whole corpus may have no meaning here.
+        """The task's metrics of the samples of a single prompt; metrics of a whole corpus may have no meaning here.
 
         Args:
-            example: one of `examples`.
+            example: an element of `examples`.
             texts: the samples.
-            scores: by name, a number for each of them; where given, metric functions of samples find them as
+            scores: by name, a number for each sample; metric functions of samples find them as
                 `aux_values["scores"]`, by name and prompt.
         """
         part = self._parts[example["task_name"]]
@@ -216,7 +216,7 @@ class EvalDataset:
         return values | aux_metrics(part, [target], outputs[:1], aux_values)
 
 
-@checked
+@check_arguments
 def validation_dataset(
     task: Task,
     lengths: Lengths,
@@ -225,7 +225,7 @@ def validation_dataset(
     discount: Share = 1.0,
     truncate: bool = True,
 ) -> EvalDataset | None:
-    """An `EvalDataset`, or None where no part of the task has the split: then there is nothing to evaluate on."""
+    """Makes an `EvalDataset`; returns None if no part of the task has the split, so that nothing is evaluated."""
     if not has_split(task, split):
         warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
         return None

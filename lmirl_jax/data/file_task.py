@@ -1,4 +1,4 @@
-"""A file of `inputs` and `targets`, JSON lines or another format, as a task: fine-tuning without a line of code."""
+"""A task over a file of `inputs` and `targets`, JSON lines or another format, for fine-tuning without a line of code."""
 
 import dataclasses
 import hashlib
@@ -18,10 +18,10 @@ from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary
 
-# A file that was written less than so many nanoseconds ago may change again at the same time by its file system's clock.
+# A file whose time of change is at most this many nanoseconds ago may change again without a change of that time.
 SETTLED = 2 * 10**9
 
-# The loss and the answers of one run are measured on one file: it is hashed once.
+# Loss and answers of a run are evaluated on the same file, which is hashed once.
 _hashes: dict[tuple[str, int, int, int], str] = {}
 
 
@@ -33,29 +33,29 @@ def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str,
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """A file for each split. Its content is its identity, and not where it lies."""
+    """A file for each split. The content of a file is its identity, not its path."""
 
     files: Mapping[str, str]
 
     def content_hash(self, split: str) -> str:
-        """Reads a split's file through, unless this process has hashed it since it was last changed."""
+        """Hashes a split's file, unless this process has hashed it since its last change."""
         return _content_hash(existing_file(self.files[split], split))
 
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads a split's file once: yields what errors call each row, and the row's texts and numbers."""
+        """Reads a split's file once; yields for each row its name in errors, and its texts and numbers."""
         return read_demonstrations(existing_file(self.files[split], split), unread)
 
 
 @dataclasses.dataclass(frozen=True)
 class FileFeature:
-    """How the texts of a feature are tokenised."""
+    """The vocabulary of a feature."""
 
     vocabulary: Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class FileTask:
-    """What `seqio.Task` is to a registered task, for files: its metric is `exact_match`, and texts are not postprocessed.
+    """The counterpart of `seqio.Task` for files: its metric is `exact_match`, and texts are not postprocessed.
 
     Args:
         name: the task's name, in the names of metrics and folders.
@@ -95,7 +95,7 @@ class FileTask:
         """The tokens of a split in the file's order, each text with EOS after it.
 
         Args:
-            split: one of `splits`.
+            split: an element of `splits`.
             unread: counts the keys that are not read.
 
         Raises:

@@ -1,8 +1,8 @@
-"""Describes all that determines a split's tokens as one JSON value: equal values stand for equal tokens.
+"""Describes everything that determines a split's tokens as one JSON value, so that equal values stand for equal tokens.
 
-Code counts by its source text: the module of every function that a task names, and whatever of the user's own modules
-these import. What code reads at run time from elsewhere, such as a file opened inside of a FunctionDataSource, is not
-seen, unless its path is an argument.
+Code is described by its source text: the module of every function that a task names, and all of the user's modules that
+these import. What code reads at run time, such as a file that a FunctionDataSource opens, is not
+included, unless its path is an argument.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from lmirl_jax.data import tfds_folder, vocabularies
 from lmirl_jax.data.seqio_library import seqio
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-# Folders of libraries, in another environment that this one sees too.
+# The folders of libraries, also of another environment on this one's path.
 _PACKAGES = {"site-packages", "dist-packages"}
 
 
@@ -74,7 +74,7 @@ def _file(path: str) -> list[Any]:
 
 
 def _describe(value: Any, above: tuple[int, ...]) -> Any:
-    """A JSON value that differs where the value would behave differently; `above` are the ids of what encloses it."""
+    """A JSON value that differs if the value would behave differently; `above` holds the ids of the enclosing values."""
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
     if isinstance(value, (str, bytes)):
@@ -106,7 +106,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
 def _function(function: types.FunctionType, above: tuple[int, ...]) -> Any:
     cells = [_describe(cell.cell_contents, above) for cell in function.__closure__ or () if _has_value(cell)]
     defaults = [_describe(function.__defaults__, above), _describe(function.__kwdefaults__, above)]
-    # The line tells two lambdas of one file apart; what was typed into a notebook has no file, only bytecode.
+    # The line distinguishes two lambdas of one file. Functions of a notebook have no file, only bytecode.
     where = function.__code__.co_firstlineno
     if not getattr(sys.modules.get(function.__module__), "__file__", None):
         where = hashlib.sha256(marshal.dumps(function.__code__)).hexdigest()
@@ -127,7 +127,7 @@ def _object(value: Any, above: tuple[int, ...]) -> Any:
     else:
         fields = getattr(value, "__dict__", None)
     if fields is None:
-        # An address is no content: it would make every process's fingerprint another one.
+        # A memory address would give every process another fingerprint.
         return ["object", _code(type(value)), re.sub(r" at 0x[0-9a-f]+", "", repr(value))]
     return ["object", _code(type(value)), _describe(dict(fields), above)]
 
@@ -138,7 +138,7 @@ def _code(value: Any) -> list[Any]:
 
 
 def _module_hashes(name: str) -> list[list[str]]:
-    """Names and source hashes of a module and of all the modules outside of site-packages that it refers to."""
+    """The names and source hashes of a module and of all modules outside of site-packages to which it refers."""
     seen: dict[str, list[str]] = {}
     waiting = [name]
     while waiting:

@@ -28,7 +28,7 @@ def local_file(path: str | os.PathLike[str], remedy: str) -> pathlib.Path:
     """The path of a file that can be read here.
 
     Args:
-        path: as the user gave it.
+        path: the path as the user gave it.
         remedy: the end of each error: which setting it is, and what it must name.
 
     Raises:
@@ -48,8 +48,8 @@ def check_output_name(path: os.PathLike[str], name: str, parquet: bool = False) 
     """Raises a UserError for a file whose ending says that it holds something else; without one it holds JSON lines.
 
     Args:
-        path: of the file to write.
-        name: of the setting that gave it.
+        path: the path of the file to write.
+        name: the name of the setting that gave the path.
         parquet: whether it may be Parquet too.
     """
     known = (*JSON, PARQUET) if parquet else JSON
@@ -79,9 +79,9 @@ def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tu
 
     Args:
         file: a `pathlib.Path` or `epath.Path` of a file that is there.
-        remedy: what errors about a row tell the user to do.
-        empty: what the error of an empty file tells the user to do.
-        also: what else is understood, for the error that names the formats.
+        remedy: the advice of errors about a row.
+        empty: the advice of the error about an empty file.
+        also: other formats that are understood, for the error that names the formats.
 
     Raises:
         UserError: a format that is not understood, nothing in the file, or a row that is no JSON object, has a key twice, is
@@ -178,7 +178,8 @@ def _parse(text: str, where: str, remedy: str) -> Any:
         raise UserError(f"{where}: not JSON ({error.msg}); {remedy}") from error
     except RecursionError:
         raise UserError(f"{where}: brackets are nested too deeply; {remedy}") from None
-    except ValueError as error:  # Such as a whole number of too many digits.
+    except ValueError as error:
+        # For example, a whole number with too many digits.
         raise UserError(f"{where}: not JSON ({str(error).partition(';')[0]}); {remedy}") from error
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Float32
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.types import UserError
 
-REWARD = "reward"  # Paid at the last token of the answer.
-REWARDS = "rewards"  # A list with one number for each token of the answer, the one that ends it included.
+REWARD = "reward"  # One number for the whole answer, paid at its last token.
+REWARDS = "rewards"  # A list with one number for each token of the answer, EOS included.
 
 
 def has_rewards(features: Mapping[str, Any]) -> bool:
@@ -19,15 +19,15 @@ def has_rewards(features: Mapping[str, Any]) -> bool:
 
 
 def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
-    """Judges the rewards of an example, if it has any.
+    """Checks the rewards of an example, if it has any.
 
     Args:
-        features: of the example.
-        tokens: how many its answer has, the one that ends it included.
-        where: what errors call the example.
+        features: the features of the example.
+        tokens: the number of tokens of the answer, EOS included.
+        where: the name of the example in errors.
 
     Raises:
-        UserError: both keys, a list of another length, or what is no finite number.
+        UserError: both keys are given, the list has another length, or a value is not a finite number.
     """
     if REWARD in features and REWARDS in features:
         raise UserError(
@@ -59,7 +59,7 @@ def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
 
 
 def token_rewards(features: Mapping[str, Any], tokens: int) -> Float32[np.ndarray, " tokens"] | None:
-    """The reward of each token of an answer, from features that `check_rewards` has judged; None where there is none."""
+    """The reward of each token of an answer, from features that passed `check_rewards`; None if they have no rewards."""
     if REWARDS in features:
         return np.array(features[REWARDS], np.float32)
     if REWARD not in features:

@@ -1,4 +1,4 @@
-"""The rows of a file of demonstrations, JSON lines or another format: what is read of them, and what is refused."""
+"""Reads the rows of a file of demonstrations, JSON lines or another format, and checks them."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from lmirl_jax.types import UserError
 KEYS = ("inputs", "targets")
 # The weight of an example in the loss, a number of 0 or more; 1 where a row has none.
 WEIGHT = "weight"
-# An id is for the user's eyes.
+# An id is only for the user to read.
 READ = (*KEYS, WEIGHT, REWARD, REWARDS, "id")
 
 
@@ -23,11 +23,11 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
     """The demonstrations of a file, in order.
 
     Args:
-        file: of any format in `formats`.
+        file: a file of any format in `formats`.
         unread: counts the keys that are not read.
 
     Yields:
-        What to call the row in an error, and those of its keys that training reads.
+        The name of the row in errors, and the values that training reads.
 
     Raises:
         UserError: names the file and the line that is not a JSON object with both strings, or has a weight that is not a
@@ -50,7 +50,7 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
 def read_objects(
     file: pathlib.Path, required: Sequence[str] = KEYS, also: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file, in order, each with what to call it in an error; see `formats.read_rows`.
+    """Yields the rows of a file, in order, each with its name in errors; see `formats.read_rows`.
 
     Raises:
         UserError: names the file and the row that is no object; `required` says in it which keys should be there.
@@ -61,7 +61,7 @@ def read_objects(
 
 
 def check_text(text: Any, what: str) -> None:
-    """Raises a UserError, which says what it is, unless it is a string that UTF-8 can hold."""
+    """Raises a UserError that describes the value, unless it is a string that UTF-8 can hold."""
     if isinstance(text, list):
         raise UserError(
             f"{what} is a list, not a string; write one string, and a line for each further one; lmirl score takes a list of "
@@ -77,7 +77,7 @@ def check_text(text: Any, what: str) -> None:
 
 
 def existing_file(file: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """The file of a split. It is looked for when it is read: a run's checkpoint is of use also where its data is not.
+    """The file of a split. Its existence is checked only when it is read, because a checkpoint is useful without its data.
 
     Raises:
         UserError: there is none.

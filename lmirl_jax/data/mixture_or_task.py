@@ -1,11 +1,11 @@
-"""Finding what to train on: a registered SeqIO task or mixture, or a file."""
+"""Finds the training data: a registered SeqIO task or mixture, or a file."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from lmirl_jax.arguments import Path, Text, checked
+from lmirl_jax.arguments import Path, Text, check_arguments
 from lmirl_jax.data import vocabularies
 from lmirl_jax.data.file_task import file_task
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
@@ -15,7 +15,7 @@ from lmirl_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task, or a mixture of several: its tasks as they will be read, and the rate at which each is drawn."""
+    """A task, or a mixture of tasks with the rate at which each is sampled."""
 
     name: str
     tasks: tuple[TaskPart, ...]
@@ -31,12 +31,12 @@ class Task:
 
     @property
     def vocab_size(self) -> int:
-        """The rows that an embedding table for both vocabularies takes."""
+        """The number of rows of an embedding table for both vocabularies."""
         return vocabularies.padded_vocab_size(self.input_vocabulary, self.output_vocabulary)
 
     @property
     def vocabulary_fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each feature's vocabulary: a checkpoint means nothing with another one."""
+        """The fingerprint of each feature's vocabulary; a checkpoint can only be used with the same vocabularies."""
         return {
             "inputs": self.input_vocabulary.fingerprint(),
             "targets": self.output_vocabulary.fingerprint(),
@@ -56,7 +56,7 @@ class Task:
         return self.input_vocabulary.decode(np.asarray(tokens).tolist())
 
 
-@checked
+@check_arguments
 def get_task(
     mixture_or_task_name: Text | None = None,
     data: Path | None = None,
@@ -68,7 +68,7 @@ def get_task(
     Args:
         mixture_or_task_name: a name in SeqIO's registry; the gin file imports the module that registers it.
         data: instead of a name, a JSONL file with the strings `inputs` and `targets` on each line.
-        validation_data: with `data`, a second such file; without it there is no validation split.
+        validation_data: a second file, only with `data`; without it there is no validation split.
         vocabulary_path: a SentencePiece model that replaces the task's own vocabularies; None keeps them (a file's is
             bytes).
 
@@ -89,24 +89,24 @@ def get_task(
         task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path))
         return Task(task.name, (task,), (1.0,))
     assert mixture_or_task_name is not None
-    # Loads SeqIO, and TensorFlow with it.
+    # This import loads SeqIO and TensorFlow.
     from lmirl_jax.data.seqio_tasks import find_tasks
 
     return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path))
 
 
-@checked
+@check_arguments
 def vocab_size(task: Task) -> int:
-    """The rows that an embedding table for a task's vocabularies takes: a multiple of 128, as T5's and ByT5's are."""
+    """The number of rows of an embedding table for a task's vocabularies: a multiple of 128, as in T5 and ByT5."""
     return task.vocab_size
 
 
-@checked
+@check_arguments
 def decoder_start_id(task: Task) -> int:
     """The token that an encoder-decoder's decoder is fed first, which no answer holds before its end."""
     return task.output_vocabulary.start_id
 
 
 def has_split(task: Task, split: str) -> bool:
-    """Whether the task, or any of a mixture's, has the split."""
+    """Whether the task, or any task of the mixture, has the split."""
     return any(split in part.splits for part in task.tasks)

@@ -1,15 +1,15 @@
-"""The type of what tokens stand for in a text."""
+"""The type of the offsets of tokens in a text."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Of each token the character at which it begins, and the one before which it ends.
+# For each token, the character at which it begins, and the character before which it ends.
 Offsets = tuple[tuple[int, int], ...]
 
 
 def in_characters(text: str, offsets: Sequence[tuple[int, int]]) -> Offsets:
-    """Offsets in characters, from offsets in the bytes of UTF-8."""
+    """Converts offsets in the bytes of UTF-8 to offsets in characters."""
     starts = np.cumsum([0, *(len(character.encode("utf-8", "surrogatepass")) for character in text)])
     return tuple(
         (int(np.searchsorted(starts, begin)), int(np.searchsorted(starts, end))) for begin, end in offsets

@@ -11,7 +11,7 @@ from lmirl_jax.types import Batch
 
 
 class Place(NamedTuple):
-    """Where the target of an example lies in a batch: its row, and the positions from `start` to before `stop`."""
+    """The place of an example's target in a batch: its row, and the positions from `start` to before `stop`."""
 
     row: int
     start: int
@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
 
 class Packer:
-    """Puts examples into the rows of one batch, each into the first with room for both its parts.
+    """Puts examples into the rows of one batch, each into the first row that has room for its prompt and its answer.
 
     Segment ids are 1, 2, .. in each row, in order of arrival. The discount of 0 at the end of each answer severs it from
     its neighbour; positions start anew, from 0, in each segment.
@@ -29,7 +29,7 @@ class Packer:
         lengths: the size of a row in tokens, for `inputs` and `targets`; what is longer is trimmed.
         discount: gamma, between the tokens of an answer.
         eos_ids: the tokens that end an answer.
-        packed: False gives each example a row of its own.
+        packed: whether examples share rows; False gives each example a separate row.
         with_rewards: whether the batch has the rewards of the tokens.
     """
 
@@ -46,7 +46,7 @@ class Packer:
         self._lengths, self._discount, self._eos_ids = lengths, discount, tuple(eos_ids)
         self._packed = packed
         self._rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
-        # Tokens that each row holds, of inputs and of targets, and the number of its segments.
+        # The numbers of input and target tokens in each row, and the number of its segments.
         self._used = [(0, 0, 0)] * rows
         # The rows that are not full.
         self._open = list(range(rows))
@@ -58,7 +58,7 @@ class Packer:
         weight: float = 1.0,
         rewards: Float[np.ndarray, " m"] | None = None,
     ) -> Place | None:
-        """Puts an example, as `put_example` takes it, into the batch; None where it has no room left."""
+        """Puts an example into the batch and returns its place, or None if no row has room. See `put_example`."""
         room = self._lengths["inputs"], self._lengths["targets"]
         n, m = min(len(inputs), room[0]), min(len(targets), room[1])
         for index in self._open:

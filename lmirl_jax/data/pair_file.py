@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lmirl_jax.arguments import Count, Lengths, Path, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.formats import local_file
 from lmirl_jax.data.jsonl import READ, check_text, read_objects
 from lmirl_jax.data.mixture_or_task import Task
@@ -24,7 +24,7 @@ READ_KEYS = (
 REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
 
 
-@checked
+@check_arguments
 class PairFile:
     """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
 
@@ -35,7 +35,7 @@ class PairFile:
         path: the file; every line of it is checked here, before the first is scored.
         task: whose vocabularies the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
-        num_examples: at most so many lines; None for all.
+        num_examples: the maximum number of lines; None for all.
 
     Raises:
         UserError: no such file, nothing in it, or a line that cannot be read.
@@ -102,7 +102,7 @@ class PairFile:
             yield _read_line(line, where)
 
 
-@checked
+@check_arguments
 def pairs(
     task: Task,
     lengths: Lengths,
@@ -111,7 +111,7 @@ def pairs(
     num_examples: Count | None = None,
     truncate: bool = True,
 ) -> "PairFile | TaskPairs":
-    """What to score: a file's pairs where `path` names one, else those of the task's split."""
+    """Returns the pairs to score: those of the file at `path`, or without a path those of the task's split."""
     if path is not None:
         return PairFile(path, task, lengths, num_examples)
     return TaskPairs(task, split, lengths, num_examples, truncate)

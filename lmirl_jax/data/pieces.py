@@ -1,4 +1,4 @@
-"""Which characters of a text each of its tokens stands for."""
+"""Finds the characters of a text that each token stands for."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from lmirl_jax.data.vocabularies import Vocabulary, as_vocabulary
 
 
 def encode_with_offsets(vocabulary: Any, text: str) -> tuple[Int32[np.ndarray, " n"], Offsets]:
-    """The tokens of a text, without EOS, and where each begins and ends in it, in characters.
+    """The tokens of a text, without EOS, and the characters at which each begins and ends.
 
-    Of the bytes of one character the last has it, and those before stand for nothing.
+    If a character has several bytes, the last byte stands for it, and the others for nothing.
 
     Args:
         vocabulary: a `Vocabulary`, or SeqIO's.
-        text: any text.
+        text: the text.
     """
     vocabulary = as_vocabulary(vocabulary)
     ids = vocabulary.encode(text)
@@ -30,7 +30,7 @@ def encode_with_offsets(vocabulary: Any, text: str) -> tuple[Int32[np.ndarray, "
 
 
 def decode_with_offsets(vocabulary: Any, tokens: Sequence[int] | np.ndarray) -> tuple[str, Offsets]:
-    """The text of tokens, as the vocabulary decodes it, and where each token begins and ends in it, in characters."""
+    """The text of tokens, as the vocabulary decodes it, and the characters at which each token begins and ends."""
     vocabulary = as_vocabulary(vocabulary)
     ids = [int(token) for token in tokens]
     text = vocabulary.decode(ids)
@@ -39,7 +39,7 @@ def decode_with_offsets(vocabulary: Any, tokens: Sequence[int] | np.ndarray) -> 
 
 
 def _prefix_offsets(vocabulary: Vocabulary, ids: list[int], text: str) -> Offsets:
-    """Decodes one token more each time: as far as the text so far agrees with the whole, its tokens stand for it."""
+    """Decodes every prefix of the tokens: a token ends where the text of its prefix no longer agrees with the whole text."""
     offsets, end = [], 0
     for count in range(1, len(ids) + 1):
         so_far = vocabulary.decode(ids[:count])
@@ -49,5 +49,5 @@ def _prefix_offsets(vocabulary: Vocabulary, ids: list[int], text: str) -> Offset
 
 
 def _shared_length(one: str, other: str) -> int:
-    """The number of characters with which both begin."""
+    """The length of the common prefix."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

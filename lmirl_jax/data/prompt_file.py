@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import Count, Lengths, Path, checked, has_parameter, takes
+from lmirl_jax.arguments import Count, Lengths, Path, check_arguments, has_parameter, takes
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
 from lmirl_jax.data.jsonl import check_text, read_objects
@@ -38,7 +38,7 @@ MakesDataset = Annotated[
 ]
 
 
-@checked
+@check_arguments
 class PromptFile:
     """The prompts of a file in order, with the vocabulary of a task; the model reads each as it stands, and EOS after it.
 
@@ -49,7 +49,7 @@ class PromptFile:
             whose empty lines are passed over.
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
-        num_examples: at most so many; None for all.
+        num_examples: the maximum number of prompts; None for all.
         truncate: whether longer prompts are truncated, which is counted and logged.
 
     Raises:
@@ -102,7 +102,7 @@ class PromptFile:
         return len(self.examples)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
-        """Global batches in order, the last one filled up with rows of zeros, each with its examples."""
+        """Yields global batches in order, each with its examples; the last one is padded with rows of zeros."""
         nothing = np.zeros(0, np.int32)
         for start in range(0, len(self.examples), batch_size):
             part = slice(start, start + batch_size)
@@ -121,7 +121,7 @@ class PromptFile:
         return self.task.decode(tokens)
 
 
-@checked
+@check_arguments
 def prompts(
     dataset: MakesDataset,
     path: Path | None,
@@ -130,10 +130,10 @@ def prompts(
     num_examples: Count | None = None,
     truncate: bool = True,
 ) -> EvalDataset | PromptFile:
-    """What to answer: a file's prompts where `path` names one, else the data set that `dataset` makes.
+    """Returns the prompts to answer: those of the file at `path`, or without a path the data set that `dataset` makes.
 
     Raises:
-        UserError: there is neither; or what `PromptFile` raises.
+        UserError: there is neither a path nor a data set, or `PromptFile` refuses the file.
     """
     if path is not None:
         return PromptFile(path, task, lengths, num_examples, truncate)
@@ -159,7 +159,7 @@ def content_hash(prompts: EvalDataset | PromptFile) -> str:
 def _add_sampling_ids(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Gives each example a `sampling_id`: 31 bits of a hash of its prompt, and of how often that prompt came before.
 
-    No answer depends on the order of the prompts.
+    So an answer does not depend on the order of the prompts.
     """
     seen: collections.Counter[str] = collections.Counter()
     result = []

@@ -1,4 +1,4 @@
-"""Writes the tokens of a split: one record an example, and what is known of all of them together."""
+"""Writes the tokens of a split: one record for each example, and the facts about all of them."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from lmirl_jax.types import UserError
 
 @runtime_checkable
 class ExampleReader(Protocol):
-    """Knows the examples of a task's splits: a `FileTask`, or a `SeqioReader`."""
+    """Reads the examples of a task's splits: a `FileTask`, or a `SeqioReader`."""
 
     def fingerprint(self, split: str, format_version: int) -> str:
         """The hash that names a split's tokens on disk."""
@@ -35,8 +35,8 @@ class ExampleReader(Protocol):
 class _Content:
     """A hash of all tokens, weights and rewards.
 
-    Whether any example has a weight is known at the end alone, and then each of them has one: two hashes, without weights
-    and with them, spare a second reading of the examples.
+    If any example has a weight, the weights of all are hashed, which is known only at the end. So there are two hashes, without
+    and with weights, to avoid a second reading of the examples.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
     lengths, without_eos, rewarded, content = [], 0, 0, _Content()
     losses = {feature: Losses() for feature in FEATURES}
     unread = UnreadKeys(READ)
-    # With one record in a group, reading an example decompresses no other.
+    # Each group has one record, so that reading an example decompresses only that one.
     writer = array_record_module.ArrayRecordWriter(str(folder / "examples.array_record"), "group_size:1")
     try:
         for example in reader.examples(split, unread):

@@ -1,9 +1,9 @@
-"""The tokens of a split on disk: written once as ArrayRecord under a hash of all that determines them, and read by index.
+"""The tokens of a split on disk: written once as ArrayRecord, in a folder named after a hash of all that determines them.
 
 A folder of the cache holds one split of one task:
 
-    examples.array_record   a record an example: its tokens, then its other features as JSON
-    lengths.npy             [n, 2] token counts of inputs and targets, EOS included: what would be truncated shows at once
+    examples.array_record   one record for each example: its tokens, then its other features as JSON
+    lengths.npy             [n, 2] token counts of inputs and targets, EOS included, which show what would be truncated
     info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
                             which keys of a file's rows are not read, whether examples have weights, how many have rewards,
                             and a hash of all tokens, weights and rewards
@@ -38,15 +38,15 @@ class Records:
     """A split on disk.
 
     Args:
-        folder: where it lies.
-        source: its records by index, for `decode_record`.
+        folder: the folder of the split.
+        source: the records by index, for `decode_record`.
         lengths: token counts of inputs and targets.
         content: a hash of all tokens, weights and rewards.
-        without_eos: how many targets have no EOS at their end.
-        losses: by feature, what the vocabulary cannot hold of the texts.
-        unread: how many rows of a file have each key that is not read.
+        without_eos: the number of targets that do not end in EOS.
+        losses: by feature, the texts that the vocabulary cannot hold.
+        unread: for each key that is not read, the number of rows that have it.
         weighted: whether any example has a weight; it is 1 where an example has none.
-        rewarded: how many examples have rewards; they are 0 where an example has none.
+        rewarded: the number of examples with rewards; the tokens of the others have rewards of 0.
     """
 
     folder: pathlib.Path
@@ -64,14 +64,14 @@ class Records:
 
 
 def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) -> Records:
-    """The tokens of a split, from the cache or written there first.
+    """Opens the tokens of a split; writes them to the cache first unless they are there.
 
-    A file is read through once for its hash, and once more where its tokens are not in the cache. Of two processes that
-    write at once the first to finish wins.
+    A file is read once for its hash, and once more if its tokens are not in the cache. If two processes
+    write at the same time, the first to finish wins.
 
     Args:
         task: a `seqio.Task` or a `FileTask`.
-        split: one of its splits.
+        split: a split of the task.
         cache_dir: default `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`.
 
     Raises:
@@ -96,7 +96,7 @@ def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) 
 
 
 def cache_folder(cache_dir: str | None = None) -> pathlib.Path:
-    """The folder that holds the cache: the one given, else `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`."""
+    """The folder of the cache: the given one, else `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`."""
     return pathlib.Path(
         cache_dir or os.environ.get("LMIRL_CACHE_DIR") or "~/.cache/lmirl_jax/examples"
     ).expanduser()
@@ -137,7 +137,7 @@ def _open(folder: pathlib.Path) -> Records | None:
 
 
 def _reader(task: Any) -> ExampleReader:
-    """A task over files reads itself; a SeqIO task is read by SeqIO's pipeline."""
+    """Returns a reader of the task's examples: a `FileTask` itself, or SeqIO's pipeline for a SeqIO task."""
     if isinstance(task, FileTask):
         return task
     # Whoever has a SeqIO task has imported SeqIO already.
@@ -147,7 +147,7 @@ def _reader(task: Any) -> ExampleReader:
 
 
 def _write_folder(task: TaskPart, reader: ExampleReader, split: str, folder: pathlib.Path) -> None:
-    """Writes to another name beside the folder and renames it at the end: the folder is whole or not there."""
+    """Writes to a temporary name beside the folder and renames it at the end, so that the folder is complete or absent."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -163,7 +163,7 @@ def _write_folder(task: TaskPart, reader: ExampleReader, split: str, folder: pat
         try:
             os.rename(temporary, folder)
         except OSError:
-            # Where the folder is there, another process was first, with the same tokens.
+            # If the folder exists, another process has written the same tokens first.
             if not folder.is_dir():
                 raise
     finally:

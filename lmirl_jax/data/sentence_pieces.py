@@ -23,8 +23,8 @@ class SentencePieceVocabulary:
     Args:
         processor: a `SentencePieceProcessor`.
         model: the serialised model that it has loaded, extra ids included.
-        extra_ids: how many of its last pieces are sentinels that were added to it.
-        file: where the model was read from, if it was.
+        extra_ids: the number of sentinels that were added at the end of the model's pieces.
+        file: the file of the model, if it was read from one.
     """
 
     holds_every_text = False
@@ -63,7 +63,7 @@ class SentencePieceVocabulary:
         return list(self.processor.EncodeAsIds(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text up to the first EOS; ids above the vocabulary's are read as unknown."""
+        """The text up to the first EOS; ids outside of the vocabulary are read as unknown."""
         return self.processor.DecodeIds(self._until_eos(ids))
 
     def fingerprint(self) -> str:

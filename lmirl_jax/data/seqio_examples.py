@@ -1,4 +1,4 @@
-"""The examples of a SeqIO task, as its own pipeline makes them."""
+"""Reads the examples of a SeqIO task with SeqIO's pipeline."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SEED = 42
 
 @dataclasses.dataclass(frozen=True)
 class SeqioReader:
-    """Reads the splits of a SeqIO task as `FileTask` reads those of files."""
+    """Reads the splits of a SeqIO task; see `record_writing.ExampleReader`."""
 
     task: seqio.Task
 
@@ -38,7 +38,7 @@ class SeqioReader:
     def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
         """The examples in the task's own order; all their features are kept, so that no key is unread.
 
-        SeqIO runs with no sequence length, so that EOS is appended to the whole and trimming, later, shows.
+        SeqIO runs without a sequence length, so that EOS is appended to the whole text, and later trimming can be counted.
         """
         for element in _dataset(self.task, split).as_numpy_iterator():
             features = {key: _plain(value) for key, value in element.items() if key not in FEATURES}
@@ -50,7 +50,7 @@ def _dataset(task: seqio.Task, split: str) -> tf.data.Dataset:
         return task.get_dataset(
             None, split, use_cached=True, shuffle=False, seed=SEED, try_in_mem_cache=False
         )
-    # Task.get_dataset would hand its seed to sources that take none.
+    # Task.get_dataset would pass its seed to sources that do not take one.
     dataset = task.source.get_dataset(split=split, shuffle=False)
     dataset = task.preprocess_precache(dataset, seed=SEED)
     dataset = task.preprocess_postcache(dataset, sequence_length=None, seed=SEED)
@@ -66,7 +66,7 @@ def _dataset(task: seqio.Task, split: str) -> tf.data.Dataset:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value of what TensorFlow gives; bytes that are no UTF-8 survive as surrogates."""
+    """Converts a value of TensorFlow to JSON; bytes that are not UTF-8 become surrogates."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="surrogateescape")
     if isinstance(value, tf.compat.v1.ragged.RaggedTensorValue):

@@ -1,6 +1,6 @@
-"""What happens when TensorFlow and SeqIO are first imported, by whomever: TensorFlow keeps silent and off the accelerators.
+"""Hooks into the first import of TensorFlow and SeqIO, wherever it happens: TensorFlow writes no start-up lines and uses no GPU.
 
-Neither is imported here, as a run on a file needs neither. Bundled tasks register themselves once SeqIO is there.
+Neither is imported here, because a run on a file needs neither. Bundled tasks are registered when SeqIO is imported.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Read when TensorFlow is first imported: without them it writes lines about CUDA and oneDNN in every process.
+# TensorFlow reads these when it is first imported. Without them it writes lines about CUDA and oneDNN in every process.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # The lines that TensorFlow writes before its log level counts, where there is no GPU.
-_GREETING = re.compile(
+_STARTUP_LINES = re.compile(
     rb"before absl::InitializeLog|\b(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc:"
 )
 
@@ -25,7 +25,7 @@ _waiting: list[Callable[[], None]] = []
 
 
 def register_with_seqio(register: Callable[[], None]) -> None:
-    """Calls a function that registers tasks: now where SeqIO is loaded, else as soon as anyone imports it."""
+    """Calls a function that registers tasks: now if SeqIO is imported, else when it is imported."""
     if "seqio" in sys.modules:
         register()
     else:
@@ -33,7 +33,7 @@ def register_with_seqio(register: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds both libraries where they are, and adds to their loading what this module promises."""
+    """Finds both libraries in the usual way, and adds the hooks of this module to their loading."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
@@ -44,7 +44,7 @@ class _Finder:
         execute = spec.loader.exec_module
 
         def execute_quietly(module: Any) -> None:
-            with _without_greeting():
+            with _hide_startup_lines():
                 execute(module)
                 after(module)
 
@@ -54,13 +54,13 @@ class _Finder:
 
 
 def install() -> None:
-    """Makes Python ask this module for both libraries; once."""
+    """Installs the finder of both libraries, once."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 
 
 def _hide_accelerators(tensorflow: Any) -> None:
-    # JAX owns the accelerators. TensorFlow refuses once it has touched a device: then it is too late, and harmless.
+    # JAX uses the accelerators alone. TensorFlow refuses this call if it has initialised its devices already; that is harmless.
     for kind in ("GPU", "TPU"):
         with contextlib.suppress(RuntimeError, ValueError):
             tensorflow.config.set_visible_devices([], kind)
@@ -72,8 +72,8 @@ def _register_waiting(seqio: Any) -> None:
 
 
 @contextlib.contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Holds back what is written to standard error from below Python, and passes on all but the greeting."""
+def _hide_startup_lines() -> Iterator[None]:
+    """Captures what C++ code writes to standard error, and passes on all lines but TensorFlow's start-up lines."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         stderr = os.dup(2)
@@ -85,5 +85,5 @@ def _without_greeting() -> Iterator[None]:
             os.close(stderr)
             held.seek(0)
             for line in held:
-                if not _GREETING.search(line):
+                if not _STARTUP_LINES.search(line):
                     os.write(2, line)

@@ -15,7 +15,7 @@ def find_tasks(
     """A task, or those of a mixture, and the rate of each.
 
     Args:
-        name: in SeqIO's registry.
+        name: the name in SeqIO's registry.
         vocabulary_path: a SentencePiece model in place of the tasks' own vocabularies; None keeps these.
 
     Raises:

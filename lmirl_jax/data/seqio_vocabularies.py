@@ -94,5 +94,6 @@ def _start_id(vocabulary: seqio.Vocabulary, eos_ids: Sequence[int]) -> int:
 
 def _pieces(vocabulary: seqio.SentencePieceVocabulary) -> SentencePieceVocabulary:
     model = vocabulary.sp_model
-    assert model is not None  # SeqIO loads it when it is asked for.
+    # SeqIO loads the model when the property is read.
+    assert model is not None
     return SentencePieceVocabulary(vocabulary.tokenizer, model, vocabulary.extra_ids)

@@ -1,4 +1,4 @@
-"""Reports what is wrong with a split before it is used: unread keys, what the vocabulary lacks, what is truncated."""
+"""Reports problems of a split before it is used: unread keys, texts that the vocabulary cannot hold, truncation."""
 
 import functools
 import logging
@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 def check_records(
     name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
 ) -> None:
-    """Logs, in one line each, what is not read, what the vocabulary cannot hold, and what the lengths truncate.
+    """Logs, one line for each, unread keys, texts that the vocabulary cannot hold, and examples that the lengths truncate.
 
     Raises:
-        UserError: the lengths truncate something, without `truncate`.
+        UserError: the lengths truncate an example, and `truncate` is False.
     """
     for line in (
         describe_unread(f"{name}, {split}", len(records), records.unread, READ),
@@ -64,5 +64,5 @@ def check_records(
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Logs a warning once: loss and answers are measured on one split, which would report it twice."""
+    """Logs a warning once. Loss and answers are evaluated on the same split, which would otherwise log it twice."""
     _log.warning("%s", message)

@@ -1,4 +1,4 @@
-"""Pairs of a prompt and an answer of a task's split, as they are scored: one after the other, never all in memory."""
+"""Yields pairs of a prompt and an answer of a task's split for scoring, one after the other, never all in memory."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from lmirl_jax.arguments import Count, Lengths, Text, checked
+from lmirl_jax.arguments import Count, Lengths, Text, check_arguments
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.offsets import Offsets
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
@@ -19,10 +19,10 @@ from lmirl_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An answer to a prompt: texts, tokens (EOS included, untrimmed), and which characters each target token stands for.
+    """An answer to a prompt: texts, tokens (EOS included, untrimmed), and the characters of each target token.
 
     `example` numbers prompts and `candidate` the `candidates` answers of each, which come one after the other.
-    `reference` is the answer that the data give, where the one to score is another.
+    `reference` is the answer of the data set, if the answer to score is another one.
     """
 
     inputs: str
@@ -40,14 +40,14 @@ class Pair:
 def make_pair(
     task: Task, inputs: str, targets: str, tokens: Sequence[int] | None = None, **place: Any
 ) -> Pair:
-    """A pair of texts as they stand, with EOS after each.
+    """Makes a pair of two texts, with EOS after each.
 
     Args:
-        task: whose vocabularies to use; its preprocessors are not.
+        task: the task whose vocabularies are used; its preprocessors are not used.
         inputs: the prompt.
         targets: the answer.
-        tokens: those of the answer, with EOS or without, where they are known; they are used if they decode to its text.
-        place: further fields of the pair.
+        tokens: the tokens of the answer, with or without EOS, if known; they are used if they decode to its text.
+        place: the other fields of the pair.
     """
     source = task.input_vocabulary
     prompt = np.array([*source.encode(inputs), *source.eos_ids[:1]], np.int32)
@@ -64,15 +64,15 @@ def make_pair(
     )
 
 
-@checked
+@check_arguments
 class TaskPairs:
     """The pairs of a task's split: prompts with their targets, as the task tokenises them.
 
     Args:
-        task: from `get_task`.
-        split: one of the task's splits.
+        task: the task, from `get_task`.
+        split: a split of the task.
         lengths: tokens of a row, for `inputs` and `targets`.
-        num_examples: at most so many, of each task of a mixture; None for all.
+        num_examples: the maximum number of examples of each task of a mixture; None for all.
         truncate: whether trimming is allowed; it is counted and logged.
 
     Raises:
@@ -125,7 +125,7 @@ class TaskPairs:
         return Pair(prompt, text, np.asarray(inputs), np.asarray(targets), offsets, number)
 
     def _text(self, tokens: Any, text: str | None) -> tuple[str, Offsets]:
-        """The text as the task had it, if the tokens are of just this text; else what they decode to."""
+        """The text that the task stored, if the tokens are those of this text; else the text that they decode to."""
         vocabulary = self.task.output_vocabulary
         if text is not None:
             encoded, offsets = encode_with_offsets(vocabulary, text)

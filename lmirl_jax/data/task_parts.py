@@ -1,4 +1,4 @@
-"""What the data sets read of one task: a SeqIO task has all of it, and so has a task over files."""
+"""The parts of a task that data sets use, as protocols that both SeqIO's tasks and tasks over files satisfy."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,7 +11,7 @@ FEATURES = ("inputs", "targets")
 
 
 class Example(NamedTuple):
-    """One tokenised example, untrimmed, and its features that are no tokens (texts, numbers and lists of them)."""
+    """One tokenised example, untrimmed, and its features that are not tokens (texts, numbers and lists of them)."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -30,7 +30,7 @@ class TaskPart(Protocol):
 
     @property
     def output_features(self) -> Mapping[str, Any]:
-        """By feature an object with its `vocabulary`, ours or SeqIO's."""
+        """For each feature, an object with its `vocabulary`, which may be one of SeqIO."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""The texts of an example as the user wrote them, and what a vocabulary writes for what it does not know."""
+"""The texts of an example as the user wrote them, and the text that a vocabulary writes for unknown tokens."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,21 +16,21 @@ def stored_text(features: Mapping[str, Any], feature: str) -> str | None:
 
 
 def unknown_surface(vocabulary: Vocabulary) -> str:
-    """What the vocabulary writes for a token that it does not know, such as `⁇`; '' where it writes nothing."""
+    """The text that the vocabulary writes for an unknown token, such as `⁇`; '' if it writes nothing."""
     if vocabulary.unk_id is None:
         return ""
     return str(vocabulary.decode([vocabulary.unk_id])).strip()
 
 
 def mark_unknown(prediction: str, reference: str, surface: str) -> str:
-    """The prediction with its unknown tokens as a character that no reference holds, where the reference holds `surface`.
+    """If the reference holds `surface`, replaces unknown tokens of the prediction by a character that no reference holds.
 
-    An unknown token stands for a character that the vocabulary lacks, and nobody knows for which: it equals none, not even
+    An unknown token stands for some character that the vocabulary lacks. So it must not equal any character, not even
     the sign that is written for it.
     """
     return prediction.replace(surface, NO_CHARACTER) if surface and surface in reference else prediction
 
 
 def _has_surrogates(text: str) -> bool:
-    """Whether the text holds bytes of the source that are no UTF-8."""
+    """Whether the text holds bytes that are not UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in text)

@@ -13,7 +13,7 @@ _data_dir: str | None = None
 
 
 def set_tfds_data_dir(path: str | None) -> None:
-    """Makes every TFDS source read from the folder, as `--tfds_data_dir` does in T5X; None leaves TFDS's own.
+    """Makes every TFDS source read from the folder, like `--tfds_data_dir` in T5X; None keeps the default of TFDS.
 
     Raises:
         UserError: there is no such folder.
@@ -26,7 +26,7 @@ def set_tfds_data_dir(path: str | None) -> None:
 
 
 def add_cache_dirs(paths: Sequence[str]) -> None:
-    """Looks for tasks that `seqio_cache_tasks` wrote in these folders, as `--seqio_additional_cache_dirs` does in T5X.
+    """Looks in these folders for tasks that `seqio_cache_tasks` wrote, like `--seqio_additional_cache_dirs` in T5X.
 
     Raises:
         UserError: there is no such folder.
@@ -40,12 +40,13 @@ def describe_tfds(task: seqio.Task, split: str) -> dict[str, object]:
     """Describes the TFDS data set of a task's split: its name, version, files and their sizes.
 
     Raises:
-        UserError: it is not there. SeqIO would download it; on a pod each host would, so we do not.
+        UserError: the data set is missing. It is not downloaded, because on a pod each host would download it.
     """
     source: Any = task.source
     loader = source.tfds_dataset
     if not loader.tfds_splits and _data_dir is not None:
-        loader.override_data_dir(_data_dir)  # A loader that was used before keeps the folder it saw first.
+        # A loader that was used before keeps the first folder that it was given.
+        loader.override_data_dir(_data_dir)
     name, data_dir = loader.get_split_params(split)
     folder = data_dir or str(tfds.core.constants.DATA_DIR)
     try:

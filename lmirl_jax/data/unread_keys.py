@@ -7,7 +7,7 @@ from typing import Any
 
 from lmirl_jax.types import UserError
 
-# At most so many keys are named in one message.
+# The maximum number of keys that one message names.
 MOST = 6
 
 
@@ -37,12 +37,12 @@ class UnreadKeys:
 
 
 def describe_unread(name: str, total: int, counts: Mapping[str, int], read: Collection[str]) -> str | None:
-    """One line that names the keys that are not read, with the nearest one that is; None where there are none.
+    """Names in one line the keys that are not read, each with the nearest key that is read; None if there are none.
 
     Args:
-        name: of the data, at the beginning of the line.
-        total: how many rows there are.
-        counts: by key, how many rows have it.
+        name: the name of the data, with which the line begins.
+        total: the number of rows.
+        counts: for each key, the number of rows that have it.
         read: the keys that are read.
     """
     if not counts:

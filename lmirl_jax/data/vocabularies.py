@@ -12,7 +12,7 @@ from lmirl_jax.types import UserError
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """Texts as tokens. Every id may be a word: nothing is padding by its id.
+    """Converts texts to tokens and back. Every id may be a word: no id means padding.
 
     `as_vocabulary` makes one of a `seqio.Vocabulary`.
     """
@@ -32,42 +32,42 @@ class Vocabulary(Protocol):
 
     @property
     def unk_id(self) -> int | None:
-        """The token that stands for what the vocabulary lacks; None where there is none."""
+        """The token for unknown text; None where there is none."""
         ...
 
     @property
     def vocab_size(self) -> int:
-        """All ids are below it."""
+        """The number of ids; every id is smaller."""
         ...
 
     @property
     def holds_every_text(self) -> bool:
-        """Whether every text comes back from its tokens unchanged."""
+        """Whether decoding the tokens of a text always gives the same text."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, without one that ends it."""
+        """Converts a text to tokens, without EOS."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, up to the first one that ends it."""
+        """Converts tokens to a text, up to the first EOS."""
         ...
 
     def fingerprint(self) -> str:
-        """A hash of what the vocabulary does, wherever its file lies."""
+        """A hash of what the vocabulary does; it does not depend on the path of its file."""
         ...
 
     def text_offsets(self, text: str, ids: Sequence[int]) -> Offsets | None:
-        """Where each of the tokens `encode(text)` begins and ends in the text; None where the vocabulary cannot say."""
+        """The begin and the end in the text of each of the tokens `encode(text)`; None where the vocabulary cannot tell."""
         ...
 
     def token_offsets(self, ids: Sequence[int], text: str) -> Offsets | None:
-        """Where each of the tokens begins and ends in `decode(ids)`; None where the vocabulary cannot say."""
+        """The begin and the end of each token in `decode(ids)`; None where the vocabulary cannot tell."""
         ...
 
 
 def vocabulary(path: str | None = None) -> ByteVocabulary | SentencePieceVocabulary:
-    """The vocabulary of a SentencePiece model with T5's 100 extra ids, or bytes (ByT5's ids) without a path.
+    """Loads the vocabulary of a SentencePiece model with T5's 100 extra ids; without a path, makes that of bytes (ByT5's ids).
 
     Args:
         path: a `.model` file as SentencePiece writes it, or None.
@@ -92,7 +92,8 @@ def vocabulary(path: str | None = None) -> ByteVocabulary | SentencePieceVocabul
         )
     try:
         loaded = SentencePieceVocabulary.load(file)
-    except Exception as error:  # Protobuf and SentencePiece each raise their own.
+    except Exception as error:
+        # Protobuf and SentencePiece raise exceptions of different classes.
         raise UserError(
             f"{path} is no SentencePiece model: VOCABULARY_PATH must name a .model file, or be None for bytes"
         ) from error
@@ -104,10 +105,10 @@ def vocabulary(path: str | None = None) -> ByteVocabulary | SentencePieceVocabul
 
 
 def as_vocabulary(vocabulary: Any) -> Vocabulary:
-    """A vocabulary as it is, or the `Vocabulary` that does what a `seqio.Vocabulary` does."""
+    """Returns a `Vocabulary` unchanged, and wraps a `seqio.Vocabulary` in one."""
     if isinstance(vocabulary, Vocabulary):
         return vocabulary
-    # Whoever has a SeqIO vocabulary has imported SeqIO already.
+    # A SeqIO vocabulary can only exist if SeqIO is imported already.
     from lmirl_jax.data.seqio_vocabularies import from_seqio
 
     return from_seqio(vocabulary)
@@ -123,5 +124,5 @@ def padded_vocab_size(*vocabularies: Any, multiple: int = 128) -> int:
 
 
 def vocabulary_fingerprint(vocabulary: Any) -> str:
-    """A hash of what the vocabulary does, wherever its file lies; SeqIO's vocabularies have one too."""
+    """A hash of what a vocabulary, also one of SeqIO, does; it does not depend on the path of its file."""
     return as_vocabulary(vocabulary).fingerprint()

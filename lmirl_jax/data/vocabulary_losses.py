@@ -19,13 +19,13 @@ REMEDY = (
 
 @dataclasses.dataclass
 class Losses:
-    """The texts of one feature that do not come back from their tokens as they were.
+    """Counts the texts of one feature that their tokens do not reproduce.
 
     Args:
-        unknown: how many texts hold unknown tokens.
-        changed: how many other texts come back changed.
-        unknown_example: one of the first kind, as the user wrote it and as it is decoded.
-        changed_example: one of the second kind, in the same way.
+        unknown: the number of texts with unknown tokens.
+        changed: the number of other texts that decoding changes.
+        unknown_example: an example of the first kind, as the user wrote it and as it is decoded.
+        changed_example: an example of the second kind, in the same form.
     """
 
     unknown: int = 0
@@ -37,9 +37,9 @@ class Losses:
         """Counts a text.
 
         Args:
-            vocabulary: the one that tokenised it.
-            tokens: of the text, with EOS or without.
-            text: what the user wrote; None where that is not known.
+            vocabulary: the vocabulary of the tokens.
+            tokens: the tokens of the text, with or without EOS.
+            text: the text that the user wrote; None if it is not known.
         """
         if vocabulary.holds_every_text:
             return
@@ -56,12 +56,12 @@ class Losses:
 
 
 def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str | None:
-    """One line that says how many of `total` examples are changed by the vocabulary; None where none is.
+    """Says in one line how many of `total` examples the vocabulary changes; None if it changes none.
 
     Args:
-        name: of the data, at the beginning of the line.
-        total: how many examples there are.
-        losses: by the feature's name.
+        name: the name of the data, with which the line begins.
+        total: the number of examples.
+        losses: the losses by the name of the feature.
     """
     parts = []
     for feature, lost in losses.items():
@@ -81,9 +81,9 @@ def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str 
 
 
 def _changes(vocabulary: Vocabulary, ids: list[int], text: str) -> bool:
-    """Whether the text comes back changed, white space at its ends aside.
+    """Whether decoding changes the text, apart from white space at its ends.
 
-    A task may have changed the tokens after it stored the text: then the tokens of the stored text decide.
+    If a task has changed the tokens after it stored the text, the text is encoded again for the comparison.
     """
     expected = text.strip()
     if vocabulary.decode(ids).strip() == expected:

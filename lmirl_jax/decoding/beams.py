@@ -32,8 +32,8 @@ def length_penalty(
     """The length penalty, ((5 + length) / 6) ** alpha, by which the log-probability of an answer is divided.
 
     Args:
-        length: tokens of the answer, EOS included.
-        alpha: 0 for no penalty.
+        length: the number of tokens of the answer, EOS included.
+        alpha: the exponent; 0 for no penalty.
 
     Source: GNMT, https://arxiv.org/abs/1609.08144, section 7.
     """
@@ -51,18 +51,18 @@ def search(
 ) -> Samples:
     """Searches for the answers of the highest log pi(y|x) / ((5 + length) / 6) ** alpha.
 
-    In each step a prompt's beams are continued by every token. Of the 2 x num_beams likeliest continuations those that
-    end compete with the answers found before for num_beams places, by score, and the best of the others live on. A prompt
-    is done when its places are filled and no living beam can reach the worst of them. Where too few answers have ended
-    by `max_length`, living beams, cut off, take the places behind them. One beam is greedy decoding, which T5X's is
+    In each step every beam of a prompt is continued with every token. Of the 2 x num_beams most likely continuations, those that
+    end compete by score with the complete answers so far for num_beams places, and the best of the others live on. A prompt
+    is done when its places are full and no living beam can reach the worst of them. Where too few answers have ended
+    by `max_length`, living beams take the remaining places as truncated answers. One beam is greedy decoding, which T5X's is
     not (docs/t5x.md).
 
     Args:
         model: the policy, read at temperature 1.
         prompts: [batch, inputs]; each is read once for all of its beams.
-        num_beams: answers to follow, and to return.
-        alpha: exponent of the length penalty, 0 or more; it may be traced.
-        max_length: tokens of an answer at most.
+        num_beams: the number of beams, and of answers that are returned.
+        alpha: the exponent of the length penalty, 0 or more; it may be traced.
+        max_length: the maximum number of tokens of an answer.
         eos_ids: the tokens that end an answer.
 
     Returns:
@@ -80,8 +80,8 @@ def search(
         return (t < max_length) & jnp.any(reachable > done.scores[:, -1])
 
     def step(carry: tuple[Any, ...]):
-        t, fed, cache, live, done = carry
-        cache, hidden = model.decode(cache, jnp.reshape(fed, (-1,)))
+        t, token, cache, live, done = carry
+        cache, hidden = model.decode(cache, jnp.reshape(token, (-1,)))
         candidates, parents = _continuations(logits_of(model, hidden), live, t, eos_ids)
         tokens, ended = candidates.samples.answers.tokens[:, :, t], candidates.samples.answers.terminal
         scores = jnp.where(ended, candidates.scores / length_penalty(t + 1, alpha), -jnp.inf)
@@ -93,7 +93,7 @@ def search(
 
     cache, first = model.start_decoding(prompts, max_length, num_beams)
     nothing = _no_hypotheses(count, num_beams, max_length)
-    # All beams are the same prompt at first: one of them alone is continued.
+    # At first all beams of a prompt are equal, so that only one of them is continued.
     live = dataclasses.replace(nothing, scores=nothing.scores.at[:, 0].set(0.0))
     start = (jnp.zeros((), jnp.int32), jnp.reshape(first, (count, num_beams)), cache, live, nothing)
     *_, live, done = jax.lax.while_loop(unfinished, step, start)
@@ -103,7 +103,7 @@ def search(
 def _continuations(
     logits: Float[Array, "rows vocab"], live: _Hypotheses, t: Int[Array, ""], eos_ids: Sequence[int]
 ) -> tuple[_Hypotheses, Int[Array, "batch places"]]:
-    """The likeliest continuations of each prompt's beams, twice as many as there are beams, and each one's beam."""
+    """The most likely continuations of each prompt's beams, twice as many as there are beams, and the beam of each."""
     prompts, beams = live.scores.shape
     vocab = logits.shape[-1]
     # Choose within each beam first, so that a vocabulary that is split over devices is not moved.
@@ -128,9 +128,10 @@ def _continuations(
 
 
 def _fill_up(done: _Hypotheses, live: _Hypotheses) -> Samples:
-    """The answers that ended and, in the places that are left, the best of the truncated ones."""
+    """The complete answers and, in the remaining places, the best truncated ones."""
     empty = jnp.isneginf(done.scores)
-    behind = jnp.cumsum(empty, axis=1) - 1  # The first empty place takes the best living beam, and so on.
+    # The first empty place takes the best living beam, and so on.
+    behind = jnp.cumsum(empty, axis=1) - 1
     return jax.tree.map(
         lambda mine, theirs: jnp.where(_like(empty, mine), theirs, mine),
         done.samples,

@@ -42,45 +42,45 @@ def top_k(logits: Float[Array, "*batch vocab"], k: Count) -> Float[Array, "*batc
     """Keeps the k largest logits, of equal ones those with the lower token number.
 
     Args:
-        logits: of the tokens, in nats.
-        k: how many stay, exactly; 0, or the vocabulary's size and more, keeps all.
+        logits: the logits of the tokens, in nats.
+        k: the exact number of tokens that are kept; 0, or at least the size of the vocabulary, keeps all.
 
     Returns:
-        The logits, -inf where a token is out.
+        The logits, -inf at tokens that are not kept.
     """
     k = jnp.asarray(k, jnp.int32)
 
     def keep(x):
-        return _within(x, jnp.ones_like(x), jnp.maximum(k, 1).astype(x.dtype))
+        return _fits_budget(x, jnp.ones_like(x), jnp.maximum(k, 1).astype(x.dtype))
 
-    return _where_on((k > 0) & (k < logits.shape[-1]), keep, logits)
+    return _apply_if((k > 0) & (k < logits.shape[-1]), keep, logits)
 
 
 def top_p(logits: Float[Array, "*batch vocab"], p: Scalar) -> Float[Array, "*batch vocab"]:
-    """Keeps the nucleus: the likeliest tokens, up to and with the one at which their probability reaches p.
+    """Keeps the nucleus: the smallest number of the likeliest tokens whose total probability reaches p.
 
     Args:
-        logits: of the tokens, in nats; the probabilities are their softmax.
-        p: above 0; 1 keeps all. Of tokens of equal probability at the edge those with the lower number stay.
+        logits: the logits of the tokens, in nats; the probabilities are their softmax.
+        p: a share above 0; 1 keeps all. Among tokens of equal probability at the edge, those with lower ids are kept.
 
     Returns:
-        The logits, -inf where a token is out.
+        The logits, -inf at tokens that are not kept.
 
     Source: Holtzman et al., https://arxiv.org/abs/1904.09751.
     """
     p = jnp.asarray(p, logits.dtype)
-    return _where_on(p < 1, lambda x: _within(x, jax.nn.softmax(x, axis=-1), p), logits)
+    return _apply_if(p < 1, lambda x: _fits_budget(x, jax.nn.softmax(x, axis=-1), p), logits)
 
 
 def min_p(logits: Float[Array, "*batch vocab"], p: Scalar) -> Float[Array, "*batch vocab"]:
     """Keeps every token at least p times as likely as the likeliest.
 
     Args:
-        logits: of the tokens, in nats.
-        p: from 0, which keeps all, to 1, which keeps the likeliest and its equals.
+        logits: the logits of the tokens, in nats.
+        p: a share from 0, which keeps all, to 1, which keeps only the likeliest token and those of equal probability.
 
     Returns:
-        The logits, -inf where a token is out.
+        The logits, -inf at tokens that are not kept.
 
     Source: Nguyen et al., https://arxiv.org/abs/2407.01082.
     """
@@ -89,17 +89,17 @@ def min_p(logits: Float[Array, "*batch vocab"], p: Scalar) -> Float[Array, "*bat
     return jnp.where((p <= 0) | (logits >= floor), logits, -jnp.inf)
 
 
-def _where_on(on: Bool[Array, ""], keep, logits: Array) -> Array:
-    """Applies a filter where it is on; the other branch is not run, so that a filter that is off costs nothing."""
+def _apply_if(on: Bool[Array, ""], keep, logits: Array) -> Array:
+    """Applies a filter if it is on. Only one branch of a `cond` runs, so that a filter that is off has no cost."""
     return jax.lax.cond(on, lambda x: jnp.where(keep(x), x, -jnp.inf), lambda x: x, logits)
 
 
-def _within(
+def _fits_budget(
     logits: Float[Array, "*batch vocab"], weights: Float[Array, "*batch vocab"], budget: Float[Array, ""]
 ) -> Bool[Array, "*batch vocab"]:
-    """Which tokens have less than `budget` of weight before them, largest logit first and of equal ones in their order.
+    """Marks the tokens before which the sum of weights is below `budget`, in the order of decreasing logits.
 
-    Equal logits must have equal weights.
+    Tokens of equal logits keep their order, and must have equal weights.
     """
     ordered = _ordered_bits(logits)
 

@@ -1,4 +1,4 @@
-"""Sampling from a cache: one loop for every model, which ends when every answer has ended."""
+"""Samples answers with a cache, in one loop for every model, which ends when every answer has ended."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ from lmirl_jax.types import AnswerBatch, Model, PromptBatch
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """AnswerBatch to prompts, with their probabilities under the policy at temperature 1 and unfiltered.
+    """Answers to prompts, with their log-probabilities under the policy at temperature 1 without filters.
 
     Args:
         answers: [batch, samples, length].
-        log_probs: log pi of each token, in nats, however the token was chosen; 0 after the end.
-        entropies: the entropy of the policy that each token was drawn from, in nats; 0 after the end.
+        log_probs: log pi of each token, in nats; 0 after the end.
+        entropies: the entropy of the policy before each token, in nats; 0 after the end.
     """
 
     answers: AnswerBatch
@@ -35,7 +35,7 @@ class Samples:
 def sample_keys(
     key: Key[Array, ""], example_ids: Int[Array, " batch"], num_samples: int
 ) -> Key[Array, "batch samples"]:
-    """A key for each sample of each example, which depends on nothing else: not on its batch, nor on the mesh."""
+    """A key for each sample, which depends only on the numbers of example and sample, not on the batch or the mesh."""
     by_example = jax.vmap(jax.random.fold_in, (None, 0))(key, example_ids)
     return jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(num_samples)))(by_example)
 
@@ -57,10 +57,10 @@ def sample(
     Args:
         model: the policy.
         prompts: [batch, inputs]; each is read once for all of its samples.
-        keys: one for each sample, [batch, samples].
-        temperature: 0 takes the likeliest token, whatever the filters. It may be traced: one compilation serves a sweep.
+        keys: a key for each sample, [batch, samples].
+        temperature: the temperature; 0 takes the likeliest token. It may be traced, so that one compilation serves a sweep.
         filters: top-k, top-p and min-p, after the temperature; they may be traced too.
-        max_length: tokens to draw at most; an answer that has not ended by then is truncated.
+        max_length: the maximum number of tokens; an answer that has not ended by then is truncated.
         eos_ids: the tokens that end an answer.
 
     Returns:
@@ -104,7 +104,7 @@ def sample(
 def _gumbel_noise(
     keys: Key[Array, " rows"], t: Int[Array, ""], logits: Float[Array, "rows vocab"]
 ) -> Float[Array, "rows vocab"]:
-    """Noise whose sum with the logits is largest at a token with the token's probability; keyed by row and place."""
+    """Gumbel noise, keyed by row and position: the argmax of logits plus noise is a sample of their softmax."""
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
     return jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(step_keys)
 
@@ -114,7 +114,7 @@ def is_any_of(tokens: Int[Array, "*shape"], ids: Sequence[int]) -> Bool[Array, "
 
 
 def _likeliest(logits: Float[Array, "rows vocab"]) -> Int[Array, " rows"]:
-    """argmax, the first of equals, in two plain reductions: on a CPU these are vectorised, and argmax is not."""
+    """The argmax, the first of equal ones, by two plain reductions, which are vectorised on a CPU; argmax is not."""
     vocab = logits.shape[-1]
     best = jnp.max(logits, axis=-1, keepdims=True)
     places = jnp.where(logits == best, jnp.arange(vocab, dtype=jnp.int32), vocab - 1)
@@ -131,20 +131,20 @@ def log_prob_gaps(model: Model, prompts: PromptBatch, samples: Samples) -> Float
 
         max_t |log pi_t from the cache - log pi_t at once|   over the samples of each prompt
 
-    It measures the cache: in float32 rounding explains some 1e-5, and anything larger is a fault in decoding.
+    It tests the cache: in float32, rounding explains about 1e-5, and a larger difference is a fault in decoding.
 
     Args:
         model: the policy that the samples come from.
-        prompts: those that were answered.
-        samples: as `sample` or `search` returned them for `prompts`.
+        prompts: the prompts of the samples.
+        samples: the result of `sample` or `search` for `prompts`.
 
     Returns:
         The difference for each prompt, in nats.
     """
     count, num_samples, _ = samples.log_probs.shape
     answers = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), samples.answers)
-    repeated = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
-    batch = answer_rows(repeated, answers, discount=0.0)
-    forced = soft_q.of_model(model, batch)
-    gaps = jnp.abs(jnp.reshape(samples.log_probs, batch.tokens.shape) - (forced.q - forced.v))
+    prompts_by_sample = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
+    batch = answer_rows(prompts_by_sample, answers, discount=0.0)
+    teacher_forced = soft_q.of_model(model, batch)
+    gaps = jnp.abs(jnp.reshape(samples.log_probs, batch.tokens.shape) - (teacher_forced.q - teacher_forced.v))
     return jnp.max(jnp.reshape(jnp.where(batch.weights > 0, gaps, 0.0), (count, -1)), axis=-1)

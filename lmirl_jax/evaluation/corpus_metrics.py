@@ -156,7 +156,8 @@ def sacrebleu_bleu(name: str, tokenize: str, lowercase: bool = False, effective_
         raise UserError(f"{name}: sacrebleu has no tokenizer {tokenize!r}; {hint}")
     try:
         return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
-    except (ImportError, RuntimeError) as error:  # Tokenizers such as ja-mecab need further packages.
+    except (ImportError, RuntimeError) as error:
+        # Tokenizers such as ja-mecab need further packages.
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: sacrebleu's tokenizer {tokenize!r} does not start: {reason}") from error
 

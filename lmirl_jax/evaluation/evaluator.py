@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import files
-from lmirl_jax.arguments import NonNegative, Path, checked
+from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.statistics.evidence import first_of
@@ -144,7 +144,7 @@ def _means_over_prompts(
     }
 
 
-@checked
+@check_arguments
 class Evaluator:
     """Generates answers during training and measures them.
 
@@ -179,7 +179,7 @@ class Evaluator:
         names = metric_names(self.data, self.generator.num_samples, self.generator.gauge)
         return [self._metric(self.data.name, name) for name in (*names, *self._counts(0))]
 
-    def over(self, metrics: Mapping[str, float]) -> str:
+    def describe_counts(self, metrics: Mapping[str, float]) -> str:
         """How many of how many prompts the metrics of a call are over, in words."""
         if self.data is None:
             return first_of(0, None)
@@ -236,6 +236,6 @@ def answer_row(answer: Answers) -> dict[str, Any]:
 
 def write_answers(path: epath.PathLike, answers: Iterable[Answers]) -> None:
     """Writes one line for each prompt; the file appears complete or not at all."""
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         for answer in answers:
             file.write(json.dumps(answer_row(answer), ensure_ascii=False) + "\n")

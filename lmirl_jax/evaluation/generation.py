@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import decoding, sharding
 from lmirl_jax.argument_rules import fits
-from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, checked
+from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, check_arguments
 from lmirl_jax.rows import prompts_of
 from lmirl_jax.types import Batch, UserError
 
@@ -69,7 +69,7 @@ class Answers:
         return {name: int(np.argmax(values)) for name, values in self.scores.items()}
 
 
-@checked
+@check_arguments
 class Generator:
     """Samples answers, or searches for them, a batch at a time; compiled once for all temperatures, filters and parameters.
 
@@ -124,7 +124,7 @@ class Generator:
     def check(self, mesh: Mesh) -> None:
         sharding.check_batch_size(mesh, self.batch_size, name="EVAL_BATCH_SIZE")
 
-    @checked
+    @check_arguments
     def with_top_p(self, top_p: PositiveShare) -> "Generator":
         """The same generator with another top-p; both share one compilation."""
         other = copy.copy(self)
@@ -219,7 +219,7 @@ def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
         out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
     gaps = decoding.log_prob_gaps(model, prompts, out) if shape.gauge else None
     # Answers are small, so that every process can read all of them.
-    return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated(mesh))
+    return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated_sharding(mesh))
 
 
 def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) -> None:

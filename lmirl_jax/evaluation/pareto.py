@@ -59,7 +59,8 @@ def hull_corners(quality: Float[np.ndarray, " points"], diversity: Float[np.ndar
     corners: list[int] = []
     for i in sorted(range(len(quality)), key=lambda i: (-quality[i], -diversity[i])):
         if corners and diversity[i] <= diversity[corners[-1]]:
-            continue  # Another point is at least as good and as diverse.
+            # Another point has at least the same quality and diversity.
+            continue
         while len(corners) > 1 and _below(quality, diversity, corners[-2], corners[-1], i):
             corners.pop()
         corners.append(i)

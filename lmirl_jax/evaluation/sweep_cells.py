@@ -84,7 +84,7 @@ class FinishedCell:
 
     def write(self, folder: epath.Path) -> None:
         """Writes the cell, completely or not at all."""
-        with files.writing(self.settings.path(folder)) as file:
+        with files.open_atomic(self.settings.path(folder)) as file:
             json.dump(dataclasses.asdict(self), file, ensure_ascii=False)
 
 

@@ -73,13 +73,13 @@ def findings(
 
 def write_csv(path: epath.PathLike, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows with the same keys as a table; the cell of a value that is None stays empty."""
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def write_json(path: epath.PathLike, content: Any) -> None:
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         json.dump(content, file, indent=1, ensure_ascii=False)
         file.write("\n")

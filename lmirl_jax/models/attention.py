@@ -1,4 +1,4 @@
-"""Multi-head attention as T5 has it: no biases, no scaling of the scores, a learnt bias of relative positions."""
+"""T5's multi-head attention: no biases, no scaling of the scores, and a learned bias of relative positions."""
 
 import math
 
@@ -9,10 +9,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax.models.layers import constrain, dropout, parameter
 
-# Heads before positions: that is how the products of attention read them, so that a cache is never transposed.
+# Heads come before positions, as in the matrix products of attention, so that a cache is never transposed.
 KeysValues = tuple[Float[Array, "batch heads keys head_dim"], Float[Array, "batch heads keys head_dim"]]
 
-MASKED = -1e10  # Finite, so that a row with nothing to attend to has no NaN.
+# The value is finite, so that a row without any key to attend to has no NaN.
+MASKED = -1e10
 
 _project_in = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
 _project_out = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=2)
@@ -77,7 +78,7 @@ class Attention(nnx.Module):
 def attention_mask(
     queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"], *, causal: bool = False
 ) -> Bool[Array, "batch 1 queries keys"]:
-    """Which keys each query may attend to: those of its own segment, and never padding.
+    """Marks the keys to which each query may attend: those of its segment, but never padding.
 
     Args:
         queries: the segment of each query; 0 on padding.
@@ -118,7 +119,7 @@ def relative_position_bucket(
     else:
         distance = jnp.maximum(-distance, 0)
     exact = buckets // 2
-    # One more than 0 keeps the logarithm finite where the other branch is taken.
+    # The addition of 1 keeps the logarithm finite where the other branch is used.
     ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
     scaled = jnp.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
     far = jnp.minimum(exact + scaled.astype(distance.dtype), buckets - 1)

@@ -76,15 +76,15 @@ class Critic(nnx.Module):
         """Reads prompts and answers.
 
         Args:
-            batch: one answer a row.
-            dropout_keys: one a row; None for no dropout.
+            batch: a batch with one answer in each row.
+            dropout_keys: one key for each row; None for no dropout.
             answer_offset: added to the embeddings of the answers' tokens.
 
         Returns:
             The outputs of each head, [batch, length + 1], in float32: `[:, :-1]` before each token, `[:, 1:]` after each.
 
         Raises:
-            UserError: the rows are packed (seen outside of a compilation alone).
+            UserError: the rows are packed (which is only checked outside of `jit`).
 
         """
         offsets = None if answer_offset is None else jnp.pad(answer_offset, ((0, 0), (0, 1), (0, 0)))
@@ -119,7 +119,7 @@ def critic_params(policy_params: Mapping[str, Any], fresh: Mapping[str, Any]) ->
     """The parameters of a critic that starts as a policy: a copy of its trunk, and new heads.
 
     Args:
-        policy_params: of a language model, a nested dict; what a trunk lacks, such as the unembedding, is ignored.
+        policy_params: the parameters of a language model, a nested dict; those that are not of the trunk are ignored.
         fresh: the initial parameters of a critic on that model's trunk.
 
     Returns:
@@ -161,9 +161,9 @@ def offset_gradients(
         critic: the network.
         batch: prompts and answers; not packed.
         head: the name of the head, such as the discriminator's.
-        weights: which outputs are summed, [batch, length]; None: after every real token. 1 at the last token alone is
-            for a score of whole answers.
-        dropout_keys: one a row; None for no dropout.
+        weights: the weights of the summed outputs, [batch, length]; None for 1 after every real token. For a score of whole
+            answers, only the last token has weight 1.
+        dropout_keys: one key for each row; None for no dropout.
 
     Returns:
         The gradients, [batch, length, embed], in float32; 0 at tokens that no summed output depends on.

@@ -61,7 +61,7 @@ def dropout(
     Args:
         x: activations.
         rate: the share of units that are dropped; the others grow by 1 / (1 - rate).
-        keys: one key a row; None switches dropout off.
+        keys: one key for each row; None for no dropout.
         place: distinguishes the dropouts of a layer.
         shared_axis: the mask is the same along this axis: the length (or the query), as in T5.
 

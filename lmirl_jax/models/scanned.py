@@ -1,4 +1,4 @@
-"""Layers of one kind held together along a leading axis: compiled once, however many there are."""
+"""Stacks layers of one kind along a leading axis, so that they are compiled only once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +18,9 @@ REMAT = {
 
 
 def stack_layers(make: Callable[[Key[Array, ""]], nnx.Module], count: int, key: Key[Array, ""]) -> nnx.Module:
-    """One module whose parameters hold those of `count` layers along a leading axis named `layers`."""
-    vectorised = nnx.vmap(make, in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
-    return vectorised(jax.random.split(key, count))
+    """Makes one module that holds the parameters of `count` layers, stacked along a leading axis named `layers`."""
+    make_all = nnx.vmap(make, in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
+    return make_all(jax.random.split(key, count))
 
 
 def scan_layers(
@@ -36,13 +36,13 @@ def scan_layers(
     """Runs `body(layer, x, keys of the layer) -> x` over the layers, one after the other.
 
     Args:
-        layers: from `stack_layers`.
-        body: one layer.
+        layers: the module from `stack_layers`.
+        body: the computation of one layer.
         x: activations, [batch, length, embed].
-        keys: of dropout, one a row; None for no dropout.
-        count: how many layers there are.
-        remat: what the backward pass computes again, a name of `REMAT`.
-        unroll: layers to an iteration of the scan.
+        keys: the dropout keys, one for each row; None for no dropout.
+        count: the number of layers.
+        remat: the activations that the backward pass computes again, a name of `REMAT`.
+        unroll: the number of layers in an iteration of the scan.
     """
     # jax.lax.scan over the split module, not nnx.scan, which refuses parameters of an outer while_loop (decoding).
     graph, parameters = nnx.split(layers)
@@ -59,11 +59,11 @@ def scan_layers(
 
 
 def unstack_layers(layers: nnx.Module, count: int) -> tuple[nnx.State, ...]:
-    """The parameters of each layer by itself, for decoding: sliced once, where a scan would slice at every token."""
+    """Splits the parameters by layer for decoding, once; a scan would slice them at every token."""
     parameters = nnx.state(layers)
     return tuple(jax.tree.map(lambda x, number=number: x[number], parameters) for number in range(count))
 
 
 def merge_layer(layers: nnx.Module, parameters: nnx.State) -> Any:
-    """One layer of the stack, with parameters from `unstack_layers`."""
+    """Makes one layer of the stack, with parameters from `unstack_layers`."""
     return nnx.merge(nnx.graphdef(layers), parameters)

@@ -1,6 +1,6 @@
-"""T5 1.1: an encoder-decoder with relative positions, gated GELU, RMS norms, no biases and an output embedding of its own.
+"""T5 1.1: an encoder-decoder with relative positions, gated GELU, RMS norms, no biases and a separate output embedding.
 
-Module names are T5X's, the layers of each stack are held together and scanned.
+Module names are those of T5X; the layers of each stack are stacked and scanned.
 Source: T5, https://arxiv.org/abs/1910.10683.
 """
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.arguments import Count, ShareBelowOne, Whole, checked
+from lmirl_jax.arguments import Count, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import KeysValues, attention_mask, mask_to_bias
 from lmirl_jax.models.layers import Dense, constrain, fold_keys, parameter
 from lmirl_jax.models.scanned import merge_layer, unstack_layers
@@ -21,22 +21,22 @@ from lmirl_jax.rows import length_mask
 from lmirl_jax.types import Batch, PromptBatch, Unembedding, UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Sizes and types of a T5 1.1; names as in T5X.
+    """The sizes and types of a T5 1.1, with the names of T5X.
 
     Args:
-        vocab_size: rows of the embeddings; at least the vocabulary's size (a multiple of 128 suits every mesh).
+        vocab_size: the number of rows of the embeddings, at least the vocabulary's size (a multiple of 128 suits every mesh).
         emb_dim, num_heads, head_dim, mlp_dim: widths.
         num_encoder_layers, num_decoder_layers: depths.
         dropout_rate: the share of units dropped in training.
-        dtype: type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
-        remat: what the backward pass computes again instead of keeping it, as in T5X's scalable T5: 'none', 'minimal' (all
+        dtype: the type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
+        remat: the activations that the backward pass computes again, as in T5X's scalable T5: 'none', 'minimal' (all
             but the products with parameters: little time, much memory), 'full' (each layer: least memory).
-        scan_unroll: layers to an iteration of the scan; more run faster on a CPU, and compile slower.
-        relpos_buckets, relpos_max_distance: of the bias of relative positions.
-        decoder_start_id: the token that the decoder is fed first, which is the padding token in T5's vocabularies.
+        scan_unroll: the number of layers in an iteration of the scan; more run faster on a CPU, but compile slower.
+        relpos_buckets, relpos_max_distance: the settings of the bias of relative positions.
+        decoder_start_id: the first input token of the decoder, which is the padding token in T5's vocabularies.
 
     Raises:
         UserError: a value out of range.
@@ -78,7 +78,7 @@ class T5Config:
 
 
 class T5Trunk(nnx.Module):
-    """Encoder and decoder without an output, as `types.Trunk` asks for it."""
+    """Encoder and decoder without an output layer, a `types.Trunk`."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
@@ -98,7 +98,7 @@ class T5Trunk(nnx.Module):
         segment_ids: Int[Array, "batch inputs"],
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch inputs embed"]:
-        """The encoder's output; padding (segment 0) and packed neighbours are never attended to."""
+        """The encoder's output; no token attends to padding (segment 0) or to other packed examples."""
         bias = self.encoder.self_bias(segment_ids)
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 1)
         return self.encoder(lambda layer, x, k: layer(x, bias, k), self._embed(tokens), keys)
@@ -128,11 +128,12 @@ class T5Trunk(nnx.Module):
 
 
 class T5(T5Trunk):
-    """T5 1.1 as `types.Model` asks for it: the trunk, an output embedding, and decoding from a cache."""
+    """T5 1.1 as a `types.Model`: the trunk, an output embedding, and decoding with a cache."""
 
     def __init__(self, config: T5Config, *, key: Key[Array, ""]):
         super().__init__(config, key=key)
-        last = jax.random.split(key, 4)[3]  # The trunk takes the first three.
+        # The trunk uses the first three keys.
+        last = jax.random.split(key, 4)[3]
         self.logits_dense = Dense((config.emb_dim, config.vocab_size), ("embed", "vocab"), key=last)
 
     def unembedding(self) -> Unembedding:
@@ -159,7 +160,7 @@ class T5(T5Trunk):
     def decode(
         self, cache: "T5Cache", tokens: Int[Array, " rows"]
     ) -> tuple["T5Cache", Float[Array, "rows embed"]]:
-        """One step of the decoder, over the keys and values of the steps before."""
+        """Runs one step of the decoder, with the cached keys and values of the earlier steps."""
         positions = jnp.arange(cache.self_attention[0][0].shape[2])
         seen = (positions <= cache.index)[None, None, None, :]
         self_bias = self.decoder.relpos_bias(cache.index[None], positions) + mask_to_bias(seen)
@@ -178,7 +179,7 @@ class T5(T5Trunk):
         return merge_layer(self.decoder.layers, parameters)
 
     def reorder(self, cache: "T5Cache", parents: Int[Array, "prompts samples"]) -> "T5Cache":
-        """Moves the keys and values of self-attention; those of the prompts, which their rows share, stay."""
+        """Moves the keys and values of self-attention. Those of the prompts stay, because all rows of a prompt share them."""
 
         def move(x: Float[Array, "rows *rest"]) -> Float[Array, "rows *rest"]:
             by_prompt = jnp.reshape(x, (*parents.shape, *x.shape[1:]))
@@ -197,8 +198,8 @@ class T5Cache:
         layers: the parameters of each decoder layer.
         self_attention: keys and values of self-attention in each layer, filled up to `index`.
         cross: keys and values of the prompts in each layer.
-        cross_bias: hides the padding of the prompts.
-        index: how many tokens have been read.
+        cross_bias: the bias that masks the padding of the prompts.
+        index: the number of tokens that have been read.
     """
 
     layers: tuple[nnx.State, ...]

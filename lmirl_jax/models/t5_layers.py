@@ -42,7 +42,7 @@ class StackConfig:
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward, each normed before and added after."""
+    """Self-attention and feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: StackConfig, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
@@ -87,7 +87,7 @@ class DecoderLayer(nnx.Module):
         keys: Key[Array, " batch"] | None = None,
         cache: tuple[KeysValues, Int[Array, ""]] | None = None,
     ) -> tuple[Float[Array, "batch length embed"], KeysValues | None]:
-        """Runs the layer; with a cache and an index, `x` is one token, which is put there; the new cache is returned."""
+        """Runs the layer. With a cache and an index, `x` is one token, which is written to the cache; returns the new cache."""
         y = self.pre_self_attention_layer_norm(x)
         keys_values = self.self_attention.keys_values(y)
         if cache is not None:
@@ -97,9 +97,9 @@ class DecoderLayer(nnx.Module):
             )
         y = self.self_attention(y, keys_values, self_bias, keys)
         x = x + dropout(y, self.dropout_rate, keys, place=2)
-        # Other keys than those of self-attention, because both have a dropout at the same place.
+        # The keys differ from those of self-attention, which has a dropout at the same place.
         cross_keys = None if keys is None else fold_keys(keys, 9)
-        # In decoding, the samples of a prompt are queries to the same keys and values, which exist once.
+        # In decoding, all samples of a prompt attend to the same keys and values, which are stored once.
         y = self.pre_cross_attention_layer_norm(x)
         y = jnp.reshape(y, (encoded[0].shape[0], -1, y.shape[-1]))
         y = self.encoder_decoder_attention(y, encoded, cross_bias, cross_keys)
@@ -109,12 +109,12 @@ class DecoderLayer(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Scanned layers under one bias of relative positions, and a last norm: the encoder, and the decoder.
+    """The encoder or the decoder: scanned layers with a shared bias of relative positions, and a final norm.
 
     Args:
-        config: sizes.
-        layer: a class of layers.
-        count: how many there are.
+        config: the sizes.
+        layer: the class of the layers.
+        count: the number of layers.
         causal: whether a token sees only those before it.
     """
 
@@ -140,7 +140,7 @@ class Stack(nnx.Module):
         self.norm = RMSNorm(config.emb_dim, key=keys[2])
 
     def self_bias(self, segment_ids: Int[Array, "batch length"]) -> Float[Array, "batch heads length length"]:
-        """What is added to the scores of self-attention: the bias of relative positions, and the mask."""
+        """The bias of the scores of self-attention: that of relative positions, and the mask."""
         places = jnp.arange(segment_ids.shape[1])
         mask = attention_mask(segment_ids, segment_ids, causal=self.causal)
         return self.relpos_bias(places, places) + mask_to_bias(mask)
@@ -151,7 +151,7 @@ class Stack(nnx.Module):
         x: Float[Array, "batch length embed"],
         keys: Key[Array, " batch"] | None,
     ) -> Float[Array, "batch length embed"]:
-        """Embedded tokens to hidden states; `body(layer, x, keys of the layer) -> x` runs one layer."""
+        """Converts embedded tokens to hidden states; `body(layer, x, keys of the layer) -> x` runs one layer."""
         config = self.config
         x = constrain(dropout(x, config.dropout_rate, keys, place=1), "batch", "length", None)
         x = scan_layers(

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lmirl_jax.arguments import Positive, Share, checked
+from lmirl_jax.arguments import Positive, Share, check_arguments
 from lmirl_jax.types import UserError
 
 
-@checked
+@check_arguments
 def gae(
     rewards: Float[Array, "*batch length"],
     values: Float[Array, "*batch length"],
@@ -81,7 +81,7 @@ def leave_one_out(returns: Float[Array, "*prompts samples"]) -> Float[Array, "*p
     return _subtract_mean(returns) * (samples / (samples - 1))
 
 
-@checked
+@check_arguments
 def group_relative(
     returns: Float[Array, "*prompts samples"],
     *,

@@ -2,12 +2,12 @@
 
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import NonNegative, checked
+from lmirl_jax.arguments import NonNegative, check_arguments
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ, UserError
 
 
-@checked
+@check_arguments
 def entropy_regularised_mle(
     soft_q: SoftQ, *, entropy_weight: NonNegative = 0.1
 ) -> Float[Array, "*batch length"]:

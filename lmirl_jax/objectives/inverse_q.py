@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import Elementwise, NonNegative, ShareBelowOne, checked
+from lmirl_jax.arguments import Elementwise, NonNegative, ShareBelowOne, check_arguments
 from lmirl_jax.objectives.divergences import chi_squared
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
 
 
-@checked
+@check_arguments
 def iqlearn(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
@@ -92,7 +92,7 @@ class OnlineWeights(NamedTuple):
     td_factor: float
 
 
-@checked
+@check_arguments
 def online_weights(
     from_samples: Float[Array, "*shape"], *, alpha: ShareBelowOne, rescale: bool = True
 ) -> OnlineWeights:

@@ -6,11 +6,11 @@ from typing import Annotated
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import Count, NonNegative, ShareBelowOne, checked
+from lmirl_jax.arguments import Count, NonNegative, ShareBelowOne, check_arguments
 from lmirl_jax.types import SoftQ, UserError
 
 
-@checked
+@check_arguments
 def mle(
     soft_q: SoftQ,
     *,

@@ -28,8 +28,8 @@ def clipped_policy_gradient(
         sampled_log_probs: the behaviour log-probabilities of the same tokens, under the policy that sampled them,
             [*batch, length], in nats.
         advantages: broadcast to [*batch, length]; [batch, 1] for one advantage for each sequence.
-        clip: how far below 1 a ratio still has a gradient that lowers it; infinity clips nothing.
-        clip_high: how far above 1 a ratio still has a gradient that raises it; None for the same as `clip`.
+        clip: the distance below 1 up to which a ratio still has a gradient that lowers it; infinity clips nothing.
+        clip_high: the distance above 1 up to which a ratio still has a gradient that raises it; None for the value of `clip`.
 
     Returns:
         The loss of each token, [*batch, length], in the unit of the advantages. The caller masks and reduces.
@@ -56,7 +56,7 @@ def clip_share(
     clip: float = 0.2,
     clip_high: float | None = None,
 ) -> Float[Array, "*batch length"]:
-    """1 at each token whose gradient `clipped_policy_gradient` cuts off, else 0; its mean is the share of such tokens.
+    """Marks each token whose gradient `clipped_policy_gradient` clips with 1, others with 0.
 
     Args and Raises as in `clipped_policy_gradient`.
 

@@ -1,18 +1,18 @@
-"""The rewards that exports and frozen-reward training read off a policy: implied by Q, shaped, or corrected by a reference."""
+"""Rewards of a policy for exports and frozen-reward training: implied by Q, shaped, or corrected by a reference."""
 
 from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.objectives.inverse_q import implied_rewards
 from lmirl_jax.types import SoftQ
 
 Shaping = Literal["value"]
 
 
-@checked
+@check_arguments
 def extracted_rewards(
     soft_q: SoftQ,
     discounts: Float[Array, "*batch length"],
@@ -26,7 +26,7 @@ def extracted_rewards(
         r_t = q_t - discount_t * v_{t+1}  [+ discount_t * v_{t+1} - v_t]  [- beta * log pi_ref(a_t|s_t)]
 
     Args:
-        soft_q: of the policy that rewards, [batch, length], in nats.
+        soft_q: the soft Q-values of the policy that rewards, [batch, length], in nats.
         discounts: gamma inside a sequence and 0 at its last token, [batch, length].
         shaping: 'value' adds the first bracket, which makes the reward log pi; None leaves it out.
         reference: `q` and `v` of the same tokens under the reference policy; None leaves the second bracket out.
@@ -48,16 +48,16 @@ def shaped_rewards(
     potentials: Float[Array, "*batch length"],
     discounts: Float[Array, "*batch length"],
 ) -> Float[Array, "*batch length"]:
-    """Rewards with the differences of a potential added, which leave the best policy what it is.
+    """Adds the differences of a potential to rewards, which does not change the optimal policy.
 
         r'_t = r_t + discount_t * potential_{t+1} - potential_t
 
-    They telescope: the discounted sum changes by -potential_0 alone. With v as the potential, implied rewards become
-    log pi(a_t|s_t), whatever gamma.
+    They telescope: the discounted sum only changes by -potential_0. With v as the potential, implied rewards become
+    log pi(a_t|s_t), for any gamma.
 
     Args:
-        rewards: of each token, [batch, length].
-        potentials: of the state before each token, [batch, length], in nats.
+        rewards: the reward of each token, [batch, length].
+        potentials: the potential of the state before each token, [batch, length], in nats.
         discounts: gamma inside a sequence and 0 at its last token, [batch, length]: a terminal state has potential 0.
 
     Returns:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lmirl_jax.arguments import NonNegative, checked
+from lmirl_jax.arguments import NonNegative, check_arguments
 from lmirl_jax.objectives.likelihood import mle
 from lmirl_jax.types import SoftQ
 
@@ -29,7 +29,7 @@ def dft(soft_q: SoftQ) -> Float[Array, "*batch length"]:
     return jnp.exp(-jax.lax.stop_gradient(loss)) * loss
 
 
-@checked
+@check_arguments
 def focal(soft_q: SoftQ, *, focus: NonNegative = 2.0) -> Float[Array, "*batch length"]:
     """Per-token focal loss: tokens to which the policy gives a high probability count little.
 

@@ -1,4 +1,4 @@
-"""Rewards from a discriminator that learns to tell the expert's answers from the policy's: token by token, or in pairs."""
+"""Rewards from a discriminator that learns to distinguish demonstrations from rollouts, token by token or in pairs."""
 
 import dataclasses
 from typing import Annotated
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import Within
-from lmirl_jax.arguments import Count, Elementwise, NonNegative, checked
+from lmirl_jax.arguments import Count, Elementwise, NonNegative, check_arguments
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
@@ -16,22 +16,23 @@ from lmirl_jax.training.sums import Sums, WeightedSum, weighted_sum
 from lmirl_jax.types import Batch
 
 HEAD = "discriminator"
-BINS = 10  # of the calibration
+# The number of bins of the calibration error.
+BINS = 10
 Scores = Float[Array, "rows states"]
 SampledScores = Float[Array, "answers states"]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """GAIL's discriminator: every token is the expert's or the policy's.
+    """GAIL's discriminator, which classifies every token as the expert's or the policy's.
 
     Args:
-        reward: of a token, from the discriminator's logit: `objectives.softplus_reward`, `log_sigmoid_reward` or
-            `logit_reward`.
-        updates: of the discriminator, after each update of the policy.
-        label_smoothing: of its labels, from 0 to below 1/2.
-        gradient_penalty: weight of the squared gradient by the embeddings of the expert's tokens.
+        reward: the reward of a token as a function of the discriminator's logit: `objectives.softplus_reward`,
+            `log_sigmoid_reward` or `logit_reward`.
+        updates: the number of updates of the discriminator after each update of the policy.
+        label_smoothing: the smoothing of the discriminator's labels, from 0 to below 1/2.
+        gradient_penalty: the weight of the squared gradient by the embeddings of the expert's tokens.
 
     Source: https://arxiv.org/abs/2409.01369, section 3.1; GAIL, https://arxiv.org/abs/1606.03476.
     """
@@ -44,16 +45,16 @@ class Adversary:
     in_pairs = False
 
     def rewards(self, scores: Scores, answers: Batch) -> Float[Array, "rows length"]:
-        """Of each token, from the logit after it went in; in nats."""
+        """The reward of each token, in nats, from the logit of the state after it."""
         return answers.weights * self.reward(scores[:, 1:])
 
     def sums(self, expert: Scores, demonstrations: Batch, sampled: SampledScores, answers: Batch) -> Sums:
-        """Metrics, and `loss_expert` and `loss_samples`, the mean of whose means is the loss.
+        """The sums of the metrics, and of `loss_expert` and `loss_samples`; the loss is the average of these two means.
 
         Args:
             expert: the discriminator's logits of demonstrations, [rows, length + 1].
             demonstrations: these demonstrations.
-            sampled: its logits of rollouts, [answers, length + 1].
+            sampled: the discriminator's logits of rollouts, [answers, length + 1].
             answers: these rollouts.
         """
         scores = jnp.concatenate([expert[:, 1:].reshape(-1), sampled[:, 1:].reshape(-1)])
@@ -75,14 +76,14 @@ class Adversary:
         return jnp.sum(gradient_penalty(critic, demonstrations, HEAD))
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class PairwiseAdversary:
-    """GAD's discriminator: of two answers to a prompt, which is the expert's? It scores whole answers, after their last token.
+    """GAD's discriminator, which finds the demonstration among two answers to a prompt. Its score is that of the whole answer.
 
     Args:
-        updates: of the discriminator, after each update of the policy.
-        gradient_penalty: weight of the squared gradient of an expert's score by the embeddings of its tokens.
+        updates: the number of updates of the discriminator after each update of the policy.
+        gradient_penalty: the weight of the squared gradient of a demonstration's score by the embeddings of its tokens.
 
     Source: https://arxiv.org/abs/2511.10643.
     """
@@ -98,7 +99,7 @@ class PairwiseAdversary:
         return last_tokens(answers) * scores[:, 1:]
 
     def sums(self, expert: Scores, demonstrations: Batch, sampled: SampledScores, answers: Batch) -> Sums:
-        """As `Adversary.sums`, of pairs: each prompt has a demonstration and, in the same order, its rollouts."""
+        """The sums of loss and accuracy over pairs; demonstrations and groups of rollouts have the same order of prompts."""
         rollout = jnp.sum(last_tokens(answers) * sampled[:, 1:], axis=-1).reshape(
             demonstrations.weights.shape[0], -1
         )
@@ -112,17 +113,17 @@ class PairwiseAdversary:
 
 
 def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
-    """1 at the last token of each row, else 0."""
+    """Marks the last token of each row with 1, others with 0."""
     real = (batch.weights > 0).astype(jnp.float32)
     return real * (1 - jnp.pad(real[:, 1:], ((0, 0), (0, 1))))
 
 
 def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:
-    """From the sums over the whole batch: loss, accuracy (a share) and the expected calibration error (a share)."""
+    """Computes loss, accuracy and expected calibration error (both shares) from the sums over the whole batch."""
     mean = {name: value / weight for name, (value, weight) in sums.items() if name != "calibration"}
     metrics = {}
     for name in ("loss", "accuracy"):
-        # Of tokens the two kinds count alike, however many there are of each.
+        # Demonstrations and rollouts have the same weight, whatever their numbers of tokens.
         kinds = [mean[kind] for kind in (name, f"{name}_expert", f"{name}_samples") if kind in mean]
         metrics[f"discriminator/{name}"] = jnp.mean(jnp.stack(kinds))
     if "calibration" in sums:

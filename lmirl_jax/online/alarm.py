@@ -1,4 +1,4 @@
-"""A warning of collapse: the discriminator is always right, or the policy has lost its entropy."""
+"""Warns of collapse: the discriminator is always right, or the policy has lost its entropy."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ class Collapse:
     """Reads the metrics of each step, and warns once of each kind of collapse.
 
     Args:
-        accuracy: of the discriminator, a share; above it the policy has nothing left to learn from it.
-        patience: updates in a row above that accuracy before the warning.
-        entropy: of the policy on its rollouts, in nats a token; below it the rollouts hardly differ.
+        accuracy: the accuracy of the discriminator, a share, above which the policy can no longer learn from its reward.
+        patience: the number of updates in a row above this accuracy before the warning.
+        entropy: the entropy of the policy on its rollouts, in nats per token, below which the rollouts hardly differ.
     """
 
     def __init__(self, accuracy: float = ACCURACY, patience: int = PATIENCE, entropy: float = ENTROPY):

@@ -1,4 +1,4 @@
-"""Rollouts as the replay buffer holds them, and as a batch, to be learnt from as demonstrations are."""
+"""Rollouts in the layout of the replay buffer, and as a `Batch`, the layout of demonstrations."""
 
 import dataclasses
 from typing import Any
@@ -14,17 +14,17 @@ from lmirl_jax.types import Batch
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Experience:
-    """Rollouts, one a row, the samples of a prompt one after the other.
+    """Rollouts, one in each row; the samples of a prompt lie in consecutive rows.
 
     The arrays are [rows, ...], or [draws, rows, ...] in a replay buffer.
 
     Args:
         prompts: the prompt of each rollout, a `PromptBatch`.
-        answers: what the policy answered, an `AnswerBatch`.
+        answers: the answers of the policy, an `AnswerBatch`.
         behaviour_log_probs: log-probabilities of the answers' tokens under the policy that sampled them, in nats and at
             temperature 1, [rows, length].
-        demonstrations: the demonstration of each prompt, an `AnswerBatch`, where a learner asks for it.
-        rewards: the reward of each token, where a reward function gives it, [rows, length].
+        demonstrations: the demonstration of each prompt, an `AnswerBatch`; None unless a learner needs them.
+        rewards: the reward of each token, [rows, length]; None unless a reward function gives rewards.
     """
 
     prompts: Any
@@ -35,7 +35,7 @@ class Experience:
 
 
 def rollout_batch(experience: Experience, discount: float) -> Batch:
-    """The rollouts as a `Batch`, which a network reads token by token as the policy sampled them.
+    """Makes a `Batch` of the rollouts.
 
     Args:
         experience: [rows, ...].
@@ -48,10 +48,10 @@ def rollout_batch(experience: Experience, discount: float) -> Batch:
 
 
 def demonstration_batch(experience: Experience, discount: float) -> Batch:
-    """The demonstrations of the rollouts' prompts as a `Batch`, a row for each rollout."""
+    """Makes a `Batch` of the demonstrations of the rollouts' prompts, with one row for each rollout."""
     return answer_rows(experience.prompts, experience.demonstrations, discount)
 
 
 def truncated_rows(batch: Batch) -> Float[Array, " rows"]:
-    """1 for answers that do not end, else 0."""
+    """Marks truncated answers with 1, others with 0."""
     return jnp.any(batch.weights > batch.td_weights, axis=-1).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Rewards from a trained policy that no longer learns: each token of an answer has the reward that its logits imply."""
+"""Rewards from a trained policy with frozen parameters: each token has the reward that the policy's logits imply."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lmirl_jax import sharding, soft_q
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import NonNegative, Share, checked
+from lmirl_jax.arguments import NonNegative, Share, check_arguments
 from lmirl_jax.objectives import Shaping, extracted_rewards
 from lmirl_jax.online.experience import Experience, rollout_batch
 from lmirl_jax.online.rollouts import PromptData
@@ -21,7 +21,7 @@ from lmirl_jax.types import SoftQ
 
 @runtime_checkable
 class FrozenPolicy(Protocol):
-    """A trained network with its gamma, as `runs.load` gives it; its parameters lie on the mesh of the training."""
+    """A trained network with its gamma, such as `runs.load` returns; its parameters are on the mesh of the training."""
 
     graph: nnx.GraphDef
     params: Any
@@ -34,24 +34,24 @@ Network = Annotated[
 ]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class FrozenReward:
     """The reward of every token under a checkpoint, which any objective may have trained.
 
         r_t = q_t - gamma v_{t+1}  [+ gamma v_{t+1} - v_t]  - beta * log pi_ref,t
 
-    The last token of a truncated answer has the reward 0, because the value of what would have followed is not known.
-    At gamma 1 the rewards of a whole answer add up to v_0 + log pi(answer), less the correction: to compare answers to one
-    prompt is then to compare their likelihoods. The network is no part of the train state nor of checkpoints.
+    The last token of a truncated answer has the reward 0, because the value of the state after it is not known.
+    At gamma 1 the rewards of a whole answer add up to v_0 + log pi(answer) minus the correction. To compare answers to one
+    prompt is then to compare their likelihoods. The network is not part of the train state or of checkpoints.
 
     Args:
         policy: the network whose rewards are read.
         shaping: None, or 'value': adds the part in brackets, after which the reward of a token is its log pi. The return of
             a whole answer then lacks v_0, which depends on its prompt alone (where the learner has the same gamma), and the
             value of the state at which a truncated answer stopped is no longer subtracted.
-        discount: gamma; None: the one that `policy` was trained with.
-        reference: a policy to correct by, such as the one before IQLearn; None without.
+        discount: gamma; None for the one that `policy` was trained with.
+        reference: the policy of the correction, such as the one before IQLearn; None for no correction.
         beta: the weight of the correction.
     """
 
@@ -64,7 +64,7 @@ class FrozenReward:
     takes_target = False
 
     def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
-        """Adds the reward of each token to a draw; every device reads the rows that it holds."""
+        """Adds the reward of each token to a draw; every device computes the rewards of its rows."""
         reference = None if self.reference is None else (self.reference.graph, self.reference.params)
         rewards = _rewards(
             (self.policy.graph, self.policy.params),

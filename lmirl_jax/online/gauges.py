@@ -1,4 +1,4 @@
-"""Metrics of rollouts: how far they are from the policy that learns from them, and how long they are."""
+"""Metrics of rollouts, such as their length and their distance from the policy that learns from them."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,11 +14,11 @@ def rollout_sums(
     behaviour_log_probs: Float[Array, "rows length"],
     is_rollout: Float[Array, " rows"],
 ) -> Sums:
-    """Metrics of rollouts, each as a sum and the weight to divide it by.
+    """Computes metrics of rollouts, each as a sum and the weight by which it is divided.
 
     Args:
-        out: soft Q-values under the policy that learns, as it is in training (so with dropout, if there is any).
-        answers: a batch, [rows, ...]; the weight is 0 where it holds no token of a rollout.
+        out: the soft Q-values under the policy that learns, in the mode of training (with its dropout, if any).
+        answers: a batch, [rows, ...]; the weight is 0 at tokens that are not of a rollout.
         behaviour_log_probs: log-probabilities under the policy that sampled the tokens, [rows, length], in nats.
         is_rollout: 1 on rows that are rollouts, else 0.
 

@@ -1,7 +1,7 @@
 """Online IQLearn: demonstrations and rollouts of the policy under one loss.
 
-Rollouts carry the temporal-difference penalty alone, so that Q is consistent where the policy goes and not only where the
-expert went. There is no discriminator, no likelihood ratio and no sampling gradient.
+Rollouts only have the temporal-difference penalty, so that Q is consistent in the states that the policy reaches, not only in
+those of the expert. There is no discriminator, no likelihood ratio and no sampling gradient.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 import lmirl_jax.online.replay as replay
-from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, checked
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, ShareBelowOne, check_arguments
 from lmirl_jax.objectives import mle, online_weights
 from lmirl_jax.online.experience import rollout_batch
 from lmirl_jax.online.gauges import rollout_sums
@@ -39,19 +39,19 @@ from lmirl_jax.training.sums import (
 from lmirl_jax.types import Batch, SoftQ, UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class OnlineIQLearn:
     """A learner of online IQLearn.
 
     Args:
-        objective: `objectives.iqlearn`, with a divergence or without.
-        rollouts: when and how the policy is sampled.
-        td_weight: lambda, a number or a schedule of the updates made.
+        objective: `objectives.iqlearn`, with or without a divergence.
+        rollouts: the settings of sampling.
+        td_weight: lambda, a number or a schedule over updates.
         alpha: the share of rollouts in the mixture that the penalty is taken over, from 0 to below 1. It weights the
             loss, not the batch.
         rescale: whether lambda is divided by (1 - alpha) ** 2, as the mixture asks for.
-        soft_q_config: how soft Q-values are read off the hidden states.
+        soft_q_config: the settings with which soft Q-values are computed.
     """
 
     objective: LossFunction
@@ -70,7 +70,7 @@ class OnlineIQLearn:
         shapes, shardings = setting.policy_state
 
         def extra(params: Any = None, key: Any = None) -> dict[str, Any]:
-            return {"replay": replay.empty(self.rollouts.draws, self.rollouts.shapes())}
+            return {"replay": replay.make_empty(self.rollouts.draws, self.rollouts.shapes())}
 
         extra_shapes = jax.eval_shape(extra)
         shapes = dataclasses.replace(shapes, extra=extra_shapes)
@@ -98,7 +98,7 @@ class OnlineIQLearn:
 def online_step(
     state: TrainState, expert: Batch, *, learner: OnlineIQLearn, setting: Setting
 ) -> tuple[TrainState, Metrics]:
-    """One update from a batch of demonstrations and as many rows of the replay buffer as a draw has.
+    """Updates the policy from a batch of demonstrations and as many rows of the replay buffer as a draw has.
 
         loss = mean over expert tokens of  -log pi_t + (1 - alpha) penalty_t
              + mean over sampled tokens of  alpha penalty_t
@@ -106,13 +106,13 @@ def online_step(
     with the penalty of `objectives.iqlearn` at lambda / (1 - alpha) ** 2.
 
     Args:
-        state: its `extra` is {"replay": Replay}; donated, where jitted.
+        state: the state of training; its `extra` is {"replay": Replay}.
         expert: the global batch of demonstrations, [batch, ...].
-        learner: the objective, lambda, alpha, and how rollouts are made.
-        setting: of the run.
+        learner: the settings of the learner.
+        setting: the settings of the run.
 
     Returns:
-        The next state, and the metrics before the update: those of the expert's tokens as in training offline, those of the
+        The next state, and the metrics before the update: those of the expert's tokens as in offline training, those of the
         sampled ones under `samples/`.
 
     Source: https://arxiv.org/abs/2409.01369, equations 15 to 17.
@@ -148,7 +148,7 @@ def online_step(
 def _both_kinds(
     state: TrainState, expert: Batch, learner: OnlineIQLearn, setting: Setting
 ) -> tuple[Batch, Float[Array, " rows"], Float[Array, "rows length"], Any]:
-    """Demonstrations and rollouts in one batch; which rows are rollouts, their behaviour log-probabilities, their ages."""
+    """Joins demonstrations and rollouts; also returns a mask of rollouts, behaviour log-probabilities, and ages in updates."""
     buffer, rollouts = state.extra["replay"], learner.rollouts
     count = expert.weights.shape[0]
     rows = count + buffer.experience.behaviour_log_probs.shape[1]
@@ -168,7 +168,7 @@ def _losses(
     is_rollout: Float[Array, "rows length"],
     td_weight: Float[Array, ""],
 ) -> Float[Array, "rows length"]:
-    """The loss of each token, weighted as one of a demonstration or of a rollout."""
+    """The loss of each token, with the weights of its kind: demonstration or rollout."""
     weights = online_weights(is_rollout, alpha=learner.alpha, rescale=learner.rescale)
     return learner.objective(
         out,
@@ -186,7 +186,7 @@ def _sums(
     is_rollout: Float[Array, "rows length"],
     behaviour_log_probs: Float[Array, "rows length"],
 ) -> Sums:
-    """Both losses and all metrics, those of the expert's tokens and of the sampled ones apart."""
+    """The sums of the two losses and of all metrics, separately for demonstrations and rollouts."""
     rollouts = dataclasses.replace(batch, weights=batch.weights * is_rollout)
     demonstrations = dataclasses.replace(batch, weights=batch.weights * (1 - is_rollout))
     return {

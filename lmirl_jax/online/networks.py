@@ -29,9 +29,9 @@ class Network:
     """The recipe of a network beside the policy.
 
     Args:
-        config: its trunk and heads.
-        optimizer: turns its gradients into updates.
-        setting: of the run.
+        config: the trunk and the heads.
+        optimizer: the optimizer of the network.
+        setting: the settings of the run.
     """
 
     config: CriticConfig
@@ -43,7 +43,7 @@ class Network:
         return build(self.config, self.setting.key)[0]
 
     def shardings(self) -> tuple[TrainState, TrainState]:
-        """The shapes and the shardings of its state."""
+        """The shapes and the shardings of the network's state."""
         return state_shardings(self.setting.mesh, self.config, self.optimizer, self.setting.key)
 
     def first_state(self, policy_params: Any, key: Key[Array, ""]) -> TrainState:
@@ -72,13 +72,13 @@ def make_networks(
 
 
 class Counts(NamedTuple):
-    """What the sums over a part of the batch are divided by.
+    """The divisors of the sums over a part of the batch.
 
     Args:
-        sampled_tokens: tokens of the rollouts in the whole batch.
-        answers: rollouts in the whole batch.
-        expert_tokens: the summed weights of the demonstrations in the whole batch.
-        demonstrations: demonstrations in the whole batch.
+        sampled_tokens: the number of tokens of the rollouts in the whole batch.
+        answers: the number of rollouts in the whole batch.
+        expert_tokens: the sum of the weights of the demonstrations in the whole batch.
+        demonstrations: the number of demonstrations in the whole batch.
     """
 
     sampled_tokens: Any
@@ -96,16 +96,16 @@ def update_network(
     targets: Float[Array, "prompts samples length"],
     key: Key[Array, ""],
 ) -> tuple[TrainState, Metrics]:
-    """Updates a network after the policy: once, or with the discriminator's head as often as the adversary asks for.
+    """Updates a network once, or, if it has the discriminator's head, `adversary.updates` times.
 
     Args:
-        network: its recipe.
-        adversary: where the network has the discriminator's head.
-        state: of the network.
+        network: the recipe of the network.
+        adversary: the adversary if the network has the discriminator's head, else None.
+        state: the state of the network.
         demonstrations: demonstrations, [rows, ...], for the discriminator.
         answers: rollouts, [prompts, samples, ...].
-        targets: what the value of the state before each of their tokens is fitted to.
-        key: of dropout, for the discriminator.
+        targets: the targets of the values of the states before the rollouts' tokens.
+        key: the dropout key for the discriminator.
 
     Returns:
         The next state, and the metrics before the first of the updates.
@@ -150,7 +150,7 @@ def _loss_of_part(
     part: tuple[Batch | None, Batch, Float[Array, "prompts samples length"]],
     keys: Any,
 ) -> tuple[Float[Array, ""], Sums]:
-    """What a part of the batch adds to the loss of the values and of the discriminator, and the sums of its metrics."""
+    """Computes the share of a part of the batch in the losses of value and discriminator, and the sums for its metrics."""
     demonstrations, (answers, targets) = part[0], flatten_groups(part[1:])
     rows, length = targets.shape
     batch = answers if demonstrations is None else concatenate(demonstrations, answers)

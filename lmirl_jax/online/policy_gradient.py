@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import sharding
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
@@ -29,20 +29,20 @@ from lmirl_jax.training.learner import jit_update
 from lmirl_jax.types import UserError
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient:
     """A learner that raises the probability of rollouts with a high reward.
 
-    Each draw of rollouts is used whole, in `sample_every` updates.
+    Each update uses the whole newest draw of rollouts, so that a draw serves for `sample_every` updates.
 
     Args:
-        rollouts: when and how the policy is sampled.
+        rollouts: the settings of sampling.
         reward: a `RewardFunction` of texts, a `FrozenReward` of a checkpoint, or a discriminator that learns to tell
             rollouts from demonstrations: `Adversary`, `PairwiseAdversary`.
-        loss: of the policy.
-        optimizer: of the networks beside the policy: the value that `objectives.gae` asks for, and the discriminator.
-        share_trunk: let these two be heads of one network.
+        loss: the loss of the policy.
+        optimizer: the optimizer of the networks beside the policy: the value network of `objectives.gae`, and the discriminator.
+        share_trunk: whether value and discriminator are heads of one network.
     """
 
     rollouts: Rollouts
@@ -98,7 +98,7 @@ class PolicyGradient:
         )
 
         def extra(params: Any, key: Key[Array, ""]) -> dict[str, Any]:
-            state: dict[str, Any] = {"replay": replay.empty(1, answers)}
+            state: dict[str, Any] = {"replay": replay.make_empty(1, answers)}
             if self.loss.needs_reference:
                 state["reference"] = jax.tree.map(jnp.copy, params)
             for number, (name, network) in enumerate(networks.items()):

@@ -1,4 +1,4 @@
-"""One update of a policy gradient: judge the answers, move the policy, then the networks that judge."""
+"""The update of a policy gradient: rewards and advantages of the rollouts, then the policy, then value and discriminator."""
 
 import dataclasses
 import functools
@@ -36,26 +36,26 @@ def policy_gradient_step(
     adversary: Adversary | PairwiseAdversary | None,
     networks: Mapping[str, Network],
 ) -> tuple[TrainState, Metrics]:
-    """One update of the policy from the newest draw, then of values and discriminator.
+    """Updates the policy from the newest draw, and the networks of value and discriminator.
 
         loss = mean over sampled tokens, or answers, of  clipped policy gradient + kl_weight * KL - entropy_weight * H
              + mle_weight * mean over expert tokens of  -log pi
 
-    Networks are read without dropout; the discriminator alone learns with it.
+    Networks are evaluated without dropout; only the training of the discriminator uses it.
 
     Args:
-        state: `extra` has "replay", and as asked for "reference" (parameters) and a `TrainState` of each network.
-        expert: the global batch of demonstrations, [batch, ...].
-        setting: of the run.
-        rollouts: how the draw was made.
-        loss: of the policy.
+        state: `extra` has "replay", "reference" (parameters) if the loss needs it, and a `TrainState` for each network.
+        expert: the global batch of demonstrations, [batch, ...]; their rewards are not used.
+        setting: the settings of the run.
+        rollouts: the settings with which the draw was sampled.
+        loss: the loss of the policy.
         adversary: an `Adversary`, a `PairwiseAdversary`, or None where rollouts come with their rewards.
-        networks: those beside the policy.
+        networks: the networks beside the policy.
 
     Returns:
         The next state, and the metrics before the update.
     """
-    expert = dataclasses.replace(expert, rewards=None)  # The likelihood of demonstrations needs none.
+    expert = dataclasses.replace(expert, rewards=None)
     experience = jax.tree.map(lambda x: x[0], state.extra["replay"].experience)
     answers = rollout_batch(experience, rollouts.discount)
     outputs: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def policy_gradient_step(
             by_prompt(targets),
             jax.random.fold_in(setting.dropout_key, state.step),
         )
-        # One network after the other: together their activations would be half as much again (GAIL, v5e: 9.0 GB, not 5.8).
+        # The barrier makes networks run one after the other. Together, their activations need 9.0 GB instead of 5.8 (GAIL, v5e).
         critics[name], answers = jax.lax.optimization_barrier((critics[name], answers))
         metrics |= network_metrics
     grouped = by_prompt((answers, experience.behaviour_log_probs, advantages))
@@ -91,7 +91,7 @@ def policy_gradient_step(
 def _discriminator_demonstrations(
     adversary: Adversary | PairwiseAdversary | None, expert: Batch, experience: Experience, rollouts: Rollouts
 ) -> Batch:
-    """What a discriminator compares rollouts with: the batch, or for pairs the demonstration of each prompt, once."""
+    """The demonstrations for the discriminator: the batch, or for pairs the demonstration of each prompt once."""
     if adversary is None or not adversary.in_pairs:
         return expert
     each = demonstration_batch(experience, rollouts.discount)
@@ -105,10 +105,10 @@ def _advantages(
     values: Float[Array, "rows states"] | None,
     rollouts: Rollouts,
 ) -> tuple[Float[Array, "rows length"], Float[Array, "rows length"], Float[Array, ""]]:
-    """The advantage of each token, the target of the value of the state before it, and the spread of the advantages."""
+    """The advantage of each token, the target of the value before it, and the standard deviation of the advantages."""
     real, discount = answers.weights, rollouts.discount
     if values is not None:
-        # A truncated answer would have gone on: the value after its last token stands for the rest.
+        # A truncated answer would have continued: the value after its last token stands for the rewards that are missing.
         discounts = answers.discounts + discount * (real - answers.td_weights)
         raw = loss.advantages(
             rewards=rewards,
@@ -136,7 +136,7 @@ def _update_policy(
     answers, behaviour_log_probs, advantages = grouped
     kl_weight = value_at(loss.kl_weight, state.step)
     weight = jnp.sum(loss.weights(answers))
-    # Where every answer is truncated and these are masked there is nothing to learn from: a loss of 0.
+    # Where every answer is truncated and masked, the loss is 0.
     divisors = Divisors(jnp.where(weight > 0, weight, 1.0), total_weight(expert), setting.microbatches)
     reference = _reference_log_probs(setting, loss, state, answers) if loss.needs_reference else None
     demonstrations = expert if loss.mle_weight else None

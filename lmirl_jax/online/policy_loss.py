@@ -1,4 +1,4 @@
-"""What a policy gradient minimises: a loss on rollouts, and on demonstrations beside them."""
+"""The loss of a policy gradient: on rollouts, and optionally on demonstrations too."""
 
 import dataclasses
 import inspect
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmirl_jax.argument_rules import Words
-from lmirl_jax.arguments import NonNegative, Schedule, checked, has_parameter
+from lmirl_jax.arguments import NonNegative, Schedule, check_arguments, has_parameter
 from lmirl_jax.objectives import clip_share, clipped_policy_gradient, kl_estimate, kl_to_reference, mle
 from lmirl_jax.online.gauges import rollout_sums
 from lmirl_jax.rows import concatenate
@@ -28,24 +28,24 @@ Advantages = Annotated[
 ]
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """The policy's loss, on each token of its rollouts and of demonstrations.
 
     Args:
         advantages: an estimator: `objectives.gae` (asks for `values`), `leave_one_out` or `group_relative`.
-        clip: how far below 1 the ratio of a token's probabilities may fall before it is pushed no further.
-        clip_high: how far above 1; None: as `clip`.
-        whiten: shift and scale the advantages of a batch to mean 0 and standard deviation 1.
-        kl_weight: of the divergence to the policy that the run began with, a number or a schedule of the updates made.
-        entropy_weight: of the policy's entropy on its rollouts.
-        mle_weight: of the likelihood of demonstrations; 0 leaves them out.
-        mean_over: what the loss on rollouts is a mean over: 'tokens' of all answers, so that long ones count more, or
-            'answers', of each of which the mean over its tokens is taken first, as in GRPO's paper.
-        mask_truncated: leaves truncated answers out of the loss, as DAPO does. They still count among the
+        clip: the distance below 1 at which the ratio of a token's probabilities is clipped.
+        clip_high: the same above 1; None for the value of `clip`.
+        whiten: whether the advantages of a batch are shifted and scaled to mean 0 and standard deviation 1.
+        kl_weight: the weight of the KL divergence from the initial policy, a number or a schedule over updates.
+        entropy_weight: the weight of the policy's entropy on its rollouts.
+        mle_weight: the weight of the likelihood of demonstrations; 0 leaves them out.
+        mean_over: 'tokens' takes the mean of the loss over the tokens of all rollouts, so that long ones count more;
+            'answers' first takes the mean within each rollout, as in GRPO's paper.
+        mask_truncated: whether truncated answers are left out of the loss, as in DAPO. They still count among the
             returns that others are compared with, and a learned value learns from them.
-        soft_q_config: how soft Q-values are read off the hidden states.
+        soft_q_config: the settings with which soft Q-values are computed.
     """
 
     advantages: Advantages
@@ -81,14 +81,14 @@ class Loss:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PolicyRows:
-    """What a policy gradient learns from: rollouts grouped by prompt, [prompts, samples, ...], and demonstrations.
+    """The rows that a policy gradient learns from: rollouts grouped by prompt, [prompts, samples, ...], and demonstrations.
 
     Args:
         expert: demonstrations, a `Batch` of [rows, ...]; None where they are left out.
         answers: rollouts, a `Batch`.
-        behaviour_log_probs: log-probabilities of their tokens under the policy that sampled them, in nats.
-        advantages: of their tokens.
-        reference_log_probs: log-probabilities of their tokens under the first policy, in nats; None without the KL.
+        behaviour_log_probs: the log-probabilities of the rollouts' tokens under the policy that sampled them, in nats.
+        advantages: the advantages of the rollouts' tokens.
+        reference_log_probs: the log-probabilities of these tokens under the initial policy, in nats; None without KL.
     """
 
     expert: Any
@@ -99,12 +99,12 @@ class PolicyRows:
 
 
 class Divisors(NamedTuple):
-    """What the sums over a part of the batch are divided by.
+    """The divisors of the sums over a part of the batch.
 
     Args:
         sampled: the summed loss weights of the rollouts in the whole batch.
         expert: the summed weights of the demonstrations in the whole batch.
-        parts: how many parts the batch has.
+        parts: the number of parts of the batch.
     """
 
     sampled: Float[Array, ""]
@@ -115,17 +115,17 @@ class Divisors(NamedTuple):
 def policy_loss(
     model: Model, loss: Loss, kl_weight: Float[Array, ""], rows: PolicyRows, divisors: Divisors
 ) -> tuple[Float[Array, ""], Sums]:
-    """What a part of the batch adds to the loss, and the sums of its metrics.
+    """Computes the share of a part of the batch in the loss, and the sums for its metrics.
 
     Args:
         model: the policy.
-        loss: its settings.
-        kl_weight: of this update.
-        rows: the part.
-        divisors: of the whole batch.
+        loss: the settings of the loss.
+        kl_weight: the weight of the KL divergence in this update.
+        rows: the part of the batch.
+        divisors: the divisors for the whole batch.
 
     Returns:
-        The loss, and sums with the weights to divide them by.
+        The loss, and sums with the weights by which they are divided.
     """
     answers, behaviour, advantages, reference = flatten_groups(
         (rows.answers, rows.behaviour_log_probs, rows.advantages, rows.reference_log_probs)

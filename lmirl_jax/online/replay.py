@@ -1,6 +1,6 @@
-"""A replay buffer on the devices: the newest draws, of which each update takes rows at random.
+"""A replay buffer on the devices: it holds the newest draws of rollouts, from which each update samples rows at random.
 
-Each device keeps and takes rows of its own: nothing moves between devices, and the whole is part of the train state.
+Each device stores and samples its own rows, so that nothing moves between devices. The buffer is part of the train state.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ from lmirl_jax.online.experience import Experience
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """The last draws.
+    """The newest draws.
 
     Args:
-        experience: [draws, rows, ...].
-        born: how many updates had been made at each draw, -1 while there is none, [draws].
+        experience: the rollouts of each draw, [draws, rows, ...].
+        born: the number of updates before each draw, [draws]; -1 for a place without a draw.
     """
 
     experience: Experience
     born: Any
 
 
-def empty(draws: int, experience: Experience) -> Replay:
-    """A buffer of that many draws like the given one (arrays, or their shapes)."""
+def make_empty(draws: int, experience: Experience) -> Replay:
+    """Makes an empty buffer for this number of draws with the shapes of `experience` (arrays, or their shapes)."""
     return Replay(
         jax.tree.map(lambda x: jnp.zeros((draws, *x.shape), x.dtype), experience),
         jnp.full((draws,), -1, jnp.int32),
@@ -38,31 +38,31 @@ def empty(draws: int, experience: Experience) -> Replay:
 
 
 def shardings(mesh: Mesh, replay: Replay) -> Replay:
-    """Rows are split as a batch's are; a row keeps its place from draw to draw."""
+    """The shardings of a buffer: rows are split like those of a batch, so that a row lies on the same device in every draw."""
     rows = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES))
-    return Replay(jax.tree.map(lambda _: rows, replay.experience), sharding.replicated(mesh))
+    return Replay(jax.tree.map(lambda _: rows, replay.experience), sharding.replicated_sharding(mesh))
 
 
 def put(replay: Replay, experience: Experience, step: Int[Array, ""]) -> Replay:
-    """Puts a draw in the place of the oldest one."""
+    """Replaces the oldest draw by a new one."""
     oldest = jnp.argmin(replay.born)
-    stored = jax.tree.map(lambda old, new: old.at[oldest].set(new), replay.experience, experience)
-    return Replay(stored, replay.born.at[oldest].set(step))
+    draws = jax.tree.map(lambda old, new: old.at[oldest].set(new), replay.experience, experience)
+    return Replay(draws, replay.born.at[oldest].set(step))
 
 
 def sample_rows(
     replay: Replay, key: Key[Array, ""], step: Int[Array, ""], max_age: int | None = None
 ) -> tuple[Experience, Int[Array, " rows"]]:
-    """Takes for each row of a draw the same row of a draw at random, among those that are young enough.
+    """Samples rows: row i is row i of a random draw among the draws that are not older than `max_age`.
 
     Args:
-        replay: the buffer; it holds a draw that is young enough.
-        key: of the choice.
-        step: updates made.
-        max_age: updates after which a draw is not used any more; None: never.
+        replay: the buffer; at least one draw in it must be young enough.
+        key: the key of the random choice.
+        step: the number of updates so far.
+        max_age: the number of updates after which a draw is no longer used; None for no limit.
 
     Returns:
-        The rows, and the age of each in updates.
+        The rows, and the age of each row in updates.
     """
     usable = replay.born >= 0
     if max_age is not None:

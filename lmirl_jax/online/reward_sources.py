@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
-from lmirl_jax.arguments import checked
+from lmirl_jax.arguments import check_arguments
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.online.rollouts import PromptData
 from lmirl_jax.types import AnswerBatch, PromptBatch, UserError
@@ -43,7 +43,7 @@ class RewardSource(Protocol):
         ...
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class RewardFunction:
     """A reward of whole answers, or of each of their tokens, computed on the host.

@@ -1,4 +1,4 @@
-"""Sampling during training, on the mesh of the training and from its parameters."""
+"""Samples rollouts during training, on the mesh of the training and with its parameters."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key
 
 import lmirl_jax.online.replay as replay
 from lmirl_jax import decoding, sharding
-from lmirl_jax.arguments import Count, Positive, Share, Whole, checked
+from lmirl_jax.arguments import Count, Positive, Share, Whole, check_arguments
 from lmirl_jax.online.experience import Experience
 from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.training import Setting, TrainState
@@ -22,7 +22,7 @@ from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, TrainData, UserErro
 
 @runtime_checkable
 class PromptData(TrainData, Protocol):
-    """A training set whose prompts are answered, `batch_size` at a time, as `data.TrainDataset` is."""
+    """A training set whose prompts the policy answers, `batch_size` at a time, such as `data.TrainDataset`."""
 
     lengths: Mapping[str, int]
 
@@ -32,9 +32,9 @@ class PromptData(TrainData, Protocol):
         ...
 
 
-@checked
+@check_arguments
 def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
-    """How many prompts give that many rollouts."""
+    """The number of prompts for this number of rollouts."""
     if sample_batch_size % samples_per_prompt:
         raise UserError(
             f"SAMPLE_BATCH_SIZE={sample_batch_size} is no multiple of SAMPLES_PER_PROMPT={samples_per_prompt}: each prompt "
@@ -43,18 +43,18 @@ def num_prompts(sample_batch_size: Count, samples_per_prompt: Count = 1) -> int:
     return sample_batch_size // samples_per_prompt
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """When and how the policy is sampled, and how long its rollouts stay in the replay buffer.
+    """The settings of sampling: when and how rollouts are sampled, and how long they stay in the replay buffer.
 
     Args:
         prompts: a training set; sampling does not read its answers.
-        samples_per_prompt: rollouts of each prompt.
-        sample_every: updates from one draw of rollouts to the next.
-        replay_size: rollouts in the buffer, of which each update takes as many as a draw has; None: the last draw alone.
-        max_age: updates after which a rollout is no longer used; None: never, while it is in the buffer.
-        temperature: of the sampling.
+        samples_per_prompt: the number of rollouts of each prompt.
+        sample_every: the number of updates from one draw of rollouts to the next.
+        replay_size: the number of rollouts in the buffer, from which an update samples as many as a draw has; None for one draw.
+        max_age: the number of updates after which a rollout is no longer used; None for no limit while it is in the buffer.
+        temperature: the sampling temperature.
         discount: gamma, between the tokens of an answer.
     """
 
@@ -81,16 +81,16 @@ class Rollouts:
 
     @property
     def rows(self) -> int:
-        """Rollouts of a draw."""
+        """The number of rollouts of a draw."""
         return self.prompts.batch_size * self.samples_per_prompt
 
     @property
     def draws(self) -> int:
-        """Draws in the buffer."""
+        """The number of draws in the buffer."""
         return 1 if self.replay_size is None else self.replay_size // self.rows
 
     def shapes(self, *, demonstrations: bool = False, rewards: bool = False) -> Experience:
-        """The shapes of a draw, with the prompts' demonstrations and with rewards where they are asked for."""
+        """The shapes of a draw, optionally with the prompts' demonstrations and with rewards."""
         inputs, length = self.prompts.lengths["inputs"], self.prompts.lengths["targets"]
         counts = jax.ShapeDtypeStruct((self.rows,), jnp.int32)
         terminal = jax.ShapeDtypeStruct((self.rows,), jnp.bool_)
@@ -122,10 +122,10 @@ class Sampler:
     """Samples rollouts into `TrainState.extra["replay"]`.
 
     Args:
-        rollouts: when and how.
-        setting: of the run.
-        demonstrations: whether a draw has the prompts' demonstrations too.
-        finish: adds to a fresh draw what a learner needs, such as rewards, on the host.
+        rollouts: the settings of sampling.
+        setting: the settings of the run.
+        demonstrations: whether a draw also holds the prompts' demonstrations.
+        finish: completes a new draw on the host, for example with rewards.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class Sampler:
         return (number - 1) % self._rollouts.sample_every == 0
 
     def draw(self, state: TrainState) -> TrainState:
-        """Returns the state with fresh rollouts in its buffer, and uses up the old buffer."""
+        """Returns the state with new rollouts in its buffer; the memory of the old buffer is reused."""
         batch = sharding.to_global(self._mesh, next(self.prompts), self._rollouts.prompts.batch_size)
         experience = self._finish(self._answer(state.params, batch, state.step))
-        filled = self._put(state.extra["replay"], experience, state.step)
-        return dataclasses.replace(state, extra={**state.extra, "replay": filled})
+        buffer = self._put(state.extra["replay"], experience, state.step)
+        return dataclasses.replace(state, extra={**state.extra, "replay": buffer})
 
 
 def sample_rollouts(
@@ -175,13 +175,13 @@ def sample_rollouts(
     """Samples the policy on the prompts of a batch.
 
     Args:
-        params: the policy's.
+        params: the parameters of the policy.
         batch: demonstrations, [prompts, ...]; rollouts are at most as long as its rows.
-        step: updates made; with the prompt's row and the number of the sample it keys the sampling.
+        step: the number of updates so far; it, the prompt's row and the sample's number determine the random key.
         graph: the policy's network without its arrays.
-        key: of the run's sampling.
-        rollouts: how to sample.
-        demonstrations: whether the prompts' demonstrations are part of the draw.
+        key: the key for sampling in this run.
+        rollouts: the settings of sampling.
+        demonstrations: whether the draw also holds the prompts' demonstrations.
 
     Returns:
         The draw, [prompts * samples_per_prompt, ...].
@@ -192,6 +192,6 @@ def sample_rollouts(
     eos_ids = rollouts.prompts.eos_ids
     out = decoding.sample(model, prompts, keys, rollouts.temperature, max_length=length, eos_ids=eos_ids)
     answers, log_probs = flatten_groups((out.answers, out.log_probs))
-    wanted = prompts, answers_of(batch) if demonstrations else None
-    prompts, targets = jax.tree.map(lambda x: jnp.repeat(x, rollouts.samples_per_prompt, axis=0), wanted)
+    by_prompt = prompts, answers_of(batch) if demonstrations else None
+    prompts, targets = jax.tree.map(lambda x: jnp.repeat(x, rollouts.samples_per_prompt, axis=0), by_prompt)
     return Experience(prompts, answers, log_probs, targets)

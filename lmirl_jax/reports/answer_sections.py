@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from lmirl_jax.reports.disagreements import Pair, RankedPrompt, misjudged_answers, pairs, ranked_prompts
 from lmirl_jax.reports.report import Report
 from lmirl_jax.reports.scored_rows import note_of, scored_row, shorten, with_sign
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 
 # The most answers to a prompt in a ranking: half of them are the highest and half the lowest.
 CANDIDATES = 6
@@ -22,7 +22,7 @@ DISAGREEING = (
 
 
 def add_candidates(
-    report: Report, answers: Mapping[str, Sequence[Scored]], metric: str | None, count: int
+    report: Report, answers: Mapping[str, Sequence[ScoredAnswer]], metric: str | None, count: int
 ) -> None:
     """Adds the ranked answers to some prompts of each run, as heat maps.
 
@@ -42,7 +42,7 @@ def add_candidates(
 
 
 def add_disagreements(
-    report: Report, answers: Mapping[str, Sequence[Scored]], metric: str | None, count: int
+    report: Report, answers: Mapping[str, Sequence[ScoredAnswer]], metric: str | None, count: int
 ) -> None:
     """Adds the answers where return and metric disagree most, and where they agree most.
 
@@ -112,7 +112,7 @@ def _add_pairs(report: Report, run: str, title: str, items: Sequence[Pair]) -> N
         ])  # fmt: skip
 
 
-def _add_single(report: Report, run: str, title: str, items: Sequence[Scored]) -> None:
+def _add_single(report: Report, run: str, title: str, items: Sequence[ScoredAnswer]) -> None:
     report.subheading(f"{run}: {title}, among all answers")
     if not items:
         report.text("None.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.statistics.rank_correlation import pooled_ranks, spearman
 
 
@@ -13,19 +13,19 @@ from lmirl_jax.statistics.rank_correlation import pooled_ranks, spearman
 class Pair:
     """Two answers to one prompt: the one with the higher return and the one with the lower."""
 
-    higher: Scored
-    lower: Scored
+    higher: ScoredAnswer
+    lower: ScoredAnswer
 
 
 @dataclasses.dataclass(frozen=True)
 class RankedPrompt:
     """The distinct answers to a prompt, the highest return first, each with its count, and the correlation over the answers."""
 
-    answers: tuple[tuple[Scored, int], ...]
+    answers: tuple[tuple[ScoredAnswer, int], ...]
     correlation: float | None
 
 
-def pairs(answers: Sequence[Scored], metric: str, count: int, *, agreeing: bool) -> list[Pair]:
+def pairs(answers: Sequence[ScoredAnswer], metric: str, count: int, *, agreeing: bool) -> list[Pair]:
     """The clearest pairs of answers to one prompt that return and metric rank in the same order, or in opposite orders.
 
     The clearest pairs have the largest product of the differences in return and in metric. There is at most one pair a prompt.
@@ -52,7 +52,9 @@ def pairs(answers: Sequence[Scored], metric: str, count: int, *, agreeing: bool)
     return [pair for _, pair in sorted(candidates, key=lambda item: -item[0])[:count]]
 
 
-def misjudged_answers(answers: Sequence[Scored], metric: str, count: int, *, overrated: bool) -> list[Scored]:
+def misjudged_answers(
+    answers: Sequence[ScoredAnswer], metric: str, count: int, *, overrated: bool
+) -> list[ScoredAnswer]:
     """The answers whose rank by return among all answers is farthest above their rank by metric, or below; one for each prompt.
 
     Args:
@@ -66,7 +68,7 @@ def misjudged_answers(answers: Sequence[Scored], metric: str, count: int, *, ove
     if not ranks.any(axis=1).all():
         return []
     gaps = (ranks[0] - ranks[1]) * (1 if overrated else -1)
-    by_example: dict[int, Scored] = {}
+    by_example: dict[int, ScoredAnswer] = {}
     for place in np.argsort(-gaps, kind="stable"):
         if gaps[place] <= 0 or len(by_example) == count:
             break
@@ -74,13 +76,13 @@ def misjudged_answers(answers: Sequence[Scored], metric: str, count: int, *, ove
     return list(by_example.values())
 
 
-def ranked_prompts(answers: Sequence[Scored], metric: str | None, count: int) -> list[RankedPrompt]:
+def ranked_prompts(answers: Sequence[ScoredAnswer], metric: str | None, count: int) -> list[RankedPrompt]:
     """Prompts with ranked answers: those with the lowest, a middle and the highest correlation of return and metric.
 
     Where no prompt has a defined correlation, the result is the first prompts.
     """
     prompts = list(by_prompt(answers).values())
-    correlated: list[tuple[float, list[Scored]]] = []
+    correlated: list[tuple[float, list[ScoredAnswer]]] = []
     for candidates in prompts:
         correlation = _correlation(candidates, metric) if metric else None
         if correlation is not None:
@@ -95,23 +97,23 @@ def ranked_prompts(answers: Sequence[Scored], metric: str | None, count: int) ->
     ]
 
 
-def by_prompt(answers: Sequence[Scored]) -> Mapping[int, list[Scored]]:
+def by_prompt(answers: Sequence[ScoredAnswer]) -> Mapping[int, list[ScoredAnswer]]:
     """The answers to each prompt."""
-    by_example: dict[int, list[Scored]] = {}
+    by_example: dict[int, list[ScoredAnswer]] = {}
     for answer in answers:
         by_example.setdefault(answer.example, []).append(answer)
     return by_example
 
 
-def _correlation(answers: Sequence[Scored], metric: str) -> float | None:
+def _correlation(answers: Sequence[ScoredAnswer], metric: str) -> float | None:
     """Spearman's correlation of return and metric over these answers; None where either is constant."""
     returns = np.array([answer.total for answer in answers])
     return spearman(returns, np.array([answer.metrics[metric] for answer in answers]))
 
 
-def _rank(answers: Sequence[Scored]) -> tuple[tuple[Scored, int], ...]:
+def _rank(answers: Sequence[ScoredAnswer]) -> tuple[tuple[ScoredAnswer, int], ...]:
     times: dict[str, int] = {}
-    first: dict[str, Scored] = {}
+    first: dict[str, ScoredAnswer] = {}
     for answer in answers:
         times[answer.targets] = times.get(answer.targets, 0) + 1
         first.setdefault(answer.targets, answer)

@@ -1,10 +1,10 @@
-"""Scored answers as rows of heat maps."""
+"""ScoredAnswer answers as rows of heat maps."""
 
 import math
 from collections.abc import Sequence
 
 from lmirl_jax.reports.heatmap import Row
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 
 EOS = "EOS"
 # The most tokens of an answer in a heat map.
@@ -16,7 +16,7 @@ BEFORE = 40
 
 
 def scored_row(
-    scored: Scored,
+    scored: ScoredAnswer,
     label: str,
     *,
     note: str = "",
@@ -50,7 +50,7 @@ def scored_row(
     )
 
 
-def note_of(answer: Scored) -> str:
+def note_of(answer: ScoredAnswer) -> str:
     """The return and the metrics of an answer, in one line."""
     values = [
         f"return {with_sign(answer.total)}",
@@ -73,7 +73,7 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def _merge_tokens(scored: Scored) -> list[tuple[str, float | None, tuple[int, int]]]:
+def _merge_tokens(scored: ScoredAnswer) -> list[tuple[str, float | None, tuple[int, int]]]:
     """The text, the reward and the range of characters of each token of the heat map."""
     result = []
     waiting: list[float | None] = []

@@ -97,7 +97,8 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         if not metric_shares or any(
             share["low"] is None for share in metric_shares if share["name"] == "total"
         ):
-            continue  # The paragraphs above say that it is undefined or has too little evidence.
+            # The paragraphs above say that it is undefined or has too little evidence.
+            continue
         shares = {share["name"]: share["value"] for share in metric_shares}
         names = [
             name for name in shares if name != "total" and (name != "rest" or abs(shares[name]) >= 0.005)

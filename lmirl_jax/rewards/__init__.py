@@ -14,7 +14,7 @@ from lmirl_jax.rewards.corruptions import (
 from lmirl_jax.rewards.filtering import FilterConfig, FilterResult, filter_scored
 from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
@@ -27,7 +27,7 @@ __all__ = [
     "FilterResult",
     "Reranker",
     "RewardModel",
-    "Scored",
+    "ScoredAnswer",
     "Scorer",
     "Scores",
     "as_arrays",

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lmirl_jax.rewards.corruptions import Corruption
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.steps import Span
 from lmirl_jax.statistics.proportions import mean_interval
 
 Interval = tuple[float, float]
-Pair = tuple[Scored, Scored, Corruption]
+Pair = tuple[ScoredAnswer, ScoredAnswer, Corruption]
 EXAMPLES = 3
 
 
@@ -56,7 +56,7 @@ class CorruptionEffect:
     site_drops_interval: Interval | None
     located: float | None
     located_interval: Interval | None
-    examples: tuple[tuple[Scored, Scored, Span], ...]
+    examples: tuple[tuple[ScoredAnswer, ScoredAnswer, Span], ...]
     normalised_return_drops: float | None = None
     site_log_prob_drops: float | None = None
     answers: int = 0
@@ -117,7 +117,7 @@ def _share(cases: Sequence[float], seeds: int) -> tuple[float | None, Interval |
     return float(table[defined].mean()), None if low is None or high is None else (low, high)
 
 
-def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[Scored, Scored, Span], ...]:
+def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[ScoredAnswer, ScoredAnswer, Span], ...]:
     if not pairs:
         return ()
     order = sorted(range(len(pairs)), key=lambda index: -drops[index])
@@ -126,7 +126,9 @@ def _examples(pairs: list[Pair], drops: list[float]) -> tuple[tuple[Scored, Scor
     return tuple((pairs[i][0], pairs[i][1], pairs[i][2].span) for i in chosen)
 
 
-def _site(original: Scored, damaged: Scored, corruption: Corruption) -> tuple[bool, bool, bool] | None:
+def _site(
+    original: ScoredAnswer, damaged: ScoredAnswer, corruption: Corruption
+) -> tuple[bool, bool, bool] | None:
     """Whether the reward falls at the place, whether it falls most there, and whether log pi falls; None without rewards."""
     before, after = _rewards_at(original, corruption.original_span), _rewards_at(damaged, corruption.span)
     if not before or not after:
@@ -147,7 +149,7 @@ def _site(original: Scored, damaged: Scored, corruption: Corruption) -> tuple[bo
     return bool(falls), largest in after and drops[largest] > 0, bool(log_prob > damaged_log_prob)
 
 
-def _rewards_at(scored: Scored, span: Span) -> dict[int, float]:
+def _rewards_at(scored: ScoredAnswer, span: Span) -> dict[int, float]:
     """The rewards of the tokens at a place, by the token's number; at an empty place that of EOS, the last token."""
     if span[0] == span[1]:
         tokens = [] if scored.truncated else [len(scored.tokens) - 1]

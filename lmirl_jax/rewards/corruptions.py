@@ -16,11 +16,11 @@ from random import Random
 from typing import Annotated
 
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import GivenText, Text, checked
+from lmirl_jax.arguments import GivenText, Text, check_arguments
 from lmirl_jax.rewards.steps import Span, split_steps
 from lmirl_jax.types import UserError
 
-# How often one damage is drawn before an answer counts as having no place for it.
+# The number of draws of a damage after which an answer counts as having no place for it.
 TRIES = 10
 
 
@@ -57,7 +57,7 @@ def wrong_digit(inputs: GivenText, targets: GivenText, random: GivenRandom) -> C
     return Corruption(damaged, (index, index + 1), (index, index + 1))
 
 
-@checked
+@check_arguments
 def dropped_step(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
@@ -79,7 +79,7 @@ def dropped_step(
     )
 
 
-@checked
+@check_arguments
 def shuffled_steps(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
@@ -107,7 +107,7 @@ def shuffled_steps(
     return Corruption("".join(pieces) + targets[end:], (begin, begin + length), steps[order[first]])
 
 
-@checked
+@check_arguments
 def repeated_step(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
@@ -136,7 +136,7 @@ def repeated_step(
     return Corruption(damaged, (end + len(between), end + len(repetition)), (begin, end))
 
 
-@checked
+@check_arguments
 def truncation(
     inputs: GivenText, targets: GivenText, random: GivenRandom, separator: Text | None = None
 ) -> Corruption | None:
@@ -180,7 +180,7 @@ def corrupt(
     Args:
         inputs: the prompt.
         targets: the answer.
-        kinds: how to damage it, by name.
+        kinds: the functions that damage the answer, by name.
         seed: the draws depend on it, on the name of the damage and on both texts, and not on other answers.
         is_right: a function of prompt and answer, 0 where the answer is wrong. A damaged answer that is still right, such as
             two steps in the other order, is drawn again, up to 10 times. None takes every damaged answer as wrong.

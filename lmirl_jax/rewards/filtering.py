@@ -12,9 +12,9 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from lmirl_jax import files
-from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, checked
+from lmirl_jax.arguments import Count, Positive, PositiveShare, Text, check_arguments
 from lmirl_jax.data.formats import check_output_name
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.types import UserError
 
@@ -28,7 +28,7 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class FilterResult:
-    """How much of a scored file was kept.
+    """The numbers of answers that were kept and left out.
 
     Args:
         path: the training set.
@@ -45,14 +45,14 @@ class FilterResult:
     lowest: float
 
     def __str__(self) -> str:
-        cut = f"; {self.truncated} without EOS left out" if self.truncated else ""
-        return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{cut}"
+        left_out = f"; {self.truncated} without EOS left out" if self.truncated else ""
+        return f"{self.path}: {self.kept} of {self.answers} answers, down to {self.lowest:.4g}{left_out}"
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
-    """Which answers are kept, and how they are weighted.
+    """The settings that choose the answers to keep, and their weights.
 
     Args:
         by: the measure that ranks answers, larger is better: `normalised_return` (nats for each token), `return`,
@@ -95,14 +95,14 @@ def filter_scored(
     Args:
         scored: the file that `lmirl score` wrote.
         output_path: the path of the result.
-        config: which answers are kept.
+        config: the settings that choose the answers.
 
     Raises:
         UserError: no scored file, a line that is not a scored answer, a missing measure, or no answer left to keep.
 
     Source of the weights: https://arxiv.org/abs/1910.00177.
     """
-    source, path = files.absolute(scored), files.absolute(output_path)
+    source, path = files.absolute_path(scored), files.absolute_path(output_path)
     if path == source:
         raise UserError(f"OUTPUT_PATH={str(output_path)!r} is the scored file itself: name another")
     files.check_no_input([path], {"SCORED": source}, "OUTPUT_PATH")
@@ -122,7 +122,7 @@ def filter_scored(
     weights = None
     if config.weight_temperature is not None:
         weights = iter(exponential_weights(measures[selection], config.weight_temperature).tolist())
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         for answer in itertools.compress(read_scored(source), selection):
             row = _row(answer, None if weights is None else next(weights))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -142,7 +142,7 @@ def select(
         measures: the measure of each answer; larger is better.
         prompts: the number of the prompt of each answer.
         candidates: whether each answer may be kept.
-        config: how many answers to keep.
+        config: the settings that choose the answers.
     """
     order = np.argsort(-measures, kind="stable")
     order = order[candidates[order]]
@@ -164,7 +164,7 @@ def exponential_weights(
 
 
 def _places(prompts: Int[np.ndarray, " answers"]) -> Int[np.ndarray, " answers"]:
-    """For each answer, how many answers to the same prompt come before it."""
+    """For each answer, the number of answers to the same prompt before it."""
     by_prompt = np.argsort(prompts, kind="stable")
     numbers = prompts[by_prompt]
     # The place where the answers to the same prompt begin.
@@ -186,7 +186,7 @@ def _read(
     return columns["measure"], columns["prompt"], columns["complete"]
 
 
-def _measure(answer: Scored, by: str, where: str) -> float:
+def _measure(answer: ScoredAnswer, by: str, where: str) -> float:
     if by in MEASURES:
         value: Any = getattr(answer, MEASURES[by])
     elif by in answer.metrics:
@@ -205,7 +205,7 @@ def _measure(answer: Scored, by: str, where: str) -> float:
     return value
 
 
-def _row(answer: Scored, weight: float | None) -> dict[str, Any]:
+def _row(answer: ScoredAnswer, weight: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"inputs": answer.inputs, "targets": answer.targets}
     if answer.id is not None:
         row["id"] = answer.id

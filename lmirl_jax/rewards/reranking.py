@@ -20,9 +20,9 @@ SCORES = ("return", "normalised_return", LOG_LIKELIHOOD)
 class Reranker:
     """Gives each sample the scores of SCORES, in nats; `Answers.best` tells which sample of a prompt is the best by each.
 
-    `return` and `normalised_return` are those of `Scored`, under the checkpoint of the scorer; `log_likelihood` is that of the
-    policy that generated the sample. At gamma 1, without a correction, the returns of a checkpoint rank the complete samples of
-    a prompt as its log-likelihoods do: they differ only by the value of the prompt. A truncated sample lacks the reward of its
+    `return` and `normalised_return` are those of `ScoredAnswer`, under the checkpoint of the scorer; `log_likelihood` is that of
+    the policy that generated the sample. At gamma 1, without a correction, the returns of a checkpoint rank the complete samples
+    of a prompt as its log-likelihoods do: they differ only by the value of the prompt. A truncated sample lacks the reward of its
     last token, so that its return is reduced by the value of the state in which it stopped: use it with care.
 
     Args:

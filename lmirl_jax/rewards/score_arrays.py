@@ -1,4 +1,4 @@
-"""Scores as arrays, for notebooks: `rewards.score`."""
+"""Scores answers in a notebook, with arrays as the result: `rewards.score`."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.types import UserError
 
@@ -17,18 +17,18 @@ BY_ANSWER = ("total", "normalised_return", "v_0", "log_likelihood")
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What `Scored` has of one answer, of several as arrays, in nats; NaN after an answer's end, and where it is None.
+    """The fields of several `ScoredAnswer` as arrays, in nats; NaN after the end of an answer and in place of None.
 
     Args:
-        answers: each `Scored`.
-        tokens: of each, 0 after its end.
-        q, v, reward, log_prob, entropy: of each token.
+        answers: the scored answers.
+        tokens: the tokens of each answer, 0 after its end.
+        q, v, reward, log_prob, entropy: one number for each token; see `ScoredAnswer`.
         total: the return of each answer.
-        normalised_return, v_0, log_likelihood: of each answer.
-        truncated: whether an answer lacks its EOS: then its last reward is NaN, and its return lacks it.
+        normalised_return, v_0, log_likelihood: one number for each answer; see `ScoredAnswer`.
+        truncated: whether an answer lacks its EOS. Then its last reward is NaN and is not part of its return.
     """
 
-    answers: tuple[Scored, ...]
+    answers: tuple[ScoredAnswer, ...]
     tokens: Int[np.ndarray, "answers length"]
     q: Float[np.ndarray, "answers length"]
     v: Float[np.ndarray, "answers length"]
@@ -44,7 +44,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def __iter__(self) -> Iterator[Scored]:
+    def __iter__(self) -> Iterator[ScoredAnswer]:
         return iter(self.answers)
 
     @property
@@ -58,15 +58,15 @@ def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str
 
     Args:
         model: the checkpoint, from `runs.load`.
-        inputs: a prompt for each answer; or one, of which all are candidates.
+        inputs: a prompt for each answer, or one prompt to which all answers belong.
         targets: the answers.
-        options: further arguments of `Scorer`, such as `discount`, `reference` or `batch_size`.
+        options: other arguments of `Scorer`, such as `discount`, `reference` or `batch_size`.
 
     Returns:
         Arrays over answers, and over their tokens, EOS included.
 
     Raises:
-        UserError: no answers, prompts and answers that differ in number, or what `Scorer` raises.
+        UserError: there are no answers, the numbers of prompts and answers differ, or `Scorer` refuses an option.
     """
     if isinstance(targets, str) or not len(targets):
         raise UserError("rewards.score: targets must be a list of answers, one or more")
@@ -77,14 +77,14 @@ def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str
     return as_arrays(list(Scorer(model, **options)(_pairs(model.task, inputs, targets))))
 
 
-def as_arrays(answers: Sequence[Scored]) -> Scores:
-    """The arrays of scored answers, such as those of a file."""
+def as_arrays(answers: Sequence[ScoredAnswer]) -> Scores:
+    """Converts scored answers, for example those of a file, to arrays."""
     length = max(len(answer.tokens) for answer in answers)
     columns: dict[str, Any] = {
-        name: np.stack([_padded(getattr(answer, name), length, np.nan) for answer in answers])
+        name: np.stack([_pad(getattr(answer, name), length, np.nan) for answer in answers])
         for name in BY_TOKEN
     }
-    columns["tokens"] = np.stack([_padded(answer.tokens, length, 0) for answer in answers])
+    columns["tokens"] = np.stack([_pad(answer.tokens, length, 0) for answer in answers])
     columns |= {name: np.array([getattr(answer, name) for answer in answers], float) for name in BY_ANSWER}
     columns["truncated"] = np.array([answer.truncated for answer in answers], bool)
     return Scores(tuple(answers), **columns)
@@ -100,6 +100,6 @@ def _pairs(task: Any, inputs: str | Sequence[str], targets: Sequence[str]) -> It
             yield make_pair(task, inputs[number], text, example=number)
 
 
-def _padded(values: Sequence[Any], length: int, fill: float) -> np.ndarray:
+def _pad(values: Sequence[Any], length: int, fill: float) -> np.ndarray:
     known = [fill if value is None else value for value in values]
     return np.array(known + [fill] * (length - len(known)), type(fill))

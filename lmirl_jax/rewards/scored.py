@@ -1,4 +1,4 @@
-"""An answer with the rewards that a checkpoint gives it: a line of `lmirl score`."""
+"""An answer with its rewards under a checkpoint: one line of the file that `lmirl score` writes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from lmirl_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class ScoredAnswer:
     """An answer to a prompt with the reward of each token and of the whole answer, in nats.
 
     Token t of `tokens` (EOS included) has the text `pieces[t]`, which is `targets[slice(*offsets[t])]`; EOS has an empty text.
@@ -18,21 +18,21 @@ class Scored:
         candidate: the number of the answer among those to its prompt.
         inputs: the prompt.
         targets: the answer that was scored.
-        reference: the answer by the author of the prompt, where `targets` is another one.
-        id: the name of the example in its source, if it has one.
+        reference: the reference answer of the data set, where `targets` is another answer.
+        id: the id of the example in its source, if it has one.
         truncated: whether the answer lacks its EOS, so that the last token has no reward.
         tokens: the tokens of the answer.
         pieces: the text of each token.
         offsets: where each token begins and ends in `targets`, in characters.
-        q: soft Q-value of each token, q_t.
-        v: soft value of the state before it, v_t.
+        q: the soft Q-value of each token, q_t.
+        v: the soft value of the state before each token, v_t.
         reward: r_t = q_t - gamma * v_{t+1}, with correction and shaping if the scorer has them; None where the token has none.
         log_prob: log pi_t = q_t - v_t.
         entropy: the entropy of the policy before the token.
         reference_log_prob: the log-probability of the token under the reference policy, if the scorer has one.
         total: the return, sum_t gamma^t r_t over tokens that have a reward; `return` in files.
-        normalised_return: the return over the number of these tokens.
-        centred_return: the return less the mean return of the answers to the prompt; None where it has a single answer.
+        normalised_return: the return divided by the number of these tokens.
+        centred_return: the return minus the mean return of the answers to the prompt; None where the prompt has one answer.
         v_0: the soft value of the prompt.
         log_likelihood: sum_t log pi_t.
         metrics: the metrics of the task for this answer, against the reference.
@@ -62,17 +62,17 @@ class Scored:
     metrics: Mapping[str, float]
 
     def to_row(self) -> dict[str, Any]:
-        """JSON, with `return` for `total`."""
+        """The answer as a JSON object, in which `total` is called `return`."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields = {"return" if name == "total" else name: value for name, value in row.items()}
         return fields | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], where: str) -> "Scored":
-        """The inverse of `to_row`.
+    def from_row(cls, row: Mapping[str, Any], where: str) -> "ScoredAnswer":
+        """Makes an answer from a row of `to_row`.
 
         Raises:
-            UserError: the row is no line of `lmirl score`; it says `where`.
+            UserError: `lmirl score` did not write this row; the error begins with `where`.
         """
         names = {"return" if field.name == "total" else field.name for field in dataclasses.fields(cls)}
         missing = sorted(names - set(row))

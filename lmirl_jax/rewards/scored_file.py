@@ -10,14 +10,14 @@ from etils import epath
 
 from lmirl_jax import files
 from lmirl_jax.data.formats import ROWS, read_rows
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.types import UserError
 
 # The values of the columns that a row of Parquet may lack.
 _NULLS = {"reference": None, "id": None, "reference_log_prob": None, "centred_return": None, "metrics": {}}
 
 
-def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
+def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[ScoredAnswer]:
     """The scored answers of a file in order, one in memory at a time.
 
     Args:
@@ -27,7 +27,7 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
     Raises:
         UserError: there is no such file, it is empty, or `lmirl score` did not write one of its lines, which the error names.
     """
-    file = files.absolute(path)
+    file = files.absolute_path(path)
     must = f"{name} must be what lmirl score wrote"
     if file.is_dir():
         raise UserError(f"{path} is a folder: {must}; name a file in it")
@@ -37,7 +37,7 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[Scored]:
         # Parquet returns a map as a list of pairs.
         if isinstance(row.get("metrics"), list):
             row["metrics"] = dict(row["metrics"])
-        yield Scored.from_row(_NULLS | row, where)
+        yield ScoredAnswer.from_row(_NULLS | row, where)
 
 
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:

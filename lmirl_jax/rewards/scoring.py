@@ -1,4 +1,4 @@
-"""Scores answers with a checkpoint: packed into batches on any mesh, in order, as they come."""
+"""Scores answers with a checkpoint, in the order in which they come; batches are packed, and run on any mesh."""
 
 import dataclasses
 import functools
@@ -11,17 +11,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import objectives, sharding, soft_q
-from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, checked
+from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, check_arguments
 from lmirl_jax.data.packing import Packer, Place
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.types import Batch
 
-DECIMALS = 6  # Of all numbers: what float32 has to say.
+# The decimals of all numbers; float32 has no more digits to give.
+DECIMALS = 6
 
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """A checkpoint to score with, as `runs.load` gives it: the network, its parameters on a mesh, and how it was trained."""
+    """A checkpoint that scores, such as `runs.load` returns: its network, parameters and mesh, and settings of its training."""
 
     @property
     def graph(self) -> nnx.GraphDef: ...
@@ -44,7 +45,7 @@ class RewardModel(Protocol):
 
 @runtime_checkable
 class Pair(Protocol):
-    """An answer to a prompt, as `data.Pair` is one."""
+    """An answer to a prompt, such as a `data.Pair`."""
 
     input_tokens: Any
     target_tokens: Any
@@ -53,23 +54,24 @@ class Pair(Protocol):
     candidates: int
 
 
-@checked
+@check_arguments
 class Scorer:
-    """The rewards of answers under a checkpoint; compiled once.
+    """Computes the rewards of answers under a checkpoint. All batches have one shape, so that the program is compiled once.
 
         r_t = q_t - gamma * v_{t+1}  [- beta * log pi_ref(a_t|s_t)]  [+ gamma * v_{t+1} - v_t]
 
-    An answer's numbers depend on it and its prompt alone: neither on what shares its batch or its row, nor on the mesh.
+    The numbers of an answer depend on the answer and its prompt only: not on the other answers in its batch or row, and not on
+    the mesh.
 
     Args:
-        model: the checkpoint; of any objective.
-        batch_size: rows of a batch; what the mesh divides.
-        lengths: tokens of a row, for `inputs` and `targets`; None for those of the model's training.
+        model: the checkpoint; it may be trained with any objective.
+        batch_size: the number of rows in a batch, which the mesh must divide.
+        lengths: the numbers of tokens in a row, for `inputs` and `targets`; None for those of the model's training.
         discount: gamma; None for that of the model's training.
-        reference: another checkpoint with the same vocabulary, whose log-probabilities are taken off; or None.
-        beta: their weight.
-        shaping: 'value' adds the differences of v as a potential, which leaves log pi_t; None adds nothing.
-        packed: let short answers share a row.
+        reference: another checkpoint with the same vocabulary, whose log-probabilities are subtracted; None for no reference.
+        beta: the weight of the reference's log-probabilities.
+        shaping: 'value' adds the differences of v as a potential, so that log pi_t is left; None adds nothing.
+        packed: whether short answers share a row.
 
     Raises:
         UserError: a setting out of range, or one that does not fit the mesh.
@@ -95,7 +97,7 @@ class Scorer:
         sharding.check_batch_size(model.mesh, batch_size, name="SCORE_BATCH_SIZE")
 
     def settings(self) -> dict[str, Any]:
-        """What the rewards depend on beside checkpoints and pairs, by the names of the macros."""
+        """The settings on which the rewards depend, beside the checkpoints and the pairs, by the names of the macros."""
         return {
             "TASK_FEATURE_LENGTHS": self.lengths,
             "DISCOUNT": self.discount,
@@ -103,34 +105,39 @@ class Scorer:
             "SHAPING": self.shaping,
         }
 
-    def __call__(self, pairs: Iterable[Pair], skip: int = 0) -> Iterator[Scored]:
-        """Scores each pair but the first `skip`, in order. All candidates of an example must come one after the other."""
+    def __call__(self, pairs: Iterable[Pair], skip: int = 0) -> Iterator[ScoredAnswer]:
+        """Scores each pair after the first `skip`, in order. All candidates of an example must come one after the other."""
         waiting = None
-        group: list[Scored] = []
-        for filled in self._filled(pairs, skip):
-            running = filled, self._run(filled.batch)  # Computes while the batch before it is read.
+        group: list[ScoredAnswer] = []
+        for packed_batch in self._batches(pairs, skip):
+            # The devices compute this batch while the results of the batch before it are read.
+            running = packed_batch, self._run(packed_batch.batch)
             if waiting is not None:
-                yield from self._finished(*waiting, group, skip)
+                yield from self._read_results(*waiting, group, skip)
             waiting = running
         if waiting is not None:
-            yield from self._finished(*waiting, group, skip)
+            yield from self._read_results(*waiting, group, skip)
 
-    def _filled(self, pairs: Iterable[Pair], skip: int) -> Iterator["_Filled"]:
-        """Batches in the order of the pairs; the same ones wherever it starts, but without those that nothing is needed of."""
-        packer, held = self._packer(), []
+    def _batches(self, pairs: Iterable[Pair], skip: int) -> Iterator["_PackedBatch"]:
+        """Packs the pairs into batches, in order.
+
+        The batches do not depend on `skip`, except that batches without any pair to score are left out.
+        """
+        packer, items = self._packer(), []
         for number, pair in enumerate(pairs):
             # The mean over a prompt's answers needs all of them.
             needed = number - pair.candidate + pair.candidates > skip
             place = packer.add(pair.input_tokens, pair.target_tokens)
             if place is None:
-                if any(item.needed for item in held):
-                    yield _Filled(packer.batch(), held)
-                packer, held = self._packer(), []
+                if any(item.needed for item in items):
+                    yield _PackedBatch(packer.batch(), items)
+                packer, items = self._packer(), []
                 place = packer.add(pair.input_tokens, pair.target_tokens)
-            assert place is not None  # An empty batch has room for any pair, trimmed.
-            held.append(_Item(number, pair, place, needed))
-        if any(item.needed for item in held):
-            yield _Filled(packer.batch(), held)
+            # An empty batch has room for any pair, because long pairs are truncated.
+            assert place is not None
+            items.append(_Item(number, pair, place, needed))
+        if any(item.needed for item in items):
+            yield _PackedBatch(packer.batch(), items)
 
     def _packer(self) -> Packer:
         return Packer(
@@ -144,27 +151,31 @@ class Scorer:
     def _run(self, batch: Batch) -> dict[str, Any]:
         mesh, size = self.model.mesh, self.batch_size
         rows = sharding.local_rows(mesh, size)
-        placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), size)
+        global_batch = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), size)
         networks = [
             (model.graph, model.params) for model in (self.model, self.reference) if model is not None
         ]
         with sharding.use(mesh):
-            return _token_values(networks, placed, beta=self.beta, shaping=self.shaping, mesh=mesh)
+            return _token_values(networks, global_batch, beta=self.beta, shaping=self.shaping, mesh=mesh)
 
-    def _finished(
-        self, filled: "_Filled", values: dict[str, Any], group: list[Scored], skip: int
-    ) -> Iterator[Scored]:
+    def _read_results(
+        self, packed_batch: "_PackedBatch", values: dict[str, Any], group: list[ScoredAnswer], skip: int
+    ) -> Iterator[ScoredAnswer]:
+        """Reads the values of a batch from the devices.
+
+        Yields the answers to each prompt after the last of them is read; until then they wait in `group`.
+        """
         arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
-        arrays["td_weights"] = filled.batch.td_weights
-        for item in filled.items:
+        arrays["td_weights"] = packed_batch.batch.td_weights
+        for item in packed_batch.items:
             if not item.needed:
                 continue
             row, start, stop = item.place
-            own = {name: array[row, start:stop] for name, array in arrays.items()}
-            group.append(_scored(item.pair, own, self.discount))
+            answer_values = {name: array[row, start:stop] for name, array in arrays.items()}
+            group.append(_score(item.pair, answer_values, self.discount))
             if len(group) == item.pair.candidates:
                 first = item.number - len(group) + 1
-                yield from _centred(group)[max(skip - first, 0) :]
+                yield from _centre_returns(group)[max(skip - first, 0) :]
                 group.clear()
 
 
@@ -175,7 +186,7 @@ class _Item(NamedTuple):
     needed: bool
 
 
-class _Filled(NamedTuple):
+class _PackedBatch(NamedTuple):
     batch: Batch
     items: list[_Item]
 
@@ -198,18 +209,20 @@ def _token_values(
     values = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
     if reference is not None:
         values |= {"reference_q": reference.q, "reference_v": reference.v}
-    return jax.lax.with_sharding_constraint(values, sharding.replicated(mesh))
+    return jax.lax.with_sharding_constraint(values, sharding.replicated_sharding(mesh))
 
 
-def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored:
-    has_reward = own["td_weights"] != 0
-    rewards = own["reward"][has_reward]  # All, or all but the last.
+def _score(pair: Any, values: Mapping[str, np.ndarray], discount: float) -> ScoredAnswer:
+    """The scored answer of a pair, from the values of its tokens."""
+    has_reward = values["td_weights"] != 0
+    # Every token has a reward, except the last one of a truncated answer.
+    rewards = values["reward"][has_reward]
     total = float(np.sum(rewards * discount ** np.arange(len(rewards))))
-    log_prob = own["q"] - own["v"]
+    log_prob = values["q"] - values["v"]
     count = len(log_prob)
     offsets = pair.offsets[:count]
-    reference = own["reference_q"] - own["reference_v"] if "reference_q" in own else None
-    return Scored(
+    reference = values["reference_q"] - values["reference_v"] if "reference_q" in values else None
+    return ScoredAnswer(
         example=pair.example,
         candidate=pair.candidate,
         inputs=pair.inputs,
@@ -220,23 +233,23 @@ def _scored(pair: Any, own: Mapping[str, np.ndarray], discount: float) -> Scored
         tokens=tuple(int(token) for token in pair.target_tokens[:count]),
         pieces=tuple(pair.targets[begin:end] for begin, end in offsets),
         offsets=offsets,
-        q=_rounded(own["q"]),
-        v=_rounded(own["v"]),
-        reward=tuple(r if has else None for r, has in zip(_rounded(own["reward"]), has_reward, strict=True)),
-        log_prob=_rounded(log_prob),
-        entropy=_rounded(own["entropy"]),
-        reference_log_prob=None if reference is None else _rounded(reference),
+        q=_round(values["q"]),
+        v=_round(values["v"]),
+        reward=tuple(r if has else None for r, has in zip(_round(values["reward"]), has_reward, strict=True)),
+        log_prob=_round(log_prob),
+        entropy=_round(values["entropy"]),
+        reference_log_prob=None if reference is None else _round(reference),
         total=round(total, DECIMALS),
         normalised_return=round(total / max(len(rewards), 1), DECIMALS),
         centred_return=None,
-        v_0=round(float(own["v"][0]), DECIMALS),
+        v_0=round(float(values["v"][0]), DECIMALS),
         log_likelihood=round(float(np.sum(log_prob)), DECIMALS),
         metrics={},
     )
 
 
-def _centred(answers: list[Scored]) -> list[Scored]:
-    """With the return of each less their mean, where a prompt has several: so it can be compared between prompts."""
+def _centre_returns(answers: list[ScoredAnswer]) -> list[ScoredAnswer]:
+    """Adds `centred_return` to the answers to a prompt, where it has several; it can be compared between prompts."""
     if len(answers) == 1:
         return list(answers)
     mean = sum(answer.total for answer in answers) / len(answers)
@@ -245,5 +258,5 @@ def _centred(answers: list[Scored]) -> list[Scored]:
     ]
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _round(values: np.ndarray) -> tuple[float, ...]:
     return tuple(np.round(values, DECIMALS).tolist())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.statistics.correlation_samples import correlation_sample
 from lmirl_jax.statistics.correlation_split import correlation_split
 from lmirl_jax.statistics.correlations import correlations, difference
@@ -22,7 +22,7 @@ PARTS = ("log-likelihood", "v_0", "rest")
 DIGITS = 5
 TENTHS = 10
 
-Runs = Mapping[str, Sequence[Sequence[Scored]]]
+Runs = Mapping[str, Sequence[Sequence[ScoredAnswer]]]
 
 
 def trust_findings(
@@ -74,13 +74,13 @@ def trust_findings(
     return {"metric": metric or next(iter(metrics), None), "metrics": metrics, "runs": runs}
 
 
-def shared_metrics(seeds: Sequence[Sequence[Scored]]) -> list[str]:
+def shared_metrics(seeds: Sequence[Sequence[ScoredAnswer]]) -> list[str]:
     """The metrics that every answer of a run has."""
     every = [set(answer.metrics) for answers in seeds for answer in answers]
     return [name for name in seeds[0][0].metrics if all(name in names for names in every)]
 
 
-def answer_tables(seeds: Sequence[Sequence[Scored]]) -> list[AnswerTable]:
+def answer_tables(seeds: Sequence[Sequence[ScoredAnswer]]) -> list[AnswerTable]:
     """The measures and metrics of the answers of each seed; a prompt has the same number in all tables.
 
     All answers to a prompt get the same `v_0`, the mean: float32 may compute it slightly differently in different batches.
@@ -109,7 +109,10 @@ def correlation_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _run(
-    label: str, seeds: Sequence[Sequence[Scored]], tables: Sequence[AnswerTable], options: Mapping[str, int]
+    label: str,
+    seeds: Sequence[Sequence[ScoredAnswer]],
+    tables: Sequence[AnswerTable],
+    options: Mapping[str, int],
 ) -> dict[str, Any]:
     answers = [answer for seed_answers in seeds for answer in seed_answers]
     per_prompt = np.concatenate([table.counts[table.counts > 0] for table in tables])
@@ -136,7 +139,7 @@ def _run(
     }
 
 
-def _telescopes(answers: Sequence[Scored]) -> bool:
+def _telescopes(answers: Sequence[ScoredAnswer]) -> bool:
     """Whether the return of every complete answer is its log-likelihood plus the value of the prompt, as at gamma 1."""
     return all(
         abs(a.total - a.log_likelihood - a.v_0) < 1e-3 * (1 + abs(a.total))
@@ -225,7 +228,7 @@ def _too_few(tables: Sequence[AnswerTable], metric: str, scope: str) -> str | No
     return sample.evidence[0][0].too_few
 
 
-def _texts(seeds: Sequence[Sequence[Scored]], what: str) -> set[tuple[int, str]]:
+def _texts(seeds: Sequence[Sequence[ScoredAnswer]], what: str) -> set[tuple[int, str]]:
     return {(answer.example, getattr(answer, what)) for answers in seeds for answer in answers}
 
 

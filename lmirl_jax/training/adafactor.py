@@ -1,4 +1,4 @@
-"""Adafactor's update as T5X makes it: every layer of a stack by itself, the heads of an attention as one axis."""
+"""Adafactor as in T5X: each layer of a stack is updated separately, and all heads of an attention form one axis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ SQUARE_FLOOR, SMALLEST_SCALE, LARGEST_RMS = 1e-30, 1e-3, 1.0
 
 
 class AdafactorState(NamedTuple):
-    """The number of updates made, and of each parameter its moments: of rows and columns where it is factored, else whole.
+    """The number of updates, and the second moments of each parameter: of rows and columns if it is factored, else of elements.
 
-    A moment has as many axes as its parameter; those that it is averaged over have size 1, and all where it is not used.
+    A moment has as many axes as its parameter. Axes over which it is averaged have size 1, as do all axes of an unused moment.
     """
 
     count: Any
@@ -28,7 +28,7 @@ class AdafactorState(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """Which axes of a parameter form one matrix, and which of these are its rows and its columns (none: not factored)."""
+    """The axes of a parameter that form one matrix, and those that are its rows and its columns (none if not factored)."""
 
     matrix: tuple[int, ...]
     rows: tuple[int, ...] = ()
@@ -37,7 +37,7 @@ class _Form(NamedTuple):
 
 def _form(names: tuple[str, ...], shape: tuple[int, ...], min_size: int) -> _Form:
     matrix = in_a_layer(names)
-    # With heads apart, the axis of the embedding faces all others: what T5X keeps as one matrix.
+    # If heads are a separate axis, the axis of the embedding is one side of the matrix and all others the other side, as in T5X.
     rows = tuple(i for i in matrix if names[i] == "embed") if len(matrix) > 2 else matrix[:1]
     columns = tuple(i for i in matrix if i not in rows)
     smaller = min(math.prod(shape[i] for i in part) for part in (rows, columns))
@@ -54,19 +54,19 @@ def scale_by_adafactor(
     min_dim_size_to_factor: int,
     multiply_by_parameter_scale: bool,
 ) -> optax.GradientTransformation:
-    """Scales gradients by factored second moments, clips each matrix's update, and scales it by the matrix's own size.
+    """Scales gradients by factored second moments, clips the update of each matrix, and scales it by the size of the matrix.
 
         R = decay R + (1 - decay) mean over columns of (G ** 2 + 1e-30),  C alike over rows,  decay = 1 - step ** -decay_rate
         U = G / sqrt(R C / mean(R)),   U / max(1, rms(U)) * max(1e-3, rms(parameter))
 
     Args:
         axes: logical names of each parameter's axes, by its path.
-        decay_rate: exponent of the moments' decay.
-        min_dim_size_to_factor: a matrix with fewer rows or columns keeps its moment whole.
-        multiply_by_parameter_scale: whether the last factor is there.
+        decay_rate: the exponent of the decay of the moments.
+        min_dim_size_to_factor: a matrix with fewer rows or columns is not factored.
+        multiply_by_parameter_scale: whether the last factor is used.
 
     Returns:
-        The transformation; the learning rate and the sign are not in it.
+        The transformation, without the learning rate and the sign.
 
     Source: https://arxiv.org/abs/1804.04235, algorithms 4 and 6, and T5X's adafactor.py.
     """
@@ -108,18 +108,18 @@ def _first_moments(form: _Form, shape: tuple[int, ...]) -> tuple[Array, Array, A
 def _scale(
     form: _Form, decay: Array, gradient: Array, row: Array, column: Array, whole: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """The gradient over the root of its second moment, and the moments."""
+    """The gradient divided by the root of its second moment, and the new moments."""
     squared = gradient * gradient + SQUARE_FLOOR
     if not form.rows:
         whole = decay * whole + (1 - decay) * squared
         return gradient * whole**-0.5, row, column, whole
     row = decay * row + (1 - decay) * jnp.mean(squared, axis=form.columns, keepdims=True)
     column = decay * column + (1 - decay) * jnp.mean(squared, axis=form.rows, keepdims=True)
-    # Not one root of the product, which can be too small for a float32.
+    # Two roots are taken, because the product can be too small for a float32.
     share = row / jnp.mean(row, axis=form.rows, keepdims=True)
     return gradient * share**-0.5 * column**-0.5, row, column, whole
 
 
 def _unzip(tree: Any, leaves: Sequence[tuple], count: int) -> list[Any]:
-    """So many trees of leaves that come together."""
+    """Splits a tree of tuples into a tuple of trees."""
     return [tree.unflatten([together[i] for together in leaves]) for i in range(count)]

@@ -1,4 +1,4 @@
-"""The best evaluation of a run, which checkpoint it was, and for how many evaluations none was better."""
+"""Remembers the best evaluation of a run and its step, and counts the evaluations since then."""
 
 import dataclasses
 import difflib
@@ -6,22 +6,22 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-from lmirl_jax.arguments import Count, NonNegative, Text, checked
+from lmirl_jax.arguments import Count, NonNegative, Text, check_arguments
 from lmirl_jax.types import UserError
 
 LESS_IS_BETTER = ("loss", "perplexity", "self_bleu", "log_prob_gap")
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class BestConfig:
-    """Which evaluation is the best one, and when to stop for want of a better.
+    """Chooses the best evaluation, and the patience with which training waits for a better one.
 
     Args:
-        metric: of the evaluations, such as `eval/loss`: the checkpoint where it is best stays. None: the newest stay alone.
-        mode: 'max' or 'min'; None: 'min' for losses, perplexity, Self-BLEU and gaps of log-probabilities, else 'max'.
-        patience: stop after so many evaluations in a row without a better one; None: never.
-        min_delta: what counts as better for the patience is better by more than this.
+        metric: a metric of the evaluations, such as `eval/loss`; the checkpoint where it is best is kept. None keeps no best one.
+        mode: 'max' or 'min'; None for 'min' for losses, perplexity, Self-BLEU and log-probability gaps, and 'max' for the rest.
+        patience: training stops after this number of evaluations in a row without a better one; None for never.
+        min_delta: an evaluation resets the patience only if it is better by more than this.
 
     Raises:
         UserError: a value out of range, or a patience without a metric.
@@ -66,17 +66,18 @@ class BestConfig:
 
 
 class Best:
-    """The evaluations of a run so far, as far as they matter; its state lies in every checkpoint, so resuming is exact.
+    """Tracks the best evaluation so far. Its state is part of every checkpoint, so that resuming is exact.
 
     Args:
-        config: what is watched.
+        config: the metric and the patience.
     """
 
     def __init__(self, config: BestConfig):
         self.config = config
         self.step: int | None = None
         self.value: float | None = None
-        self._to_beat: float | None = None  # Differs from `value` where a gain was below min_delta.
+        # It differs from `value` where an improvement was smaller than min_delta.
+        self._to_beat: float | None = None
         self._since = 0
 
     def update(self, step: int, metrics: Mapping[str, float]) -> bool:
@@ -95,15 +96,15 @@ class Best:
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many evaluations in a row were not better that the run is over."""
+        """Whether the patience is used up, so that the run ends."""
         return self.config.patience is not None and self._since >= self.config.patience
 
     def state(self) -> dict[str, Any] | None:
-        """What `set_state` takes, as JSON; None where nothing is watched."""
+        """The state for `set_state`, as JSON; None where there is no metric."""
         if self.config.metric is None:
             return None
-        watched = {"metric": self.config.metric, "sign": self.config.sign}
-        return watched | {
+        state = {"metric": self.config.metric, "sign": self.config.sign}
+        return state | {
             "step": self.step,
             "value": self.value,
             "to_beat": self._to_beat,
@@ -111,21 +112,21 @@ class Best:
         }
 
     def set_state(self, state: Mapping[str, Any] | None) -> None:
-        """Goes on from a checkpoint's state; starts anew where that watched another metric."""
+        """Continues from a checkpoint's state; starts anew where that state is about another metric."""
         if state is None or (state["metric"], state["sign"]) != (self.config.metric, self.config.sign):
             return
         self.step, self.value = state["step"], state["value"]
         self._to_beat, self._since = state["to_beat"], state["since"]
 
     def describe(self) -> str:
-        """In words, for the log."""
+        """Says for the log which evaluation is the best."""
         if self.step is None:
             return f"{self.config.metric} was undefined in every evaluation"
         which = "highest" if self.config.sign > 0 else "lowest"
         return f"{which} {self.config.metric} {self.value:.6g} at step {self.step}"
 
     def describe_patience(self) -> str:
-        """Why the run was stopped, for the log."""
+        """Says for the log why the run was stopped."""
         margin = f" by more than {self.config.min_delta:g}" if self.config.min_delta else ""
         return f"{self._since} evaluations in a row without a better {self.config.metric}{margin}"
 

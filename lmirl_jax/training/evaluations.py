@@ -1,4 +1,4 @@
-"""Evaluations during training."""
+"""Runs evaluations during training."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -12,14 +12,14 @@ from lmirl_jax.training.best import BestConfig
 
 @runtime_checkable
 class Evaluation(Protocol):
-    """Measures the parameters, every so many updates."""
+    """Measures the policy at regular intervals of training."""
 
     def check(self, mesh: Mesh) -> None:
-        """Raises a UserError, before training, where it could not run on the mesh."""
+        """Raises a UserError, before training, if the evaluation cannot run on the mesh."""
         ...
 
     def metric_names(self) -> Collection[str]:
-        """The metrics that a call can give."""
+        """The names of the metrics that a call can return."""
         ...
 
     def __call__(
@@ -28,20 +28,20 @@ class Evaluation(Protocol):
 
 
 @runtime_checkable
-class Counted(Protocol):
-    """An evaluation that says how many examples its metrics cover."""
+class DescribesCounts(Protocol):
+    """An evaluation that can say how many examples its metrics cover."""
 
-    def over(self, metrics: Mapping[str, float]) -> str:
-        """Says in words how many examples, and of how many, the metrics of a call cover; the counts are among them."""
+    def describe_counts(self, metrics: Mapping[str, float]) -> str:
+        """Says in words how many of how many examples the metrics of a call cover; the counts are among the metrics."""
         ...
 
 
 COUNTS = ("prompts", "prompts_available", "examples", "examples_available")
-"""Metrics whose names end so are counts, which the log gives in words."""
+"""Metrics with these last parts of their names are counts, which the log gives in words."""
 
 
 def check_evaluations(evaluations: Sequence[Evaluation], mesh: Mesh, best: BestConfig) -> None:
-    """Raises a UserError for an evaluation that could not run, before training instead of at the first evaluation."""
+    """Raises a UserError, already before training, for an evaluation that cannot run."""
     for evaluation in evaluations:
         evaluation.check(mesh)
     if best.metric is not None:
@@ -56,7 +56,11 @@ def evaluate(
     model_dir: epath.PathLike,
     step: int,
 ) -> tuple[dict[str, float], str]:
-    """The metrics of all evaluations; and a text of them for the log, with the number of examples that they cover."""
+    """Runs all evaluations.
+
+    Returns:
+        The metrics, and a text for the log with the metrics and the numbers of examples that they cover.
+    """
     metrics: dict[str, float] = {}
     texts = []
     for evaluation in evaluations:
@@ -65,6 +69,8 @@ def evaluate(
         values = {name: value for name, value in results.items() if name.rsplit("/", 1)[-1] not in COUNTS}
         if values:
             numbers = " ".join(f"{name}={value:.4g}" for name, value in values.items())
-            over = f" over {evaluation.over(results)}" if isinstance(evaluation, Counted) else ""
-            texts.append(numbers + over)
+            counts = ""
+            if isinstance(evaluation, DescribesCounts):
+                counts = f" over {evaluation.describe_counts(results)}"
+            texts.append(numbers + counts)
     return metrics, "; ".join(texts)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files: events that a resumed run will log again are taken out of them."""
+"""Removes from TensorBoard's event files the events that a resumed run will log again."""
 
 import importlib
 from typing import Any
@@ -7,22 +7,23 @@ from etils import epath
 
 
 def event_messages() -> Any:
-    """The module of the messages that event files hold: protobuf makes its classes when it is imported."""
+    """The module with the messages of event files; protobuf makes its classes when it is imported."""
     return importlib.import_module("tensorboard.compat.proto.event_pb2")
 
 
 def drop_events_after(folder: epath.Path, step: int) -> None:
     """Rewrites the event files of a folder without the events of steps above `step`; each file is replaced whole.
 
-    Readers differ in what they make of a session's start: TensorBoard itself forgets what it replaces, its EventAccumulator
-    does so for some kinds of events only. Files in a bucket stay as they are.
+    Readers treat the start of a session differently: TensorBoard drops the events that it replaces, but its EventAccumulator
+    drops only some kinds of events. Files in a bucket are not changed.
     """
     if "://" in str(folder):
         return
     for path in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name, reverse=True):
         first = _drop_from_file(path, step)
         if first is not None and first <= step:
-            return  # Older files end where this one begins.
+            # Files are read from the newest to the oldest, and older files end before this one begins.
+            return
 
 
 def _drop_from_file(path: epath.Path, step: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Learners: what an update is. The trainer knows the protocol alone, and `Offline` is the plain case."""
+"""Learners define the update of a run. The trainer only knows the protocol; `Offline` is the learner for demonstrations."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
-from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
@@ -24,16 +24,16 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a learner works in.
+    """The settings of the run that every learner needs.
 
     Args:
         model: the recipe of the policy.
-        optimizer: the policy's.
+        optimizer: the optimizer of the policy.
         mesh: the devices.
-        key: of the run.
-        batch_size: rows of a global batch of demonstrations.
-        microbatches: parts of the batch whose gradients are summed one after the other.
-        rows_together: rows of the batch that belong together, as the data say.
+        key: the key of the run.
+        batch_size: the number of rows of a global batch of demonstrations.
+        microbatches: the number of parts of the batch whose gradients are summed one after the other.
+        rows_together: the number of consecutive rows that belong together; see `TrainData`.
     """
 
     model: ModelConfig
@@ -55,31 +55,31 @@ class Setting:
 
     @functools.cached_property
     def policy_state(self) -> tuple[TrainState, TrainState]:
-        """Shapes and shardings of the state as far as the policy goes."""
+        """The shapes and the shardings of the policy's part of the state."""
         return state_shardings(self.mesh, self.model, self.optimizer, self.key)
 
     def soft_q_form(self, shape: tuple[int, int], config: SoftQConfig) -> str:
-        """How soft Q-values of a batch of that shape are computed, in words."""
+        """Says in words how soft Q-values of a batch of this shape are computed."""
         params = self.policy_state[0].params
         kernel = jax.eval_shape(lambda params: nnx.merge(self.graph, params).unembedding().kernel, params)
-        return tiles.description((shape[0] // self.microbatches, *shape[1:]), kernel.shape, config.block_size)
+        return tiles.describe((shape[0] // self.microbatches, *shape[1:]), kernel.shape, config.block_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Updates:
-    """A learner at work.
+    """The functions with which the trainer runs a learner.
 
     Args:
-        shapes, shardings: of the state, `extra` included.
-        step: compiled for the mesh, from the state and a batch of demonstrations to the next state and this update's
-            metrics, among them `loss` and `target_tokens`. It uses up the state that it is given.
-        draws_before: whether fresh samples are drawn before an update, given its number (1 for the first).
-        draw: returns the state with fresh samples, and uses up those that it replaces.
-        describe: one line about how a batch of a given shape is computed.
+        shapes, shardings: those of the state, including `extra`.
+        step: the compiled update, from the state and a batch of demonstrations to the next state and this update's
+            metrics, among them `loss` and `target_tokens`. The memory of the given state is reused (donated).
+        draws_before: whether new rollouts are drawn before an update, given its number (1 for the first).
+        draw: returns the state with new rollouts; the memory of those that it replaces is reused.
+        describe: says in one line how a batch of a given shape is computed.
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
         prompts: the iterator of its prompts, if it has any, whose position is part of a checkpoint.
-        from_scratch: why it should not start from random parameters, if it should not.
-        alarm: takes the metrics of a step and returns a line about what goes wrong, or None.
+        from_scratch: the reason why the learner should not start from random parameters; None if it may.
+        alarm: takes the metrics of a step and returns a line about a problem, or None.
     """
 
     shapes: TrainState
@@ -103,15 +103,15 @@ class Learner(Protocol):
         ...
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class Offline:
-    """Learns from demonstrations alone: `train_step`.
+    """Learns from demonstrations only, with `train_step`.
 
     Args:
         objective: the per-token loss.
-        td_weight: lambda, a number or a schedule of the updates made.
-        soft_q_config: how soft Q-values are read off the hidden states.
+        td_weight: lambda, a number or a schedule over updates.
+        soft_q_config: the settings with which soft Q-values are computed.
     """
 
     objective: LossFunction
@@ -141,11 +141,11 @@ class Offline:
 
 
 def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
-    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the state's memory is used again."""
+    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated."""
     return jax.jit(
         step,
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)),
+        out_shardings=(shardings, sharding.replicated_sharding(mesh)),
         donate_argnums=0,
     )
 

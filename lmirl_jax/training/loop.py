@@ -37,7 +37,7 @@ class Run:
     log_period: int
 
     def position(self) -> dict[str, Any]:
-        """Where the run is in its data, for a checkpoint."""
+        """The position of the run in its data, for a checkpoint."""
         prompts = self.updates.prompts
         position = {"batches": self.batches.get_state()}
         return position if prompts is None else position | {"prompts": prompts.get_state()}
@@ -51,7 +51,7 @@ class Run:
 def run_steps(
     run: Run, state: TrainState, start: int, saved: Checkpoints, writers: MetricWriter
 ) -> TrainState:
-    """The loop: while a step runs on the devices, the metrics of the one before are read and written."""
+    """Runs the loop. While a step runs on the devices, the metrics of the step before are read and written."""
     progress = Progress("train", start, run.train_steps, quiet=jax.process_index() != 0)
     _say_start(run, start, progress)
     if start >= run.train_steps or run.best.exhausted:
@@ -67,11 +67,12 @@ def run_steps(
             state, metrics = run.updates.step(state, batch)
             pending.push(step, metrics, timing)
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
-            # Evaluate before saving, because a checkpoint holds which evaluation is the best.
+            # The evaluation comes before saving, because a checkpoint records which evaluation is the best.
             is_best = _evaluate_if_due(run, state, step, pending, progress)
             last = step == run.train_steps or run.best.exhausted
             if saved.is_due(step) or is_best or last or stopping:
-                pending.flush()  # A loss that is not finite stops here, before its parameters are saved.
+                # A loss that is not finite stops the run here, before its parameters are saved.
+                pending.flush()
                 saved.save(step, state, run.position(), run.best.state())
             if last:
                 break
@@ -90,7 +91,7 @@ def run_steps(
 def _draw_if_due(
     run: Run, state: TrainState, step: int, pending: PendingMetrics
 ) -> tuple[TrainState, dict[str, float]]:
-    """Draws the learner's samples where they are due. Their time is measured, so it waits for the devices before and after."""
+    """Draws the learner's rollouts if they are due. Waits for the devices before and after, to measure the time."""
     if not run.updates.draws_before(step):
         return state, {}
     pending.read()

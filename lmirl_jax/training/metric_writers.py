@@ -1,4 +1,4 @@
-"""Where metrics go: a JSONL file always, TensorBoard events where it is installed. Only process 0 writes."""
+"""Writes metrics: always to a JSONL file, and to TensorBoard events if TensorBoard is installed. Only process 0 writes."""
 
 import importlib.util
 import json
@@ -25,9 +25,9 @@ class MetricWriter(Protocol):
 
 
 class JsonlWriter:
-    """One JSON object a line: an integer `step` and numbers; what is undefined is left out, never NaN.
+    """Writes one JSON object in each line: an integer `step` and numbers. Undefined values are left out; there is no NaN.
 
-    Opened at a step, it drops the lines of later ones: a run that was killed after its last checkpoint writes them again.
+    At a start from `step`, the lines of later steps are dropped: a run that was killed after its last checkpoint repeats them.
     """
 
     def __init__(self, path: epath.Path, from_step: int):
@@ -57,16 +57,17 @@ def _drop_lines_after(path: epath.Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 lines.append(line + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # The half line of a killed run.
-    with files.writing(path) as file:
+            # The last line is incomplete where a run was killed.
+            continue
+    with files.open_atomic(path) as file:
         file.writelines(lines)
 
 
 class TensorBoardWriter:
-    """TensorBoard scalars, through tensorboard's own writer; on a disk without TensorFlow.
+    """Writes TensorBoard scalars with tensorboard's own writer, which needs no TensorFlow on a disk.
 
-    Opened at a step, it drops the events of later ones, as `JsonlWriter` drops their lines, and it logs the start of a session at
-    which a TensorBoard that is running forgets them.
+    At a start from `step`, the events of later steps are dropped, as in `JsonlWriter`, and the start of a session is logged, at
+    which a running TensorBoard drops them too.
     """
 
     def __init__(self, folder: epath.Path, from_step: int = 0):
@@ -74,7 +75,7 @@ class TensorBoardWriter:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if "://" not in str(folder):
-            # By this module's being there TensorBoard knows that it is to write without TensorFlow, which buckets need.
+            # If this module is present, TensorBoard writes without TensorFlow. Buckets need TensorFlow.
             sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
         drop_events_after(folder, from_step)
         messages = event_messages()
@@ -95,7 +96,7 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-    """Weights & Biases, of the extra `wandb`; its own environment variables apply, such as WANDB_MODE=offline."""
+    """Writes to Weights & Biases (the extra `wandb`). W&B's environment variables apply, such as WANDB_MODE=offline."""
 
     def __init__(self, project: str, name: str | None = None):
         check_wandb(project)
@@ -111,7 +112,7 @@ class WandbWriter:
 
 
 def check_wandb(project: str | None) -> None:
-    """Raises a UserError where metrics are to go to a project of W&B, and W&B is not installed."""
+    """Raises a UserError if a project of W&B is given, but W&B is not installed."""
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise UserError(
             f"WANDB_PROJECT={project!r}: metrics to W&B need the extra: pip install 'lmirl_jax[wandb]'"
@@ -119,7 +120,7 @@ def check_wandb(project: str | None) -> None:
 
 
 class Writers:
-    """Several writers as one."""
+    """Joins several writers into one."""
 
     def __init__(self, writers: list[MetricWriter]):
         self._writers = writers
@@ -134,7 +135,7 @@ class Writers:
 
 
 def open_writers(directory: epath.Path, step: int, tensorboard: bool, wandb_project: str | None) -> Writers:
-    """The writers of a run that goes on from `step`: none on processes other than the first."""
+    """Opens the writers of a run that continues from `step`; processes other than the first get none."""
     if jax.process_index() != 0:
         return Writers([])
     writers: list[MetricWriter] = [JsonlWriter(directory / "metrics.jsonl", step)]

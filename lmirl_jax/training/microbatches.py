@@ -1,7 +1,7 @@
-"""Gradients and values of a batch, computed in parts one after the other, so that one part at a time is in memory.
+"""Computes gradients and values of a batch in parts, one after the other, so that only one part is in memory.
 
-The leading axis of each array is what is dealt to the parts. Rows that belong together, such as the samples of a prompt or a
-chosen and a rejected answer, are grouped first: a group is dealt as a whole.
+The entries of the leading axis are distributed to the parts. Rows that belong together, such as the samples of a prompt or a
+chosen and a rejected answer, are grouped first, so that a group stays in one part.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from lmirl_jax.training.sums import Sums
 
 
 def sum_over_parts(gradient: Callable, params: Any, batch: Any, keys: Any, parts: int) -> tuple[Any, Sums]:
-    """Gradients and sums of the batch, the sums of those of its parts.
+    """Adds up the gradients and the sums of all parts of the batch.
 
     Args:
-        gradient: of the parameters, a part of the batch and its keys: gradients and sums.
+        gradient: a function of the parameters, a part of the batch and its keys that returns gradients and sums.
         params: the parameters.
         batch: a tree of arrays, each with a leading axis that `parts` divides.
-        keys: of dropout, a tree like it.
-        parts: how many there are.
+        keys: the dropout keys, a tree with the same leading axis.
+        parts: the number of parts.
     """
     if parts == 1:
         return gradient(params, batch, keys)
@@ -45,7 +45,7 @@ def map_over_parts(function: Callable, batch: Any, parts: int) -> Any:
 
 
 def group_rows(tree: Any, size: int) -> Any:
-    """[groups * size, ...] to [groups, size, ...]: rows that follow one another stay in one part of the batch."""
+    """Reshapes [groups * size, ...] to [groups, size, ...], so that consecutive rows stay in one part of the batch."""
     return jax.tree.map(lambda x: jnp.reshape(x, (-1, size, *x.shape[1:])), tree)
 
 

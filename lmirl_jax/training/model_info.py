@@ -1,4 +1,4 @@
-"""model-info.txt: what a run's parameters are and where they lie."""
+"""Writes model-info.txt, the list of a run's parameters and their shardings."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from lmirl_jax import files
 
 
 def write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
-    """One line a parameter: its name, size, shape and how it is sharded, as T5X writes it."""
+    """Writes one line for each parameter: its name, size, shape and sharding, in the format of T5X."""
     lines, total = [], 0
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for (key, leaf), place in zip(leaves, jax.tree.leaves(shardings), strict=True):
         name = jax.tree_util.keystr(key, simple=True, separator="/")
         lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
         total += leaf.size
-    with files.writing(path) as file:
+    with files.open_atomic(path) as file:
         file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")

@@ -1,4 +1,4 @@
-"""Optimizers by name: AdamW and Adafactor, behind a clip of the global gradient norm, their learning rate in the state."""
+"""AdamW and Adafactor, after a clip of the global gradient norm; the learning rate is part of the optimizer's state."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,15 @@ from collections.abc import Callable
 import jax
 import optax
 
-from lmirl_jax.arguments import Count, NonNegative, Positive, PositiveShare, Schedule, ShareBelowOne, checked
+from lmirl_jax.arguments import (
+    Count,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Schedule,
+    ShareBelowOne,
+    check_arguments,
+)
 from lmirl_jax.training.adafactor import scale_by_adafactor
 from lmirl_jax.training.parameter_axes import Axes, ByAxes, in_a_layer, named_axes
 
@@ -16,7 +24,7 @@ def _with_learning_rate(
     learning_rate: float | Schedule,
     clip_norm: float | None,
 ) -> optax.GradientTransformation:
-    """Clips, then updates; the learning rate of each step lies in the state, where metrics find it."""
+    """Makes an optimizer that clips and then updates; its state holds the learning rate of each step for the metrics."""
 
     def make_clipped(learning_rate):
         clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
@@ -25,7 +33,7 @@ def _with_learning_rate(
     return optax.inject_hyperparams(make_clipped)(learning_rate=learning_rate)
 
 
-@checked
+@check_arguments
 def adamw(
     learning_rate: Positive | Schedule,
     b1: ShareBelowOne = 0.9,
@@ -38,12 +46,12 @@ def adamw(
     """AdamW on gradients clipped to a global norm.
 
     Args:
-        learning_rate: a number or a schedule of the updates made.
-        b1, b2: decay of the two moments.
-        eps: keeps the step finite where the second moment is 0.
-        weight_decay: decoupled from the gradient, scaled by the learning rate.
+        learning_rate: a number or a schedule over updates.
+        b1, b2: the decay rates of the two moments.
+        eps: a constant that keeps the step finite where the second moment is 0.
+        weight_decay: the decoupled weight decay, which is scaled by the learning rate.
         clip_norm: the largest global gradient norm, or None.
-        decay_norms_and_biases: whether weights decay in norms' scales, biases and relative position biases too, as in
+        decay_norms_and_biases: whether norm scales, biases and relative position biases decay too, as in
             optax and T5X; False leaves these out, as Hugging Face does.
 
     Returns:
@@ -65,7 +73,7 @@ def adamw(
     return make({}) if decay_norms_and_biases else ByAxes(make)
 
 
-@checked
+@check_arguments
 def adafactor(
     learning_rate: Positive | Schedule,
     multiply_by_parameter_scale: bool = True,
@@ -73,15 +81,15 @@ def adafactor(
     min_dim_size_to_factor: Count = 128,
     clip_norm: Positive | None = None,
 ) -> optax.GradientTransformation:
-    """T5X's Adafactor: second moments of matrices kept as row and column means; it clips its own updates.
+    """T5X's Adafactor, which keeps second moments of matrices as row and column means, and clips each update.
 
-    Every layer of a stack is a matrix of its own, in which the heads of an attention are one axis.
+    Each layer of a stack is a separate matrix, in which all heads of an attention form one axis.
 
     Args:
-        learning_rate: relative to each matrix's size where `multiply_by_parameter_scale`.
-        multiply_by_parameter_scale: as T5 is trained.
-        decay_rate: exponent of the second moment's decay.
-        min_dim_size_to_factor: matrices with fewer rows or columns keep their full second moment.
+        learning_rate: a number or a schedule; with `multiply_by_parameter_scale` it is relative to the size of each matrix.
+        multiply_by_parameter_scale: whether updates are scaled by the size of the matrix, as in T5's training.
+        decay_rate: the exponent of the decay of the second moments.
+        min_dim_size_to_factor: matrices with fewer rows or columns are not factored.
         clip_norm: the largest global gradient norm, or None.
 
     Returns:

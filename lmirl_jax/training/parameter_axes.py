@@ -1,4 +1,4 @@
-"""The logical names of parameters' axes, which the model gives and an optimizer may read."""
+"""Gives optimizers access to the logical names of the parameters' axes, which the model defines."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,32 +14,32 @@ Axes = Mapping[str, tuple[str, ...]]
 
 
 class ByAxes(optax.GradientTransformation):
-    """An optimizer that treats a parameter according to its axes; `for_model` gives it those of a model.
+    """An optimizer that depends on the names of a parameter's axes; `for_model` passes it those of a model.
 
-    Without a model it takes vectors and matrices alone, each as one parameter.
+    Without a model it accepts only vectors and matrices, each as one parameter.
     """
 
     make: Callable[[Axes], optax.GradientTransformation]
 
     def __new__(cls, make: Callable[[Axes], optax.GradientTransformation]) -> "ByAxes":
-        """Takes a function from the axes of each parameter, by its path, to an optimizer."""
+        """Takes a function that makes an optimizer from the axes of each parameter, by its path."""
         optimizer = super().__new__(cls, *make({}))
         optimizer.make = make
         return optimizer
 
 
 def for_model(optimizer: optax.GradientTransformation, variables: nnx.State) -> optax.GradientTransformation:
-    """The optimizer of a model's parameters; any but a `ByAxes` is that already.
+    """Returns the optimizer for a model's parameters; only a `ByAxes` depends on the model.
 
     Args:
-        optimizer: any of optax's form.
+        optimizer: an optax optimizer.
         variables: the model's state, its arrays or their shapes, with the names of their axes.
     """
     return optimizer.make(sharding.logical_axes(variables)) if isinstance(optimizer, ByAxes) else optimizer
 
 
 def named_axes(axes: Axes, path: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The names of a parameter's axes; empty names for a vector or a matrix that the model does not name.
+    """The names of a parameter's axes; empty names for a vector or a matrix whose axes the model does not name.
 
     Raises:
         UserError: a parameter with more axes that the model does not name.

@@ -1,4 +1,4 @@
-"""The metrics of the step that is running: read one step late, so that the devices never wait."""
+"""Reads the metrics of a step while the next step runs, so that the devices never wait."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class PendingMetrics:
         self._waiting = (step, metrics, timing)
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the next step's timing, as after an evaluation."""
+        """Leaves the time since the last step out of the next step's timing, for example after an evaluation."""
         self._clock = None
 
     def read(self) -> None:

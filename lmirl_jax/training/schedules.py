@@ -1,21 +1,21 @@
-"""Schedules of the learning rate and of lambda: functions of the number of updates made. None knows the run's length."""
+"""Schedules of the learning rate and of lambda: functions of the number of updates. None depends on the length of the run."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, checked
+from lmirl_jax.arguments import Count, NonNegative, Positive, Whole, check_arguments
 from lmirl_jax.types import Schedule, UserError
 
 
-@checked
+@check_arguments
 def constant(value: NonNegative) -> Schedule:
     """The same value at every step."""
     return lambda step: jnp.asarray(value, jnp.float32)
 
 
-@checked
+@check_arguments
 def warmup_constant(peak: Positive, warmup_steps: Whole) -> Schedule:
-    """Rises in a line to `peak`, reached at update `warmup_steps`, then stays. The first update is not a wasted 0."""
+    """Rises linearly to `peak` at update `warmup_steps`, then stays there. The first update has a rate above 0."""
 
     def rate(step):
         return peak * jnp.minimum(1.0, (step + 1.0) / max(warmup_steps, 1))
@@ -23,9 +23,9 @@ def warmup_constant(peak: Positive, warmup_steps: Whole) -> Schedule:
     return rate
 
 
-@checked
+@check_arguments
 def warmup_rsqrt(peak: Positive, warmup_steps: Whole) -> Schedule:
-    """Rises in a line to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
+    """Rises linearly to `peak`, then falls with the square root of the steps: peak * sqrt(warmup_steps / step)."""
 
     def rate(step):
         done, warm = step + 1.0, max(warmup_steps, 1)
@@ -34,7 +34,7 @@ def warmup_rsqrt(peak: Positive, warmup_steps: Whole) -> Schedule:
     return rate
 
 
-@checked
+@check_arguments
 def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup: bool = False) -> Schedule:
     """T5X's `constant * rsqrt_decay`, with `linear_warmup` its `constant * linear_warmup * rsqrt_decay`.
 
@@ -42,8 +42,8 @@ def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup
 
     Args:
         base: T5X's base_learning_rate; without `linear_warmup` the rate begins at base / sqrt(warmup_steps).
-        warmup_steps: updates before the decay.
-        linear_warmup: whether the last factor is there. As in T5X the first update is then 0; `warmup_rsqrt` is the same
+        warmup_steps: the number of updates before the decay.
+        linear_warmup: whether the last factor is used. As in T5X the first update then has rate 0; `warmup_rsqrt` is the same
             with a peak of base / sqrt(warmup_steps), one update earlier.
     """
 
@@ -55,13 +55,13 @@ def rsqrt_decay(base: Positive = 1.0, warmup_steps: Whole = 10000, linear_warmup
     return rate
 
 
-@checked
+@check_arguments
 def warmup_cosine(
     peak: Positive, warmup_steps: Whole, decay_steps: Count, end: NonNegative = 0.0
 ) -> Schedule:
-    """Rises in a line to `peak`, reached at update `warmup_steps`, then along a cosine to `end`, reached at `decay_steps`.
+    """Rises linearly to `peak` at update `warmup_steps`, then follows a cosine to `end` at `decay_steps`.
 
-    The first update is not a wasted 0, and the last of a run of `decay_steps` is made with `end`.
+    The first update has a rate above 0, and the last update of a run of `decay_steps` has the rate `end`.
     """
     if decay_steps <= warmup_steps:
         raise UserError(
@@ -78,11 +78,11 @@ def warmup_cosine(
     return rate
 
 
-@checked
+@check_arguments
 def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 0) -> Schedule:
-    """0 for `start_step` updates, then `value`: lambda after a warm-up of pure MLE.
+    """Is 0 for `start_step` updates, then `value`: a lambda after a warm-up of pure MLE.
 
-    With `ramp_steps` a line leads to `value`, reached at the last of so many updates, the first of which is not 0.
+    With `ramp_steps` it rises linearly to `value` over this number of updates, of which the first is above 0.
     """
 
     def schedule(step):
@@ -91,9 +91,9 @@ def delayed_constant(value: NonNegative, start_step: Whole, ramp_steps: Whole = 
     return schedule
 
 
-@checked
+@check_arguments
 def annealed(start: NonNegative, end: NonNegative, anneal_steps: Whole, start_step: Whole = 0) -> Schedule:
-    """0 for `start_step` updates, then a line from `start`, at the next, to `end`, `anneal_steps` later: lambda, annealed."""
+    """Is 0 for `start_step` updates, then goes linearly from `start` to `end` in `anneal_steps` updates: an annealed lambda."""
 
     def schedule(step):
         since = jnp.asarray(step - start_step, jnp.float32)
@@ -104,5 +104,5 @@ def annealed(start: NonNegative, end: NonNegative, anneal_steps: Whole, start_st
 
 
 def value_at(value: float | Schedule, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The value at a step, of a number or of a schedule of the updates made."""
+    """The value of a number or of a schedule at a step."""
     return jnp.asarray(value(step) if callable(value) else value, jnp.float32)

@@ -1,4 +1,4 @@
-"""Being asked to end: the step in progress is finished and saved first."""
+"""Stops a run on a signal, after the step in progress is finished and saved."""
 
 import contextlib
 import signal
@@ -10,10 +10,11 @@ import jax
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after this step; a second one ends the process at once."""
+    """Sets an event at the first SIGINT or SIGTERM, which ends the run after its step; a second one ends the process at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield stop  # Signals cannot be caught here, or are agreed upon between the processes by Orbax.
+        # Python catches signals in the main thread only. In a run of several processes, Orbax makes them agree on the signal.
+        yield stop
         return
     before = {}
 

@@ -1,22 +1,22 @@
-"""How training reads soft Q-values off a model's hidden states."""
+"""Computes the soft Q-values of a model for training."""
 
 import dataclasses
 
 from jaxtyping import Array, Key
 
 from lmirl_jax import soft_q
-from lmirl_jax.arguments import Positive, Whole, checked, trace_objective
+from lmirl_jax.arguments import Positive, Whole, check_arguments, trace_objective
 from lmirl_jax.types import Batch, Model, Objective, SoftQ
 
 
-@checked
+@check_arguments
 @dataclasses.dataclass(frozen=True)
 class SoftQConfig:
-    """How soft Q-values are read off the hidden states.
+    """The settings with which soft Q-values are computed from hidden states.
 
     Args:
-        temperature: of `SoftQ.tempered`, for objectives that use it (GEM); None: not computed.
-        block_size: tokens whose logits exist at a time; None: by size, 0: all (dense).
+        temperature: the temperature of `SoftQ.tempered`, for objectives that use it (GEM); None does not compute it.
+        block_size: the number of tokens whose logits are in memory at a time; None chooses by size, 0 takes all (dense).
 
     Raises:
         UserError: a value out of range.
@@ -29,7 +29,7 @@ class SoftQConfig:
 def read_soft_q(
     model: Model, batch: Batch, dropout_keys: Key[Array, " batch"] | None, config: SoftQConfig
 ) -> SoftQ:
-    """Soft Q-values with all that objectives and metrics may ask for."""
+    """Computes soft Q-values with all fields that objectives and metrics may use."""
     return soft_q.of_model(
         model,
         batch,
@@ -43,5 +43,5 @@ def read_soft_q(
 
 
 def check_objective(objective: Objective, config: SoftQConfig) -> None:
-    """Raises the UserError of an objective that needs what soft Q-values read so do not have, such as a temperature."""
+    """Raises a UserError for an objective that needs a field that these settings do not compute, such as `tempered`."""
     trace_objective(objective, absent=() if config.temperature is not None else ("tempered",))

@@ -1,4 +1,4 @@
-"""What training carries from step to step, made in place on the mesh."""
+"""The state of training, which is created in place on the mesh."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ from lmirl_jax.types import NetworkConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What training carries from step to step. Shapes and shardings are held in the same form, hence no types.
+    """The state that training carries from step to step. Its shapes and shardings have the same form, so fields have no types.
 
     Args:
         step: the number of updates made, int32.
         params: the policy's parameters, a nested dict of float32 arrays.
         opt_state: the state of its optimizer.
-        extra: what a learner keeps beside them: a replay buffer, other networks.
+        extra: the other state of a learner, such as a replay buffer or other networks.
     """
 
     step: Any
@@ -58,7 +58,7 @@ def state_shardings(
     shardings = sharding.parameter_shardings(mesh, variables)
     opt_state, opt_shardings = optimizer_shardings(mesh, for_model(optimizer, variables), params, shardings)
     shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
-    return shapes, TrainState(sharding.replicated(mesh), shardings, opt_shardings)
+    return shapes, TrainState(sharding.replicated_sharding(mesh), shardings, opt_shardings)
 
 
 def optimizer_shardings(
@@ -70,10 +70,10 @@ def optimizer_shardings(
         mesh: the device mesh.
         optimizer: the optimizer.
         params: shapes of the parameters.
-        shardings: where each lies.
+        shardings: the sharding of each parameter.
     """
     opt_state = jax.eval_shape(optimizer.init, params)
-    whole = sharding.replicated(mesh)
+    whole = sharding.replicated_sharding(mesh)
 
     def like_parameter(leaf, parameter, place):
         if len(leaf.shape) != len(parameter.shape):
@@ -99,12 +99,12 @@ def init_state(
     """A fresh state, each part made on the devices that hold it; the same for any mesh.
 
     Args:
-        shardings: where each part lies.
+        shardings: the sharding of each part.
         model: the recipe of the network.
         optimizer: the policy's.
-        key: of the initial parameters, and of what `extra` draws.
+        key: the key of the initial parameters, and of the random numbers of `extra`.
         params: given parameters instead of initial ones; their memory is reused.
-        extra: what a learner keeps beside the policy, made from the policy's parameters.
+        extra: makes the other state of the learner from the policy's parameters.
 
     Returns:
         The state before the first update.
@@ -126,7 +126,7 @@ def apply_gradients(
 
     Args:
         state: the network's.
-        gradients: of its parameters.
+        gradients: the gradients of its parameters.
         optimizer: turns gradients into updates.
         graph: the network without its arrays.
 

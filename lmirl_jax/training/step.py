@@ -1,4 +1,4 @@
-"""One update: the whole computation of training, as a pure function of state and batch."""
+"""The update of offline training, as a pure function of state and batch."""
 
 import dataclasses
 import inspect
@@ -33,12 +33,12 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
-    """What an update minimises.
+    """The loss that an update minimises.
 
     Args:
         objective: the per-token loss.
         td_weight: lambda, a number or a schedule of the updates made.
-        soft_q_config: how soft Q-values are read.
+        soft_q_config: the settings with which soft Q-values are computed.
     """
 
     objective: Objective
@@ -57,7 +57,7 @@ def train_step(
     microbatches: int,
     rows_together: int = 1,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One update of the parameters.
+    """Updates the parameters once.
 
         loss = sum_t weight_t * loss_t / sum_t weight_t   over the answers' tokens in the global batch
 
@@ -67,9 +67,9 @@ def train_step(
         state: parameters and optimizer's state; donated, where jitted by the trainer.
         batch: the global batch, [batch, ...].
         graph: the network without its arrays.
-        loss: what is minimised.
+        loss: the loss that is minimised.
         optimizer: turns gradients into updates.
-        key: of the run; dropout is keyed by it, the step and the row, so that no mesh changes it.
+        key: the key of the run. Dropout depends on it, the step and the row, so that it is the same on every mesh.
         microbatches: parts of the batch whose gradients are summed one after the other.
         rows_together: rows that follow one another and are never dealt to different parts.
 
@@ -110,8 +110,8 @@ def loss_sums(
             names.
         batch: [batch, ...].
         td_weight: lambda of this step.
-        dropout_keys: one a row, or None for none.
-        soft_q_config: how soft Q-values are read.
+        dropout_keys: one key for each row; None for no dropout.
+        soft_q_config: the settings with which soft Q-values are computed.
 
     Returns:
         loss, loss_mle, loss_td (what an objective with a TD weight adds to loss_mle), reward, entropy (nats) and accuracy

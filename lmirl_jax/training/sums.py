@@ -31,13 +31,13 @@ def means(sums: Sums) -> dict[str, Float[Array, ""]]:
 
 
 def total_weight(batch: Batch) -> Float[Array, ""]:
-    """What sums over the batch's tokens are divided by: 1, for a loss of 0, where every weight is 0."""
+    """The divisor of sums over the tokens of a batch; 1 where every weight is 0, so that the loss is 0."""
     weight = jnp.sum(batch.weights)
     return jnp.where(weight > 0, weight, 1.0)
 
 
 def count_tokens(batch: Batch) -> Float[Array, ""]:
-    """How many tokens have a weight above 0."""
+    """The number of tokens with a weight above 0."""
     return jnp.sum(jnp.asarray(batch.weights) > 0).astype(jnp.float32)
 
 
@@ -51,5 +51,5 @@ def policy_sums(out: SoftQ, batch: Batch) -> Sums:
 
 
 def accuracy_sum(out: SoftQ, batch: Batch) -> WeightedSum:
-    """The share of tokens that the policy holds for the likeliest."""
+    """The share of tokens to which the policy gives the highest probability."""
     return weighted_sum((out.q >= out.max_logit).astype(jnp.float32), batch.weights)

@@ -1,4 +1,4 @@
-"""The trainer: it wires model, learner, optimizer and data together, and knows only their protocols."""
+"""The trainer, which connects model, learner, optimizer and data through their protocols."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lmirl_jax import files, sharding
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import Count, Path, Seed, Text, checked
+from lmirl_jax.arguments import Count, Path, Seed, Text, check_arguments
 from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
@@ -33,7 +33,7 @@ from lmirl_jax.types import ModelConfig, TrainData, UserError
 _log = logging.getLogger(__name__)
 
 
-@checked
+@check_arguments
 def train(
     *,
     model_dir: Path,
@@ -58,28 +58,27 @@ def train(
     """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
 
     Args:
-        model_dir: holds metrics.jsonl, TensorBoard events and checkpoints/, from the newest of which training goes on.
-        train_steps: the total number of updates, those before a resumption included.
+        model_dir: the folder for metrics.jsonl, TensorBoard events and checkpoints/. Training resumes from the newest checkpoint.
+        train_steps: the total number of updates, including those before a resumption.
         model: the recipe of the network.
-        learner: what an update is: `Offline`, or one of `lmirl_jax.online`.
-        optimizer: the policy's, an optax transformation.
-        data: the training set.
-        mesh: the devices.
-        evaluations, eval_period: what to measure, every so many updates and after the last.
-        best: by which metric of theirs the best checkpoint is kept, and when to stop for want of a better one.
-        checkpoint: when to save and what to keep.
-        initial_checkpoint_path: a checkpoint whose parameters to start from, where `model_dir` has none.
-        microbatches: parts of the batch whose gradients are summed one after the other.
-        seed: of initial parameters and dropout.
-        log_period: updates between lines of metrics.jsonl; the first and the last always have one.
-        tensorboard, wandb_project: write metrics as TensorBoard events, and to this project of Weights & Biases, too.
+        learner: defines an update: `Offline`, or one of `lmirl_jax.online`.
+        optimizer: the optimizer of the policy, an optax transformation.
+        data, mesh: the training set, and the devices.
+        evaluations, eval_period: the evaluations, and the number of updates between them; the last update is evaluated too.
+        best: the metric that chooses the best checkpoint, and the patience after which training stops early.
+        checkpoint: when to save and which checkpoints to keep.
+        initial_checkpoint_path: a checkpoint from whose parameters training starts if `model_dir` has no checkpoint.
+        microbatches: the number of parts of the batch whose gradients are summed one after the other.
+        seed: the seed of initial parameters and dropout.
+        log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
+        tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
         on_start: called once with `model_dir`, before the first step.
 
     Returns:
         The last state.
 
     Raises:
-        UserError: settings that do not fit each other, the devices or what lies in `model_dir`; a loss that is not finite.
+        UserError: settings do not fit each other, the devices or the files in `model_dir`; or a loss is not finite.
     """
     check_wandb(wandb_project)
     _check_data(data, model, mesh, microbatches)
@@ -90,7 +89,8 @@ def train(
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
         check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
-    directory = files.prepare_directory(model_dir)  # Made last, so that an error leaves none behind.
+    # The folder is made last, so that an error leaves no folder behind.
+    directory = files.prepare_directory(model_dir)
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
     return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
@@ -104,10 +104,10 @@ def _run(
     wandb_project: str | None,
     on_start: Callable[[epath.Path], None],
 ) -> TrainState:
-    """Makes the updates of a run that has its folder for itself; the arguments are those of `train`."""
+    """Makes the updates of a run, with its folder locked; the arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
-        files.held_alone(directory, "MODEL_DIR"),
+        files.lock_directory(directory, "MODEL_DIR"),
         contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
         sharding.use(run.setting.mesh),
     ):
@@ -120,7 +120,7 @@ def _run(
 
 
 def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
-    """The state of the run's newest checkpoint and its step; else a fresh one, with given parameters if any, and 0."""
+    """The state of the run's newest checkpoint and its step; without one, a new state (with given parameters, if any) and 0."""
     updates, setting = run.updates, run.setting
     newest = saved.latest_step()
     if newest is not None:
@@ -141,7 +141,7 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
 
 
 def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: int) -> None:
-    """Raises a UserError where the model has no embedding for some word of the data, or the batch cannot be split."""
+    """Raises a UserError if the model has no embedding for some token of the data, or the batch cannot be split."""
     if data.vocab_size > model.vocab_size:
         raise UserError(
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "

@@ -1,4 +1,4 @@
-"""The training loss on held-out data: teacher-forced, without dropout."""
+"""Computes the training loss on held-out data, teacher-forced and without dropout."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import sharding
-from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, checked
+from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import SoftQConfig
@@ -23,27 +23,27 @@ from lmirl_jax.types import Batch
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
 """The metrics of `loss_sums`; `reward` is undefined where every answer is truncated."""
 EXAMPLES, AVAILABLE = "eval/examples", "eval/examples_available"
-"""How many examples they cover, and how many the split has, where the data set knows it (`available`)."""
+"""The number of examples that the metrics cover, and the size of the split, if the data set knows it (`available`)."""
 
 
 @runtime_checkable
 class HeldOut(Protocol):
-    """A data set in a fixed order, as `data.EvalDataset` is."""
+    """A data set in a fixed order, such as `data.EvalDataset`."""
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]: ...
 
 
-@checked
+@check_arguments
 class Validation:
     """The training loss and its metrics on held-out data.
 
     Args:
-        data: the held-out data; None where there is no validation split: then there is nothing to measure.
+        data: the held-out data; None where there is no validation split, so that nothing is measured.
         objective: the per-token loss of training.
         td_weight: lambda of training.
-        soft_q_config: how soft Q-values are read in training.
-        batch_size: examples at a time.
-        max_batches: at most so many; None for all.
+        soft_q_config: the settings with which training computes soft Q-values.
+        batch_size: the number of examples in a batch.
+        max_batches: the maximum number of batches; None for all.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Validation:
             *[AVAILABLE] * hasattr(self.data, "available"),
         ]
 
-    def over(self, metrics: Mapping[str, float]) -> str:
+    def describe_counts(self, metrics: Mapping[str, float]) -> str:
         """Says in words how many examples the metrics of a call cover, and of how many."""
         count, available = int(metrics.get(EXAMPLES, 0)), metrics.get(AVAILABLE)
         return first_of(count, None if available is None else int(available), "example")
@@ -80,7 +80,7 @@ class Validation:
     def __call__(
         self, graph: nnx.GraphDef, params: Any, mesh: Mesh, model_dir: epath.Path, step: int
     ) -> dict[str, float]:
-        """Means over the real target tokens of all batches together, under `eval/`."""
+        """Returns means over the target tokens of all batches together; the names begin with `eval/`."""
         if self.data is None:
             return {}
         td_weight = value_at(self.td_weight, jnp.asarray(step))
@@ -89,10 +89,10 @@ class Validation:
         count = 0
         for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
             count += int(np.any(np.asarray(batch.weights) > 0, axis=-1).sum())
-            placed = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
+            global_batch = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
                 static = graph, mesh, self.objective, self.soft_q_config
-                sums = jax.device_get(_sums(*static, params, placed, td_weight))
+                sums = jax.device_get(_sums(*static, params, global_batch, td_weight))
             for name, pair in sums.items():
                 totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         counts = {EXAMPLES: float(count)}
@@ -104,4 +104,4 @@ class Validation:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _sums(graph, mesh, objective, soft_q_config, params, batch, td_weight):
     sums = loss_sums(nnx.merge(graph, params), objective, batch, td_weight, soft_q_config=soft_q_config)
-    return jax.lax.with_sharding_constraint(sums, sharding.replicated(mesh))
+    return jax.lax.with_sharding_constraint(sums, sharding.replicated_sharding(mesh))

@@ -32,7 +32,7 @@ def checkpoint(run):
 def configured(function, run, name, *bindings):
     """As the commands do: the run's own configuration, the command's file over it, and flags."""
     configuration.load([str(run / "config.gin"), f"gin/runs/{name}.gin"], bindings)
-    return configuration.configured(function)
+    return configuration.with_configuration(function)
 
 
 def answer(run, path, *bindings):

@@ -180,7 +180,7 @@ def _settings_of(run, tmp_path, capsys):
     """What lies beside a partial file, of a run that was interrupted by an error of ours."""
     path = tmp_path / "kept.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lmirl_jax.rewards.Scored.to_row", _first_row_alone())
+        patch.setattr("lmirl_jax.rewards.ScoredAnswer.to_row", _first_row_alone())
         with pytest.raises(StopIteration):
             score(run, capsys, SCORE_NUM_EXAMPLES=20, OUTPUT_PATH=str(tmp_path / "failed.jsonl"))
     shutil.move(tmp_path / "failed.jsonl.partial.json", path)

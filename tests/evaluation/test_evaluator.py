@@ -312,13 +312,13 @@ def test_metrics_say_over_how_many_of_how_many_prompts(tmp_path):
     evaluator = Evaluator(data, Generator(4))
     metrics = evaluator(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 1)
     assert metrics["eval/digits/prompts"] == 3 and "eval/digits/prompts_available" not in metrics
-    assert evaluator.over(metrics) == "3 prompts"
+    assert evaluator.describe_counts(metrics) == "3 prompts"
     data.available = 150
     metrics = evaluator(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 2)
     assert metrics["eval/digits/prompts_available"] == 150 and set(evaluator.metric_names()) == set(metrics)
-    assert evaluator.over(metrics) == "the first 3 of 150 prompts"
+    assert evaluator.describe_counts(metrics) == "the first 3 of 150 prompts"
     data.available = 3
-    assert evaluator.over(metrics) == "all 3 prompts"
+    assert evaluator.describe_counts(metrics) == "all 3 prompts"
 
 
 def test_evaluators_of_one_run_have_different_names(tmp_path):

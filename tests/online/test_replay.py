@@ -24,7 +24,7 @@ def draw(value: int) -> Experience:
 
 
 def filled(*born: int, draws: int = 3) -> replay.Replay:
-    buffer = replay.empty(draws, draw(0))
+    buffer = replay.make_empty(draws, draw(0))
     for step in born:
         buffer = replay.put(buffer, draw(step), jnp.asarray(step))
     return buffer

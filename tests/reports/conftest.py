@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = [
@@ -32,7 +32,7 @@ SECONDS = 60
 
 @pytest.fixture
 def scored_answer():
-    """Makes a `Scored` of a text, a byte a token, whose rewards are given or 1 for each token."""
+    """Makes a `ScoredAnswer` of a text, a byte a token, whose rewards are given or 1 for each token."""
 
     def make(
         targets: str = "ab",
@@ -46,7 +46,7 @@ def scored_answer():
         reward: list[float | None] | None = None,
         truncated: bool = False,
         inputs: str | None = None,
-    ) -> Scored:
+    ) -> ScoredAnswer:
         data = targets.encode()
         ends = [len(data[: i + 1].decode(errors="ignore")) for i in range(len(data))]
         offsets = [(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
@@ -56,7 +56,7 @@ def scored_answer():
         known = [value for value in reward if value is not None]
         total = sum(known) if total is None else total
         zeros = (0.0,) * count
-        return Scored(
+        return ScoredAnswer(
             example, candidate, inputs or f"prompt {example}", targets, "reference", None, truncated,
             tuple(range(count)), tuple(targets[begin:end] for begin, end in offsets), tuple(offsets), zeros, zeros,
             tuple(reward), zeros, zeros, None, total, total / max(len(known), 1), None, v_0, total - v_0 - rest,

@@ -4,7 +4,7 @@ import pytest
 
 from lmirl_jax.rewards.corruption_effects import effects_of_corruptions
 from lmirl_jax.rewards.corruptions import Corruption
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 
 
 def scored(targets, reward, log_prob=None, truncated=False):
@@ -14,7 +14,7 @@ def scored(targets, reward, log_prob=None, truncated=False):
     total = sum(r for r in reward if r is not None)
     log_prob = tuple(log_prob or (r or 0.0 for r in reward))
     tokens = tuple(map(ord, targets)) + (1,) * (not truncated)
-    return Scored(
+    return ScoredAnswer(
         *(0, 0, "p", targets, None, None, truncated, tokens, tuple(targets) + ("",) * (not truncated)),
         *(tuple(ends), log_prob, (0.0,) * len(ends), tuple(reward), log_prob, (0.0,) * len(ends), None),
         *(total, total / sum(r is not None for r in reward), None, 0.0, sum(log_prob), {}),

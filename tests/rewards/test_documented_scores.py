@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from lmirl_jax.rewards import Scored
+from lmirl_jax.rewards import ScoredAnswer
 
 
 def table(repository, header: str) -> list[str]:
@@ -14,7 +14,7 @@ def table(repository, header: str) -> list[str]:
 
 
 def test_keys(repository):
-    fields = ["return" if field.name == "total" else field.name for field in dataclasses.fields(Scored)]
+    fields = ["return" if field.name == "total" else field.name for field in dataclasses.fields(ScoredAnswer)]
     assert sorted(table(repository, "| key |")) == sorted(fields)
 
 

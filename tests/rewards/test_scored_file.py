@@ -8,10 +8,10 @@ import pytest
 from pyarrow import parquet
 
 from lmirl_jax.rewards import read_scored
-from lmirl_jax.rewards.scored import Scored
+from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.types import UserError
 
-ANSWER = Scored(
+ANSWER = ScoredAnswer(
     example=0,
     candidate=1,
     inputs="p",

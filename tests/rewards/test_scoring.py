@@ -105,7 +105,7 @@ def test_nothing_depends_on_the_batch_the_row_or_the_padding(run, pairs, setting
 def test_rows_are_shared(run, pairs):
     """Prompts of 8, 4, 8, 6 and 4 tokens with answers of 23, 2, 9, 15 and 3, in rows of 12 and 30."""
     counts = [
-        len(list(Scorer(run, batch_size=1, lengths=LENGTHS, packed=bool(p))._filled(pairs, 0)))
+        len(list(Scorer(run, batch_size=1, lengths=LENGTHS, packed=bool(p))._batches(pairs, 0)))
         for p in (0, 1)
     ]
     assert counts == [5, 3]
@@ -206,7 +206,7 @@ def test_a_line_comes_back(run):
     (answer,) = rewards.score(run, ["1+2"], ["3"])
     row = dataclasses.replace(answer, metrics={"accuracy": 1.0}).to_row()
     assert row["return"] == answer.total and row["offsets"] == [[0, 1], [1, 1]]
-    assert rewards.Scored.from_row(row, "here").metrics == {"accuracy": 1.0}
+    assert rewards.ScoredAnswer.from_row(row, "here").metrics == {"accuracy": 1.0}
     del row["q"]
     with pytest.raises(UserError, match="here: no q, so this is no line of lmirl score"):
-        rewards.Scored.from_row(row, "here")
+        rewards.ScoredAnswer.from_row(row, "here")

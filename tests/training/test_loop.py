@@ -216,7 +216,7 @@ def test_the_log_says_over_how_many_of_how_many(tmp_path, capfd):
         def __call__(self, graph, params, mesh, model_dir, step):
             return {"eval/t/accuracy": 0.03, "eval/t/prompts": 100.0}
 
-        def over(self, metrics):
+        def describe_counts(self, metrics):
             return f"the first {metrics['eval/t/prompts']:.0f} of 150 prompts"
 
     train(tmp_path, train_steps=1, evaluations=[Counted()], eval_period=1)
@@ -305,7 +305,7 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
 def test_a_second_run_keeps_out(tmp_path):
     busy = pytest.raises(UserError, match="another run is at work in MODEL_DIR")
-    with files.held_alone(files.absolute(tmp_path), "MODEL_DIR"), busy:
+    with files.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
     train(tmp_path, train_steps=1)
 
