@@ -11,7 +11,7 @@ EOS = "EOS"
 MOST_TOKENS = 300
 # The most characters of a prompt.
 LONGEST_TEXT = 600
-# Where a long answer is cut, the number of tokens before the first marked one.
+# The number of tokens before the first marked one that are shown of a long answer.
 BEFORE = 40
 
 

@@ -1,4 +1,4 @@
-"""The verdict of a report on rewards: its numbers in sentences."""
+"""Writes the verdict of a report on rewards: its numbers in sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
