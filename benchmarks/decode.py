@@ -36,14 +36,14 @@ def prompts_of(inputs: np.ndarray) -> PromptBatch:
     return PromptBatch(jnp.asarray(inputs), jnp.full(len(inputs), inputs.shape[1]))
 
 
-def cached(graph, length: int, params, inputs, key, temperature):
+def sample_with_cache(graph, length: int, params, inputs, key, temperature):
     model = nnx.merge(graph, params)
     keys = decoding.sample_keys(key, jnp.arange(len(inputs)), 1)
     settings = {"max_length": length, "eos_ids": (EOS,)}
     return decoding.sample(model, prompts_of(inputs), keys, temperature, **settings).answers.tokens[:, 0]
 
 
-def uncached(graph, length: int, params, inputs, key, temperature):
+def sample_without_cache(graph, length: int, params, inputs, key, temperature):
     """The whole decoder at every token, on the targets so far; causality makes what follows them harmless."""
     model = nnx.merge(graph, params)
     rows = len(inputs)
@@ -62,7 +62,7 @@ def uncached(graph, length: int, params, inputs, key, temperature):
     return jax.lax.fori_loop(0, length, step, jnp.zeros((rows, length), jnp.int32))
 
 
-def ours(form, inputs: np.ndarray, options):
+def lmirl_call(form, inputs: np.ndarray, options):
     """A function that makes the tokens, compiled."""
     model = T5Config(VOCAB, dropout_rate=0.0).build(jax.random.key(0))
     graph, params = nnx.split(model)
@@ -71,7 +71,7 @@ def ours(form, inputs: np.ndarray, options):
     return lambda: np.asarray(program(*arguments))
 
 
-def theirs(inputs: np.ndarray, options):
+def transformers_call(inputs: np.ndarray, options):
     import torch
     import transformers
 
@@ -110,9 +110,11 @@ def measure(batch: int, options) -> dict:
     functions = {}
     for form in options.forms.split(","):
         if form == "transformers":
-            functions[form] = theirs(inputs, options)
+            functions[form] = transformers_call(inputs, options)
         elif form == "cached" or str(batch) in options.uncached_batches.split(","):
-            functions[form] = ours({"cached": cached, "uncached": uncached}[form], inputs, options)
+            functions[form] = lmirl_call(
+                {"cached": sample_with_cache, "uncached": sample_without_cache}[form], inputs, options
+            )
     seconds, cpu = ({name: [] for name in functions} for _ in range(2))
     for turn in range(options.runs + 1):
         for name, function in functions.items():
@@ -121,13 +123,13 @@ def measure(batch: int, options) -> dict:
                 continue
             began, began_cpu = time.perf_counter(), time.process_time()
             tokens = function()
-            taken = time.perf_counter() - began, time.process_time() - began_cpu
+            durations = time.perf_counter() - began, time.process_time() - began_cpu
             assert tokens.shape == (batch, options.targets), (name, tokens.shape)
             # Torch's threads still use the processor for a while after a call.
             time.sleep(0.3)
             if turn:
-                seconds[name].append(taken[0])
-                cpu[name].append(taken[1])
+                seconds[name].append(durations[0])
+                cpu[name].append(durations[1])
     rates = {name: round(batch * options.targets / statistics.median(s)) for name, s in seconds.items()}
     best = {name: round(batch * options.targets / min(s)) for name, s in seconds.items()}
     ratios = {

@@ -60,7 +60,7 @@ def learners(options) -> dict:
     }
 
 
-class Timed:
+class TimedLearner:
     """A learner at work on the fixed batch."""
 
     def __init__(self, learner, setting, batch):
@@ -85,7 +85,7 @@ class Timed:
 
 
 def topology_mesh(options) -> jax.sharding.Mesh:
-    """Chips that are not there."""
+    """A mesh of TPU chips that this machine lacks, for compilation only."""
     from jax.experimental import topologies
 
     sizes = tuple(map(int, options.mesh.split(",")))
@@ -98,26 +98,26 @@ def topology_mesh(options) -> jax.sharding.Mesh:
 
 
 def memory(learner, setting, batch) -> dict[str, float]:
-    """Of a compiled update, in MB."""
+    """The memory of a compiled update, in MB."""
     updates = learner.start(setting)
     with sharding.use(setting.mesh):
-        found = updates.step.lower(updates.shapes, batch).compile().memory_analysis()
-    kept, between = found.argument_size_in_bytes, found.temp_size_in_bytes
-    return {"state and batch": round(kept / 1e6), "in between": round(between / 1e6)}
+        analysis = updates.step.lower(updates.shapes, batch).compile().memory_analysis()
+    arguments, between = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    return {"state and batch": round(arguments / 1e6), "in between": round(between / 1e6)}
 
 
-def timed(options, made, setting, batch) -> dict:
+def time_forms(options, all_learners, setting, batch) -> dict:
     chosen = [name for name in options.forms.split(",") if name != "sampling"]
-    forms = {name: Timed(made[name], setting, batch) for name in chosen}
+    forms = {name: TimedLearner(all_learners[name], setting, batch) for name in chosen}
     calls = {name: form.update for name, form in forms.items()}
     if "sampling" in options.forms.split(","):
         calls["sampling"] = forms["online"].sample
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(options.runs + 1):
         for name, call in calls.items():
-            taken = call()
+            duration = call()
             if turn:
-                seconds[name].append(taken)
+                seconds[name].append(duration)
     ratios = {
         name: round(statistics.median(a / b for a, b in zip(values, seconds["mle"], strict=True)), 3)
         for name, values in seconds.items()
@@ -156,12 +156,14 @@ def main() -> None:
     if not options.memory_only:
         batch = sharding.to_global(mesh, batch, options.batch)
     result = provenance(options, jax.devices()[0])
-    made = learners(options)
+    all_learners = learners(options)
     if options.memory_only:
-        result["memory_mb"] = {name: memory(learner, setting, batch) for name, learner in made.items()}
+        result["memory_mb"] = {
+            name: memory(learner, setting, batch) for name, learner in all_learners.items()
+        }
     else:
         with sharding.use(mesh):
-            result |= timed(options, made, setting, batch)
+            result |= time_forms(options, all_learners, setting, batch)
     print(json.dumps(result, indent=2))
 
 

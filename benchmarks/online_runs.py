@@ -1,4 +1,4 @@
-"""What each recipe that learns from the policy's own answers does to one MLE run, beside going on with MLE or IQLearn.
+"""Compares recipes that learn from rollouts of one MLE run with more MLE or IQLearn training.
 
     launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=mle,gail,...] [--seeds=0]
         [--start_steps=1000] [--updates=300]
@@ -19,8 +19,10 @@ from pathlib import Path
 
 from provenance import provenance
 
-SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}  # The policy gradients' own.
-RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}  # Of lambda, as online.
+# The learning rate of the policy gradients.
+SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}
+# The schedule of lambda in online IQLearn.
+RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}
 RL = ["runs/rl_from_reward"]
 RECIPES = {
     "mle": (["runs/quickstart", "objectives/mle"], {}),
@@ -37,7 +39,8 @@ RECIPES = {
     "rl_from_reward": (RL, {}),
     "rl_gae": (RL, {"ADVANTAGES": "@objectives.gae"}),
     "rl_little_kl": (RL, {"KL_WEIGHT": 1e-2}),
-    "rl_no_kl": (RL, {"KL_WEIGHT": 0.0, "TRAIN_STEPS": 1000}),  # How it ends.
+    # A longer run shows where training without the KL term ends.
+    "rl_no_kl": (RL, {"KL_WEIGHT": 0.0, "TRAIN_STEPS": 1000}),
     "rl_from_online": (RL, {}),
     "rl_from_mle": (RL, {}),
     "rl_from_start": (RL, {}),
@@ -61,8 +64,8 @@ LAST = 50
 
 def train(folder: Path, recipe: str, settings: dict) -> dict:
     """Runs the recipe, unless it is finished, and reads what it wrote."""
-    files, own = (RECIPES | REWARDING)[recipe]
-    settings = settings | own
+    files, recipe_settings = (RECIPES | REWARDING)[recipe]
+    settings = settings | recipe_settings
     settings |= {"EVAL_PERIOD": settings["TRAIN_STEPS"], "EVALUATOR_NUM_EXAMPLES": None}
     given = [f"--gin_file=gin/{name}.gin" for name in files]
     for name, value in ({"MODEL_DIR": str(folder)} | settings).items():
@@ -85,15 +88,15 @@ def metrics(folder: Path) -> list[dict]:
 def read(lines: list[dict]) -> dict:
     last = lines[-1]
     task = "eval/number_paths/"
-    found = {"greedy": {}, "sampled": {}}
+    results = {"greedy": {}, "sampled": {}}
     for name in EVALUATED:
         for kind, prefix in (("greedy", task), ("sampled", f"{task}sampled/")):
             if prefix + name in last:
-                found[kind][name] = round(last[prefix + name], 4)
+                results[kind][name] = round(last[prefix + name], 4)
     names = sorted(name for name in last if name.startswith("train/"))
     means = {name: statistics.fmean(line[name] for line in lines[-LAST:] if name in line) for name in names}
     first = {name: value for name, value in lines[0].items() if name in names}
-    return found | {
+    return results | {
         "validation_loss_mle": round(last["eval/loss_mle"], 4),
         "first_update": {name: round(value, 5) for name, value in first.items()},
         f"last_{LAST}_updates": {name: round(value, 5) for name, value in means.items()},
@@ -119,18 +122,18 @@ def main() -> None:
     recipes = asked.recipes.split(",")
     runs = {}
 
-    def made(name: str, recipe: str, settings: dict, **named: str) -> None:
+    def train_run(name: str, recipe: str, settings: dict, **named: str) -> None:
         """Trains the run called `name`, with macros that name others."""
         paths = {macro: str(asked.folder / run) for macro, run in named.items()}
         runs[name] = train(asked.folder / name, recipe, settings | paths)
         runs[name]["settings"] |= {macro: f"the run called {run}" for macro, run in named.items()}
 
     from_start = {"INITIAL_CHECKPOINT_PATH": "start"}
-    made("start", "mle", {"TRAIN_STEPS": asked.start_steps})
+    train_run("start", "mle", {"TRAIN_STEPS": asked.start_steps})
     for rewarding in sorted({REWARDED_BY.get(recipe, "start") for recipe in recipes} - {"start"}):
         online = rewarding == "rewarding_online"
         steps = asked.updates if online else asked.start_steps
-        made(rewarding, rewarding, {"TRAIN_STEPS": steps}, **(from_start if online else {}))
+        train_run(rewarding, rewarding, {"TRAIN_STEPS": steps}, **(from_start if online else {}))
     for seed in map(int, asked.seeds.split(",")):
         for recipe in recipes:
             settings = {"TRAIN_STEPS": asked.updates, "RANDOM_SEED": seed}
@@ -139,7 +142,7 @@ def main() -> None:
                 settings["PROMPT_SEED"] = 1000 + seed
             if recipe in REWARDED_BY:
                 named["REWARD_CHECKPOINT_PATH"] = REWARDED_BY[recipe]
-            made(f"{recipe}-{seed}", recipe, settings, **named)
+            train_run(f"{recipe}-{seed}", recipe, settings, **named)
     print(json.dumps(provenance(asked) | {"runs": runs}, indent=1))
 
 

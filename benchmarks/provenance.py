@@ -1,4 +1,4 @@
-"""What stands at the head of every result: the command, the commit and the machine."""
+"""The head of every result: the command, the commit and the machine."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ def provenance(options: argparse.Namespace, device: jax.Device | None = None) ->
     """The command, the commit and the machine of a result.
 
     Args:
-        options: of the script; paths are left out, as no number depends on them.
+        options: the options of the script; paths are left out, because no number depends on them.
         device: that it ran on; None for scripts that leave devices to their processes.
     """
     given = {

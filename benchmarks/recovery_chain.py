@@ -48,7 +48,7 @@ class Chain:
     astray_ends: bool = True
 
     def next_states(self) -> np.ndarray:
-        """Where each action leads, [states, actions]; the two ends lead to themselves."""
+        """The next state after each action, [states, actions]; the two ends lead to themselves."""
         table = np.repeat(np.arange(STATES)[:, None], ACTIONS, axis=1)
         table[LINE] = LINE[:, None] + 1
         table[LINE, : self.advancing] = LINE[:, None] + 2
@@ -156,7 +156,7 @@ def loss(logits, case: Case, expert: Episodes, sampled: Episodes):
 
 @jax.jit
 def train(case: Case, expert_draws, sampled_draws):
-    """For each seed: logits after training, their success, and the states that the demonstrations show.
+    """Trains all seeds; returns for each its logits, their success, and the states in its demonstrations.
 
     Draws are as `run_episodes` has them, [seeds, ...] of the expert, [seeds, updates, ...] of the policy's own samples.
     """
@@ -184,7 +184,7 @@ def uniform(seed: int, *shape: int) -> np.ndarray:
 
 
 def study(chain: Chain, training: Training, seeds: int = 10) -> dict[str, np.ndarray]:
-    """For each seed: the success; over all of them: recovery where no demonstration was, and soft values."""
+    """Returns the success of each seed, and over all seeds the recovery in states without demonstrations, and soft values."""
     expert_draws = uniform(0, seeds, HORIZON, 2, training.demonstrations)
     sampled_draws = uniform(1, seeds, training.updates, HORIZON, 2, training.samples)
     logits, success, shown = map(np.asarray, train(case_of(chain, training), expert_draws, sampled_draws))
@@ -216,7 +216,7 @@ def compare(chain: Chain, training: Training, seeds: int = 10) -> dict:
 
 
 def variations() -> list[tuple[dict, dict]]:
-    """What differs of the chain and of the training, the study itself first."""
+    """The variations of the chain and of the training, beginning with the study itself."""
     pairs = itertools.product((0.01, 0.1, 0.5, 1.0), (0.1, 0.2, 0.5))
     trainings = [
         {},

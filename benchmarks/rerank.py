@@ -17,7 +17,8 @@ from pathlib import Path
 
 from provenance import provenance
 
-ANOTHER = "MLE of another seed"  # A second model's opinion alone.
+# A control: the returns of a second model, which differs only by its seed.
+ANOTHER = "MLE of another seed"
 REWARDS = {
     "MLE": "mle",
     ANOTHER: "mle",
@@ -29,10 +30,10 @@ REWARDS = {
 
 def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float]:
     """The metrics of one seed's samples, ranked by the run of that name."""
-    made = folder / f"rerank-{seed}-by-{reward}-{samples}"
+    output_dir = folder / f"rerank-{seed}-by-{reward}-{samples}"
     settings = {
         "RUNS": {"MLE": [str(folder / f"mle-{seed}")]},
-        "OUTPUT_DIR": str(made),
+        "OUTPUT_DIR": str(output_dir),
         "TEMPERATURES": [1.0],
         "NUM_SAMPLES": samples,
         "EVALUATOR_NUM_EXAMPLES": None,
@@ -40,16 +41,16 @@ def sweep(folder: Path, seed: int, reward: str, samples: int) -> dict[str, float
         "REWARD_CHECKPOINT_PATH": str(folder / reward),
     }
     given = [f"--gin.{name}={value!r}" for name, value in settings.items()]
-    if not (made / "sweep.csv").exists():
+    if not (output_dir / "sweep.csv").exists():
         command = [sys.executable, "-m", "lmirl_jax", "sweep", "--gin_file=gin/runs/sweep.gin", *given]
         subprocess.run(command, stdout=sys.stderr, check=True)
-    with open(made / "sweep.csv", encoding="utf-8", newline="") as file:
+    with open(output_dir / "sweep.csv", encoding="utf-8", newline="") as file:
         return {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
 
 
-def chosen(found: dict[str, float], n: int) -> dict[str, float]:
-    """Accuracies: of a sample, of any of n, of the plain majority, and of what each score chooses."""
-    named = {
+def accuracies(metrics: dict[str, float], n: int) -> dict[str, float]:
+    """The accuracies of one sample, of any of n, of the plain majority, and of the answer that each score chooses."""
+    metric_names = {
         "one sample": "accuracy",
         "any of n": f"pass_at_{n}",
         "majority": f"maj_at_{n}",
@@ -59,7 +60,7 @@ def chosen(found: dict[str, float], n: int) -> dict[str, float]:
         "majority weighted by return": f"weighted_maj_at_{n}_by_return",
         "majority weighted by log-likelihood": f"weighted_maj_at_{n}_by_log_likelihood",
     }
-    return {name: found[metric] for name, metric in named.items()}
+    return {name: metrics[metric] for name, metric in metric_names.items()}
 
 
 def main() -> None:
@@ -73,13 +74,13 @@ def main() -> None:
     for label, name in REWARDS.items():
         runs = {seed: seeds[i - 1] if label == ANOTHER else seed for i, seed in enumerate(seeds)}
         by_seed = [
-            chosen(sweep(asked.folder, seed, f"{name}-{runs[seed]}", asked.samples), asked.samples)
+            accuracies(sweep(asked.folder, seed, f"{name}-{runs[seed]}", asked.samples), asked.samples)
             for seed in seeds
         ]
         results[label] = {
             measure: {
-                "mean": round(sum(own[measure] for own in by_seed) / len(by_seed), 4),
-                "seeds": [round(own[measure], 4) for own in by_seed],
+                "mean": round(sum(values[measure] for values in by_seed) / len(by_seed), 4),
+                "seeds": [round(values[measure], 4) for values in by_seed],
             }
             for measure in by_seed[0]
         }

@@ -26,7 +26,8 @@ from lmirl_jax.rewards import CORRUPTIONS, corrupt, effects_of_corruptions, read
 from lmirl_jax.rewards.trust_findings import trust_findings
 
 LABELS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn", "MLE went on": "mle_on"}
-FROM_MLE = ("online_iqlearn", "mle_on")  # They begin from the MLE run of their seed.
+# These runs begin from the MLE run of their seed.
+FROM_MLE = ("online_iqlearn", "mle_on")
 FILES = {
     "mle": ["runs/quickstart", "objectives/mle"],
     "iqlearn": ["runs/quickstart", "objectives/iqlearn"],
@@ -51,125 +52,131 @@ def run(command: str, files: list[str], settings: dict, log: Path) -> None:
 
 def train(folder: Path, recipe: str, seed: int, steps: dict[str, int]) -> None:
     """Trains a run, unless it is finished."""
-    own = folder / f"{recipe}-{seed}"
-    settings = {"MODEL_DIR": str(own), "RANDOM_SEED": seed, "TRAIN_STEPS": steps[recipe]}
+    model_dir = folder / f"{recipe}-{seed}"
+    settings = {"MODEL_DIR": str(model_dir), "RANDOM_SEED": seed, "TRAIN_STEPS": steps[recipe]}
     if recipe in FROM_MLE:
         settings["INITIAL_CHECKPOINT_PATH"] = str(folder / f"mle-{seed}")
     if recipe == "online_iqlearn":
         settings["PROMPT_SEED"] = 1 + 1000 * seed
-    if not (own / "checkpoints" / str(steps[recipe])).exists():
-        run("train", FILES[recipe], settings, folder / f"{own.name}.log")
+    if not (model_dir / "checkpoints" / str(steps[recipe])).exists():
+        run("train", FILES[recipe], settings, folder / f"{model_dir.name}.log")
 
 
-def own_answers(folder: Path, seeds: list[int]) -> dict:
-    """What comes of it when each run rewards its own answers."""
-    made, found = report(folder, seeds, None), {}
-    for own in json.loads((made / "report.json").read_text(encoding="utf-8"))["runs"]:
-        answers, damaged = scored_files(made, own["run"])
-        found[own["run"]] = read(own) | {
+def judge_own_answers(folder: Path, seeds: list[int]) -> dict:
+    """The results where each run rewards the answers that it has written."""
+    page, results = report(folder, seeds, None), {}
+    for findings in json.loads((page / "report.json").read_text(encoding="utf-8"))["runs"]:
+        answers, damaged = scored_files(page, findings["run"])
+        results[findings["run"]] = read(findings) | {
             "each_seed": each_seed(answers),
-            "corruptions": own["corruptions"],
-            "located_by_log_prob": located_by_log_prob(damaged),
+            "corruptions": findings["corruptions"],
+            "located_by_log_prob": locate_by_log_prob(damaged),
         }
-    return found
+    return results
 
 
-def answers_of(folder: Path, writer: int, seeds: list[int]) -> dict:
-    """What comes of it when all runs reward the answers of one seed's MLE run."""
+def judge_answers_of(folder: Path, writer: int, seeds: list[int]) -> dict:
+    """The results where all runs reward the answers of one seed's MLE run."""
     order = [writer, *(seed for seed in seeds if seed != writer)]
-    made = report(folder, order, writer)
-    answers = {label: scored_files(made, label)[0] for label in LABELS}
-    others = trust_findings({label: own[1:] for label, own in answers.items()})["runs"]
+    page = report(folder, order, writer)
+    answers = {label: scored_files(page, label)[0] for label in LABELS}
+    others = trust_findings({label: seed_answers[1:] for label, seed_answers in answers.items()})["runs"]
     return {
-        own["run"]: {
+        findings["run"]: {
             "seeds": order,
-            "each_seed": each_seed(answers[own["run"]]),
-            "differences_without_the_writers_seed": read(own)["differences"],
+            "each_seed": each_seed(answers[findings["run"]]),
+            "differences_without_the_writers_seed": read(findings)["differences"],
         }
-        for own in others
+        for findings in others
     }
 
 
 def report(folder: Path, seeds: list[int], writer: int | None) -> Path:
     """Makes the report, unless it is there; the answers are those of a label's first seed."""
     whose = "own" if writer is None else f"{WRITER}_{writer}"
-    made = folder / f"report-{whose}-{len(seeds)}-{len(LABELS)}"
-    if not (made / "report.json").exists():
+    output_dir = folder / f"report-{whose}-{len(seeds)}-{len(LABELS)}"
+    if not (output_dir / "report.json").exists():
         runs = {label: [str(folder / f"{name}-{seed}") for seed in seeds] for label, name in LABELS.items()}
-        settings = {"OUTPUT_DIR": str(made), "RUNS": runs, "ANSWERS_OF": None if writer is None else WRITER}
-        run("report", ["runs/quickstart_report"], settings, folder / f"{made.name}.log")
-    return made
+        settings = {
+            "OUTPUT_DIR": str(output_dir),
+            "RUNS": runs,
+            "ANSWERS_OF": None if writer is None else WRITER,
+        }
+        run("report", ["runs/quickstart_report"], settings, folder / f"{output_dir.name}.log")
+    return output_dir
 
 
 def read(findings: dict) -> dict:
-    """Of one run of a report: what the tables in benchmarks/README.md are made of."""
-    found = {name: findings[name] for name in ("seeds", "prompts", "answers", "truncated", "telescopes")}
-    found["correlations"] = [
+    """The numbers of one run of a report that the tables in benchmarks/README.md need."""
+    results = {name: findings[name] for name in ("seeds", "prompts", "answers", "truncated", "telescopes")}
+    results["correlations"] = [
         row
         for row in findings["correlations"]
         if row["metric"] in METRICS
         and row["value"] is not None
         and (row["measure"] == "return" or (row["measure"] in CONTROLS and row["kind"] == "spearman"))
     ]
-    found["differences"] = [row for row in findings["differences"] if row["metric"] in METRICS]
-    found["split"] = {metric: findings["split"][metric] for metric in METRICS}
-    return found
+    results["differences"] = [row for row in findings["differences"] if row["metric"] in METRICS]
+    results["split"] = {metric: findings["split"][metric] for metric in METRICS}
+    return results
 
 
-def scored_files(made: Path, label: str) -> tuple[list, list]:
-    """What a report has scored, seed by seed: answers, and targets with each damage of them."""
+def scored_files(page: Path, label: str) -> tuple[list, list]:
+    """Reads the scored answers, and the scored targets with their damaged copies, of each seed of a report."""
     name = "".join(letter if letter.isalnum() else "_" for letter in label)
     answers, damaged = [], []
-    for path in sorted((made / "scored").glob(f"{name}-[0-9]*.jsonl")):
-        found = list(read_scored(path))
-        (damaged if found[0].reference is None else answers).append(found)
+    for path in sorted((page / "scored").glob(f"{name}-[0-9]*.jsonl")):
+        scored = list(read_scored(path))
+        (damaged if scored[0].reference is None else answers).append(scored)
     return answers, damaged
 
 
 def each_seed(answers: list) -> list[dict]:
-    """Of each seed alone: means of the metrics, Spearman's correlations of the return, and how far it and v_0 spread."""
-    found = []
-    for own in answers:
-        (findings,) = trust_findings({"run": [own]}, draws=1)["runs"]
+    """For each seed: the means of the metrics, Spearman's correlations of the return, and standard deviations of it and v_0."""
+    results = []
+    for seed_answers in answers:
+        (findings,) = trust_findings({"run": [seed_answers]}, draws=1)["runs"]
         values = {
             f"{row['metric']}, {row['scope']}": row["value"]
             for row in findings["correlations"]
             if row["measure"] == "return" and row["kind"] == "spearman" and row["metric"] in METRICS
         }
-        means = {metric: statistics.fmean(answer.metrics[metric] for answer in own) for metric in METRICS}
-        spread = {
-            "return": statistics.pstdev(answer.total for answer in own),
-            "v_0": statistics.pstdev({answer.example: answer.v_0 for answer in own}.values()),
+        means = {
+            metric: statistics.fmean(answer.metrics[metric] for answer in seed_answers) for metric in METRICS
         }
-        found.append({"means": means, "spearman": values, "standard_deviation": spread})
-    return found
+        spread = {
+            "return": statistics.pstdev(answer.total for answer in seed_answers),
+            "v_0": statistics.pstdev({answer.example: answer.v_0 for answer in seed_answers}.values()),
+        }
+        results.append({"means": means, "spearman": values, "standard_deviation": spread})
+    return results
 
 
-def located_by_log_prob(damaged: list) -> dict[str, float]:
-    """The share of damages, by kind, that are where log pi drops most: what `located` is for rewards."""
+def locate_by_log_prob(damaged: list) -> dict[str, float]:
+    """The share of damages, by kind, at whose place log pi drops most; `located` is the same share for rewards."""
     from lmirl_jax.tasks import number_paths
 
     damages = {**CORRUPTIONS, "wrong step": number_paths.wrong_step}
     pairs = []
-    for own in damaged:
+    for seed_answers in damaged:
         by_place = {
             (answer.example, answer.candidate): dataclasses.replace(answer, reward=answer.log_prob)
-            for answer in own
+            for answer in seed_answers
         }
-        for example in sorted({answer.example for answer in own}):
+        for example in sorted({answer.example for answer in seed_answers}):
             right = by_place[example, 0]
-            made = corrupt(right.inputs, right.targets, damages, seed=0, is_right=number_paths.reward)
+            corruptions = corrupt(right.inputs, right.targets, damages, seed=0, is_right=number_paths.reward)
             places = {answer.targets: answer for (number, _), answer in by_place.items() if number == example}
-            pairs += [(right, places[damage.targets], damage) for damage in made]
+            pairs += [(right, places[damage.targets], damage) for damage in corruptions]
     return {effect.kind: effect.located for effect in effects_of_corruptions(pairs)}
 
 
-def rounded(value):
+def round_numbers(value):
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
-        return {name: rounded(own) for name, own in value.items()}
-    return [rounded(own) for own in value] if isinstance(value, list) else value
+        return {name: round_numbers(item) for name, item in value.items()}
+    return [round_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def options() -> argparse.Namespace:
@@ -189,11 +196,11 @@ def main() -> None:
     for seed in seeds:
         for recipe in FILES:
             train(asked.folder, recipe, seed, steps)
-    reports = {"own answers": own_answers(asked.folder, seeds)}
+    reports = {"own answers": judge_own_answers(asked.folder, seeds)}
     for seed in seeds:
-        reports[f"answers of {WRITER}, seed {seed}"] = answers_of(asked.folder, seed, seeds)
+        reports[f"answers of {WRITER}, seed {seed}"] = judge_answers_of(asked.folder, seed, seeds)
     head = provenance(asked)
-    print(json.dumps(head | rounded(reports), indent=1))
+    print(json.dumps(head | round_numbers(reports), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What scoring costs: answers a second packed and unpacked, and a long file's time, memory and resumption.
+"""Measures scoring: answers per second, packed and unpacked, and the time, memory and resumption of a long file.
 
     launch/local.sh python benchmarks/score.py --folder=/tmp/score [--parts=rates,file] [--answers=72] [--batch=8]
         [--inputs=512] [--targets=256] [--runs=5] [--lines=100000]
@@ -37,19 +37,19 @@ SHORT_FILE = 1000
 SPREAD = 0.4
 
 
-def made_pairs(asked: argparse.Namespace) -> list[data.Pair]:
+def make_pairs(asked: argparse.Namespace) -> list[data.Pair]:
     """Random tokens with EOS; lengths are log-normal, with means 60 and 100."""
     random = np.random.default_rng(0)
 
     def tokens(mean: int, most: int) -> np.ndarray:
-        drawn = mean * random.lognormal(-(SPREAD**2) / 2, SPREAD)
-        return np.append(random.integers(3, 32000, min(max(int(drawn), 2), most) - 1), EOS).astype(np.int32)
+        length = mean * random.lognormal(-(SPREAD**2) / 2, SPREAD)
+        return np.append(random.integers(3, 32000, min(max(int(length), 2), most) - 1), EOS).astype(np.int32)
 
-    found = []
+    pairs = []
     for number in range(asked.answers):
         prompt, answer = tokens(60, asked.inputs), tokens(100, asked.targets)
-        found.append(data.Pair("", "", prompt, answer, ((0, 0),) * len(answer), number))
-    return found
+        pairs.append(data.Pair("", "", prompt, answer, ((0, 0),) * len(answer), number))
+    return pairs
 
 
 def rates(asked: argparse.Namespace) -> dict:
@@ -58,7 +58,7 @@ def rates(asked: argparse.Namespace) -> dict:
     model = runs.Policy(
         epath.Path("random"), graph, params, mesh, types.SimpleNamespace(eos_ids=(EOS,)), lengths, 1.0
     )
-    pairs = made_pairs(asked)
+    pairs = make_pairs(asked)
     scorers = {
         name: rewards.Scorer(model, batch_size=asked.batch, packed=name == "packed")
         for name in ("packed", "unpacked")
@@ -111,7 +111,7 @@ def command(name: str, files: list[str], settings: dict) -> list[str]:
 
 
 def score(run: Path, lines: Path, output: Path, kill_after: int | None = None) -> dict:
-    """Runs `lmirl score`; its seconds and peak memory. `kill_after`: kill it once the file has so many lines."""
+    """Runs `lmirl score`, and returns its seconds and peak memory. Kills it once the file has `kill_after` lines."""
     output.unlink(missing_ok=True)
     settings = {"CHECKPOINT_PATH": str(run), "DATA": str(lines), "OUTPUT_PATH": str(output)}
     return finish(
@@ -129,14 +129,14 @@ def finish(call: list[str], partial: Path, kill_after: int | None) -> dict:
         if kill_after is not None:
             process.kill()
         _, status, usage = os.wait4(process.pid, 0)
-    taken = {
+    cost = {
         "seconds": round(time.perf_counter() - began, 1),
         "peak_megabytes": round(usage.ru_maxrss / 1024),
     }
     if kill_after is None:
         assert status == 0, status
-        return taken
-    return taken | {"lines_at_kill": lines_of(partial)}
+        return cost
+    return cost | {"lines_at_kill": lines_of(partial)}
 
 
 def lines_of(path: Path) -> int:

@@ -43,7 +43,7 @@ def batch_of(shape, real: float):
     return targets, weights, discounts
 
 
-def ours(objective: str, block_size: int | None):
+def lmirl_loss(objective: str, block_size: int | None):
     def loss(hidden, kernel, targets, weights, discounts):
         out = soft_q.from_hidden(hidden, kernel, targets, weights=weights, block_size=block_size)
         iqlearn = functools.partial(objectives.iqlearn, discounts=discounts, td_weight=LAMBDA * weights)
@@ -59,7 +59,7 @@ def optax_loss(hidden, kernel, targets, weights, discounts):
     return jnp.sum(weights * per_token) / jnp.sum(weights)
 
 
-def compiled(loss, arguments):
+def compile_loss(loss, arguments):
     """The program of a loss and its gradients, and the bytes of temporary memory that it needs."""
     program = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*arguments).compile()
     return program, program.memory_analysis().temp_size_in_bytes
@@ -86,7 +86,7 @@ def torch_call(hidden, kernel, targets, weights):
 
 
 def calls(shape, options):
-    """For each form and objective a function to time, and the megabytes of its temporary memory."""
+    """For each form and objective, a function to time, and the megabytes of its temporary memory."""
     tokens, embed, words = shape
     forms = options.forms.split(",")
     keys = jax.random.split(jax.random.key(0), 2)
@@ -101,15 +101,17 @@ def calls(shape, options):
             continue
         named = {"optax mle": optax_loss}
         if form in losses:
-            named = {f"{form} {name}": ours(name, losses[form]) for name in options.objectives.split(",")}
+            named = {
+                f"{form} {name}": lmirl_loss(name, losses[form]) for name in options.objectives.split(",")
+            }
         for name, loss in named.items():
-            program, size = compiled(loss, arguments)
+            program, size = compile_loss(loss, arguments)
             functions[name] = functools.partial(program, *arguments)
             megabytes[name] = round(size / 2**20, 1)
     return functions, megabytes
 
 
-def timed(function) -> tuple[float, float]:
+def time_call(function) -> tuple[float, float]:
     began = time.perf_counter()
     loss, *gradients = function()
     jax.block_until_ready(gradients)
@@ -121,7 +123,7 @@ def measure(shape, options) -> dict:
     times, losses = {name: [] for name in functions}, {}
     for turn in range(options.runs + 1):
         for name, function in functions.items():
-            seconds, losses[name] = timed(function)
+            seconds, losses[name] = time_call(function)
             gc.collect()
             if name.startswith("torch"):
                 # Torch's threads still use the processor for a while after a call.
@@ -160,7 +162,7 @@ def memory_ratio(megabytes):
 
 
 def compile_only(shape, options) -> dict:
-    """What the TPU compiler says of a program for chips that are not there, in megabytes of each chip."""
+    """The memory of a program on TPU chips that this machine lacks, by the TPU compiler, in megabytes for each chip."""
     from jax.experimental import topologies
 
     sizes = tuple(map(int, options.mesh.split(",")))
@@ -188,7 +190,7 @@ def compile_only(shape, options) -> dict:
     with sharding.use(mesh):
         for form, block_size in (("dense", 0), ("blocked", options.block_size or tiles.BLOCK_SIZE)):
             try:
-                _, size = compiled(ours("iqlearn", block_size), arguments)
+                _, size = compile_loss(lmirl_loss("iqlearn", block_size), arguments)
                 megabytes[f"{form} iqlearn"] = round(size / 2**20, 1)
             except jax.errors.JaxRuntimeError as error:
                 megabytes[f"{form} iqlearn"] = str(error).splitlines()[0][:200]

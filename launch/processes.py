@@ -88,7 +88,7 @@ def interrupt(signal_number: int, frame) -> None:
 
 
 def main(count: int, command: list[str]) -> int:
-    """Runs the command as so many processes; returns the exit code of the whole."""
+    """Runs the command in several processes; returns one exit code for all."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, interrupt)
     logs = pathlib.Path(tempfile.mkdtemp(prefix="lmirl_processes_"))

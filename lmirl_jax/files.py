@@ -56,7 +56,7 @@ def prepare_directory(directory: Any, name: str = "MODEL_DIR") -> epath.Path:
 
 
 def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any], name: str) -> None:
-    """Keeps a command from overwriting its inputs, whatever the spelling of the path, and through links too.
+    """Keeps a command from overwriting its inputs, also by another spelling of the path or through links.
 
     Args:
         outputs: the files to write; the temporary files of `open_resumable` and `open_atomic` beside them are checked too.

@@ -87,7 +87,7 @@ def prompts_of(batch: Batch) -> PromptBatch:
 
 
 def answers_of(batch: Batch) -> AnswerBatch:
-    """The answers of rows that are not packed, whatever their weights."""
+    """The answers of rows that are not packed; their weights may be 0."""
     real = batch.segment_ids > 0
     lengths = real.sum(axis=-1)
     return AnswerBatch(

@@ -138,7 +138,7 @@ def from_hidden(
     return out if real is None else jax.tree.map(lambda x: jnp.where(real, x, 0.0), out)
 
 
-def of_model(
+def from_model(
     model: Model,
     batch: Batch,
     dropout_keys: Key[Array, " rows"] | None = None,
@@ -149,7 +149,7 @@ def of_model(
     with_max: bool = False,
     block_size: int | None = None,
 ) -> SoftQ:
-    """Soft Q-values of the tokens of a batch's answers under a model, 0 elsewhere; the options are those of `from_hidden`."""
+    """Computes soft Q-values of the answers' tokens in a batch, 0 elsewhere; the options are those of `from_hidden`."""
     unembedding = model.unembedding()
     # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)

@@ -105,7 +105,7 @@ def test_the_pinned_set_has_a_version_for_each_requirement(arguments, python):
         assert version is not None and asked.specifier.contains(version), f"{line}: pinned is {version}"
 
 
-def test_gin_is_capped_and_each_private_name_of_it_is_told(arguments):
+def test_gin_is_capped_and_each_private_name_of_it_is_listed(arguments):
     """Whoever raises the cap has the list of what to look at."""
     gin = requirements(arguments["install_requires"])["gin-config"]
     assert not gin.specifier.contains("0.6")

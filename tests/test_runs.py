@@ -31,7 +31,7 @@ def test_a_policy_has_what_its_configuration_says(run):
     assert loaded.task.name == "number_paths" and loaded.mesh is mesh
     assert {leaf.sharding.mesh for leaf in jax.tree.leaves(loaded.params)} == {mesh}
     with sharding.use(mesh):
-        read = jax.jit(lambda params, batch: soft_q.of_model(nnx.merge(loaded.graph, params), batch).v)
+        read = jax.jit(lambda params, batch: soft_q.from_model(nnx.merge(loaded.graph, params), batch).v)
         assert np.isfinite(np.asarray(read(loaded.params, global_batch(mesh, rows=4)))).all()
 
 

@@ -107,6 +107,6 @@ def test_a_token_without_weight_still_gives_its_value_to_the_one_before():
     discounts = jnp.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
     batch = dataclasses.replace(batch_of(tokens, tokens), weights=weights, discounts=discounts)
     everywhere = soft_q.from_logits(model.hidden(batch) @ model.unembedding().kernel, tokens)
-    out = soft_q.of_model(model, batch)
+    out = soft_q.from_model(model, batch)
     np.testing.assert_allclose(out.v[:, :4], everywhere.v[:, :4], rtol=1e-6)
     np.testing.assert_array_equal(out.v[:, 4:], 0.0)

@@ -34,8 +34,8 @@ def find_checkpoint(path: str) -> epath.Path:
     finished, unfinished = finished_steps(steps)
     if unfinished:
         names = ", ".join(step.name for step in unfinished)
-        used = f"{finished[-1].name} is the newest that is" if finished else "there is no other"
-        _log.warning("unfinished checkpoints in %s: %s; %s", steps, names, used)
+        others = f"{finished[-1].name} is the newest that is" if finished else "there is no other"
+        _log.warning("unfinished checkpoints in %s: %s; %s", steps, names, others)
     if not finished:
         raise UserError(
             f"no checkpoint at {given}: name a run's MODEL_DIR, or one of its checkpoints/STEP folders"

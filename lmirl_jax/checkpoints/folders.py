@@ -34,7 +34,7 @@ def run_folder(checkpoint: epath.Path) -> epath.Path:
 
 
 def has_checkpoints(model_dir: Any) -> bool:
-    """Whether a run has a finished checkpoint of its own, from which it continues."""
+    """Whether a run has saved a finished checkpoint, from which it continues."""
     return isinstance(model_dir, str) and bool(
         finished_steps(files.absolute_path(model_dir) / "checkpoints")[0]
     )

@@ -42,8 +42,8 @@ def run(flags: Flags) -> sweep_output.Sweep:
     paths = paths_by_label(configuration.macro("RUNS", hint=Runs))
     output_dir = configuration.macro("OUTPUT_DIR", hint=Path)
     answering = []
-    for label, of_label in paths.items():
-        for seed, path in enumerate(of_label):
+    for label, label_paths in paths.items():
+        for seed, path in enumerate(label_paths):
             checkpoint = add_run(flags, path)
             answering.append(configuration.with_configuration(AnsweringRun)(label, seed, checkpoint))
     check_sweep(answering, config)
@@ -59,16 +59,16 @@ def finish(
     answering: Sequence[AnsweringRun], config: SweepConfig, folder: epath.Path
 ) -> Iterator[tuple[AnsweringRun, FinishedCell]]:
     """Yields every cell, run by run and point by point. Cells that are finished are read, others are made and written."""
-    wanted = [run.settings(config.points) for run in answering]
-    on_disk = [[read_cell(folder, settings) for settings in of_run] for of_run in wanted]
+    settings_by_run = [run.settings(config.points) for run in answering]
+    on_disk = [[read_cell(folder, settings) for settings in run_settings] for run_settings in settings_by_run]
     # All processes make the same cells, even if they see other disks.
-    missing = from_first_process([[cell is None for cell in of_run] for of_run in on_disk])
+    missing = from_first_process([[cell is None for cell in cells] for cells in on_disk])
     count = int(missing.sum())
     say("sweep", f"{missing.size - count} of {missing.size} cells are finished already, {count} to make")
     began, done = time.monotonic(), 0
-    for run, of_run, cells, todo in zip(answering, wanted, on_disk, missing, strict=True):
+    for run, run_settings, cells, todo in zip(answering, settings_by_run, on_disk, missing, strict=True):
         loaded = run.load() if todo.any() else None
-        for settings, cell, absent in zip(of_run, cells, todo, strict=True):
+        for settings, cell, absent in zip(run_settings, cells, todo, strict=True):
             if loaded is not None and absent:
                 cell, done = _make_cell(run, loaded, settings, folder), done + 1
                 seconds = (time.monotonic() - began) / done

@@ -26,7 +26,7 @@ _hashes: dict[tuple[str, int, int, int], str] = {}
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The fraction of predictions that equal their target, whitespace at the ends aside."""
+    """The fraction of predictions that equal their target, apart from white space at the ends."""
     hits = [t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)]
     return {"exact_match": sum(hits) / max(len(hits), 1)}
 

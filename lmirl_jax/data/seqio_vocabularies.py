@@ -38,7 +38,7 @@ class SeqioVocabulary:
     """Any `seqio.Vocabulary`. One with several ids that end a text has them as its attribute `eos_ids`.
 
     Args:
-        vocabulary: SeqIO's; what it ends its own texts with, `eos_id`, comes first.
+        vocabulary: the vocabulary of SeqIO; its `eos_id` is the first of `eos_ids`.
     """
 
     def __init__(self, vocabulary: seqio.Vocabulary):

@@ -145,6 +145,6 @@ def log_prob_gaps(model: Model, prompts: PromptBatch, samples: Samples) -> Float
     answers = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), samples.answers)
     prompts_by_sample = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
     batch = answer_rows(prompts_by_sample, answers, discount=0.0)
-    teacher_forced = soft_q.of_model(model, batch)
+    teacher_forced = soft_q.from_model(model, batch)
     gaps = jnp.abs(jnp.reshape(samples.log_probs, batch.tokens.shape) - (teacher_forced.q - teacher_forced.v))
     return jnp.max(jnp.reshape(jnp.where(batch.weights > 0, gaps, 0.0), (count, -1)), axis=-1)

@@ -1,4 +1,4 @@
-"""Which of two quality-diversity fronts lies where, and whether that is more than noise."""
+"""Compares two quality-diversity fronts, and tells whether their difference is more than noise."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -150,7 +150,7 @@ def _headline(base: str, run: str, comparison: Comparison, quality: str, diversi
 def _lead(
     comparison: Comparison, levels: list[int], reach: float | None, sign: int, quality: str, diversity: str
 ) -> str:
-    """What one run leads in, in words; empty where it leads in nothing. `sign` is 1 for the run and -1 for the baseline."""
+    """Says in words where one run leads; empty if it leads nowhere. `sign` is 1 for the run and -1 for the baseline."""
     parts = []
     if levels:
         parts.append(f"gives {describe(diversity).more} at {_places(comparison, levels, quality)}")
@@ -161,7 +161,7 @@ def _lead(
 
 
 def _places(comparison: Comparison, places: list[int], quality: str) -> str:
-    """These levels in words, adjacent ones as a range: `3 of 5 levels of equal accuracy (0.62 to 0.74, 0.86)`."""
+    """Names levels, adjacent ones as a range: `3 of 5 levels of equal accuracy (0.62 to 0.74, 0.86)`."""
     levels, count = comparison.levels, len(comparison.levels)
     spans: list[list[int]] = []
     for i in places:
@@ -179,7 +179,7 @@ def _places(comparison: Comparison, places: list[int], quality: str) -> str:
 
 
 def _lead_sentence(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:
-    """The second sentence: how large the mean lead is, with its interval."""
+    """The second sentence: the mean lead with its interval."""
     mean, metric = comparison.mean_difference, describe(diversity)
     lead = with_sign(mean.mean, metric.digits)
     where = "Averaged over the levels" if len(comparison.levels) > 1 else "At that level"
@@ -192,12 +192,12 @@ def _lead_sentence(base: Curve, run: Curve, comparison: Comparison, diversity: s
 
 
 def with_sign(value: float, digits: int) -> str:
-    """A number with its sign, such as +0.50; what rounds to 0 has a plus."""
+    """A number with its sign, such as +0.50; a number that rounds to 0 has a plus."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def bootstrap_words(runs: Sequence[Curve]) -> str:
-    """What the bootstrap resamples, in words, and what it misses of the noise between training runs."""
+    """Says in words what the bootstrap resamples, and whether it includes the noise between training runs."""
     fewest = min(len(run.seeds) for run in runs)
     if fewest == 1:
         return "over prompts; with one seed a run, training noise is left out"

@@ -24,7 +24,7 @@ def bleu(
     """Corpus BLEU, 0 to 100, as sacrebleu computes it (exponential smoothing); see `bleu_signature`.
 
     Args:
-        targets: for each prompt a reference or several, not all of them empty; prompts may differ in how many they have.
+        targets: for each prompt a reference or several, not all of them empty; prompts may differ in their number.
         predictions: one text for each prompt.
         tokenize: the name of a sacrebleu tokenizer.
         lowercase: whether to ignore case.
@@ -54,7 +54,7 @@ def t5_bleu(targets: Targets, predictions: Sequence[str]) -> dict[str, float]:
     """Corpus BLEU, 0 to 100, as T5's own metrics have it: sacrebleu with its `intl` tokenizer, which T5's papers report.
 
     Args:
-        targets, predictions: as in `bleu`.
+        targets, predictions: see `bleu`.
 
     Returns:
         `{"t5_bleu": ...}`; its signature is `bleu_signature(tokenize="intl")`.
@@ -103,7 +103,7 @@ def bleu_interval(
     """Bootstrap interval of corpus BLEU over prompts, from sacrebleu's counts of each; see `bootstrap.interval_of`.
 
     Args:
-        targets: as in `bleu`.
+        targets: see `bleu`.
         predictions: one text for each prompt; or the same number of samples for each, for the interval of their mean BLEU.
         seed: the seed of the resampling; `bootstrap_interval` draws the same prompts with it.
         tokenize: the name of a sacrebleu tokenizer.
@@ -137,12 +137,12 @@ def chrf_interval(
 
 
 def bleu_signature(num_references: int | None = 1, *, tokenize: str = "13a", lowercase: bool = False) -> str:
-    """What to report beside `bleu`'s number: sacrebleu's signature. `num_references` is None where prompts differ in it."""
+    """sacrebleu's signature, to report beside the value of `bleu`. `num_references` is None where prompts differ in it."""
     return _signature(sacrebleu_bleu("BLEU", tokenize, lowercase), num_references)
 
 
 def chrf_signature(num_references: int | None = 1, *, word_order: int = 0, lowercase: bool = False) -> str:
-    """What to report beside `chrf`'s number; see `bleu_signature`."""
+    """sacrebleu's signature, to report beside the value of `chrf`; see `bleu_signature`."""
     return _signature(_chrf(word_order, lowercase), num_references)
 
 

@@ -44,7 +44,7 @@ def self_bleu_per_prompt(samples: Samples, *, tokenize: str | None = None) -> li
     texts_by_prompt = _check_samples("Self-BLEU", samples, least=2)
     bleu = sacrebleu_bleu("Self-BLEU", tokenize or "13a", effective_order=True)
     if tokenize is None:
-        # At spaces a Chinese sentence is one word: two that differ in a character would share nothing.
+        # Without this, a Chinese sentence would be one word, and two sentences that differ in one character would share no word.
         texts_by_prompt = [[spread_characters(text) for text in texts] for texts in texts_by_prompt]
     return [_prompt_self_bleu(bleu, texts) for texts in texts_by_prompt]
 

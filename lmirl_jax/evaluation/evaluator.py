@@ -23,7 +23,7 @@ LOG_LIKELIHOOD = "log_likelihood"
 
 @runtime_checkable
 class DatasetWithMetrics(Prompts, Protocol):
-    """A data set whose task has metrics, as `data.EvalDataset` is."""
+    """A data set whose task has metrics, such as `data.EvalDataset`."""
 
     @property
     def name(self) -> str: ...
@@ -89,7 +89,7 @@ def measure(
 
 
 def describe_prompts(data: Prompts, count: int) -> str:
-    """How many of how many prompts the metrics are over, in words. A data set may lack `available`, the number it has."""
+    """Says in words how many of the data set's prompts the metrics cover. A data set may lack `available`, their total number."""
     return first_of(count, getattr(data, "available", None))
 
 
@@ -124,7 +124,7 @@ def metric_names(
 
 
 def _by_prompt(data: DatasetWithMetrics, answers: Sequence[Answers]) -> dict[str, list[float]]:
-    """The metrics of the task for each prompt alone, as far as every prompt has them."""
+    """The metrics of the task for each single prompt, if every prompt has them."""
     by_name: dict[str, list[float]] = {}
     for answer in answers:
         options = {"scores": answer.scores} if answer.scores else {}
@@ -150,8 +150,8 @@ class Evaluator:
 
     Args:
         data: the data set to answer; None where there is no validation split, and so nothing to measure.
-        generator: how to sample.
-        temperature: the sampling temperature; 0 takes the likeliest token each time.
+        generator: the generator of answers.
+        temperature: the sampling temperature; 0 always takes the likeliest token.
         label: distinguishes several evaluators of one run in the names of metrics and files; '' for no label.
         folder: the folder in MODEL_DIR for the answers.
     """
@@ -180,7 +180,7 @@ class Evaluator:
         return [self._metric(self.data.name, name) for name in (*names, *self._counts(0))]
 
     def describe_counts(self, metrics: Mapping[str, float]) -> str:
-        """How many of how many prompts the metrics of a call are over, in words."""
+        """Says in words how many of the data set's prompts the metrics of a call cover."""
         if self.data is None:
             return first_of(0, None)
         return describe_prompts(self.data, int(metrics[self._metric(self.data.name, "prompts")]))

@@ -70,7 +70,7 @@ METRICS = {
 
 
 def describe(name: str) -> Metric:
-    """The description of a metric; one that is not known is taken to be better when larger, under its own name."""
+    """The description of a metric; for an unknown metric, larger values count as better."""
     return METRICS.get(name) or Metric(name, name, 3, more=f"a higher {name}", less=f"a lower {name}")
 
 
@@ -201,7 +201,7 @@ def table(
 
 
 def sample_words(curves: Sequence[Curve]) -> str:
-    """What the intervals are taken over, in words: `100 prompts`, `100 prompts and seeds (2 a run)`."""
+    """Says in words what the intervals are computed over: `100 prompts`, `100 prompts and seeds (2 a run)`."""
     prompts = next((values.shape[-1] for curve in curves for values in curve.values.values()), 0)
     seeds = sorted({len(curve.seeds) for curve in curves})
     several = f" and seeds ({' or '.join(map(str, seeds))} a run)" if seeds[-1] > 1 else ""

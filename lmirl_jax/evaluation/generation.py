@@ -21,7 +21,7 @@ from lmirl_jax.types import Batch, UserError
 
 @runtime_checkable
 class Prompts(Protocol):
-    """A data set with prompts, as `data.EvalDataset` has them."""
+    """A data set with prompts, such as `data.EvalDataset`."""
 
     lengths: Mapping[str, int]
 
@@ -35,7 +35,7 @@ class Prompts(Protocol):
 
 @runtime_checkable
 class AnswersPrompts(Protocol):
-    """Answers the prompts of a data set, as `Generator` does."""
+    """Answers the prompts of a data set, such as `Generator`."""
 
     num_samples: int
 
@@ -65,25 +65,25 @@ class Answers:
 
     @property
     def best(self) -> dict[str, int]:
-        """For each score the number of the sample with the largest value; the first of equal ones."""
+        """For each score, the number of the sample with the largest value; the first one among equals."""
         return {name: int(np.argmax(values)) for name, values in self.scores.items()}
 
 
 @check_arguments
 class Generator:
-    """Samples answers, or searches for them, a batch at a time; compiled once for all temperatures, filters and parameters.
+    """Samples answers in batches, or searches for them with beams; compiled once for all temperatures, filters and parameters.
 
     Args:
         batch_size: the number of prompts in a batch, which the mesh divides.
         num_samples: the number of answers to each prompt.
-        max_length: the most tokens of an answer; None for the target length of the data set.
-        seed: of the sampling. A prompt's samples depend on it, the prompt's number (its `sampling_id` where it has one,
-            else its place) and the sample's number alone.
-        top_k: draw from so many of the likeliest tokens; None or 0 for all.
-        top_p: draw from the likeliest tokens that hold this probability; 1 for all.
-        min_p: draw from tokens at least so likely, as a share of the likeliest one's probability; 0 for all.
-        num_beams: search for the best answers with so many beams instead of sampling; None to sample.
-        beam_alpha: exponent of the beams' length penalty, ((5 + length) / 6) ** beam_alpha.
+        max_length: the maximum number of tokens of an answer; None for the target length of the data set.
+        seed: the seed of the sampling. A sample depends only on it, the prompt's number (its `sampling_id` if it has one,
+            else its index) and the sample's number.
+        top_k: the number of likeliest tokens from which to sample; None or 0 for all.
+        top_p: the total probability of the likeliest tokens from which to sample; 1 for all.
+        min_p: the smallest probability of a token, as a share of the probability of the likeliest one; 0 for all.
+        num_beams: the number of beams with which to search for the best answers instead of sampling; None to sample.
+        beam_alpha: the exponent of the beams' length penalty, ((5 + length) / 6) ** beam_alpha.
         gauge: whether to compare each answer's log-probabilities with those of teacher forcing.
     """
 
@@ -109,7 +109,7 @@ class Generator:
             _check_beams(num_beams, num_samples, self.filters)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the answers depend on, by the names of their macros; batch size and mesh are not among them."""
+        """The settings that determine the answers, by the names of their macros; batch size and mesh have no influence."""
         return {
             "NUM_SAMPLES": self.num_samples,
             "SAMPLING_SEED": self.seed,
@@ -143,7 +143,7 @@ class Generator:
             )
 
     def check_samples(self, temperature: float) -> None:
-        """Raises a UserError for several samples at temperature 0, which would be equal and so no evidence."""
+        """Raises a UserError for several samples at temperature 0, because they would all be equal."""
         self.check_temperature(temperature)
         if temperature == 0 and self.num_samples > 1:
             raise UserError(
@@ -160,7 +160,7 @@ class Generator:
         temperature: float,
         skip: int = 0,
     ) -> Iterator[Answers]:
-        """Answers each prompt but the first `skip` in order; a temperature of 0 takes the likeliest token each time."""
+        """Answers the prompts after the first `skip`, in order; a temperature of 0 always takes the likeliest token."""
         self.check_temperature(temperature)
         self.check(mesh)
         length = self.max_length or prompts.lengths["targets"]
@@ -208,7 +208,7 @@ class _Numbers(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
-    """The answers to a batch of prompts, and for each prompt the gap to teacher forcing if the generator gauges it."""
+    """Generates the answers to a batch of prompts, and for each prompt the gap to teacher forcing if the generator gauges it."""
     model, prompts = nnx.merge(graph, params), prompts_of(batch)
     lengths = {"max_length": shape.max_length, "eos_ids": shape.eos_ids}
     if shape.num_beams is None:
@@ -235,7 +235,7 @@ def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) ->
 
 
 def _example_ids(examples: Sequence[Mapping[str, Any]], start: int, batch_size: int) -> np.ndarray:
-    """The number that keys the samples of each example: its `sampling_id`, or its place in the data set."""
+    """The number from which the random keys of each example are made: its `sampling_id`, or its index in the data set."""
     ids = np.zeros(batch_size, np.int32)
     ids[: len(examples)] = [example.get("sampling_id", start + row) for row, example in enumerate(examples)]
     return ids

@@ -50,8 +50,8 @@ def hull_corners(quality: Float[np.ndarray, " points"], diversity: Float[np.ndar
     """The points that neither another point nor a mixture of two others beats, from the best to the most diverse.
 
     Args:
-        quality: of each point; larger is better.
-        diversity: of each point; larger is more diverse.
+        quality: the quality of each point; larger is better.
+        diversity: the diversity of each point; larger is more diverse.
 
     Returns:
         The indices of these points: the corners of the line that `front_at` follows.

@@ -25,14 +25,14 @@ class CellSettings:
     renamed or added.
 
     Args:
-        checkpoint: its `checkpoints.identity`.
-        step: its number of updates.
+        checkpoint: the `checkpoints.identity` of the checkpoint.
+        step: the number of updates of the checkpoint.
         task: the name of the task.
         split: the split of the task.
         examples: the `files.digest` of prompts and targets.
         num_examples: the number of prompts.
         num_samples: the number of samples for each prompt.
-        max_length: the most tokens of an answer.
+        max_length: the maximum number of tokens of an answer.
         seed: the seed of the sampling.
         temperature: the sampling temperature.
         top_p: the probability that the likeliest tokens must hold; 1 for all tokens.

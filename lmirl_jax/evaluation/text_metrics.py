@@ -28,13 +28,13 @@ def rouge(
 ) -> dict[str, float]:
     """ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures from 0 to 100, as the rouge-score library computes them.
 
-    Of several references each of the three takes the one on which it is largest (the library's `score_multi`). Sentences, of
+    With several references, each metric takes the one for which it is largest (the library's `score_multi`). Sentences, of
     which ROUGE-Lsum joins the longest common subsequences, end at newlines: without newlines it is ROUGE-L.
 
     Args:
         targets: for each prompt a reference or several, not all of them empty.
         predictions: one text for each prompt.
-        use_stemmer: whether words count as equal that Porter's stemmer (of English) makes equal.
+        use_stemmer: whether words that Porter's stemmer (for English) makes equal count as equal.
         tokenize: "ascii": rouge-score's own words of a to z and digits, where every other letter is a space; "unicode": words
             of any language, and single characters where none are written apart (`words.unicode_words`); "auto": "unicode" for
             a prompt where "ascii" would cut at least half of the references' words, else "ascii". A warning says so, once.
@@ -128,7 +128,7 @@ def by_prompt(
 
 @functools.cache
 def _rouge_scorer(use_stemmer: bool, tokenize: str) -> Any:
-    # Imported here, because it loads NLTK, which takes a second.
+    # The import is here, because it loads NLTK, which takes a second.
     from rouge_score.rouge_scorer import RougeScorer
 
     words = None if tokenize == "ascii" else RougeTokenizer(use_stemmer)

@@ -23,8 +23,8 @@ def pass_at_k(correct: Any, total: Any, k: int) -> float:
         1 - C(n - c, k) / C(n, k).
 
     Args:
-        correct: how many of a prompt's samples are right, c; a number, or one for each prompt.
-        total: how many samples it has, n; likewise (a number then holds for every prompt).
+        correct: c, the number of right samples of a prompt; one number for all prompts, or one for each.
+        total: n, the number of samples of a prompt; one number for all prompts, or one for each.
         k: 1 to n.
 
     Returns:
@@ -69,7 +69,7 @@ def maj_at_k(
     Args:
         answers: for each prompt its samples' answers, such as final numbers.
         targets: for each prompt the right answer.
-        k: how many of the samples vote; None for all.
+        k: the number of samples that vote; None for all.
 
     Returns:
         The mean over prompts.
@@ -110,7 +110,7 @@ def weighted_maj_at_k(
         targets: for each prompt the right answer.
         scores: for each prompt a number for each of its samples, such as its return or its log-likelihood, in nats; equal
             scores give `maj_at_k`.
-        k: how many of the samples vote; None for all.
+        k: the number of samples that vote; None for all.
 
     Returns:
         The mean over prompts.

@@ -20,7 +20,7 @@ def clipped_policy_gradient(
         loss_t = -min(ratio_t A_t, bounded(ratio_t, 1 - clip, 1 + clip_high) A_t)
         ratio_t = pi(a_t|s_t) / pi_sampled(a_t|s_t)
 
-    On fresh samples (ratio 1) its gradient is that of `-A_t log pi(a_t|s_t)`, REINFORCE. No gradient flows through the
+    On new rollouts (ratio 1) its gradient is that of `-A_t log pi(a_t|s_t)`, REINFORCE. No gradient flows through the
     advantages or the sampled log-probabilities.
 
     Args:

@@ -92,7 +92,7 @@ def _rewards(
     answers = rollout_batch(experience, discount)
 
     def read(network: tuple[nnx.GraphDef, Any]) -> SoftQ:
-        return soft_q.of_model(nnx.merge(*network), answers)
+        return soft_q.from_model(nnx.merge(*network), answers)
 
     reference_out = None if reference is None else read(reference)
     rewards = extracted_rewards(

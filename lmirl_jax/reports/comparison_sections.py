@@ -61,15 +61,19 @@ def add_fronts(
     """Adds quality against diversity: a figure for each measure of diversity, the table, the areas and the hull."""
     runs = curves(cells)
     title = describe(quality).title
-    compared = len(runs) > 1 and any(run.means[quality].any() for run in runs)
+    has_comparison = len(runs) > 1 and any(run.means[quality].any() for run in runs)
     report.section("Quality and diversity", FAIRNESS.format(quality=title))
-    words = {"quality": title, "over": _over(cells), "hull": HULL.format(quality=title) * compared}
+    words = {
+        "quality": title,
+        "over": _sample_words(cells),
+        "hull": HULL.format(quality=title) * has_comparison,
+    }
     report.figures(
         *(front_figure(cells, quality=quality, diversity=[name]) for name in diversity),
         caption=READING.format(**words),
     )
     add_sweep_table(report, cells, [quality, *diversity])
-    if compared:
+    if has_comparison:
         _add_areas(report, cells, quality, diversity, baseline)
         _add_hull(report, cells, quality, diversity)
 
@@ -84,7 +88,7 @@ def add_sweep_table(report: Report, cells: Sequence[Cell], metrics: Sequence[str
     ]
     descriptions = [describe(metric) for metric in metrics]
     names = [f"{metric.short}: {metric.title}" for metric in descriptions if metric.short != metric.title]
-    spread = NOTATION.format(over=_over(cells))
+    spread = NOTATION.format(over=_sample_words(cells))
     report.table(
         ["T", *(metric.short for _ in runs for metric in descriptions)],
         rows,
@@ -103,7 +107,7 @@ def add_temperature_tables(report: Report, cells: Sequence[Cell]) -> None:
         report.subheading(f"Temperature {text}")
         rows = [[metric, *(entry(run, metric, temperature) for run in runs)] for metric in metrics]
         report.table(["metric", *(run.label for run in runs)], rows)
-    report.text(f"{NOTATION.format(over=_over(cells))}, or for a metric of all prompts together.")
+    report.text(f"{NOTATION.format(over=_sample_words(cells))}, or for a metric of all prompts together.")
 
 
 def add_answers(report: Report, prompts: Sequence[PromptAnswers], point: tuple[float, float]) -> None:
@@ -121,7 +125,7 @@ def add_answers(report: Report, prompts: Sequence[PromptAnswers], point: tuple[f
         report.columns(prompt.answers)
 
 
-def _over(cells: Sequence[Cell]) -> str:
+def _sample_words(cells: Sequence[Cell]) -> str:
     return sample_words(curves(cells))
 
 

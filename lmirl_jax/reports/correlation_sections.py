@@ -5,7 +5,7 @@ from typing import Any
 
 from lmirl_jax.reports.report import TOO_FEW, Report
 from lmirl_jax.reports.trust_figures import correlation_figure, tenths_figure
-from lmirl_jax.reports.trust_verdict import find, over, reason
+from lmirl_jax.reports.trust_verdict import describe_sample, explain_gap, find_row
 from lmirl_jax.statistics.evidence import FEWEST_EVENTS, FEWEST_PROMPTS
 from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
 from lmirl_jax.statistics.resampled_ranks import MOST_PAIRED
@@ -69,7 +69,7 @@ def add_correlations(report: Report, findings: Mapping[str, Any]) -> None:
     resampled_units = "prompts and seeds" if any(run["seeds"] > 1 for run in runs) else "prompts"
     for scope, title in ((POOLED, "Spearman, pooled"), (WITHIN, "Spearman, within prompt")):
         report.subheading(title)
-        rows = _rows(runs, metrics, scope, lambda run, *pair: [_value(find(run, *pair))])
+        rows = _rows(runs, metrics, scope, lambda run, *pair: [_value(find_row(run, *pair))])
         report.table(["metric", "measure", *(run["run"] for run in runs)], rows)
         report.text(*_numbers(runs, metrics, scope))
     report.text(NOISE.format(over=resampled_units, prompts=FEWEST_PROMPTS, events=FEWEST_EVENTS), PAPER)
@@ -147,7 +147,7 @@ def add_lengths(report: Report, findings: Mapping[str, Any]) -> None:
     header = ["run", "tokens", "answers", "mean return", "a token"]
     report.table([*header, *([f"mean {metric}", "Spearman"] if metric else [])], _blank_repeats(rows))
     rows = [
-        [run["run"], *(_value(find(run, "return", "tokens", scope)) for scope in (POOLED, WITHIN))]
+        [run["run"], *(_value(find_row(run, "return", "tokens", scope)) for scope in (POOLED, WITHIN))]
         for run in runs
     ]
     report.subheading("Return against length")
@@ -162,7 +162,7 @@ def _add_figures(report: Report, findings: Mapping[str, Any]) -> None:
     figures = [
         correlation_figure(
             [run["run"] for run in runs],
-            [(name, [find(run, name, metric, scope) for run in runs]) for name in _measures(scope)],
+            [(name, [find_row(run, name, metric, scope) for run in runs]) for name in _measures(scope)],
             f"correlation with {metric}, {scope}",
         )
         for scope in (POOLED, WITHIN)
@@ -193,17 +193,19 @@ def _rows(
 
 
 def _kendall(run: Mapping[str, Any], measure: str, metric: str, scope: str) -> list[str]:
-    row, test = find(run, measure, metric, scope, "kendall"), find(run, measure, metric, scope)
+    row, test = find_row(run, measure, metric, scope, "kendall"), find_row(run, measure, metric, scope)
     p = test["p_value"] if test else None
     return [_value(row), "-" if p is None else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"]
 
 
 def _numbers(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], scope: str) -> list[str]:
     """The answers and prompts behind the correlations of the return, and why some have no interval or undefined draws."""
-    rows = [(run["run"], metric, find(run, "return", metric, scope)) for metric in metrics for run in runs]
+    rows = [
+        (run["run"], metric, find_row(run, "return", metric, scope)) for metric in metrics for run in runs
+    ]
     named_rows = [(f"{run}, `{metric}`", row) for run, metric, row in rows if row]
-    counts = "; ".join(f"{name}: {over(row).removeprefix('over ')}" for name, row in named_rows)
-    lacking = "; ".join(f"{name}: {reason(row)}" for name, row in named_rows if row["low"] is None)
+    counts = "; ".join(f"{name}: {describe_sample(row).removeprefix('over ')}" for name, row in named_rows)
+    lacking = "; ".join(f"{name}: {explain_gap(row)}" for name, row in named_rows if row["low"] is None)
     undefined = "; ".join(
         f"{name}: {row['undefined_draws']} of {row['draws']}"
         for name, row in named_rows

@@ -1,4 +1,4 @@
-"""Which answers show best where a reward and a task's metric agree and where they do not."""
+"""Chooses the answers that show best where a reward and a task's metric agree and where they disagree."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -43,7 +43,7 @@ STYLE = """
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One labelled answer.
+    """An answer with a label.
 
     Args:
         label: the text above the answer.

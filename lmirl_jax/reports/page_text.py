@@ -11,7 +11,7 @@ class PageText:
     Args:
         title: the heading of the page.
         verdict: the paragraphs at the top of the page, for example from `evaluation.verdict`.
-        settings: what was run; several values under one name are lines of code, such as commands.
+        settings: the settings of the run; several values under one name are lines of code, such as commands.
         lead: a sentence below the heading.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-# In points.
+# The font size, in points.
 FONT_SIZE = 9.0
 
 

@@ -1,4 +1,4 @@
-"""ScoredAnswer answers as rows of heat maps."""
+"""Makes rows of heat maps from scored answers."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ EOS = "EOS"
 MOST_TOKENS = 300
 # The most characters of a prompt.
 LONGEST_TEXT = 600
-# Where a long answer is cut, the number of tokens before the first marked one.
+# The number of tokens before the first marked one that are shown of a long answer.
 BEFORE = 40
 
 
@@ -60,12 +60,12 @@ def note_of(answer: ScoredAnswer) -> str:
 
 
 def shorten(text: str, most: int = LONGEST_TEXT) -> str:
-    """Cuts a long prompt or reference for the line above a heat map."""
+    """Shortens a long prompt or reference for the line above a heat map."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def with_sign(value: float) -> str:
-    """A number with its sign and two decimals; what rounds to 0 has a plus."""
+    """A number with its sign and two decimals; a number that rounds to 0 has a plus."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
@@ -80,7 +80,7 @@ def _merge_tokens(scored: ScoredAnswer) -> list[tuple[str, float | None, tuple[i
     last = len(scored.pieces) - 1
     for i, (piece, reward, span) in enumerate(zip(scored.pieces, scored.reward, scored.offsets, strict=True)):
         end = i == last and not scored.truncated and not piece
-        # Bytes before EOS that form no character.
+        # These are bytes before EOS that form no character.
         if end and waiting:
             result.append(("�", _sum(waiting), span))
             waiting = []

@@ -38,7 +38,7 @@ def trust_report(
         path: the path of the HTML file.
         scored: the scored answers of each seed of each run. Heat maps show answers of the first seed.
         corruptions: the effects of corruptions for each run.
-        settings: what was run; several values under one name are lines of code.
+        settings: the settings of the run; several values under one name are lines of code.
         metric: the metric of the verdict and the examples; None for the first one.
         findings: the result of `trust_findings` on the same answers; None computes it.
         title: the title of the page.

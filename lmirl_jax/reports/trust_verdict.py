@@ -1,4 +1,4 @@
-"""The verdict of a report on rewards: its numbers in sentences."""
+"""Writes the verdict of a report on rewards: its numbers in sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
         paragraphs = [WITHOUT_METRIC, _lengths(runs)]
     else:
         paragraphs = [*_claims(runs, metric), _differences(runs, metric)]
-        rows = [find(run, "return", metric, POOLED) for run in runs]
+        rows = [find_row(run, "return", metric, POOLED) for run in runs]
         if any(row is not None and row["value"] is not None for row in rows):
             paragraphs.append(NUMBERS.format(metric=metric, level=LEVEL))
         paragraphs += [_parts(runs, metric), _lengths(runs), *(_length_alone(run, metric) for run in runs)]
@@ -49,7 +49,7 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
     return [text for text in [*paragraphs, _corruptions(runs)] if text]
 
 
-def find(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: str = "spearman") -> Any:
+def find_row(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: str = "spearman") -> Any:
     """The row of a correlation of a run, or None where there is none."""
     criteria = {"measure": measure, "metric": metric, "scope": scope, "kind": kind}
     rows = (row for row in run["correlations"] if all(row[name] == value for name, value in criteria.items()))
@@ -60,14 +60,14 @@ def _claims(runs: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """One paragraph for each finding, with the runs that it holds for."""
     runs_by_claim: dict[str, list[str]] = {}
     for run in runs:
-        pooled, within = (find(run, "return", metric, scope) for scope in (POOLED, WITHIN))
+        pooled, within = (find_row(run, "return", metric, scope) for scope in (POOLED, WITHIN))
         if pooled is None:
             runs_by_claim.setdefault(f"Without `{metric}`", []).append(run["run"])
         elif pooled["value"] is None:
             reason = f"Nothing can be said, as `{metric}` or the return is the same in all answers"
-            runs_by_claim.setdefault(reason, []).append(f"{run['run']} {over(pooled)}")
+            runs_by_claim.setdefault(reason, []).append(f"{run['run']} {describe_sample(pooled)}")
         else:
-            numbers = f"{run['run']} {number(pooled)}; within one prompt {number(within)}"
+            numbers = f"{run['run']} {describe_correlation(pooled)}; within one prompt {describe_correlation(within)}"
             runs_by_claim.setdefault(_claim(pooled, within, metric), []).append(numbers)
     return [f"{claim}: {'. '.join(numbers)}." for claim, numbers in runs_by_claim.items()]
 
@@ -106,7 +106,7 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         contributions = [
             f"{with_sign(shares[name])} from {'`v_0`' if name == 'v_0' else name}" for name in names
         ]
-        sample = over(find(run, "return", metric, POOLED))
+        sample = describe_sample(find_row(run, "return", metric, POOLED))
         parts.append(
             f"{run['run']} {with_sign(shares['total'])} {sample}, of which {_enumeration(contributions)}"
         )
@@ -118,23 +118,28 @@ def _parts(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def _lengths(runs: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(run["run"], find(run, "return", "tokens", POOLED)) for run in runs]
-    parts = [f"{name} {number(row)}" for name, row in rows if row is not None and row["value"] is not None]
+    rows = [(run["run"], find_row(run, "return", "tokens", POOLED)) for run in runs]
+    parts = [
+        f"{name} {describe_correlation(row)}"
+        for name, row in rows
+        if row is not None and row["value"] is not None
+    ]
     return f"Return against the number of tokens, over all answers: {'; '.join(parts)}." if parts else ""
 
 
 def _length_alone(run: Mapping[str, Any], metric: str) -> str:
     """A warning that a reward may measure only length, where length correlates with the metric as well as the return does."""
     control, pooled, return_length = (
-        find(run, *pair, POOLED) for pair in (("tokens", metric), ("return", metric), ("return", "tokens"))
+        find_row(run, *pair, POOLED)
+        for pair in (("tokens", metric), ("return", metric), ("return", "tokens"))
     )
     if any(row is None or row["low"] is None for row in (control, pooled, return_length)):
         return ""
     if abs(return_length["value"]) <= 0.5 or abs(control["value"]) < abs(pooled["value"]):
         return ""
     return (
-        f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does ({number(control)}): this "
-        "reward may measure little but length."
+        f"{run['run']}: the number of tokens alone goes with `{metric}` as well as the return does "
+        f"({describe_correlation(control)}): this reward may measure little but length."
     )
 
 
@@ -144,7 +149,9 @@ def _differences(runs: Sequence[Mapping[str, Any]], metric: str) -> str:
         rows = [row for row in run["differences"] if row["metric"] == metric and row["value"] is not None]
         if len(rows) == 2:
             with_interval = [row for row in rows if row["low"] is not None]
-            texts = [with_ends(row) if row in with_interval else f"too few ({too_few(row)})" for row in rows]
+            texts = [
+                format_interval(row) if row in with_interval else f"too few ({too_few(row)})" for row in rows
+            ]
             text = (
                 f"{texts[0]}, within one prompt {texts[1]}"
                 if with_interval
@@ -191,14 +198,14 @@ def _corruption(row: Mapping[str, Any]) -> str:
     return f"{100 * row['return_drops']:.0f}%{spread} (over {damaged})"
 
 
-def number(row: Mapping[str, Any]) -> str:
+def describe_correlation(row: Mapping[str, Any]) -> str:
     """A correlation with its interval and its numbers of answers and prompts, or the reason why it has no interval."""
     if row["low"] is None:
-        return f"too few ({reason(row)})"
-    return f"{with_ends(row)} {over(row)}"
+        return f"too few ({explain_gap(row)})"
+    return f"{format_interval(row)} {describe_sample(row)}"
 
 
-def reason(row: Mapping[str, Any]) -> str:
+def explain_gap(row: Mapping[str, Any]) -> str:
     """The reason why a correlation has no interval."""
     return row["too_few"] or f"undefined in {row['undefined_draws']} of {row['draws']} draws of the bootstrap"
 
@@ -208,7 +215,7 @@ def too_few(row: Mapping[str, Any]) -> str:
     return row["too_few"] or "undefined in too many draws of the bootstrap"
 
 
-def over(row: Mapping[str, Any]) -> str:
+def describe_sample(row: Mapping[str, Any]) -> str:
     """`over 240 answers to 30 of 100 prompts`."""
     prompts = (
         f"{row['prompts']} of {row['prompts'] + row['left_out']}" if row["left_out"] else f"{row['prompts']}"
@@ -217,7 +224,7 @@ def over(row: Mapping[str, Any]) -> str:
     return f"over {row['answers']} answers to {prompts} prompts{seeds}"
 
 
-def with_ends(row: Mapping[str, Any]) -> str:
+def format_interval(row: Mapping[str, Any]) -> str:
     """`+0.43 [+0.30, +0.55]`."""
     return f"{with_sign(row['value'])} [{with_sign(row['low'])}, {with_sign(row['high'])}]"
 

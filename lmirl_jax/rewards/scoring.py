@@ -201,7 +201,7 @@ def _token_values(
     mesh: Mesh,
 ) -> dict[str, jax.Array]:
     """The soft Q-values and the reward of each token of a batch, on every process; also the reference's, if there is one."""
-    out, *others = [soft_q.of_model(nnx.merge(*network), batch, with_entropy=True) for network in networks]
+    out, *others = [soft_q.from_model(nnx.merge(*network), batch, with_entropy=True) for network in networks]
     reference = others[0] if others else None
     reward = objectives.extracted_rewards(
         out, batch.discounts, shaping=shaping, reference=reference, beta=beta

@@ -201,8 +201,9 @@ def _differences(
 ) -> list[dict[str, Any]]:
     """The differences of two runs in the correlation of return and metric, for each metric that both have."""
     first, run = tables[baseline], tables[label]
-    alike = [[_texts(scored[name], what) for name in (baseline, label)] for what in ("inputs", "targets")]
-    same = {"paired": alike[0][0] == alike[0][1], "same_answers": alike[1][0] == alike[1][1]}
+    prompts = [_texts(scored[name], "inputs") for name in (baseline, label)]
+    answers = [_texts(scored[name], "targets") for name in (baseline, label)]
+    same = {"paired": prompts[0] == prompts[1], "same_answers": answers[0] == answers[1]}
     metrics = [name for name in run[0].names if name in first[0].names and name not in (*MEASURES, "rest")]
     rows = []
     for metric in metrics:

@@ -20,7 +20,7 @@ def bootstrap_interval(values: Any, seed: int = 0, *, coverage: float = 0.95, dr
             interval lacks the variation between training runs; with two or three it understates it.
         seed: the seed of the resampling; equal seeds give equal intervals.
         coverage: the coverage of the interval, between 0 and 1.
-        draws: how many times to resample.
+        draws: the number of resamples.
 
     Returns:
         The lower and the upper end; None for both with fewer than 10 prompts, or where fewer than 8 prompts have a value
@@ -66,7 +66,7 @@ def widened_tail(coverage: float, size: int) -> float:
     Source: Hesterberg, What teachers should know about the bootstrap, https://arxiv.org/abs/1411.5279, section 5.3 (the
     expanded percentile interval).
     """
-    # Imported here, because loading scipy takes half a second.
+    # The import is here, because loading scipy takes half a second.
     from scipy import special
 
     quantile = special.stdtrit(size - 1, (1 + coverage) / 2)
@@ -80,8 +80,8 @@ def percentile_interval(
 
     Args:
         sample: NaN where a draw is undefined.
-        coverage: of the interval, between 0 and 1.
-        size: how many prompts the statistic rests on, at least 2.
+        coverage: the coverage of the interval, between 0 and 1.
+        size: the number of prompts behind the statistic, at least 2.
 
     Returns:
         The lower and the upper end, infinite where more draws are undefined than lie beyond an end.
@@ -101,7 +101,7 @@ def interval_of(
     Args:
         value: the statistic of the data; None where it is undefined.
         sample: the statistic of each draw; NaN where it is undefined, which counts as beyond both ends.
-        evidence: how many prompts and events the statistic rests on.
+        evidence: the numbers of prompts and events behind the statistic.
         coverage: the coverage of the interval, between 0 and 1.
 
     Returns:

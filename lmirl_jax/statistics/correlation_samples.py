@@ -53,7 +53,7 @@ def correlation_sample(
     """The correlations of every measure with every metric.
 
     Args:
-        tables: one for each seed.
+        tables: a table for each seed.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
         which: the kind ("spearman" or "kendall") and the scope ("pooled" or "within prompt").

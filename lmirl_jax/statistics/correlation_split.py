@@ -1,4 +1,4 @@
-"""What each part of a sum contributes to its correlation with a metric.
+"""Splits the correlation of a sum with a metric into the contributions of its parts.
 
 For example, a return is the sum of the log-likelihood of an answer and the soft value of its prompt.
 """
@@ -17,7 +17,7 @@ from lmirl_jax.statistics.rank_correlation import AnswerTable
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one part adds to a correlation.
+    """The contribution of one part to a correlation.
 
     `low` and `high` are the ends of the 95% bootstrap interval over prompts; they are None where there is too little evidence.
     """
@@ -36,7 +36,7 @@ def correlation_split(
         corr(sum of parts, metric) = sum over parts of cov(part, metric) / (sd(sum of parts) * sd(metric))
 
     Args:
-        tables: one for each seed; the result is the mean over seeds.
+        tables: a table for each seed; the result is the mean over seeds.
         parts: the names of the variables that are summed.
         metric: the name of a variable.
         seed: the seed of the bootstrap.

@@ -68,7 +68,7 @@ def correlations(
     are those of `permutation_tests`.
 
     Args:
-        tables: one for each seed; a prompt has the same number in all of them.
+        tables: a table for each seed; a prompt has the same number in all of them.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
         seed: the seed of the bootstrap and of the permutations.

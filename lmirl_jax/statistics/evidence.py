@@ -68,7 +68,7 @@ def event_prompts(
 
 
 def conclusion(low: float | None, high: float | None, p_value: float | None) -> str:
-    """What the interval and the permutation test say together: "positive", "negative", "none", "unclear" or "too few".
+    """The conclusion from the interval and the permutation test: "positive", "negative", "none", "unclear" or "too few".
 
     A sign needs both: an interval that excludes 0, and a p-value of at most LEVEL. The result is "unclear" where only one of
     them shows a relation. Simulated without a relation
@@ -88,7 +88,7 @@ def pluralise(count: int, noun: str) -> str:
 
 
 def first_of(count: int, available: int | None, noun: str = "prompt") -> str:
-    """How many of the available ones were used: `the first 100 of 150 prompts`, `all 150 prompts`, or just `150 prompts`."""
+    """Says how many of the available ones were used: `the first 100 of 150 prompts`, `all 150 prompts`, or `150 prompts`."""
     if available is None or available == count == 1:
         return pluralise(count, noun)
     return (

@@ -28,7 +28,7 @@ def permutation_tests(
     change places too, each with all its metrics.
 
     Args:
-        tables: one for each seed; a prompt has the same number in all of them.
+        tables: a table for each seed; a prompt has the same number in all of them.
         measures: names of variables in the tables.
         metrics: names of variables in the tables.
         seed: the seed of the permutations.

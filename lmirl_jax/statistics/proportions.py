@@ -65,7 +65,7 @@ def wilson_interval(share: float, size: float, coverage: float = 0.95) -> tuple[
 
 
 def effective_size(shares: Float[np.ndarray, "seeds prompts"], coverage: float = 0.95) -> float:
-    """How many independent cases would vary as much as the mean of these shares does over prompts, and over seeds.
+    """The number of independent cases that would vary as much as the mean of these shares does over prompts and seeds.
 
         n_eff = p (1 - p) / (variance over prompts + variance over seeds)
 

@@ -133,7 +133,7 @@ def kendall_by_prompt(
 def _scipy_correlation(name: str, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float | None:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    # Imported here, because loading scipy takes half a second.
+    # The import is here, because loading scipy takes half a second.
     from scipy import stats
 
     return float(getattr(stats, name)(x, y).statistic)

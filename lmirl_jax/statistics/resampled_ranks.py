@@ -19,7 +19,7 @@ def resampled_spearman(
     Args:
         values: the value of each variable for each answer.
         prompts: the prompt of each answer.
-        weights: how often each draw takes each prompt, up to a factor.
+        weights: the number of times that each draw takes each prompt, up to a factor.
 
     Returns:
         The correlations of each draw; NaN where a variable is constant in it.
@@ -48,7 +48,7 @@ def resampled_kendall(
         x: the value of each measure for each answer.
         y: the value of each metric for each answer.
         prompts: the prompt of each answer, in ascending order.
-        weights: how often each draw takes each prompt, up to a factor.
+        weights: the number of times that each draw takes each prompt, up to a factor.
 
     Returns:
         The correlations of each draw; NaN where a variable is constant in it.

@@ -30,7 +30,7 @@ def read_soft_q(
     model: Model, batch: Batch, dropout_keys: Key[Array, " batch"] | None, config: SoftQConfig
 ) -> SoftQ:
     """Computes soft Q-values with all fields that objectives and metrics may use."""
-    return soft_q.of_model(
+    return soft_q.from_model(
         model,
         batch,
         dropout_keys,

@@ -96,7 +96,7 @@ def init_state(
     params: Any = None,
     extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None,
 ) -> TrainState:
-    """A fresh state, each part made on the devices that hold it; the same for any mesh.
+    """Makes a new state, each part on the devices that hold it; its values are the same for any mesh.
 
     Args:
         shardings: the sharding of each part.

@@ -42,7 +42,7 @@ def count_tokens(batch: Batch) -> Float[Array, ""]:
 
 
 def policy_sums(out: SoftQ, batch: Batch) -> Sums:
-    """Metrics of demonstrations and rollouts alike: the reward that the policy implies, and its entropy, in nats."""
+    """Sums for the metrics of demonstrations or rollouts: the reward that the policy implies, and its entropy, in nats."""
     reward = implied_rewards(out, batch.discounts)
     return {
         "reward": weighted_sum(reward, batch.weights * batch.td_weights),

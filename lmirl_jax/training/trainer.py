@@ -120,7 +120,7 @@ def _run(
 
 
 def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
-    """The state of the run's newest checkpoint and its step; without one, a new state (with given parameters, if any) and 0."""
+    """The state and the step of the run's newest checkpoint; without one, a new state, with given parameters if any, and 0."""
     updates, setting = run.updates, run.setting
     newest = saved.latest_step()
     if newest is not None:

@@ -178,7 +178,7 @@ def test_a_key_that_is_meant_for_another_is_refused(tmp_path, key):
         data.EvalDataset(data.get_task(data=path), LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
 
 
-def test_other_keys_are_told_in_every_run(tmp_path, caplog):
+def test_keys_that_are_not_read_are_reported_in_every_run(tmp_path, caplog):
     rows = [
         {"inputs": "a", "targets": "b", "label": 1},
         {"inputs": "c", "targets": "d", "label": 2, "target": "e", "id": 1},

@@ -40,7 +40,7 @@ def test_the_three_vocabularies_are_what_they_are_for(spiece_eos_2, spiece_word_
     assert data.get_task(gpt2_like_task).eos_ids == (256,)
 
 
-def test_real_tokens_are_told_by_lengths_and_answers_end_with_eos(task, tmp_path):
+def test_padding_follows_from_lengths_and_answers_end_with_eos(task, tmp_path):
     dataset = data.TrainDataset(task, 2, LENGTHS, shuffle=False, cache_dir=str(tmp_path))
     batch = next(dataset.iterator(slice(0, 2)))
     prompts, answers = prompts_of(batch), answers_of(batch)

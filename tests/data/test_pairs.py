@@ -59,7 +59,7 @@ def test_it_is_read_as_it_goes_and_so_far_as_asked(tmp_path, task):
     assert pairs.fingerprint() != data.pairs(task, LENGTHS, path).fingerprint()
 
 
-def test_prompts_that_do_not_fit_are_told(tmp_path, task, caplog):
+def test_prompts_that_do_not_fit_are_reported(tmp_path, task, caplog):
     path = write(tmp_path / "pairs.jsonl", {"inputs": "1+2+3+4+5", "candidates": ["3", "4"]})
     assert len(list(data.PairFile(path, task, LENGTHS))) == 2
     assert "the prompts of 2 answers are longer than 8 tokens and are truncated; " in caplog.text

@@ -39,7 +39,7 @@ def test_jsonl_needs_inputs_and_may_have_targets(build):
     assert len(build(lines, "my.jsonl", num_examples=1)) == 1
 
 
-def test_long_prompts_are_cut_and_told_of(build, caplog):
+def test_long_prompts_are_truncated_and_reported(build, caplog):
     ((batch, _),) = build("abcdef\nx").batches(2)
     np.testing.assert_array_equal(batch.prompt_tokens[0], [100, 101, 102, 103])
     assert "1 of 2 prompts are longer than 4 tokens and are truncated" in caplog.text

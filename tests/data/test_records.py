@@ -17,7 +17,7 @@ from lmirl_jax.types import UserError
 TEXTS = {"train": [("a", "bc"), ("de", "f")], "validation": [("g", "h")], "none": []}
 
 
-def test_what_is_written_comes_back(make_task, tmp_path):
+def test_records_are_read_as_they_were_written(make_task, tmp_path):
     found = tokenized_records(make_task(TEXTS), "train", str(tmp_path))
     assert len(found) == 2 and found.without_eos == 0
     np.testing.assert_array_equal(found.lengths, [[2, 3], [3, 2]])

@@ -92,7 +92,7 @@ def test_an_unknown_word_is_no_hit_for_bleu_either(words_model, write_jsonl, tmp
 
 
 @pytest.mark.parametrize("made", ["train", "held out", "pairs"])
-def test_what_is_lost_is_told_in_every_run(lossy, tmp_path, caplog, made):
+def test_vocabulary_losses_are_reported_in_every_run(lossy, tmp_path, caplog, made):
     for run in ("the first writes the tokens", "the second reads them"):
         caplog.clear()
         warn_once.cache_clear()

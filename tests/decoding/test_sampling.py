@@ -138,7 +138,7 @@ def test_the_distribution_at_a_temperature_and_the_end_at_eos():
         (0.5, Filters(min_p=0.3), 1.0),  # 1/9 of the likeliest.
     ],
 )
-def test_what_filters_leave_is_drawn_in_proportion(temperature, filters, share):
+def test_tokens_that_filters_keep_are_sampled_in_proportion(temperature, filters, share):
     keys = decoding.sample_keys(jax.random.key(0), jnp.arange(1), 4000)
     out = decoding.sample(
         Coin(), prompt_batch(INPUTS[:1]), keys, temperature, filters, max_length=1, eos_ids=(EOS,)

@@ -56,7 +56,7 @@ def test_all_processes_run_and_the_first_has_the_terminal(repository, folder):
     assert not list(folder.glob("lmirl_processes_*"))
 
 
-def test_one_failure_ends_all_and_is_shown(repository, folder):
+def test_one_failure_ends_all_processes_and_is_printed(repository, folder):
     process = start(repository, folder, "fail")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -43,7 +43,7 @@ def network(seed: int, **changes) -> Frozen:
 def read(frozen: Frozen, discount: float = 1.0):
     """q, v and log pi of each token of the answers, in numpy."""
     batch = rollout_batch_of(INPUTS, TOKENS, discount)
-    out = jax.jit(lambda params: soft_q.of_model(nnx.merge(frozen.graph, params), batch))(frozen.params)
+    out = jax.jit(lambda params: soft_q.from_model(nnx.merge(frozen.graph, params), batch))(frozen.params)
     q, v = np.asarray(out.q), np.asarray(out.v)
     return q, v, q - v
 

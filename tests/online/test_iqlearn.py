@@ -93,7 +93,7 @@ def offline_step(step, td_weight):
 
 
 @pytest.mark.parametrize("divergence", [objectives.chi_squared, objectives.forward_kl])
-def test_own_answers_that_are_the_experts_are_offline_at_lambda_effective(divergence):
+def test_rollouts_equal_to_demonstrations_give_offline_iqlearn_at_the_effective_lambda(divergence):
     """One update whose buffer holds the demonstrations of its own batch: lambda_effective is lambda / (1 - alpha) ** 2."""
     every = make_batch(1, 24)
     whole = np.arange(24) % 3 > 0  # The fake's other rows are cut off.
@@ -130,7 +130,7 @@ def test_any_mesh_and_parts_equal_one_device(alone, updates_of, devices, shape, 
     np.testing.assert_array_equal(one, other)
 
 
-def test_answers_are_drawn_when_due_and_grow_old(updates_of):
+def test_rollouts_are_sampled_when_due_and_their_age_grows(updates_of):
     state, history = updates_of(learner(sample_every=2, replay_size=32), steps=5)
     ages = [float(metrics["samples/age"]) for metrics in history]
     assert ages[:2] == [0, 1] and 0 < ages[2] < 2

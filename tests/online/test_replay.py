@@ -36,7 +36,7 @@ def test_the_oldest_draw_makes_room():
     np.testing.assert_array_equal(buffer.experience.answers.tokens[:, 5, 0], [605, 205, 405])
 
 
-def test_a_single_draw_is_taken_whole_and_in_order():
+def test_a_single_draw_is_used_completely_and_in_order():
     taken, ages = replay.sample_rows(filled(3, draws=1), jax.random.key(0), jnp.asarray(5))
     np.testing.assert_array_equal(taken.answers.tokens, draw(3).answers.tokens)
     np.testing.assert_array_equal(ages, np.full(ROWS, 2))
@@ -55,12 +55,12 @@ def test_rows_keep_their_place_and_come_from_all_draws_alike():
 
 
 @pytest.mark.parametrize(("born", "max_age", "allowed"), [((4,), None, {4}), ((0, 3, 4), 1, {3, 4})])
-def test_neither_empty_places_nor_old_draws_are_taken(born, max_age, allowed):
+def test_neither_empty_places_nor_old_draws_are_sampled(born, max_age, allowed):
     taken, _ = replay.sample_rows(filled(*born), jax.random.key(2), jnp.asarray(4), max_age)
     assert {int(x) // 100 for x in taken.answers.tokens[:, 0]} == allowed
 
 
-def test_on_eight_devices_the_same_rows_are_taken_and_none_move():
+def test_on_eight_devices_the_same_rows_are_sampled_and_none_move():
     mesh = mesh_of(8, 2, 2, 2)
     buffer, key, step = filled(0, 1, 2), jax.random.key(3), jnp.asarray(2)
     placed = jax.device_put(buffer, replay.shardings(mesh, buffer))

@@ -112,7 +112,7 @@ def test_write_in_the_working_folder(tmp_path, monkeypatch):
     assert os.listdir() == ["report.html"]
 
 
-def test_a_place_that_cannot_be_written_is_one_line_and_nothing_half_written(tmp_path):
+def test_a_path_that_cannot_be_written_is_one_line_and_leaves_no_partial_file(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "file" / "report.html", tmp_path / "folder"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax.reports.trust_page import trust_report
-from lmirl_jax.reports.trust_verdict import find, trust_verdict
+from lmirl_jax.reports.trust_verdict import find_row, trust_verdict
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect, effects_of_corruptions
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
 from lmirl_jax.types import UserError
@@ -67,9 +67,11 @@ def test_findings_hold_every_correlation_and_are_json(answers):
 
 def test_within_a_prompt_the_return_is_the_log_likelihood(answers):
     (run,) = trust_findings({"MLE": [answers()]}, draws=50)["runs"]
-    one, other = (find(run, measure, "accuracy", "within prompt") for measure in ("return", "log-likelihood"))
+    one, other = (
+        find_row(run, measure, "accuracy", "within prompt") for measure in ("return", "log-likelihood")
+    )
     assert one["value"] == pytest.approx(other["value"]) and one["value"] > 0.5
-    assert find(run, "v_0", "accuracy", "within prompt")["value"] is None
+    assert find_row(run, "v_0", "accuracy", "within prompt")["value"] is None
 
 
 def test_the_rest_of_a_return_is_a_separate_part(answers):
@@ -87,7 +89,7 @@ def test_v_0_of_a_prompt_is_one_number_whatever_float32_made_of_it(scored_answer
         for j in range(3)
     ]
     (run,) = trust_findings({"MLE": [own]}, draws=9)["runs"]
-    assert find(run, "v_0", "m", "within prompt")["value"] is None
+    assert find_row(run, "v_0", "m", "within prompt")["value"] is None
 
 
 def test_tenths_hold_equal_numbers_and_rise_with_a_good_reward(answers):
@@ -125,7 +127,7 @@ def test_one_right_answer_of_400_concludes_nothing(answers):
     rare = [dataclasses.replace(a, metrics={"exact_match": float(a is best)}) for a in own]
     found = trust_findings({"MLE": [rare]}, draws=300)
     pooled, within = (
-        find(found["runs"][0], "return", "exact_match", scope) for scope in ("pooled", "within prompt")
+        find_row(found["runs"][0], "return", "exact_match", scope) for scope in ("pooled", "within prompt")
     )
     assert (pooled["low"], within["low"]) == (None, None) and (within["prompts"], within["left_out"]) == (
         1,
@@ -150,7 +152,7 @@ def test_every_number_of_the_verdict_says_what_it_is_over(answers):
 
 def test_a_verdict_says_that_interval_and_permutation_test_disagree(answers):
     found = trust_findings({"MLE": [answers()]}, draws=200)
-    row = find(found["runs"][0], "return", "accuracy", "pooled")
+    row = find_row(found["runs"][0], "return", "accuracy", "pooled")
     row["p_value"] = 0.06
     assert trust_verdict(found)[0].startswith(
         "Over all answers interval and permutation test disagree on return and `accuracy`, so that nothing is concluded"

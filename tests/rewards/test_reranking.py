@@ -14,7 +14,7 @@ from lmirl_jax.evaluation import Answers
 from lmirl_jax.models import T5Config
 from lmirl_jax.objectives import implied_rewards
 from lmirl_jax.rewards import Reranker, Scorer
-from lmirl_jax.soft_q import of_model
+from lmirl_jax.soft_q import from_model
 from lmirl_jax.tasks import number_paths  # noqa: F401  Registers the task.
 from tests.batches import rollout_batch_of
 from tests.training.fakes import mesh_of
@@ -71,7 +71,7 @@ def dense(policy, prompts, answers, discount):
 
     @jax.jit
     def read(params):
-        out = of_model(nnx.merge(policy.graph, params), shown)
+        out = from_model(nnx.merge(policy.graph, params), shown)
         kept = shown.td_weights * implied_rewards(out, shown.discounts)
         faded = kept * discount ** jnp.arange(tokens.shape[1], dtype=jnp.float32)[None]
         return (

@@ -34,7 +34,7 @@ def test_the_highest_and_the_first_of_equals():
         ("eval/task/bleu", "min", -1),
     ],
 )
-def test_the_direction_is_told_or_found_by_the_name(metric, mode, sign):
+def test_the_direction_is_given_or_follows_from_the_name(metric, mode, sign):
     assert BestConfig(metric, mode).sign == sign
 
 

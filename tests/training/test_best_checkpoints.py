@@ -150,7 +150,7 @@ def test_another_metric_starts_anew_and_a_run_without_one_can_get_one(tmp_path):
     assert kept(tmp_path) == [4, 5]  # 4 is the best since the metric was named
 
 
-def test_an_unknown_metric_is_told_before_anything_is_made(tmp_path):
+def test_an_unknown_metric_is_an_error_before_training_starts(tmp_path):
     with pytest.raises(UserError, match=r"BEST_METRIC='eval/scor' .* did you mean 'eval/score'"):
         train(tmp_path / "run", best=training.BestConfig("eval/scor"))
     assert not (tmp_path / "run").exists()
