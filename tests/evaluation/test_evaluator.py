@@ -36,7 +36,7 @@ class Digits:
             examples = [{"number": n, "inputs_pretokenized": str(n)} for n in numbers]
             if self.order:
                 examples = [example | {"sampling_id": example["number"]} for example in examples]
-            yield batch_of(tokens, np.zeros((batch_size, LENGTH))), examples
+            yield jax.tree.map(np.asarray, batch_of(tokens, np.zeros((batch_size, LENGTH)))), examples
 
     def decode(self, tokens):
         return " ".join(str(token) for token in tokens if token > 1)
