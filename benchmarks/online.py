@@ -3,12 +3,12 @@
     launch/local.sh python benchmarks/online.py [--size=small] [--batch=8] [--inputs=128] [--targets=128] [--runs=7]
         [--remat=none] [--memory_only [--compile_for=v5e:2x2 --mesh=1,4,1]]
 
-T5 1.1 with random parameters in float32, as many own answers as demonstrations, all of full length: such a policy draws EOS
-once in 32,000 tokens. Forms take turns; medians, and ratios to MLE's update turn by turn. `online` is the update on both
-kinds of rows and `sampling` the drawing of the answers, so that a run that draws every k updates pays
-`online + sampling / k`. GAIL's update is that of policy, value and discriminator, with the first policy for its KL.
-Memory is the compiler's: what a compiled update takes in and gives back, and what it needs in between; of each chip where
---compile_for asks the TPU compiler, with no TPU at hand (`pip install libtpu`).
+T5 1.1 with random parameters in float32, and as many rollouts as demonstrations, all of full length, because such a policy
+samples EOS once in 32,000 tokens. The forms take turns; it prints medians, and ratios to MLE's update of the same turn.
+`online` is the update on both kinds of rows and `sampling` the time of a draw of rollouts, so that a run that draws every k
+updates pays `online + sampling / k`. GAIL's update includes policy, value and discriminator, with the first policy for its
+KL. Memory is what the compiler reports: the inputs and outputs of a compiled update, and its temporary arrays; for each chip
+where --compile_for asks the TPU compiler, which needs no TPU (`pip install libtpu`).
 """
 
 import argparse

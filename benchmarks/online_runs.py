@@ -6,7 +6,7 @@
 Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
 sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
 made again. Prints a JSON object: the evaluation of each run after its last update (all 240 validation prompts, the likeliest
-answer and 4 sampled ones), the gauges of its own answers as means over the last 50 updates, and seconds.
+answer and 4 sampled ones), the metrics of its rollouts as means over the last 50 updates, and seconds.
 """
 
 import argparse

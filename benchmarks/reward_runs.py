@@ -3,12 +3,12 @@
     launch/local.sh python benchmarks/reward_runs.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--steps=1000] [--updates=300]
 
 Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn and, for as many
-updates, MLE; each by `lmirl train` with the defaults of its gin file. Then `lmirl report` with
-gin/runs/quickstart_report.gin: each run rewards its own answers; and for every seed, all runs reward those of the seed's MLE
-run. What is finished is not made again. Prints a JSON object: of own answers the correlations with their intervals and
-p-values, what they are made of, each seed's own values, the corruption tests, and how often a place would be found by log pi
-in the reward's stead; of each MLE run's answers each seed's own values, and how the runs of the other seeds differ, none of
-which rewards what it wrote itself.
+updates, MLE; each by `lmirl train` with the defaults of its gin file. Then it runs `lmirl report` with
+gin/runs/quickstart_report.gin twice: each run rewards the answers that it sampled itself, and for every seed all runs reward
+the answers of that seed's MLE run. Finished runs are not made again. It prints a JSON object. For the first reports it holds
+the correlations with their intervals and p-values, their parts, the values of each seed, the corruption tests, and how often
+log pi alone would find the place of a corruption. For the second reports it holds the values of each seed, and how the runs
+of the other seeds differ, which reward answers of another run only.
 """
 
 import argparse

@@ -190,7 +190,7 @@ ONLINE = {
 
 @pytest.mark.parametrize("name", ONLINE)
 def test_online_runs_build_their_learner(name):
-    """On the embedded task by default, with as many own answers as demonstrations, whatever a prompt's share of them."""
+    """On the embedded task by default, with as many rollouts as demonstrations, whatever a prompt's share of them."""
     configuration.load([f"gin/runs/{name}.gin"], ["MODEL_DIR = '/unused'", "BATCH_SIZE = 32"])
     learner = gin.get_bindings(training.train)["learner"]
     kind, reward, heads = ONLINE[name]

@@ -15,7 +15,7 @@ from lmirl_jax.types import PromptBatch, Unembedding
 from tests.batches import EOS, prompt_batch
 
 LENGTH, VOCAB = 3, 3
-ALL = 15  # 7 sequences of 3 words that end with EOS within 3 tokens, and 8 that are cut off.
+ALL = 15  # 7 sequences of 3 words that end with EOS within 3 tokens, and 8 that are truncated.
 
 
 def prompts(count: int) -> PromptBatch:

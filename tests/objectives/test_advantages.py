@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from lmirl_jax import objectives
 from lmirl_jax.types import UserError
 
-# An answer that ended, and one that was cut off after its third token.
+# An answer that ended, and one that was truncated after its third token.
 REWARDS = jnp.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
 VALUES = jnp.array([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])
 NEXT = jnp.array([[2.0, 4.0, 9.0], [2.0, 4.0, 6.0]])

@@ -1,4 +1,4 @@
-"""The reward that a frozen network implies: of whole, cut off and empty rows; on any mesh, resumed, and learnt from."""
+"""The reward that a frozen network implies: of whole, truncated and empty rows; on any mesh, resumed, and learnt from."""
 
 import dataclasses
 from typing import Any

@@ -53,7 +53,7 @@ def test_gauges(alone):
 
 
 def test_alpha_0_is_offline(updates_of):
-    """Dropout included: own answers take no randomness from the demonstrations."""
+    """Dropout included: rollouts take no randomness from the demonstrations."""
     offline = updates_of(training.Offline(objectives.iqlearn, 0.5), model=TINY)
     assert_same(updates_of(learner(alpha=0.0), model=TINY), offline, rtol=1e-5)
 
@@ -96,7 +96,7 @@ def offline_step(step, td_weight):
 def test_rollouts_equal_to_demonstrations_give_offline_iqlearn_at_the_effective_lambda(divergence):
     """One update whose buffer holds the demonstrations of its own batch: lambda_effective is lambda / (1 - alpha) ** 2."""
     every = make_batch(1, 24)
-    whole = np.arange(24) % 3 > 0  # The fake's other rows are cut off.
+    whole = np.arange(24) % 3 > 0  # The fake's other rows are truncated.
     batch = jax.tree.map(lambda x: jnp.asarray(x[whole]), every)
     step, state = prepared(batch, iqlearn_of(divergence))
     ours, metrics = jax.jit(step)(state, batch)

@@ -124,7 +124,7 @@ def test_at_chance_the_policy_does_not_move(updates_of):
 
 
 def test_what_the_loss_is_a_mean_over():
-    """By hand, of answers of three tokens and of one, EOS included, and one that was cut off after four."""
+    """By hand, of answers of three tokens and of one, EOS included, and one that was truncated after four."""
     tokens = jnp.array([[5, 6, 1, 0], [5, 6, 7, 8], [1, 0, 0, 0]])
     answers = rollout_batch_of(np.ones((3, 1)), tokens)
     losses = np.array([[1.0, 2.0, 6.0, 99.0], [10.0, 20.0, 30.0, 40.0], [8.0, 99.0, 99.0, 99.0]])

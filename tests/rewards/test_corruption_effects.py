@@ -8,7 +8,7 @@ from lmirl_jax.rewards.scored import ScoredAnswer
 
 
 def scored(targets, reward, log_prob=None, truncated=False):
-    """A character a token, EOS last unless the answer is cut off."""
+    """A character a token, EOS last unless the answer is truncated."""
     ends = [(i, i + 1) for i in range(len(targets))] + [(len(targets), len(targets))] * (not truncated)
     assert len(reward) == len(ends)
     total = sum(r for r in reward if r is not None)

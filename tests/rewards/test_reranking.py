@@ -47,7 +47,7 @@ def run(prompts, seed=0, discount=1.0, mesh=None):
 
 @pytest.fixture(scope="module")
 def answers(prompts):
-    """Four samples a prompt, of which the third is cut off."""
+    """Four samples a prompt, of which the third is truncated."""
     random, found = np.random.default_rng(0), []
     for example in prompts.examples:
         tokens = [
@@ -137,7 +137,7 @@ def test_at_gamma_1_the_return_under_the_policy_itself_chooses_as_its_log_likeli
 
 
 def without_third(answer: Answers) -> Answers:
-    """The one that was cut off has no last reward."""
+    """The truncated one has no last reward."""
 
     def kept(values):
         return (*values[:2], *values[3:])
