@@ -190,7 +190,7 @@ def test_resumed_between_two_draws_equals_uninterrupted(tmp_path, caplog):
     """Three networks, the first policy and the answers in use are part of the checkpoint."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     state = train(whole)
-    assert "from scratch: answers of random parameters teach nothing" in caplog.text
+    assert "from scratch: rollouts of random parameters teach nothing" in caplog.text
     train(parts, train_steps=3)
     again = train(parts)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(state))

@@ -18,6 +18,7 @@ class HeldOut:
 
     def __init__(self):
         self.lengths = {"inputs": 7, "targets": 6}
+        self.eos_ids = (1,)
 
     def batches(self, batch_size):
         for seed in range(3):
