@@ -240,11 +240,13 @@ class TrainData(Protocol):
         vocab_size: the size of the vocabulary; every token is smaller.
         rows_together: the number of consecutive rows that belong together, such as a chosen and a rejected answer; 1 where
             each row stands by itself.
+        has_rewards: whether its batches have given rewards.
     """
 
     batch_size: int
     vocab_size: int
     rows_together: int
+    has_rewards: bool
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""

@@ -66,6 +66,11 @@ class OnlineIQLearn:
         check_objective_takes(self.objective, "mle_weight", "penalty_weight", "td_weight", "discounts")
 
     def start(self, setting: Setting) -> Updates:
+        if setting.has_rewards:
+            raise UserError(
+                "online.OnlineIQLearn: the data give rewards, and the policy's own samples have none; leave `reward` and "
+                "`rewards` out of the data, or learn from them offline (LEARNER=@training.Offline())"
+            )
         sampler = Sampler(self.rollouts, setting)
         shapes, shardings = setting.policy_state
 
@@ -117,7 +122,6 @@ def online_step(
 
     Source: https://arxiv.org/abs/2409.01369, equations 15 to 17.
     """
-    _check_no_rewards(expert)
     td_weight = value_at(learner.td_weight, state.step)
     batch, is_rollout, behaviour_log_probs, ages = _both_kinds(state, expert, learner, setting)
     expert_rows = expert.weights.shape[0]
@@ -197,11 +201,3 @@ def _sums(
         "accuracy": accuracy_sum(out, demonstrations),
         **rollout_sums(out, rollouts, behaviour_log_probs, is_rollout[:, 0]),
     }
-
-
-def _check_no_rewards(expert: Batch) -> None:
-    if expert.rewards is not None:
-        raise UserError(
-            "online.OnlineIQLearn: the data give rewards, and the policy's own samples have none; leave `reward` and `rewards` "
-            "out of the data, or learn from them offline (LEARNER=@training.Offline())"
-        )

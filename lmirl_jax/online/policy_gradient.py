@@ -25,7 +25,7 @@ from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.online.reward_sources import RewardSource
 from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.training import Setting, TrainState, Updates
-from lmirl_jax.training.learner import jit_update
+from lmirl_jax.training.learner import jit_update, warn_of_unused_rewards
 from lmirl_jax.types import UserError
 
 
@@ -90,6 +90,7 @@ class PolicyGradient:
             setting.microbatches,
             name="SAMPLE_BATCH_SIZE / SAMPLES_PER_PROMPT",
         )
+        warn_of_unused_rewards(setting, "LEARNER=@online.PolicyGradient()")
         networks = {}
         if self.optimizer is not None:
             networks = make_networks(setting, self.optimizer, self.heads, self.share_trunk)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,8 @@ from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
 from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
 
+_log = logging.getLogger(__name__)
+
 Metrics = dict[str, jax.Array]
 
 
@@ -34,6 +37,7 @@ class Setting:
         batch_size: the number of rows of a global batch of demonstrations.
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         rows_together: the number of consecutive rows that belong together; see `TrainData`.
+        has_rewards: whether the demonstrations have given rewards.
     """
 
     model: ModelConfig
@@ -43,6 +47,7 @@ class Setting:
     batch_size: int
     microbatches: int = 1
     rows_together: int = 1
+    has_rewards: bool = False
 
     @property
     def dropout_key(self) -> Key[Array, ""]:
@@ -122,6 +127,10 @@ class Offline:
         check_objective(self.objective, self.soft_q_config)
 
     def start(self, setting: Setting) -> Updates:
+        if "rewards" not in inspect.signature(self.objective).parameters:
+            warn_of_unused_rewards(
+                setting, f"OBJECTIVE={getattr(self.objective, '__name__', self.objective)}"
+            )
         shapes, shardings = setting.policy_state
         step = functools.partial(
             train_step,
@@ -148,6 +157,12 @@ def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
         out_shardings=(shardings, sharding.replicated_sharding(mesh)),
         donate_argnums=0,
     )
+
+
+def warn_of_unused_rewards(setting: Setting, user: str) -> None:
+    """Says, before training, that the rewards of the demonstrations have no effect."""
+    if setting.has_rewards and jax.process_index() == 0:
+        _log.warning("the data give rewards, and %s does not use them", user)
 
 
 def check_objective_takes(objective: Objective, *names: str) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import logging
 from typing import Any
 
 import jax
@@ -27,8 +26,6 @@ from lmirl_jax.training.sums import (
     weighted_sum,
 )
 from lmirl_jax.types import Batch, Model, Objective, Schedule
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +123,6 @@ def loss_sums(
     if batch.rewards is not None:
         offered["rewards"] = batch.rewards
     named = inspect.signature(objective).parameters
-    if "rewards" in offered and "rewards" not in named:
-        # Said while the update is compiled, so once.
-        name = getattr(objective, "__name__", repr(objective))
-        _log.warning("the data give rewards, and OBJECTIVE=%s does not use them", name)
     per_token = objective(out, **{name: value for name, value in offered.items() if name in named})
     likelihood = mle(out)
     added = per_token - likelihood if "td_weight" in named else jnp.zeros_like(likelihood)
