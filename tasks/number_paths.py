@@ -19,9 +19,10 @@ Metrics are fractions from 0 to 1, but for `distinct_valid`, a number of answers
 
 import functools
 import itertools
+import pathlib
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from lmirl_jax import evaluation
@@ -35,6 +36,8 @@ DERIVATIONS = 8  # with each training prompt
 HELD_OUT = 240  # prompts in validation, and as many in test
 SEED = 0
 SPLITS = ("train", "validation", "test")
+# A tiny T5 that knows this task, to fine-tune from: INITIAL_CHECKPOINT_PATH takes it. benchmarks/ship_model.py made it.
+MODEL = pathlib.Path(__file__).parent / "number_paths_model"
 
 # Numbers without leading zeros: else 03+8=11 would count as one more right answer.
 _STEP = re.compile(r"([1-9][0-9]*)\+([1-9][0-9]*)=([1-9][0-9]*)")
@@ -128,9 +131,14 @@ def examples(split: str) -> list[tuple[str, str]]:
 
 def dataset(split: str, shuffle_files: bool = False) -> Any:
     """The source, in SeqIO's form: a `tf.data.Dataset`."""
+    return as_dataset(examples(split))
+
+
+def as_dataset(pairs: Sequence[tuple[str, str]]) -> Any:
+    """Pairs of a prompt and an answer as a `tf.data.Dataset`."""
     import tensorflow as tf
 
-    inputs, targets = zip(*examples(split), strict=True)
+    inputs, targets = zip(*pairs, strict=True)
     return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
 
 
@@ -201,14 +209,15 @@ def wrong_step(
     return with_wrong_sum(targets, generator.randrange(targets.count(" ") + 1))
 
 
-def _register() -> None:
+def register(name: str, dataset: Callable[..., Any]) -> None:
+    """Registers a task of such problems with SeqIO, unless it is registered already."""
     import seqio
 
-    if "number_paths" in seqio.TaskRegistry.names():
+    if name in seqio.TaskRegistry.names():
         return
     text = seqio.Feature(seqio.ByteVocabulary(), add_eos=True)
     seqio.TaskRegistry.add(
-        "number_paths",
+        name,
         source=seqio.FunctionDataSource(dataset, splits=SPLITS),
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features={"inputs": text, "targets": text},
@@ -217,4 +226,4 @@ def _register() -> None:
     )
 
 
-register_with_seqio(_register)
+register_with_seqio(lambda: register("number_paths", dataset))

@@ -78,7 +78,7 @@ TABLE = {
     ),
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
-    "data.TrainDataset": "object count lengths text share seed switch switch path?",
+    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed",
     "data.get_task": "text? path? path? path?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",

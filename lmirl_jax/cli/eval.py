@@ -11,25 +11,22 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, evaluation, files, runs
-from lmirl_jax.argument_rules import GivenByCaller, Is, Words
-from lmirl_jax.arguments import NonNegative, Path, check_arguments
+from lmirl_jax.argument_rules import GivenByCaller, Is
+from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import ReferencedSplit
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.cli.processes import say
 from lmirl_jax.evaluation import Answers, Generator
-from lmirl_jax.evaluation.evaluator import DatasetWithMetrics, describe_prompts, write_answers
+from lmirl_jax.evaluation.evaluator import (
+    DatasetWithMetrics,
+    Temperatures,
+    describe_prompts,
+    write_answers,
+)
 from lmirl_jax.evaluation.front import with_interval
 from lmirl_jax.statistics.evidence import pluralise
 from lmirl_jax.types import ModelConfig, UserError
-
-Temperatures = Annotated[
-    Sequence[NonNegative],
-    Words(
-        "a list of one or more numbers of 0 or more that differ in six digits, by which files are named",
-        lambda values: 0 < len(values) == len({f"{value:g}" for value in values}),
-    ),
-]
 
 NOTATION = (
     "95% intervals over prompts: ± half of one, or both ends where it leans to one side; none: a metric of the whole corpus, or "

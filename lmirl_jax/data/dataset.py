@@ -11,6 +11,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
@@ -48,9 +49,12 @@ class TrainDataset:
         truncate: whether trimming is allowed; it is counted and logged.
         shuffle: False keeps the task's own order.
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
+        num_examples: the number of examples of each task, drawn from its split without replacement; None for all.
+        examples_seed: the seed of that draw.
 
     Raises:
-        UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
+        UserError: a setting out of range, no such split, a task with fewer than `num_examples`, or with `truncate=False` an
+            example that does not fit.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class TrainDataset:
         truncate: bool = True,
         shuffle: bool = True,
         cache_dir: Path | None = None,
+        num_examples: Count | None = None,
+        examples_seed: Seed = 0,
     ):
         self.task = task
         self.batch_size, self.rows_together = batch_size, 1
@@ -80,14 +86,19 @@ class TrainDataset:
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate)
-        self.num_examples = sum(map(len, records))
+        sources = [
+            _drawn(part.name, split, part_records.source, num_examples, examples_seed)
+            for (part, _), part_records in zip(parts, records, strict=True)
+        ]
+        self.num_examples = sum(map(len, sources))
         self.has_rewards = any(part.rewarded for part in records)
         # Without weights and rewards, the features of records need not be read.
         self._has_numbers = self.has_rewards or any(part.weighted for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
-        self.fingerprint = _fingerprint(records, rates, seed, shuffle)
-        self._rows = _endless(records, rates, seed, shuffle).map(self._row)
+        drawn = None if num_examples is None else [num_examples, examples_seed]
+        self.fingerprint = _fingerprint(records, rates, seed if shuffle else None, drawn)
+        self._rows = _endless(sources, rates, seed if shuffle else None).map(self._row)
 
     def iterator(self, rows: slice) -> "TrainIterator":
         """Iterates over these rows of every global batch.
@@ -197,8 +208,8 @@ class TrainIterator:
             )
         if state["dataset"] != self._fingerprint:
             raise UserError(
-                "the checkpoint was trained on other data, or in another order (task, vocabulary, RANDOM_SEED, PROMPT_SEED): use "
-                "a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
+                "the checkpoint was trained on other data, or in another order (task, vocabulary, TRAIN_NUM_EXAMPLES, "
+                "RANDOM_SEED, PROMPT_SEED): use a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
             )
         self.close()
         self._next_index = int(state["next_index"])
@@ -215,15 +226,50 @@ class TrainIterator:
         return blocks[self._block :: self._blocks].to_iter_dataset(READ)
 
 
-def _endless(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> grain.MapDataset:
+class _Drawn:
+    """Some of the examples of a source, in its order."""
+
+    def __init__(self, source: grain.sources.RandomAccessDataSource, indices: Int[np.ndarray, " examples"]):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._source[int(self._indices[index])]
+
+
+def _drawn(
+    name: str, split: str, source: grain.sources.RandomAccessDataSource, count: int | None, seed: int
+) -> grain.sources.RandomAccessDataSource:
+    """The source itself, or `count` of its examples."""
+    if count is None:
+        return source
+    if count > len(source):
+        raise UserError(
+            f"TRAIN_NUM_EXAMPLES={count}: {name} has {len(source)} examples in split {split!r}; set at most that, or None for all"
+        )
+    return _Drawn(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:count]))
+
+
+def _endless(
+    sources: list[grain.sources.RandomAccessDataSource], rates: list[float], seed: int | None
+) -> grain.MapDataset:
+    """Every source over and over, shuffled anew each time unless the seed is None; a mixture takes turns by the rates."""
     parts = []
-    for part in records:
-        dataset = grain.MapDataset.source(part.source).seed(seed)
-        parts.append((dataset.shuffle() if shuffle else dataset).repeat(ENDLESS // len(part)))
+    for source in sources:
+        dataset = grain.MapDataset.source(source)
+        if seed is not None:
+            dataset = dataset.seed(seed).shuffle()
+        parts.append(dataset.repeat(ENDLESS // len(source)))
     return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, rates)
 
 
-def _fingerprint(records: list[Records], rates: list[float], seed: int, shuffle: bool) -> str:
+def _fingerprint(
+    records: list[Records], rates: list[float], seed: int | None, drawn: list[int] | None
+) -> str:
     """A hash of the tokens, so that a run can continue after a new comment in the task's code or a new path of the file."""
-    described = [[part.content for part in records], rates, seed if shuffle else None, shuffle]
+    described: list[Any] = [[part.content for part in records], rates, seed, seed is not None]
+    if drawn is not None:
+        described.append(drawn)
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import files
+from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, Path, check_arguments
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
@@ -19,6 +20,14 @@ from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.types import UserError
 
 LOG_LIKELIHOOD = "log_likelihood"
+
+Temperatures = Annotated[
+    Sequence[NonNegative],
+    Words(
+        "a list of one or more numbers of 0 or more that differ in six digits, by which files are named",
+        lambda values: 0 < len(values) == len({f"{value:g}" for value in values}),
+    ),
+]
 
 
 @runtime_checkable
@@ -151,7 +160,8 @@ class Evaluator:
     Args:
         data: the data set to answer; None where there is no validation split, and so nothing to measure.
         generator: the generator of answers.
-        temperature: the sampling temperature; 0 always takes the likeliest token.
+        temperature: the sampling temperature, where 0 always takes the likeliest token; of several temperatures, each metric is
+            the mean, so that flat policies and sharp ones are measured alike.
         label: distinguishes several evaluators of one run in the names of metrics and files; '' for no label.
         folder: the folder in MODEL_DIR for the answers.
     """
@@ -160,17 +170,19 @@ class Evaluator:
         self,
         data: DatasetWithMetrics | None,
         generator: Generator,
-        temperature: NonNegative = 0.0,
+        temperature: NonNegative | Temperatures = 0.0,
         label: str = "",
         folder: Path = "inference_eval",
     ):
-        self.data, self.generator, self.temperature = data, generator, temperature
+        self.data, self.generator = data, generator
+        self.temperatures = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,)
         self.label, self.folder = label, folder
 
     def check(self, mesh: Mesh) -> None:
         if self.data is not None:
             self.generator.check(mesh)
-            self.generator.check_temperature(self.temperature)
+            for temperature in self.temperatures:
+                self.generator.check_temperature(temperature)
 
     def metric_names(self) -> list[str]:
         """The names of the metrics that a call returns, available before anything is answered."""
@@ -190,24 +202,38 @@ class Evaluator:
     ) -> dict[str, float]:
         """Answers, measures and writes `MODEL_DIR/inference_eval/TASK-STEP.jsonl`, or `TASK-LABEL-STEP.jsonl`.
 
+        Of several temperatures, there is a file for each, `TASK-LABEL-T0.5-STEP.jsonl`.
+
         Returns:
             The metrics, as `eval/TASK/METRIC` or `eval/TASK/LABEL/METRIC`; among them `prompts`, the number of prompts that were
             answered, and `prompts_available`, the number that the split has.
         """
         if self.data is None:
             return {}
-        answers = list(self.generator(graph, params, mesh, self.data, self.temperature))
-        metrics, _ = measure(self.data, answers)
-        if jax.process_index() == 0:
-            label = f"-{self.label}" if self.label else ""
-            write_answers(model_dir / self.folder / f"{self.data.name}{label}-{step:06}.jsonl", answers)
-        metrics |= self._counts(len(answers))
+        measured: dict[float | int, dict[str, float]] = {}
+        prompts = 0
+        for temperature in self.temperatures:
+            answers = list(self.generator(graph, params, mesh, self.data, temperature))
+            prompts = len(answers)
+            measured[temperature], _ = measure(self.data, answers)
+            if jax.process_index() == 0:
+                write_answers(
+                    model_dir / self.folder / self._file(self.data.name, temperature, step), answers
+                )
+        first, *rest = measured.values()
+        names = [name for name in first if all(name in metrics for metrics in rest)]
+        metrics = {name: float(np.mean([values[name] for values in measured.values()])) for name in names}
+        metrics |= self._counts(prompts)
         return {self._metric(self.data.name, name): value for name, value in metrics.items()}
 
     def _counts(self, prompts: int) -> dict[str, float]:
         available = getattr(self.data, "available", None)
         of = {} if available is None else {"prompts_available": float(available)}
         return {"prompts": float(prompts), **of}
+
+    def _file(self, task: str, temperature: float | int, step: int) -> str:
+        at = f"T{temperature:g}" if len(self.temperatures) > 1 else ""
+        return "-".join(part for part in (task, self.label, at, f"{step:06}.jsonl") if part)
 
     def _metric(self, task: str, name: str) -> str:
         return "/".join(part for part in ("eval", task, self.label, name) if part)

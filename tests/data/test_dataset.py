@@ -51,6 +51,36 @@ def test_without_shuffling_the_order_is_the_tasks(build):
     assert order(build(shuffle=False).iterator(slice(0, 4)), 4) == [*range(N), 0, 1, 2]
 
 
+def test_some_examples_are_drawn_by_their_own_seed(build):
+    def drawn(examples_seed, seed=0, **settings):
+        dataset = build(num_examples=5, examples_seed=examples_seed, seed=seed, batch_size=5, **settings)
+        assert dataset.num_examples == 5
+        return order(dataset.iterator(slice(0, 5)), 3)
+
+    found = drawn(0)
+    assert len(set(found)) == 5 and set(collections.Counter(found).values()) == {3}
+    assert found[:5] != sorted(found[:5]) and drawn(0, shuffle=False) == 3 * sorted(set(found))
+    assert set(drawn(0, seed=1)) == set(found) and drawn(0, seed=1) != found
+    assert {frozenset(drawn(seed)) for seed in range(20)} != {frozenset(found)}
+    assert set().union(*(drawn(seed) for seed in range(20))) == set(range(N))
+
+
+def test_a_state_of_other_drawn_examples_is_refused(build):
+    state = build(num_examples=5).iterator(slice(0, 4)).get_state()
+    build(num_examples=5).iterator(slice(0, 4)).set_state(state)
+    for other in ({}, {"num_examples": 6}, {"num_examples": 5, "examples_seed": 1}):
+        with pytest.raises(UserError, match="TRAIN_NUM_EXAMPLES"):
+            build(**other).iterator(slice(0, 4)).set_state(state)
+
+
+def test_no_more_examples_are_drawn_than_there_are(build):
+    assert sorted(order(build(num_examples=N, batch_size=N).iterator(slice(0, N)), 1)) == list(range(N))
+    with pytest.raises(
+        UserError, match=r"TRAIN_NUM_EXAMPLES=14: \w+ has 13 examples in split 'train'; set at most"
+    ):
+        build(num_examples=N + 1)
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_global_batch_is_the_same_for_any_number_of_processes(build, processes):
     dataset = build(batch_size=8)

@@ -305,6 +305,29 @@ def test_the_evaluator_writes_its_answers(tmp_path):
     assert Evaluator(None, Generator(4))(graph, params, mesh_of(1, 1, 1, 1), epath.Path(tmp_path), 1) == {}
 
 
+def test_of_several_temperatures_metrics_are_means(tmp_path):
+    config = dataclasses.replace(TINY, dropout_rate=0.0)
+    graph, state = nnx.split(config.build(jax.random.key(0)))
+    network, mesh = (graph, nnx.to_pure_dict(state)), mesh_of(1, 1, 1, 1)
+    generator = Generator(4, num_samples=3)
+
+    def metrics(temperature, name):
+        evaluate = Evaluator(Digits(6), generator, temperature, label="sampled")
+        return evaluate(*network, mesh, epath.Path(tmp_path / name), step=12)
+
+    both, low, high = metrics([0.5, 2.0], "both"), metrics(0.5, "low"), metrics([2.0], "high")
+    assert low["eval/digits/sampled/self_bleu"] != high["eval/digits/sampled/self_bleu"]
+    for name, value in both.items():
+        assert value == pytest.approx((low[name] + high[name]) / 2), name
+    folder = tmp_path / "both" / "inference_eval"
+    names = ["digits-sampled-T0.5-000012.jsonl", "digits-sampled-T2-000012.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    one = tmp_path / "high" / "inference_eval" / "digits-sampled-000012.jsonl"
+    assert (folder / names[1]).read_text() == one.read_text()
+    with pytest.raises(UserError, match="temperature="):
+        Evaluator(Digits(6), generator, [0.5, 0.5])
+
+
 def test_metrics_say_over_how_many_of_how_many_prompts(tmp_path):
     """The first 3 of 150: as numbers among the metrics, and in words for the log."""
     graph, params = policy()
