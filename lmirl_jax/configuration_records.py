@@ -113,6 +113,9 @@ def explicit_keys(
 ) -> set[str]:
     """The settings that a user sets explicitly: by flags, and in gin files that do not only hold defaults.
 
+    A file of defaults that requires INITIAL_CHECKPOINT_PATH is made for another run's checkpoint: what it sets itself counts,
+    and what it includes does not.
+
     Args:
         gin_files: the names of gin files.
         bindings: statements `NAME = VALUE`.
@@ -123,12 +126,13 @@ def explicit_keys(
     waiting = list(gin_files)
     while waiting:
         path = find(waiting.pop())
-        if is_default(path):
-            continue
         with open(path, encoding="utf-8") as file:
             record = read(file.read())
-        keys |= set(record.values)
-        waiting += record.includes
+        if not is_default(path):
+            keys |= set(record.values)
+            waiting += record.includes
+        elif record.values.get("INITIAL_CHECKPOINT_PATH") == "%gin.REQUIRED":
+            keys |= set(record.values)
     return keys
 
 
