@@ -3,8 +3,8 @@
     launch/local.sh python benchmarks/online_runs.py --folder=/tmp/online_runs [--recipes=mle,gail,...] [--seeds=0]
         [--start_steps=1000] [--updates=300]
 
-Trains the quickstart's MLE run, then from it every recipe with every seed (of the order of demonstrations, of prompts and of
-sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
+Trains gin/runs/number_paths.gin by MLE, then from it every recipe with every seed (of the order of demonstrations, of prompts
+and of sampling; the start is the same), each by `lmirl train` with the defaults of its gin file. Runs that are finished are not
 made again. Prints a JSON object: the evaluation of each run after its last update (all 240 validation prompts, the likeliest
 answer and 4 sampled ones), the metrics of its rollouts as means over the last 50 updates, and seconds.
 """
@@ -25,10 +25,10 @@ SLOWLY = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20}
 RAMP = {"value": 0.1, "start_step": 0, "ramp_steps": 200}
 RL = ["runs/rl_from_reward"]
 RECIPES = {
-    "mle": (["runs/quickstart", "objectives/mle"], {}),
-    "mle_slowly": (["runs/quickstart", "objectives/mle"], SLOWLY),
+    "mle": (["runs/number_paths", "objectives/mle"], {}),
+    "mle_slowly": (["runs/number_paths", "objectives/mle"], SLOWLY),
     "iqlearn": (
-        ["runs/quickstart", "objectives/iqlearn"],
+        ["runs/number_paths", "objectives/iqlearn"],
         {"TD_WEIGHT": "@training.delayed_constant()"}
         | {f"training.delayed_constant.{name}": value for name, value in RAMP.items()},
     ),
@@ -45,10 +45,10 @@ RECIPES = {
     "rl_from_mle": (RL, {}),
     "rl_from_start": (RL, {}),
 }
-# The runs that reward, trained once for all seeds: the quickstart's two, and online IQLearn from random parameters.
+# The runs that reward, trained once for all seeds: offline MLE and IQLearn, and online IQLearn from random parameters.
 REWARDING = {
-    "rewarding": (["runs/quickstart", "objectives/iqlearn"], {}),
-    "rewarding_mle": (["runs/quickstart", "objectives/mle"], {"RANDOM_SEED": 1}),
+    "rewarding": (["runs/number_paths", "objectives/iqlearn"], {}),
+    "rewarding_mle": (["runs/number_paths", "objectives/mle"], {"RANDOM_SEED": 1}),
     "rewarding_online": (["runs/online_iqlearn"], {}),
 }
 REWARDED_BY = {name: "rewarding" for name, (files, _) in RECIPES.items() if files == RL}

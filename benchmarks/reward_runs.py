@@ -2,9 +2,9 @@
 
     launch/local.sh python benchmarks/reward_runs.py --folder=/tmp/reward_runs [--seeds=0,1,2] [--steps=1000] [--updates=300]
 
-Trains the quickstart's MLE and IQLearn runs with every seed, and from each seed's MLE run online IQLearn and, for as many
-updates, MLE; each by `lmirl train` with the defaults of its gin file. Then it runs `lmirl report` with
-gin/runs/quickstart_report.gin twice: each run rewards the answers that it sampled itself, and for every seed all runs reward
+Trains gin/runs/number_paths.gin by MLE and by IQLearn with every seed, and from each seed's MLE run online IQLearn and, for as
+many updates, MLE; each by `lmirl train` with the defaults of its gin file. Then it runs `lmirl report` with
+gin/runs/number_paths_report.gin twice: each run rewards the answers that it sampled itself, and for every seed all runs reward
 the answers of that seed's MLE run. Finished runs are not made again. It prints a JSON object. For the first reports it holds
 the correlations with their intervals and p-values, their parts, the values of each seed, the corruption tests, and how often
 log pi alone would find the place of a corruption. For the second reports it holds the values of each seed, and how the runs
@@ -29,10 +29,10 @@ LABELS = {"MLE": "mle", "IQLearn": "iqlearn", "online IQLearn": "online_iqlearn"
 # These runs begin from the MLE run of their seed.
 FROM_MLE = ("online_iqlearn", "mle_on")
 FILES = {
-    "mle": ["runs/quickstart", "objectives/mle"],
-    "iqlearn": ["runs/quickstart", "objectives/iqlearn"],
+    "mle": ["runs/number_paths", "objectives/mle"],
+    "iqlearn": ["runs/number_paths", "objectives/iqlearn"],
     "online_iqlearn": ["runs/online_iqlearn"],
-    "mle_on": ["runs/quickstart", "objectives/mle"],
+    "mle_on": ["runs/number_paths", "objectives/mle"],
 }
 WRITER = "MLE"
 METRICS = ("accuracy", "valid")
@@ -102,7 +102,7 @@ def report(folder: Path, seeds: list[int], writer: int | None) -> Path:
             "RUNS": runs,
             "ANSWERS_OF": None if writer is None else WRITER,
         }
-        run("report", ["runs/quickstart_report"], settings, folder / f"{output_dir.name}.log")
+        run("report", ["runs/number_paths_report"], settings, folder / f"{output_dir.name}.log")
     return output_dir
 
 

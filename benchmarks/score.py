@@ -6,9 +6,9 @@
 `rates`: T5 1.1 small with random parameters in float32, answers as long as GSM8K's (prompts of 60 tokens and answers of 100 in
 the mean) in rows of 512 and 256; packed and unpacked in turn, medians, and ratios of neighbours in time.
 
-`file`: `lmirl score`, as a user starts it, of a tiny T5 (the quickstart's, after one update) on 1,000 and on 100,000 lines of
-number_paths: seconds, answers a second in between (start and compilation fall out of the difference), peak resident memory;
-and once more killed with SIGKILL after a third and started again, whose file must be the same byte for byte.
+`file`: `lmirl score`, as a user starts it, of a tiny T5 (gin/runs/number_paths.gin, after one update) on 1,000 and on 100,000
+lines of number_paths: seconds, answers a second in between (start and compilation fall out of the difference), peak resident
+memory; and once more killed with SIGKILL after a third and started again, whose file must be the same byte for byte.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def long_file(asked: argparse.Namespace) -> dict:
     run = folder / "run"
     if not (run / "checkpoints").exists():
         settings = {"MODEL_DIR": str(run), "TRAIN_STEPS": 1, "EVAL_PERIOD": 1, "EVALUATOR_NUM_EXAMPLES": 1}
-        subprocess.run(command("train", ["runs/quickstart", "objectives/mle"], settings), check=True)
+        subprocess.run(command("train", ["runs/number_paths", "objectives/mle"], settings), check=True)
     short, long = write_file(folder / "short.jsonl", SHORT_FILE), write_file(folder / "long.jsonl", lines)
     first = score(run, short, folder / "short_scored.jsonl")
     whole = score(run, long, folder / "whole.jsonl")

@@ -1,7 +1,7 @@
 """Fine-tunes a pretrained model on few demonstrations by several objectives, each tuned alike, and compares their fronts.
 
     launch/local.sh python benchmarks/small_data.py --folder=/tmp/small_data [--objectives=mle,gem,...] [--demonstrations=300]
-        [--seeds=5] [--rates=3e-4,1e-3,3e-3] [--workers=2]
+        [--seeds=5] [--rates=1e-4,3e-4,1e-3,3e-3]
 
 Every run is gin/runs/quickstart.gin: a tiny T5 that knows number_paths learns number_paths_large. With the first seed each
 objective tries every learning rate, and keeps the one whose run reaches the highest BEST_METRIC on the validation split; the
@@ -13,18 +13,13 @@ with MLE.
 
 import argparse
 import json
-import os
-import queue
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from provenance import provenance
 
-from lmirl_jax.tasks import number_paths
+from lmirl_jax.cli.side_by_side import run_side_by_side
 
 OBJECTIVES = {
     "mle": ("MLE", "mle", {}),
@@ -52,42 +47,12 @@ READINGS: dict[str, Callable[[list[dict]], dict]] = {
     "lowest_loss": lambda curve: min(curve, key=lambda at: at["loss"]),
     "last": lambda curve: curve[-1],
 }
-SWEEP = {
-    "EVAL_SPLIT": "test",
-    "EVALUATOR_NUM_EXAMPLES": None,
-    "EVAL_BATCH_SIZE": 75,
-    "NUM_SAMPLES": 8,
-    "TEMPERATURES": [0.25, 0.5, 0.75, 1.0, 1.25],
-    "QUALITY": "valid",
-}
 
 
-class Cores:
-    """Runs commands of lmirl, each on a core of its own: a model this small gains little from a second one."""
-
-    def __init__(self, workers: int):
-        self._free: queue.Queue[int] = queue.Queue()
-        for core in sorted(os.sched_getaffinity(0))[:workers]:
-            self._free.put(core)
-        self._pool = ThreadPoolExecutor(self._free.qsize())
-
-    def run(self, command: str, files: list[str], settings: dict, log: Path) -> None:
-        given = [f"--gin_file=gin/{name}.gin" for name in files]
-        given += [f"--gin.{name}={value!r}" for name, value in settings.items()]
-        core, began = self._free.get(), time.monotonic()
-        with open(log, "a") as file:
-            subprocess.run(
-                ["taskset", "--cpu-list", str(core), sys.executable, "-m", "lmirl_jax", command, *given],
-                stdout=file,
-                stderr=file,
-                check=True,
-            )
-        self._free.put(core)
-        print(f"{log.stem}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-
-    def all(self, jobs: Iterable[Callable[[], None]]) -> None:
-        for future in [self._pool.submit(job) for job in jobs]:
-            future.result()
+def words(command: str, files: list[str], settings: dict) -> list[str]:
+    """The words of a command after `lmirl`."""
+    files = [f"--gin_file=gin/{name}.gin" for name in files]
+    return [command, *files, *(f"--gin.{name}={value!r}" for name, value in settings.items())]
 
 
 class Study:
@@ -97,29 +62,30 @@ class Study:
         self.folder, self.asked = asked.folder, asked
         self.rates = [float(rate) for rate in asked.rates.split(",")]
         self.objectives = asked.objectives.split(",")
-        self.cores = Cores(asked.workers)
 
     def model_dir(self, objective: str, rate: float, seed: int) -> Path:
         return self.folder / f"{objective}-{self.asked.demonstrations}-{rate:g}-{seed}"
 
-    def train(self, objective: str, rate: float, seed: int) -> None:
-        """Trains a run, unless it is finished."""
-        _, file, settings = OBJECTIVES[objective]
-        model_dir = self.model_dir(objective, rate, seed)
-        settings = settings | {
-            "MODEL_DIR": str(model_dir),
-            "INITIAL_CHECKPOINT_PATH": str(self.asked.start),
-            "TRAIN_NUM_EXAMPLES": self.asked.demonstrations,
-            "LEARNING_RATE": rate,
-            "RANDOM_SEED": seed,
-            "KEEP_CHECKPOINTS": None,
-        }
-        if self.asked.steps is not None:
-            settings["TRAIN_STEPS"] = self.asked.steps
-        if not (model_dir / "finished").exists():
-            log = self.folder / f"{model_dir.name}.log"
-            self.cores.run("train", ["runs/quickstart", f"objectives/{file}"], settings, log)
-            (model_dir / "finished").touch()
+    def train(self, runs: Iterable[tuple[str, float, int]]) -> None:
+        """Trains the runs that are not finished, side by side."""
+        commands = {}
+        for objective, rate, seed in runs:
+            model_dir = self.model_dir(objective, rate, seed)
+            _, file, settings = OBJECTIVES[objective]
+            settings = settings | {
+                "MODEL_DIR": str(model_dir),
+                "TRAIN_NUM_EXAMPLES": self.asked.demonstrations,
+                "LEARNING_RATE": rate,
+                "RANDOM_SEED": seed,
+                "TRAIN_STEPS": self.asked.steps,
+                "EVAL_PERIOD": 150,
+                "CHECKPOINT_PERIOD": 150,
+                "KEEP_CHECKPOINTS": None,
+            }
+            if not (model_dir / "checkpoints" / str(self.asked.steps)).exists():
+                commands[model_dir.name] = words("train", ["runs/quickstart", f"objectives/{file}"], settings)
+        if commands:
+            run_side_by_side(commands, {})
 
     def curve(self, objective: str, rate: float, seed: int) -> list[dict]:
         """The evaluations of a run on the validation split."""
@@ -147,21 +113,18 @@ class Study:
                 for seed, step in enumerate(steps)
             ]
         folder = self.folder / f"front-{self.asked.demonstrations}"
-        self.cores.run(
-            "sweep",
-            ["runs/sweep"],
-            SWEEP | {"RUNS": paths, "OUTPUT_DIR": str(folder)},
-            self.folder / f"{name}.log",
-        )
+        sweep = words("sweep", ["runs/quickstart_sweep"], {"RUNS": paths, "OUTPUT_DIR": str(folder)})
+        run_side_by_side({name: sweep}, {})
         found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         (folder / "report.html").rename(folder / f"{name}.html")
         steps = {label: [int(Path(path).name) for path in of_label] for label, of_label in paths.items()}
+        del found["cells"]  # Those of single seeds are on disk.
         return {"steps": steps} | found
 
     def main(self) -> dict:
         self.folder.mkdir(parents=True, exist_ok=True)
         tried = [(objective, rate, 0) for objective in self.objectives for rate in self.rates]
-        self.cores.all([lambda cell=cell: self.train(*cell) for cell in tried])
+        self.train(tried)
         chosen = {objective: self.choose_rate(objective) for objective in self.objectives}
         print(f"learning rates: {chosen}", file=sys.stderr)
         repeated = [
@@ -169,7 +132,7 @@ class Study:
             for seed in range(1, self.asked.seeds)
             for objective, rate in chosen.items()
         ]
-        self.cores.all([lambda cell=cell: self.train(*cell) for cell in repeated])
+        self.train(repeated)
         return {
             "learning_rates": {OBJECTIVES[objective][0]: rate for objective, rate in chosen.items()},
             "validation": [
@@ -184,13 +147,11 @@ class Study:
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--start", type=Path, default=number_paths.MODEL, help="the pretrained model")
     parser.add_argument("--objectives", default="mle,gem,iqlearn_.02,iqlearn_.1,iqlearn_.5")
     parser.add_argument("--demonstrations", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rates", default="3e-4,1e-3,3e-3")
-    parser.add_argument("--steps", type=int, help="updates of each run; as in the gin file unless given")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rates", default="1e-4,3e-4,1e-3,3e-3")
+    parser.add_argument("--steps", type=int, default=1500, help="updates of each run")
     return parser.parse_args()
 
 

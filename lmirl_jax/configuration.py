@@ -89,7 +89,10 @@ def load(
 def explicit_keys(
     gin_files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str | os.PathLike] = ()
 ) -> set[str]:
-    """The settings that a user sets explicitly: in bindings, and in files other than gin/runs/, whose values are defaults."""
+    """The settings that a user sets explicitly: in bindings, and in files other than gin/runs/, whose values are defaults.
+
+    One of gin/runs/ that sets INITIAL_CHECKPOINT_PATH sets the rest explicitly, too.
+    """
     paths, defaults = _search_path(search_paths), find_gin_root() / "gin" / "runs"
 
     def is_default(path: str) -> bool:

@@ -113,8 +113,8 @@ def explicit_keys(
 ) -> set[str]:
     """The settings that a user sets explicitly: by flags, and in gin files that do not only hold defaults.
 
-    A file of defaults that requires INITIAL_CHECKPOINT_PATH is made for another run's checkpoint: what it sets itself counts,
-    and what it includes does not.
+    A file of defaults that says itself which checkpoint to start from is made for that checkpoint: what it sets counts, and
+    what it includes does not.
 
     Args:
         gin_files: the names of gin files.
@@ -131,7 +131,7 @@ def explicit_keys(
         if not is_default(path):
             keys |= set(record.values)
             waiting += record.includes
-        elif record.values.get("INITIAL_CHECKPOINT_PATH") == "%gin.REQUIRED":
+        elif record.values.get("INITIAL_CHECKPOINT_PATH", "None") != "None":
             keys |= set(record.values)
     return keys
 

@@ -15,10 +15,10 @@ SMALL = ["models.T5Config.emb_dim = 16", "models.T5Config.mlp_dim = 32", "models
 
 
 def make_run(folder: pathlib.Path, *bindings: str, seed: int = 0, step: int = 3) -> pathlib.Path:
-    """Of the quickstart's task with a smaller model, unless the bindings say otherwise."""
+    """On number_paths, with a smaller model, unless the bindings say otherwise."""
     with configuration.restore_afterwards():
         given = [f"MODEL_DIR = '{folder}'", *SMALL, *bindings]
-        configuration.load(["gin/runs/quickstart.gin"], given)
+        configuration.load(["gin/runs/number_paths.gin"], given)
         model, text = configuration.macro("MODEL"), configuration.config_text()
     mesh, optimizer, key = sharding.make_mesh(), optax.sgd(0.1), jax.random.key(seed)
     state = init_state(state_shardings(mesh, model, optimizer, key)[1], model, optimizer, key)

@@ -126,6 +126,7 @@ TABLE = {
     "runs.load": "path object? object?",
     "runs.load_if_any": "path? object? object?",
     "sharding.make_mesh": "axis axis axis",
+    "tasks.number_paths.model": "",
     "tasks.number_paths.reward": "caller caller",
     "tasks.number_paths.wrong_step": "caller caller caller",
     "training.BestConfig": "text? choice? count? non-negative",
@@ -270,9 +271,10 @@ TYPED = ["None", "'a'", "''", "True", "-1", "0", "1.5", "1e999", "1e39", "[]", "
 MACRO_KINDS = {
     "finetune": {
         "count": "BATCH_SIZE CHECKPOINT_PERIOD EVAL_BATCH_SIZE EVAL_NUM_SAMPLES EVAL_PERIOD LOG_PERIOD NUM_MICROBATCHES "
-        "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS?",
+        "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS? "
+        "TRAIN_NUM_EXAMPLES?",
         "whole": "DECODER_START_ID WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
-        "seed": "RANDOM_SEED",
+        "seed": "RANDOM_SEED TRAIN_EXAMPLES_SEED",
         "share": "DISCOUNT",
         "share-below": "DROPOUT_RATE",
         "positive": "LEARNING_RATE SOFT_Q_TEMPERATURE?",

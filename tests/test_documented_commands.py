@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> None:
     read = flags.parse(rest, commands.COMMANDS[name].flags)
     gin_files = list(read.gin_file)
     if name in OVER_A_RUN or name == "quickstart":
-        gin_files = ["gin/runs/quickstart.gin", *gin_files]
+        gin_files = ["gin/runs/number_paths.gin", *gin_files]
     configuration.load(gin_files, read.gin_bindings, read.gin_search_paths, complete=False)
 
 

@@ -1,6 +1,7 @@
 """Every bundled gin file parses and builds what it is for."""
 
 import inspect
+import pathlib
 
 import gin
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lmirl_jax import configuration, objectives, online, rewards, soft_q, training
+from lmirl_jax import checkpoints, configuration, objectives, online, rewards, soft_q, training
 from lmirl_jax.training.state import init_params
 from tests.fakes import make_run
 
@@ -165,7 +166,7 @@ def test_finetune_defaults():
     )
 
 
-@pytest.mark.parametrize("name", ["gin/runs/finetune.gin", "gin/runs/quickstart.gin"])
+@pytest.mark.parametrize("name", ["gin/runs/finetune.gin", "gin/runs/number_paths.gin"])
 def test_training_runs_build_every_argument(name):
     """All that `lmirl train` would hand to the trainer is made; gin resolves references when bindings are read."""
     configuration.load([name], [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'"])
@@ -174,10 +175,25 @@ def test_training_runs_build_every_argument(name):
     assert arguments["learner"].td_weight == 0.1
     assert arguments["train_steps"] == 7 and arguments["best"].metric is None
     _, greedy, sampled = arguments["evaluations"]
-    assert (greedy.temperature, greedy.generator.num_samples, greedy.label) == (0.0, 1, "")
-    assert (sampled.temperature, sampled.generator.num_samples, sampled.label) == (1.0, 4, "sampled")
+    assert (greedy.temperatures, greedy.generator.num_samples, greedy.label) == ((0.0,), 1, "")
+    assert (sampled.temperatures, sampled.generator.num_samples, sampled.label) == ((1.0,), 4, "sampled")
     assert greedy.generator.batch_size == sampled.generator.batch_size > 1 and len(sampled.data) == 100
     assert arguments["data"].num_examples > 1000
+
+
+def test_the_quickstart_fine_tunes_what_is_shipped_on_few_demonstrations():
+    """From any folder, and with the task of its own file rather than the one that the shipped model was trained on."""
+    given = ["gin/runs/quickstart.gin", "gin/objectives/mle.gin"], ["MODEL_DIR = '/unused'"]
+    assert "MIXTURE_OR_TASK_NAME" in configuration.explicit_keys(*given)
+    assert "MIXTURE_OR_TASK_NAME" not in configuration.explicit_keys(["gin/runs/online_iqlearn.gin"], [])
+    configuration.load(*given)
+    arguments = gin.get_bindings(training.train)
+    assert arguments["data"].task.name == "number_paths_large" and arguments["data"].num_examples == 300
+    start = pathlib.Path(arguments["initial_checkpoint_path"])
+    assert (start / "config.gin").is_file() and checkpoints.find_checkpoint(str(start)).name == "3000"
+    _, _, sampled = arguments["evaluations"]
+    arguments["best"].check(sampled.metric_names())
+    assert sampled.temperatures == (0.25, 0.5, 0.75, 1.0)
 
 
 ONLINE = {
@@ -234,10 +250,10 @@ def test_the_filter_runs_settings_are_the_functions_own():
     assert configuration.with_configuration(rewards.FilterConfig)() == rewards.FilterConfig()
 
 
-@pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin", "gin/runs/quickstart_eval.gin"])
+@pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin"])
 def test_runs_over_a_checkpoint(name):
     bindings = [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'", "CHECKPOINT_PATH = '/unused'"]
-    configuration.load(["gin/runs/quickstart.gin", name], bindings)
+    configuration.load(["gin/runs/number_paths.gin", name], bindings)
     assert configuration.macro("CHECKPOINT_PATH") == "/unused"
     text = configuration.config_text()
     assert "number_paths" in text and "CHECKPOINT_PATH" in text

@@ -1,4 +1,4 @@
-"""docs/rewards.ipynb runs as it stands, on tiny runs instead of the quickstart's, and holds the outputs of its last run."""
+"""docs/rewards.ipynb runs as it stands, on tiny runs, and holds the outputs of its last run."""
 
 import ast
 import json
@@ -29,10 +29,10 @@ def code_cells(notebook):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What `lmirl quickstart` leaves behind, made small: two runs, and their answers at temperature 1."""
+    """The two runs, made small, and their answers at temperature 1."""
     folder = tmp_path_factory.mktemp("notebook")
     for seed, name in enumerate(("mle", "iqlearn")):
-        run = make_run(folder / "lmirl_quickstart" / name, seed=seed)
+        run = make_run(folder / "numbers" / name, seed=seed)
         (run / "eval").mkdir()
         lines = [_line(*example) for example in number_paths.examples("validation")[:PROMPTS]]
         (run / "eval" / "number_paths-000003-T1.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -63,6 +63,9 @@ def test_the_wheel_holds_what_the_checkout_holds_and_nothing_at_the_top(reposito
             if name != "lmirl_jax/tasks/__init__.py":
                 assert (f"lmirl_jax/{name}" if folder == "tasks" else name) in names
     assert any(name.endswith("LICENSE") for name in names)
+    model = repository / "tasks" / "number_paths_model"
+    shipped = {f"lmirl_jax/{path.relative_to(repository)}" for path in model.rglob("*") if path.is_file()}
+    assert len(shipped) > 10 and shipped <= set(names)
 
 
 def test_it_runs_from_an_empty_folder(installed, tmp_path):

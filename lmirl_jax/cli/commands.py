@@ -103,7 +103,7 @@ COMMANDS = {
     ),
     "quickstart": Command(
         "lmirl_jax.cli.quickstart",
-        "train a tiny T5 twice, by MLE and by IQLearn, and compare both: four minutes on two CPU cores",
+        "fine-tune a tiny T5 on 300 demonstrations, by MLE and by IQLearn, and compare both: five minutes on two CPU cores",
         CONFIGURATION,
         Bindings("TRAIN_STEPS=200", "training.adamw.weight_decay=0.01", "MODEL_DIR=\"'/tmp/quickstart'\""),
         ("lmirl quickstart", "lmirl quickstart --gin.TRAIN_STEPS=200 --gin.MODEL_DIR=\"'/tmp/quickstart'\""),

@@ -56,6 +56,7 @@ def write(sweep: Sweep, seconds: float) -> str:
         [cell.intervals for _, cell in sweep.finished],
     )
     sweep_tables.write_csv(sweep.folder / "sweep.csv", rows)
+    verdicts = sweep_verdicts(sweep)
     compared = {
         name: sweep_tables.findings(cells, quality=quality, diversity=name, baseline=baseline)
         for name in diversity
@@ -65,10 +66,11 @@ def write(sweep: Sweep, seconds: float) -> str:
         "signatures": _signatures(sweep),
         "quality": quality,
         "diversity": compared,
+        "curves": sweep_tables.curve_rows(cells, [quality, *diversity]),
+        "verdicts": verdicts,
         "cells": rows,
     }
     sweep_tables.write_json(sweep.folder / "sweep.json", content)
-    verdicts = sweep_verdicts(sweep)
     point = choose_point(sweep)
     report = sweep.folder / "report.html"
     reports.sweep_report(
@@ -81,14 +83,14 @@ def write(sweep: Sweep, seconds: float) -> str:
             "Quality and diversity over sampling temperatures",
             verdict=verdicts,
             settings=_facts(sweep),
-            lead=_lead(sweep),
+            lead=lead(sweep),
         ),
         answers=sample_answers(sweep, point),
         point=point,
     )
     table = evaluation.table(cells, [quality, *diversity])
     return "\n".join(
-        [table, _lead(sweep), "", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]
+        [table, lead(sweep), "", *verdicts, "", f"report: {report}", f"finished in {seconds:.0f} s"]
     )
 
 
@@ -160,7 +162,8 @@ def _facts(sweep: Sweep) -> dict[str, str | Sequence[str]]:
     return facts
 
 
-def _lead(sweep: Sweep) -> str:
+def lead(sweep: Sweep) -> str:
+    """Says in a sentence which runs answered what."""
     counts: dict[str, int] = {}
     for run in sweep.answering:
         counts[run.label] = counts.get(run.label, 0) + 1

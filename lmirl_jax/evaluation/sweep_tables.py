@@ -10,7 +10,7 @@ from etils import epath
 
 from lmirl_jax import files
 from lmirl_jax.evaluation.comparison import compare, pairs
-from lmirl_jax.evaluation.front import Cell
+from lmirl_jax.evaluation.front import Cell, curves
 from lmirl_jax.evaluation.pareto import pareto_hull
 
 COLUMNS = ("run", "seed", "checkpoint", "temperature", "top_p", "metric", "value", "low", "high", "prompts")
@@ -43,6 +43,35 @@ def tidy_rows(
             low, high = ends.get(metric, (None, None))
             rows.append(dict(zip(COLUMNS, (*place, value, low, high, prompts), strict=True)))
     return rows
+
+
+def curve_rows(cells: Sequence[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each point of a run's curve and metric: the mean over seeds, with its 95% interval over prompts and seeds.
+
+    Args:
+        cells: the cells of a sweep.
+        metrics: the metrics.
+
+    Returns:
+        The rows, which are the numbers of the table that `evaluation.table` prints; `low` and `high` are None for metrics without
+        values by prompt.
+    """
+    return [
+        {
+            "run": curve.run,
+            "seeds": len(curve.seeds),
+            "temperature": temperature,
+            "top_p": curve.top_p,
+            "metric": metric,
+            "value": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+        }
+        for curve in curves(cells)
+        for index, temperature in enumerate(curve.temperatures)
+        for metric in metrics
+        for interval in [curve.interval(metric, index)]
+    ]
 
 
 def findings(

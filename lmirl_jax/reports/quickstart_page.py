@@ -35,16 +35,18 @@ def quickstart_report(
     losses: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]],
     heatmaps: Sequence[HeatMap],
     text: PageText,
+    quality: str = "accuracy",
     loss_note: str = "",
 ) -> None:
-    """Writes the report of runs that differ only in their objective.
+    """Writes the report of runs that differ only in their objective and seed.
 
     Args:
         path: the path of the HTML file.
-        cells: the metrics of each run at each temperature, with accuracy, distinct_valid and self_bleu.
-        losses: the steps and the training losses of each run, in nats per token.
+        cells: the metrics of each run at each temperature, with the quality, distinct_valid and self_bleu.
+        losses: the steps and the held-out losses of each objective, in nats per token.
         heatmaps: the token rewards, one map for each prompt and model.
         text: the title, the verdict, and what was run.
+        quality: the metric at whose equal levels the runs are compared.
         loss_note: a sentence below the figure of the losses that says what they contain.
 
     Raises:
@@ -55,8 +57,9 @@ def quickstart_report(
     ]
     report = Report(text.title, text.lead)
     report.section("Verdict", *text.verdict, callout=True)
-    add_fronts(report, cells, diversity=measures)
-    report.section("Training loss").figures(loss_figure(losses), caption=loss_note)
+    add_fronts(report, cells, quality=quality, diversity=measures)
+    figure = loss_figure(losses, title="held-out loss (nats per token)")
+    report.section("Held-out loss").figures(figure, caption=loss_note)
     if heatmaps:
         report.section("Token rewards", REWARDS)
         for heatmap in heatmaps:

@@ -1,5 +1,6 @@
 """`lmirl quickstart` from command to report, with fewer steps."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,5 +23,19 @@ def test_from_command_to_report(tmp_path):
     )  # one table alone
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Rewards of MLE" in page and "Rewards of IQLearn" in page and "<script" not in page
-    for run in ("mle", "iqlearn"):
-        assert (folder / run / "config.gin").exists() and (folder / run / "checkpoints" / "3").is_dir()
+    assert "Held-out loss" in page
+    demonstrations = set()
+    for objective in ("mle", "iqlearn"):
+        for seed in range(3):
+            run = folder / f"{objective}_{seed}"
+            assert (run / "checkpoints" / "3").is_dir()
+            config = (run / "config.gin").read_text(encoding="utf-8")
+            assert f"RANDOM_SEED = {seed}\n" in config and "TRAIN_NUM_EXAMPLES = 300\n" in config
+            assert "MIXTURE_OR_TASK_NAME = 'number_paths_large'\n" in config
+            (position,) = (run / "checkpoints" / "3" / "data").glob("metadata")
+            demonstrations.add(json.loads(position.read_text())["batches"]["dataset"])
+    assert (
+        len(demonstrations) == 3
+    )  # A seed's demonstrations are the same for both objectives, and others than another's.
+    compared = json.loads((folder / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    assert compared["settings"]["split"] == "test" and compared["settings"]["num_examples"] == 150

@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
 def report(folder, runs, *more):
     small = ["EVALUATOR_NUM_EXAMPLES=6", "NUM_SAMPLES=2", "EVAL_BATCH_SIZE=8", "SCORE_BATCH_SIZE=8"]
     given = [f"--gin.{binding}" for binding in (*small, f"RUNS={runs!r}", f"OUTPUT_DIR={str(folder)!r}")]
-    return lmirl_jax.cli.main(["report", "--gin_file=gin/runs/quickstart_report.gin", *given, *more])
+    return lmirl_jax.cli.main(["report", "--gin_file=gin/runs/number_paths_report.gin", *given, *more])
 
 
 @pytest.fixture(scope="module")

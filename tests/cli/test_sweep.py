@@ -372,7 +372,7 @@ def lmirl(*arguments):
 
 
 SMALL = [
-    "--gin_file=gin/runs/quickstart.gin",
+    "--gin_file=gin/runs/number_paths.gin",
     "--gin.TRAIN_STEPS=2",
     "--gin.EVALUATOR_NUM_EXAMPLES=8",
     "--gin.EVAL_STEPS=1",

@@ -14,7 +14,7 @@ import pytest
 from lmirl_jax.evaluation.front import with_interval
 
 SMALL = [
-    "--gin_file=gin/runs/quickstart.gin",
+    "--gin_file=gin/runs/number_paths.gin",
     "--gin.CHECKPOINT_PERIOD=2",
     "--gin.EVAL_STEPS=1",
     "--gin.EVALUATOR_NUM_EXAMPLES=8",

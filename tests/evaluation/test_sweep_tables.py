@@ -45,3 +45,15 @@ def test_findings_are_json_and_leave_out_what_has_no_noise(tmp_path):
         cells, quality="accuracy", diversity="distinct_valid", baseline="IQLearn"
     )["comparisons"]
     assert swapped[0]["area"]["mean"] < 0
+
+
+def test_the_points_of_a_curve_are_means_over_seeds():
+    """Accuracy .2 and .6 with two seeds: .4; a metric without values by prompt has no interval."""
+    cells = [
+        Cell("MLE", seed, 0.5, {"bleu": 30.0 + seed}, {"accuracy": [float(i < right) for i in range(20)]})
+        for seed, right in ((0, 4), (1, 12))
+    ]
+    accuracy, bleu = sweep_tables.curve_rows(cells, ["accuracy", "bleu"])
+    place = {"run": "MLE", "seeds": 2, "temperature": 0.5, "top_p": 1.0}
+    assert bleu == place | {"metric": "bleu", "value": 30.5, "low": None, "high": None}
+    assert round(accuracy["value"], 9) == 0.4 and accuracy["low"] < 0.4 < accuracy["high"]

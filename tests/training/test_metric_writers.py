@@ -100,7 +100,7 @@ def test_wandb_is_an_extra_and_missed_before_a_folder_is_made(monkeypatch, tmp_p
 def test_a_project_of_wandb_holds_what_metrics_jsonl_holds(tmp_path):
     """`lmirl train` with WANDB_PROJECT, in wandb's offline mode: what it would upload later lies in a file."""
     settings = {"MODEL_DIR": f"'{tmp_path}/run'", "TRAIN_STEPS": 2, "EVALUATIONS": [], "BATCH_SIZE": 4}
-    command = [sys.executable, "-P", "-m", "lmirl_jax", "train", "--gin_file=gin/runs/quickstart.gin"]
+    command = [sys.executable, "-P", "-m", "lmirl_jax", "train", "--gin_file=gin/runs/number_paths.gin"]
     command += [f"--gin.{name}={value}" for name, value in settings.items()]
     environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
     done = subprocess.run(
