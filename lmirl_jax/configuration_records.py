@@ -15,6 +15,8 @@ INHERITED = (
     ("DISCOUNT",),
     ("MODEL", "VOCAB_SIZE"),
 )
+# Which demonstrations of the task; inherited with it alone.
+DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
@@ -136,16 +138,27 @@ def explicit_keys(
     return keys
 
 
+def with_own_draw(record: Record) -> Record:
+    """The record of a run with the seed of its demonstrations as a number, so that another run's RANDOM_SEED draws the same."""
+    if record.values.get("TRAIN_EXAMPLES_SEED") != "%RANDOM_SEED":
+        return record
+    seed = {"TRAIN_EXAMPLES_SEED": record.values["RANDOM_SEED"]}
+    return dataclasses.replace(record, values={**record.values, **seed})
+
+
 def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
     """The settings that a run inherits from the record of the run that it starts from.
 
-    A group is not inherited where the user sets any of it. The names of task and data are inherited as a whole, also where unset.
+    A group is not inherited where the user sets any of it. The names of task and data are inherited as a whole, also where unset,
+    and with them which demonstrations are drawn.
     """
     keys = []
     for group in INHERITED:
         explicit_in_group = explicit & set(group)
         if not explicit_in_group:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
+    if INHERITED[0][0] in keys and not explicit & set(DRAWN):
+        keys += [name for name in DRAWN if name in record.values]
     if "MODEL" in keys:
         model = record.values["MODEL"].strip("@()")
         keys += [key for key in record.values if key.rpartition(".")[0] == model and key not in explicit]

@@ -54,6 +54,25 @@ def test_settings_are_inherited_unless_they_are_explicit(explicit, keys):
     assert configuration_records.inherited_keys(record, explicit) == keys
 
 
+def test_the_same_demonstrations_are_drawn_whatever_the_seed_and_only_of_the_same_task():
+    drawn = {"TRAIN_NUM_EXAMPLES": "300", "TRAIN_EXAMPLES_SEED": "%RANDOM_SEED", "RANDOM_SEED": "7"}
+    text = RECORD + "".join(f"{name} = {value}\n" for name, value in drawn.items())
+    record = configuration_records.with_own_draw(configuration_records.read(text))
+    keys = configuration_records.inherited_keys(record, {"RANDOM_SEED"})
+    assert {name: record.values[name] for name in keys if name in drawn} == {
+        "TRAIN_NUM_EXAMPLES": "300",
+        "TRAIN_EXAMPLES_SEED": "7",
+    }
+    for explicit in ({"DATA"}, {"TRAIN_NUM_EXAMPLES"}):
+        assert not drawn.keys() & set(configuration_records.inherited_keys(record, explicit))
+    assert "MIXTURE_OR_TASK_NAME" in configuration_records.inherited_keys(record, {"TRAIN_NUM_EXAMPLES"})
+
+
+def test_bundled_runs_of_a_checkpoint_of_their_own_hold_explicit_settings():
+    keys = configuration.explicit_keys(["gin/runs/quickstart.gin"], [])
+    assert {"MIXTURE_OR_TASK_NAME", "TRAIN_NUM_EXAMPLES", "BATCH_SIZE"} <= keys and "MODEL" not in keys
+
+
 def test_inherited_settings_are_a_complete_gin_text():
     record = configuration_records.read(RECORD)
     text = record.text(["DATA", "MODEL", "VALIDATION_DATA"])

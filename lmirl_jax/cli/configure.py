@@ -29,8 +29,8 @@ PATHS = (
 def configure(flags: Flags) -> None:
     """Joins the other processes, reads the gin files and points the data room at its folders.
 
-    A run that starts from a checkpoint takes the task, the vocabulary, the lengths, the batch and the model from the run of that
-    checkpoint, where neither a flag nor a gin file of the user sets them.
+    A run that starts from a checkpoint takes the task, its demonstrations, the vocabulary, the lengths, the batch and the model
+    from the run of that checkpoint, where neither a flag nor a gin file of the user sets them.
     """
     _start(flags, "gin/runs/finetune.gin")
     given = flags.gin_file, flags.gin_bindings, flags.gin_search_paths
@@ -55,7 +55,9 @@ def _inherited_text(flags: Flags) -> str:
     if not config.is_file():
         _log.warning("no %s: task, vocabulary, lengths and model are those of the gin files", config)
         return ""
-    record = configuration_records.read(config.read_text(encoding="utf-8"))
+    record = configuration_records.with_own_draw(
+        configuration_records.read(config.read_text(encoding="utf-8"))
+    )
     explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     keys = configuration_records.inherited_keys(record, explicit)
     values = {key: record.values[key] for key in keys if key in record.values}
