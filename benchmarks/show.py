@@ -100,8 +100,10 @@ def lead_table(study: dict, reading: str) -> list[str]:
     """How each objective's front compares with MLE's in a reading: means over the temperatures' best, and leads."""
     found = study["readings"][reading]
     lines = [
-        "| | best share valid (T) | most valid distinct answers of 8 (T) | lead over MLE: valid distinct answers, area | "
-        "lead over MLE: share valid |",
+        (
+            "| | best share valid (T) | most valid distinct answers of 8 (T) | lead over MLE: valid distinct answers, area | "
+            "lead over MLE: share valid |"
+        ),
         "|---|---|---|---|---|",
     ]
     leads = {lead["run"]: lead for lead in found["diversity"]["distinct_valid"]["comparisons"]}
