@@ -36,7 +36,6 @@ OBJECTIVES = {
 TASK = "eval/number_paths_large/"
 CURVE = {
     "loss": "eval/loss_mle",
-    "accuracy": f"{TASK}accuracy",
     "valid": f"{TASK}sampled/valid",
     "distinct_valid": f"{TASK}sampled/distinct_valid",
     "self_bleu": f"{TASK}sampled/self_bleu",

@@ -191,7 +191,7 @@ def test_the_quickstart_fine_tunes_what_is_shipped_on_few_demonstrations():
     assert arguments["data"].task.name == "number_paths_large" and arguments["data"].num_examples == 300
     start = pathlib.Path(arguments["initial_checkpoint_path"])
     assert (start / "config.gin").is_file() and checkpoints.find_checkpoint(str(start)).name == "3000"
-    _, _, sampled = arguments["evaluations"]
+    _, sampled = arguments["evaluations"]
     arguments["best"].check(sampled.metric_names())
     assert sampled.temperatures == (0.25, 0.5, 0.75, 1.0)
 

@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -21,7 +21,11 @@ from lmirl_jax.training.metric_writers import read_metrics
 
 RUN_FILE = "gin/runs/quickstart.gin"
 SWEEP_FILE = "gin/runs/quickstart_sweep.gin"
-OBJECTIVES = {"MLE": "mle", "IQLearn": "iqlearn"}
+# The file of each objective, and its settings, which benchmarks/small_data.py chose on the validation split.
+OBJECTIVES: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "MLE": ("mle", {}),
+    "IQLearn": ("iqlearn", {"TD_WEIGHT": 0.02}),
+}
 SEEDS = 3
 
 
@@ -35,17 +39,16 @@ def main(flags: Flags) -> int:
     jax.config.update("jax_platforms", "cpu")
     with files.lock_directory(directory, "MODEL_DIR"):
         training = {
-            f"{objective}_{seed}": _train_arguments(flags, objective, seed, directory)
+            f"{objective}_{seed}": _train_arguments(flags, objective, settings, seed, directory)
             for seed in range(SEEDS)
-            for objective in OBJECTIVES.values()
+            for objective, settings in OBJECTIVES.values()
         }
         sweeping = _sweep_arguments(directory)
         commands = [f"lmirl {shlex.join(arguments)}" for arguments in (*training.values(), sweeping)]
         print("\n".join(commands), file=sys.stderr, flush=True)
         # Seeds differ in numbers alone: what the first one compiles serves the others.
-        run_side_by_side(
-            training, {"JAX_COMPILATION_CACHE_DIR": str(directory / "compiled")} | dict(os.environ)
-        )
+        cache = "JAX_COMPILATION_CACHE_DIR"
+        run_side_by_side(training, {cache: os.environ.get(cache) or str(directory / "compiled")})
         sweep = sweep_command.run(parse(sweeping[1:], COMMANDS["sweep"].flags))
         _compare(sweep, directory, commands, time.monotonic() - began)
     return 0
@@ -55,13 +58,16 @@ def _run_folder(directory: epath.Path, objective: str, seed: int) -> epath.Path:
     return directory / f"{objective}_{seed}"
 
 
-def _train_arguments(flags: Flags, objective: str, seed: int, directory: epath.Path) -> list[str]:
+def _train_arguments(
+    flags: Flags, objective: str, settings: Mapping[str, float], seed: int, directory: epath.Path
+) -> list[str]:
     gin_files = [RUN_FILE, *flags.gin_file, f"gin/objectives/{objective}.gin"]
     bindings = [b for b in flags.gin_bindings if b.split("=")[0].strip() != "MODEL_DIR"]
     return [
         "train",
         *(f"--gin_file={file}" for file in gin_files),
         *(f"--gin_search_paths={path}" for path in flags.gin_search_paths),
+        *(f"--gin.{name}={value!r}" for name, value in settings.items()),
         *(f"--gin.{name.strip()}={value.strip()}" for name, value in (b.split("=", 1) for b in bindings)),
         f"--gin.MODEL_DIR={str(_run_folder(directory, objective, seed))!r}",
         f"--gin.RANDOM_SEED={seed}",
@@ -71,7 +77,7 @@ def _train_arguments(flags: Flags, objective: str, seed: int, directory: epath.P
 def _sweep_arguments(directory: epath.Path) -> list[str]:
     paths = {
         label: [str(_run_folder(directory, name, seed) / "checkpoints" / "best") for seed in range(SEEDS)]
-        for label, name in OBJECTIVES.items()
+        for label, (name, _) in OBJECTIVES.items()
     }
     return [
         "sweep",
@@ -93,8 +99,10 @@ def _compare(
         report,
         cells=sweep.cells,
         quality=quality,
-        losses={label: _losses(directory, name) for label, name in OBJECTIVES.items()},
-        heatmaps=[_heat_map(label, _run_folder(directory, name, 0)) for label, name in OBJECTIVES.items()],
+        losses={label: _losses(directory, name) for label, (name, _) in OBJECTIVES.items()},
+        heatmaps=[
+            _heat_map(label, _run_folder(directory, name, 0)) for label, (name, _) in OBJECTIVES.items()
+        ],
         text=reports.PageText(
             "Quickstart: maximum likelihood and IQLearn on few demonstrations",
             verdict=verdicts,
