@@ -3,7 +3,8 @@
     launch/local.sh python benchmarks/show.py
 
 Writes docs/quickstart.png from results/quickstart.json, and docs/when.png and docs/when_fronts.png from
-results/small_data.json. A test compares the page with the tables.
+results/small_data.json; results/small_data_same_rate.json is that study with `--rates=3e-4`. A test compares the page with
+the tables.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmirl_jax.evaluation.front import describe
+from lmirl_jax.reports.comparison_sections import NARROWEST
 from lmirl_jax.reports.figures import LINES, MARKERS, SERIES, add_legend, new_figure, style_axis
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +39,7 @@ def front(axis: Any, found: dict, diversity: str, title: str) -> None:
             x, y, xerr=bars[0], yerr=bars[1], elinewidth=0.5, linewidth=1.6, markersize=5, label=run, **look
         )
     axis.set_xlabel(describe(diversity).title)
-    axis.set_ylabel(f"{quality} (share of answers)")
+    axis.set_ylabel(f"{describe(quality).title} (share of answers)")
     add_legend(axis, title)
 
 
@@ -97,16 +99,13 @@ def loss_table(study: dict) -> list[str]:
 
 
 def lead_table(study: dict, reading: str) -> list[str]:
-    """How each objective's front compares with MLE's in a reading: means over the temperatures' best, and leads."""
+    """How each objective's front compares with MLE's in a reading: its best points, and its leads at equal quality."""
     found = study["readings"][reading]
+    leads = {lead["run"]: lead for lead in found["diversity"]["distinct_valid"]["comparisons"]}
     lines = [
-        (
-            "| | best share valid (T) | most valid distinct answers of 8 (T) | lead over MLE: valid distinct answers, area | "
-            "lead over MLE: share valid |"
-        ),
+        "| | best share valid (T) | most valid distinct answers of 8 (T) | lead in them at equal validity | area |",
         "|---|---|---|---|---|",
     ]
-    leads = {lead["run"]: lead for lead in found["diversity"]["distinct_valid"]["comparisons"]}
     for objective in study["learning_rates"]:
         tops = []
         for metric, digits in ((found["quality"], 3), ("distinct_valid", 2)):
@@ -114,13 +113,18 @@ def lead_table(study: dict, reading: str) -> list[str]:
             top = max(rows, key=lambda row: row["value"])
             tops.append(f"{top['value']:.{digits}f} ({top['temperature']:g})")
         lead = leads.get(objective)
-        compared = ["", ""] if lead is None else [signed(lead["area"]), signed(lead["reach"])]
+        # An area needs a range of quality that both sweeps cover.
+        wide = lead is not None and lead["shared"][1] - lead["shared"][0] > NARROWEST
+        compared = [
+            "" if lead is None else signed(lead["mean_difference"], 2),
+            signed(lead["area"], 3) if lead is not None and wide else "",
+        ]
         lines.append("| " + " | ".join([objective, *tops, *compared]) + " |")
     return lines
 
 
-def signed(interval: dict) -> str:
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def signed(interval: dict, digits: int) -> str:
+    return f"{interval['mean']:+.{digits}f} [{interval['low']:+.{digits}f}, {interval['high']:+.{digits}f}]"
 
 
 def save(figure: Any, name: str) -> None:
@@ -152,8 +156,9 @@ def main() -> None:
         front(figure.add_subplot(1, 2, place + 1), study["readings"][reading], "distinct_valid", title)
     save(figure, "when_fronts.png")
     print("\n".join([*tuning_table(study), "", *loss_table(study)]))
-    for reading in study["readings"]:
-        print("\n".join(["", reading, *lead_table(study, reading)]))
+    for each in (study, result("small_data_same_rate.json")):
+        for reading in each["readings"]:
+            print("\n".join(["", reading, *lead_table(each, reading)]))
 
 
 if __name__ == "__main__":

@@ -153,20 +153,39 @@ def test_the_readme_is_short_and_names_every_room(repository):
             assert f"  {room.name}/" in readme, f"{room.name}/ is missing in the tree"
 
 
+def result(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+
+
 def test_the_table_of_the_readme_is_the_committed_result(repository):
-    """Each row: temperature, then accuracy, valid distinct answers and Self-BLEU of MLE and of IQLearn."""
-    runs = json.loads((repository / "benchmarks/results/quickstart.json").read_text(encoding="utf-8"))["runs"]
-    rows = re.findall(
-        r"^(\d\.\d\d) \| (.+?) \| (.+)$", (repository / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert len(rows) == len(runs["mle"]) == 6
-    for index, (temperature, *sides) in enumerate(rows):
-        for side, run in zip(sides, ("mle", "iqlearn"), strict=True):
-            cell = runs[run][index]
-            metrics = cell["metrics"]
-            assert float(temperature) == cell["temperature"]
-            assert re.sub(r" ±\S+", "", side).split() == [
-                f"{metrics['accuracy']:.3f}",
-                f"{metrics['distinct_valid']:.2f}",
-                f"{metrics['self_bleu']:.1f}",
-            ]
+    """Each row: temperature, then valid answers, valid distinct answers and Self-BLEU of MLE and of IQLearn."""
+    points = {
+        (row["run"], row["temperature"], row["metric"]): row["value"]
+        for row in result("quickstart.json")["curves"]
+    }
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^(\d\.\d\d) \| (.+?) \| (.+)$", readme, re.MULTILINE)
+    assert len(rows) == len({temperature for _, temperature, _ in points}) == 5
+    for temperature, *sides in rows:
+        for side, run in zip(sides, ("MLE", "IQLearn"), strict=True):
+            written = re.sub(r" (±\S+|\[\S+, \S+\])", "", side).split()
+            digits = {"valid": 3, "distinct_valid": 2, "self_bleu": 1}
+            assert written == [f"{points[run, float(temperature), m]:.{n}f}" for m, n in digits.items()]
+
+
+def test_the_verdicts_of_the_readme_are_the_committed_result(repository):
+    readme = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
+    for verdict in result("quickstart.json")["verdicts"]:
+        assert " ".join(verdict.split()) in readme
+
+
+def test_the_tables_of_the_study_are_the_committed_results(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    show = importlib.import_module("show")
+    page = (repository / "docs" / "when.md").read_text(encoding="utf-8")
+    study, same_rate = result("small_data.json"), result("small_data_same_rate.json")
+    tables = [show.tuning_table(study), show.loss_table(study), show.loss_table(same_rate)]
+    tables += [show.lead_table(study, reading) for reading in study["readings"]]
+    tables += [show.lead_table(same_rate, reading) for reading in ("best", "last")]
+    for table in tables:
+        assert "\n".join(table) in page

@@ -107,9 +107,10 @@ def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
                 f"{run.label} and {base.label} are not told apart by {describe(metric).title}: it has no values per prompt, "
                 "so that nothing says how large the noise is."
             )
+    title = describe(quality).title
     if not base.means[quality].any() and not run.means[quality].any():
         return (
-            f"Neither {base.label} nor {run.label} has any {quality}: it is 0 at every temperature, and the diversity of "
+            f"Neither {base.label} nor {run.label} has any {title}: it is 0 at every temperature, and the diversity of "
             "answers without it says nothing. Train further, or compare at equal levels of another metric."
         )
     too_few = _evidence(base, run, quality, diversity).too_few
@@ -121,7 +122,7 @@ def _sentences(base: Curve, run: Curve, quality: str, diversity: str) -> str:
             f"{c.label} {c.means[quality].min():.2f} to {c.means[quality].max():.2f}" for c in (base, run)
         ]
         return (
-            f"{run.label} and {base.label} cannot be compared at equal {quality}: the sweeps share no level of it "
+            f"{run.label} and {base.label} cannot be compared at equal {title}: the sweeps share no level of it "
             f"({' and '.join(spans)}). Sweep more temperatures."
         )
     headline = _headline(base.label, run.label, comparison, quality, diversity)
@@ -156,7 +157,7 @@ def _lead(
         parts.append(f"gives {describe(diversity).more} at {_places(comparison, levels, quality)}")
     if reach is not None and sign * reach > 0:
         theirs, ours = comparison.best[::sign]
-        parts.append(f"reaches a higher {quality} ({ours:.3f} against {theirs:.3f})")
+        parts.append(f"reaches a higher {describe(quality).title} ({ours:.3f} against {theirs:.3f})")
     return " and ".join(parts)
 
 
@@ -173,9 +174,9 @@ def _places(comparison: Comparison, places: list[int], quality: str) -> str:
     ends = [(f"{levels[span[0]]:.{digits}f}", f"{levels[span[-1]]:.{digits}f}") for span in spans]
     numbers = ", ".join(low if low == high else f"{low} to {high}" for low, high in ends)
     if count == 1:
-        return f"the only level of {quality} that both reach ({numbers})"
+        return f"the only level of {describe(quality).title} that both reach ({numbers})"
     some = f"all {count}" if len(places) == count else f"{len(places)} of {count}"
-    return f"{some} levels of equal {quality} ({numbers})"
+    return f"{some} levels of equal {describe(quality).title} ({numbers})"
 
 
 def _lead_sentence(base: Curve, run: Curve, comparison: Comparison, diversity: str) -> str:

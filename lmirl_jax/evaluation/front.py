@@ -51,6 +51,7 @@ NOTATION = (
 
 METRICS = {
     "accuracy": Metric("accuracy", "accuracy", 3),
+    "valid": Metric("validity", "validity", 3),
     "distinct_valid": Metric(
         "distinct",
         "valid distinct answers per prompt",
