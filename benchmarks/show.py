@@ -145,9 +145,11 @@ def main() -> None:
             axis.invert_xaxis()
             axis.set_xlabel(f"{describe(diversity).title} (reversed: lower is more diverse)")
     save(figure, "quickstart.png")
-    study = result("small_data.json")
-    figure = new_figure(5.6, 4.2)
-    losses(figure.add_subplot(), study)
+    study, same_rate = result("small_data.json"), result("small_data_same_rate.json")
+    figure = new_figure(10.5, 4.4)
+    left = figure.add_subplot(1, 2, 1)
+    losses(left, study)
+    losses(figure.add_subplot(1, 2, 2, sharey=left), same_rate)
     save(figure, "when.png")
     figure = new_figure(10.5, 4.6)
     for place, (reading, title) in enumerate(
@@ -156,7 +158,7 @@ def main() -> None:
         front(figure.add_subplot(1, 2, place + 1), study["readings"][reading], "distinct_valid", title)
     save(figure, "when_fronts.png")
     print("\n".join([*tuning_table(study), "", *loss_table(study)]))
-    for each in (study, result("small_data_same_rate.json")):
+    for each in (study, same_rate):
         for reading in each["readings"]:
             print("\n".join(["", reading, *lead_table(each, reading)]))
 

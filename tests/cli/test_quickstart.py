@@ -1,4 +1,4 @@
-"""`lmirl quickstart` from command to report, with fewer steps."""
+"""`lmirl quickstart` from command to report, with fewer steps and seeds."""
 
 import json
 import os
@@ -12,7 +12,9 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.slow
 def test_from_command_to_report(tmp_path):
-    command = [sys.executable, "-P", "-m", "lmirl_jax", "quickstart", "--gin.TRAIN_STEPS=3"]
+    few = ("--gin.TRAIN_STEPS=3", "--gin.EVALUATOR_NUM_EXAMPLES=12")
+    code = "import sys; from lmirl_jax import cli; from lmirl_jax.cli import quickstart; quickstart.SEEDS = 2; sys.exit(cli.main())"
+    command = [sys.executable, "-P", "-c", code, "quickstart", *few]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
@@ -24,9 +26,14 @@ def test_from_command_to_report(tmp_path):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Rewards of MLE" in page and "Rewards of IQLearn" in page and "<script" not in page
     assert "Held-out loss" in page
+    # A wrong setting is told in one line, before any run has a folder.
+    wrong = [*command, "--gin.MODEL_DIR='other'", "--gin.BATCH_SIZE=0"]
+    done = subprocess.run(wrong, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode != 0 and not (tmp_path / "other" / "mle_0").exists()
+    assert "BATCH_SIZE" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     demonstrations = set()
     for objective in ("mle", "iqlearn"):
-        for seed in range(3):
+        for seed in range(2):
             run = folder / f"{objective}_{seed}"
             assert (run / "checkpoints" / "3").is_dir()
             config = (run / "config.gin").read_text(encoding="utf-8")
@@ -35,7 +42,7 @@ def test_from_command_to_report(tmp_path):
             (position,) = (run / "checkpoints" / "3" / "data").glob("metadata")
             demonstrations.add(json.loads(position.read_text())["batches"]["dataset"])
     assert (
-        len(demonstrations) == 3
+        len(demonstrations) == 2
     )  # A seed's demonstrations are the same for both objectives, and others than another's.
     compared = json.loads((folder / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     assert compared["settings"]["split"] == "test" and compared["settings"]["num_examples"] == 150
