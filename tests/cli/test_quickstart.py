@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.slow
 def test_from_command_to_report(tmp_path):
     few = ("--gin.TRAIN_STEPS=3", "--gin.EVALUATOR_NUM_EXAMPLES=12")
-    code = "import sys; from lmirl_jax import cli; from lmirl_jax.cli import quickstart; quickstart.SEEDS = 2; sys.exit(cli.main())"
+    code = "import sys; from lmirl_jax.cli import main, quickstart; quickstart.SEEDS = 2; sys.exit(main())"
     command = [sys.executable, "-P", "-c", code, "quickstart", *few]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
