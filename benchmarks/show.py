@@ -98,15 +98,14 @@ def loss_table(study: dict) -> list[str]:
     return lines
 
 
-def lead_table(study: dict, reading: str) -> list[str]:
-    """How each objective's front compares with MLE's in a reading: its best points, and its leads at equal quality."""
-    found = study["readings"][reading]
+def lead_table(found: dict) -> list[str]:
+    """How each objective's front compares with MLE's in a sweep: its best points, and its leads at equal quality."""
     leads = {lead["run"]: lead for lead in found["diversity"]["distinct_valid"]["comparisons"]}
     lines = [
         "| | best share valid (T) | most valid distinct answers of 8 (T) | lead in them at equal validity | area |",
         "|---|---|---|---|---|",
     ]
-    for objective in study["learning_rates"]:
+    for objective in dict.fromkeys(row["run"] for row in found["curves"]):
         tops = []
         for metric, digits in ((found["quality"], 3), ("distinct_valid", 2)):
             rows = [row for row in found["curves"] if (row["run"], row["metric"]) == (objective, metric)]
@@ -159,8 +158,9 @@ def main() -> None:
     save(figure, "when_fronts.png")
     print("\n".join([*tuning_table(study), "", *loss_table(study)]))
     for each in (study, same_rate):
-        for reading in each["readings"]:
-            print("\n".join(["", reading, *lead_table(each, reading)]))
+        for name, found in (each["readings"] | {"online": each.get("online")}).items():
+            if found is not None:
+                print("\n".join(["", name, *lead_table(found)]))
 
 
 if __name__ == "__main__":

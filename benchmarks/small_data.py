@@ -1,12 +1,13 @@
 """Fine-tunes a pretrained model on few demonstrations by several objectives, each tuned alike, and compares their fronts.
 
     launch/local.sh python benchmarks/small_data.py --folder=/tmp/small_data [--objectives=mle,gem,...] [--demonstrations=300]
-        [--seeds=5] [--rates=1e-4,3e-4,1e-3,3e-3]
+        [--seeds=5] [--rates=1e-4,3e-4,1e-3,3e-3] [--online]
 
 Every run is gin/runs/quickstart.gin: a tiny T5 that knows number_paths learns number_paths_large. With the first seed each
 objective tries every learning rate, and keeps the one whose run reaches the highest BEST_METRIC on the validation split; the
 other seeds (of the demonstrations and of training) use that rate. Then `lmirl sweep` reads the runs on the test split, with
-each of the READINGS, over temperatures. Finished runs and cells are not made again. Prints a JSON object: the validation
+each of the READINGS, over temperatures. With --online each run of MLE goes on by online IQLearn from its best checkpoint,
+for 300 updates, and is compared with it. Finished runs and cells are not made again. Prints a JSON object: the validation
 curves of all runs, the chosen rates, and for each reading the fronts with their intervals, and how each objective compares
 with MLE.
 """
@@ -40,12 +41,24 @@ CURVE = {
     "distinct_valid": f"{TASK}sampled/distinct_valid",
     "self_bleu": f"{TASK}sampled/self_bleu",
 }
-# Which evaluation each run is read at: the best by the rule, the lowest loss on the validation split, and the last one.
-READINGS: dict[str, Callable[[list[dict]], dict]] = {
-    "best": lambda curve: max(curve, key=lambda at: at["distinct_valid"]),
-    "lowest_loss": lambda curve: min(curve, key=lambda at: at["loss"]),
-    "last": lambda curve: curve[-1],
+
+
+def best(curve: list[dict]) -> dict:
+    """The evaluation that the rule chooses."""
+    return max(curve, key=lambda at: at["distinct_valid"])
+
+
+# Which evaluation each run is read at, and the settings of the sweep there.
+READINGS: dict[str, tuple[Callable[[list[dict]], dict], dict]] = {
+    "best": (best, {}),
+    "best_top_p": (best, {"TOP_PS": [0.9]}),
+    "lowest_loss": (lambda curve: min(curve, key=lambda at: at["loss"]), {}),
+    "last": (lambda curve: curve[-1], {}),
 }
+# How often each run is evaluated; all its checkpoints are kept.
+EVALUATED = {"EVAL_PERIOD": 150, "CHECKPOINT_PERIOD": 150, "KEEP_CHECKPOINTS": None}
+ONLINE = "online IQLearn from MLE"
+ONLINE_STEPS = 300
 
 
 def words(command: str, files: list[str], settings: dict) -> list[str]:
@@ -77,70 +90,98 @@ class Study:
                 "LEARNING_RATE": rate,
                 "RANDOM_SEED": seed,
                 "TRAIN_STEPS": self.asked.steps,
-                "EVAL_PERIOD": 150,
-                "CHECKPOINT_PERIOD": 150,
-                "KEEP_CHECKPOINTS": None,
+                **EVALUATED,
             }
             if not (model_dir / "checkpoints" / str(self.asked.steps)).exists():
                 commands[model_dir.name] = words("train", ["runs/quickstart", f"objectives/{file}"], settings)
         if commands:
             run_side_by_side(commands, {})
 
-    def curve(self, objective: str, rate: float, seed: int) -> list[dict]:
-        """The evaluations of a run on the validation split."""
-        lines = (self.model_dir(objective, rate, seed) / "metrics.jsonl").read_text().splitlines()
-        evaluated = [line for line in map(json.loads, lines) if CURVE["loss"] in line]
-        return [
-            {"step": line["step"]} | {name: round(line[key], 4) for name, key in CURVE.items()}
-            for line in evaluated
-        ]
-
     def choose_rate(self, objective: str) -> float:
         """The learning rate whose run, with the first seed, is best on the validation split."""
-        best = READINGS["best"]
-        return max(self.rates, key=lambda rate: best(self.curve(objective, rate, 0))["distinct_valid"])
+        runs = {rate: self.model_dir(objective, rate, 0) for rate in self.rates}
+        return max(runs, key=lambda rate: best(curve(runs[rate]))["distinct_valid"])
 
-    def read(self, name: str, chosen: dict[str, float]) -> dict:
+    def go_on_online(self, starts: list[Path]) -> list[Path]:
+        """Trains online IQLearn from the best checkpoint of each of these runs, on the same demonstrations."""
+        runs = {start: start.with_name(f"online-{start.name}") for start in starts}
+        commands = {}
+        for start, model_dir in runs.items():
+            checkpoint = start / "checkpoints" / str(best(curve(start))["step"])
+            settings = {
+                "MODEL_DIR": str(model_dir),
+                "INITIAL_CHECKPOINT_PATH": str(checkpoint),
+                "TRAIN_STEPS": ONLINE_STEPS,
+                "LEARNING_RATE": 1e-4,
+                "WARMUP_STEPS": 20,
+                "DROPOUT_RATE": 0.1,
+                "EVAL_TEMPERATURE": [0.25, 0.5, 0.75, 1.0],
+                "EVALUATOR_NUM_EXAMPLES": None,
+                **EVALUATED,
+                "EVAL_PERIOD": 100,
+                "CHECKPOINT_PERIOD": 100,
+            }
+            if not (model_dir / "checkpoints" / str(ONLINE_STEPS)).exists():
+                commands[model_dir.name] = words("train", ["runs/online_iqlearn"], settings)
+        if commands:
+            run_side_by_side(commands, {})
+        return list(runs.values())
+
+    def read(self, name: str, runs: dict[str, list[Path]]) -> dict:
         """Sweeps over the checkpoints that a reading chooses; cells are shared between readings."""
-        paths = {}
-        for objective, rate in chosen.items():
-            steps = [
-                READINGS[name](self.curve(objective, rate, seed))["step"] for seed in range(self.asked.seeds)
+        choose, settings = READINGS[name]
+        steps = {label: [choose(curve(run))["step"] for run in of_label] for label, of_label in runs.items()}
+        paths = {
+            label: [
+                str(run / "checkpoints" / str(step)) for run, step in zip(of_label, steps[label], strict=True)
             ]
-            paths[OBJECTIVES[objective][0]] = [
-                str(self.model_dir(objective, rate, seed) / "checkpoints" / str(step))
-                for seed, step in enumerate(steps)
-            ]
+            for label, of_label in runs.items()
+        }
         folder = self.folder / f"front-{self.asked.demonstrations}"
-        sweep = words("sweep", ["runs/quickstart_sweep"], {"RUNS": paths, "OUTPUT_DIR": str(folder)})
-        run_side_by_side({name: sweep}, {})
+        settings = {"RUNS": paths, "OUTPUT_DIR": str(folder)} | settings
+        run_side_by_side({name: words("sweep", ["runs/quickstart_sweep"], settings)}, {})
         found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
         (folder / "report.html").rename(folder / f"{name}.html")
-        steps = {label: [int(Path(path).name) for path in of_label] for label, of_label in paths.items()}
         del found["cells"]  # Those of single seeds are on disk.
         return {"steps": steps} | found
 
     def main(self) -> dict:
         self.folder.mkdir(parents=True, exist_ok=True)
+        seeds = range(self.asked.seeds)
         tried = [(objective, rate, 0) for objective in self.objectives for rate in self.rates]
         self.train(tried)
         chosen = {objective: self.choose_rate(objective) for objective in self.objectives}
         print(f"learning rates: {chosen}", file=sys.stderr)
-        repeated = [
-            (objective, rate, seed)
-            for seed in range(1, self.asked.seeds)
-            for objective, rate in chosen.items()
-        ]
+        repeated = [(objective, rate, seed) for seed in seeds[1:] for objective, rate in chosen.items()]
         self.train(repeated)
-        return {
+        runs = {
+            OBJECTIVES[objective][0]: [self.model_dir(objective, rate, seed) for seed in seeds]
+            for objective, rate in chosen.items()
+        }
+        result = {
             "learning_rates": {OBJECTIVES[objective][0]: rate for objective, rate in chosen.items()},
             "validation": [
                 {"objective": OBJECTIVES[objective][0], "rate": rate, "seed": seed}
-                | {"curve": self.curve(objective, rate, seed)}
+                | {"curve": curve(self.model_dir(objective, rate, seed))}
                 for objective, rate, seed in tried + repeated
             ],
-            "readings": {name: self.read(name, chosen) for name in READINGS},
+            "readings": {name: self.read(name, runs) for name in READINGS},
         }
+        if self.asked.online:
+            first = next(iter(runs))
+            further = {first: runs[first], ONLINE: self.go_on_online(runs[first])}
+            result["online"] = self.read("best", further)
+        return result
+
+
+def curve(run: Path) -> list[dict]:
+    """The evaluations of a run on the validation split."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    evaluated = [line for line in map(json.loads, lines) if CURVE["loss"] in line]
+    return [
+        {"step": line["step"]} | {name: round(line[key], 4) for name, key in CURVE.items()}
+        for line in evaluated
+    ]
 
 
 def options() -> argparse.Namespace:
@@ -150,6 +191,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--demonstrations", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", default="1e-4,3e-4,1e-3,3e-3")
+    parser.add_argument(
+        "--online", action="store_true", help="also go on with online IQLearn from the first objective"
+    )
     parser.add_argument("--steps", type=int, default=1500, help="updates of each run")
     return parser.parse_args()
 

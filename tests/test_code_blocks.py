@@ -185,7 +185,7 @@ def test_the_tables_of_the_study_are_the_committed_results(repository, monkeypat
     page = (repository / "docs" / "when.md").read_text(encoding="utf-8")
     study, same_rate = result("small_data.json"), result("small_data_same_rate.json")
     tables = [show.tuning_table(study), show.loss_table(study), show.loss_table(same_rate)]
-    tables += [show.lead_table(study, reading) for reading in study["readings"]]
-    tables += [show.lead_table(same_rate, reading) for reading in ("best", "last")]
+    tables += [show.lead_table(found) for found in [*study["readings"].values(), study["online"]]]
+    tables += [show.lead_table(same_rate["readings"][reading]) for reading in ("best", "last")]
     for table in tables:
         assert "\n".join(table) in page
