@@ -173,6 +173,20 @@ def test_the_table_of_the_readme_is_the_committed_result(repository):
             assert written == [f"{points[run, float(temperature), m]:.{n}f}" for m, n in digits.items()]
 
 
+def test_the_readme_says_how_far_another_machine_is():
+    found = result("quickstart.json")
+    place = ("run", "temperature", "metric")
+    other = {tuple(row[k] for k in place): row["value"] for row in found["older_processor"]["curves"]}
+    moved: dict[str, float] = {}
+    for row in found["curves"]:
+        distance = abs(row["value"] - other[tuple(row[k] for k in place)])
+        moved[row["metric"]] = max(moved.get(row["metric"], 0.0), distance)
+    shown = [f"{moved['valid']:.3f}", f"{moved['distinct_valid']:.2f}", f"{moved['self_bleu']:.1f}"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    words = "validity moves by up to {}, valid distinct answers by up to {} and Self-BLEU by up to {}"
+    assert words.format(*shown) in readme
+
+
 def test_the_verdicts_of_the_readme_are_the_committed_result(repository):
     readme = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
     for verdict in result("quickstart.json")["verdicts"]:
