@@ -22,6 +22,7 @@ NOT_RUN = {
     "LMIRL_EXTRAS": "installs packages; tests/launch/test_local.py covers the script",
     "../shared/data": "needs data that lies beside the checkout",
     "launch/tpu_vm.sh": "tests/launch/test_tpu_vm.py and tests/launch/test_processes.py cover both scripts",
+    "benchmarks/small_data.py": "an hour of training",
     "'mle_0'": "names runs that stand for a reader's own",
     "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
 }
