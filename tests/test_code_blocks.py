@@ -202,5 +202,10 @@ def test_the_tables_of_the_study_are_the_committed_results(repository, monkeypat
     tables = [show.tuning_table(study), show.loss_table(study), show.loss_table(same_rate)]
     tables += [show.lead_table(found) for found in [*study["readings"].values(), study["online"]]]
     tables += [show.lead_table(same_rate["readings"][reading]) for reading in ("best", "last")]
+    hundred = result("small_data_100.json")
+    tables += [
+        show.loss_table(hundred),
+        *(show.lead_table(hundred["readings"][r]) for r in ("best", "last", "lowest_loss")),
+    ]
     for table in tables:
         assert "\n".join(table) in page
