@@ -19,7 +19,7 @@ def provenance(options: argparse.Namespace, device: jax.Device | None = None) ->
     given = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and not isinstance(value, Path)
+        if value is not None and value is not False and not isinstance(value, Path)
     }
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -27,7 +27,9 @@ def provenance(options: argparse.Namespace, device: jax.Device | None = None) ->
     machine = [f"{os.cpu_count()} CPU cores", platform.machine()]
     machine += [] if device is None else [device.device_kind]
     return {
-        "command": " ".join(f"--{name}={value}" for name, value in given.items()),
+        "command": " ".join(
+            f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()
+        ),
         "commit": commit.stdout.strip(),
         "machine": ", ".join([*machine, f"JAX {jax.__version__}"]),
     }

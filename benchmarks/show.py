@@ -3,8 +3,8 @@
     launch/local.sh python benchmarks/show.py
 
 Writes docs/quickstart.png from results/quickstart.json, and docs/when.png and docs/when_fronts.png from
-results/small_data.json; results/small_data_same_rate.json is that study with `--rates=3e-4`. A test compares the page with
-the tables.
+results/small_data.json; results/small_data_same_rate.json is that study with `--rates=3e-4`, and
+results/small_data_100.json with 100 demonstrations. A test compares the page with the tables.
 """
 
 import json
@@ -102,7 +102,7 @@ def lead_table(found: dict) -> list[str]:
     """How each objective's front compares with MLE's in a sweep: its best points, and its leads at equal quality."""
     leads = {lead["run"]: lead for lead in found["diversity"]["distinct_valid"]["comparisons"]}
     lines = [
-        "| | best share valid (T) | most valid distinct answers of 8 (T) | lead in them at equal validity | area |",
+        "| | highest validity (T) | most valid distinct answers of 8 (T) | lead in them at equal validity | area |",
         "|---|---|---|---|---|",
     ]
     for objective in dict.fromkeys(row["run"] for row in found["curves"]):
@@ -157,7 +157,7 @@ def main() -> None:
         front(figure.add_subplot(1, 2, place + 1), study["readings"][reading], "distinct_valid", title)
     save(figure, "when_fronts.png")
     print("\n".join([*tuning_table(study), "", *loss_table(study)]))
-    for each in (study, same_rate):
+    for each in (study, same_rate, result("small_data_100.json")):
         for name, found in (each["readings"] | {"online": each.get("online")}).items():
             if found is not None:
                 print("\n".join(["", name, *lead_table(found)]))

@@ -194,6 +194,12 @@ def test_the_verdicts_of_the_readme_are_the_committed_result(repository):
         assert " ".join(verdict.split()) in readme
 
 
+def rises(table: list[str]) -> list[str]:
+    """The loss at the end less the lowest one, of each row of a table of losses."""
+    rows = [line.split("|") for line in table[2:]]
+    return [f"{float(row[4]) - float(row[2]):.3f}" for row in rows]
+
+
 def test_the_tables_of_the_study_are_the_committed_results(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     show = importlib.import_module("show")
@@ -209,3 +215,15 @@ def test_the_tables_of_the_study_are_the_committed_results(repository, monkeypat
     ]
     for table in tables:
         assert "\n".join(table) in page
+    # By how much losses rise in the end, from the numbers of the tables; and the one lead that no table has.
+    sentences = " ".join(page.split())
+    same, few = (rises(show.loss_table(study)) for study in (same_rate, hundred))
+    written = "by {} for MLE, by {} at lambda .02, by {} at .1 and not at all at .5; for GEM by {}"
+    assert written.format(same[0], same[2], same[3], same[1]) in sentences and same[4] == "0.000"
+    assert "by {} for MLE, {} at lambda .02 and {} at .1".format(*few) in sentences
+    (lead,) = (
+        each["mean_difference"]
+        for each in same_rate["readings"]["best"]["diversity"]["self_bleu"]["comparisons"]
+        if each["run"] == "IQLearn, lambda .1"
+    )
+    assert f"behind MLE by {-lead['mean']:.1f} [{-lead['high']:.1f}, {-lead['low']:.1f}]" in sentences

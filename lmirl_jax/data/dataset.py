@@ -6,6 +6,7 @@ one number, the examples that all processes have consumed together.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
+
+_log = logging.getLogger(__name__)
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
@@ -249,6 +252,7 @@ def _drawn(
         raise UserError(
             f"TRAIN_NUM_EXAMPLES={count}: {name} has {len(source)} examples in split {split!r}; set at most that, or None for all"
         )
+    _log.info("%s, %s: %d of %d examples, drawn with seed %d", name, split, count, len(source), seed)
     return _Drawn(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:count]))
 
 

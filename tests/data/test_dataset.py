@@ -65,6 +65,12 @@ def test_some_examples_are_drawn_by_their_own_seed(build):
     assert set().union(*(drawn(seed) for seed in range(20))) == set(range(N))
 
 
+def test_the_log_says_how_many_examples_are_drawn(build, caplog):
+    with caplog.at_level(logging.INFO):
+        build(num_examples=5, examples_seed=3)
+    assert "train: 5 of 13 examples, drawn with seed 3" in caplog.text
+
+
 def test_a_state_of_other_drawn_examples_is_refused(build):
     state = build(num_examples=5).iterator(slice(0, 4)).get_state()
     build(num_examples=5).iterator(slice(0, 4)).set_state(state)
