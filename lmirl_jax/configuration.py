@@ -6,6 +6,7 @@ it configures, so that calls from Python are not affected. A mistake of a user i
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import os
 import pathlib
@@ -24,6 +25,19 @@ from lmirl_jax.types import UserError
 _MISSING = object()
 
 
+@dataclasses.dataclass(frozen=True)
+class GinText:
+    """The text of a gin file that lies on no disk.
+
+    Args:
+        name: what errors call it.
+        text: its content.
+    """
+
+    name: str
+    text: str
+
+
 def find_gin_root() -> pathlib.Path:
     """The folder that holds the bundled `gin/`: the package in a wheel, its parent in a checkout. Never imported."""
     package = pathlib.Path(__file__).resolve().parent
@@ -40,7 +54,7 @@ def bundled_files() -> list[str]:
 
 
 def load(
-    gin_files: Sequence[str | os.PathLike] = (),
+    gin_files: Sequence[str | os.PathLike | GinText] = (),
     bindings: Sequence[str] = (),
     search_paths: Sequence[str | os.PathLike] = (),
     *,
@@ -51,7 +65,7 @@ def load(
     """Replaces the configuration by that of the files, in their order, and of the bindings after them.
 
     Args:
-        gin_files: paths, searched in the current folder, then in `search_paths`, then among the bundled files.
+        gin_files: paths, searched in the current folder, then in `search_paths`, then among the bundled files; or texts.
         bindings: statements `NAME = VALUE` in gin's syntax; they can use the imports of all files.
         search_paths: more folders to search for files and includes.
         inherited: a gin text that overrides the files and that the bindings override.
@@ -68,10 +82,8 @@ def load(
         sys.path.append(os.getcwd())
     gin.clear_config()
     with _looking_in(paths):
-        for name in gin_files:
-            path = _find(os.path.expanduser(name), paths)
-            with errors.in_file(path, bundled_files()):
-                gin.parse_config_file(path)
+        for given in gin_files:
+            _parse(given, paths)
         with errors.in_file("the configuration of the run that this one starts from", bundled_files()):
             gin.parse_config(inherited)
         before = values.bindings()
@@ -84,6 +96,16 @@ def load(
     values.check(before, complete)
     if complete:
         gin.finalize()
+
+
+def _parse(given: str | os.PathLike | GinText, paths: list[str]) -> None:
+    if isinstance(given, GinText):
+        with errors.in_file(given.name, bundled_files()):
+            gin.parse_config(given.text)
+        return
+    path = _find(os.path.expanduser(given), paths)
+    with errors.in_file(path, bundled_files()):
+        gin.parse_config_file(path)
 
 
 def explicit_keys(

@@ -13,8 +13,9 @@ INHERITED = (
     ("TASK_FEATURE_LENGTHS",),
     ("BATCH_SIZE",),
     ("DISCOUNT",),
-    ("MODEL", "VOCAB_SIZE"),
 )
+# The network, which is inherited unless the user sets another one; each of the others unless the user sets it.
+NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
@@ -159,10 +160,18 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
     if INHERITED[0][0] in keys and not explicit & set(DRAWN):
         keys += [name for name in DRAWN if name in record.values]
-    if "MODEL" in keys:
-        model = record.values["MODEL"].strip("@()")
-        keys += [key for key in record.values if key.rpartition(".")[0] == model and key not in explicit]
+    if "MODEL" not in explicit and "MODEL" in record.values:
+        keys += [name for name in NETWORK if name in record.values and name not in explicit]
+        keys += [key for key in _parameters(record, record.values["MODEL"]) if key not in explicit]
     return keys
+
+
+def _parameters(record: Record, reference: str) -> list[str]:
+    """The bindings of a configurable by its reference, and of those that its own bindings refer to."""
+    name = reference.strip("@()")
+    own = [key for key in record.values if key.rpartition(".")[0] == name]
+    inner = [record.values[key] for key in own if record.values[key].startswith("@")]
+    return [*own, *(key for value in inner for key in _parameters(record, value))]
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

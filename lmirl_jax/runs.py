@@ -13,7 +13,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import checkpoints, configuration, sharding
+from lmirl_jax import checkpoints, configuration, configuration_pretrained, interop, sharding
 from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import ModelConfig, Task, UserError
@@ -49,10 +49,11 @@ class Policy:
 
 @check_arguments
 def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Policy:
-    """Loads the policy of a run's checkpoint with the model, the vocabulary and the lengths of that run's config.gin.
+    """Loads the policy of a checkpoint with the model, the vocabulary and the lengths that come with it.
 
     Args:
-        path: the run's MODEL_DIR, which stands for its newest checkpoint; or one of its checkpoints/STEP; or checkpoints/best.
+        path: a run's MODEL_DIR, which stands for its newest checkpoint; or one of its checkpoints/STEP; or checkpoints/best; or
+            a checkpoint of Hugging Face or T5X, as `checkpoints.find_checkpoint` finds it.
         mesh: the devices; None for all of them, with a copy of the parameters on each.
         task: a task whose vocabularies must equal those of the run; None for no such check.
 
@@ -67,7 +68,7 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
     # lmirl_jax.data prepares the import of SeqIO and TensorFlow, so it comes before config.gin, which may import them.
     importlib.import_module("lmirl_jax.data")
     with configuration.restore_afterwards():
-        configuration.load([str(config_file(checkpoint))])
+        configuration.load([config_of(checkpoint)])
         trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
@@ -135,15 +136,46 @@ def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tupl
     return graph, checkpoints.load_params(checkpoint, shapes, sharding.parameter_shardings(mesh, variables))
 
 
-def config_file(checkpoint: epath.Path) -> epath.Path:
-    """The path of the config.gin that a run writes beside its checkpoints/."""
-    config = checkpoints.run_folder(checkpoint) / "config.gin"
+def config_of(checkpoint: epath.Path) -> str | configuration.GinText:
+    """The configuration that a checkpoint was trained with: the path of its run's config.gin.
+
+    A checkpoint of another library has none; the text of one is made from its sizes and its tokenizer.
+    """
+    run = checkpoints.run_folder(checkpoint)
+    if run is None:
+        pretrained = interop.open_pretrained(checkpoint)
+        return configuration_pretrained.whole_configuration(pretrained, vocabulary_path(checkpoint))
+    config = run / "config.gin"
     if not config.is_file():
         raise UserError(
             f"no {config}: a run writes it beside its checkpoints/; give the run's settings with --gin_file and "
             f"copy them there"
         )
-    return config
+    return str(config)
+
+
+def inherited_settings(checkpoint: epath.Path) -> tuple[str, str] | None:
+    """The settings that a run which starts from a checkpoint may inherit: where they come from, and a gin text.
+
+    Returns:
+        None where the run of the checkpoint has no config.gin.
+    """
+    run = checkpoints.run_folder(checkpoint)
+    if run is None:
+        text = configuration_pretrained.settings(
+            interop.open_pretrained(checkpoint), vocabulary_path(checkpoint)
+        )
+        return str(checkpoint), text.text
+    config = run / "config.gin"
+    return (str(config), config.read_text(encoding="utf-8")) if config.is_file() else None
+
+
+def vocabulary_path(checkpoint: epath.Path) -> str | None:
+    """The folder of the tokenizer that lies beside a checkpoint of Hugging Face; None where there is none."""
+    from lmirl_jax.data import has_tokenizer
+
+    found = checkpoints.kind_of(checkpoint) == "hf" and has_tokenizer(str(checkpoint))
+    return str(checkpoint) if found else None
 
 
 def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
@@ -160,6 +192,9 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
     Raises:
         UserError: the vocabularies differ.
     """
+    if checkpoints.kind_of(checkpoint) != "lmirl":
+        # It comes with a tokenizer at most, and the user may well set another form of it.
+        return
     trained = checkpoints.recorded_vocabularies(checkpoint)
     if trained is None:
         try:
@@ -179,7 +214,7 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
 def _read_task(checkpoint: epath.Path) -> Any:
     """The task that the config.gin of a checkpoint's run sets."""
     with configuration.restore_afterwards():
-        configuration.load([str(config_file(checkpoint))])
+        configuration.load([config_of(checkpoint)])
         return configuration.macro("TASK")
 
 

@@ -5,8 +5,8 @@ optimizer, and what the learner keeps beside them), `data` (JSON: the position i
 checkpoint, `best` (JSON: which one that was when this one was saved).
 """
 
-from lmirl_jax.checkpoints.find import find_checkpoint
-from lmirl_jax.checkpoints.folders import has_checkpoints, run_folder, step_of
+from lmirl_jax.checkpoints.find import find_checkpoint, pinned
+from lmirl_jax.checkpoints.folders import has_checkpoints, kind_of, output_folder, run_folder, step_of
 from lmirl_jax.checkpoints.load import check_params, load_params
 from lmirl_jax.checkpoints.metadata import identity, recorded_vocabularies
 from lmirl_jax.checkpoints.save import CheckpointConfig, Checkpoints
@@ -18,7 +18,10 @@ __all__ = [
     "find_checkpoint",
     "has_checkpoints",
     "identity",
+    "kind_of",
     "load_params",
+    "output_folder",
+    "pinned",
     "recorded_vocabularies",
     "run_folder",
     "step_of",

@@ -5,8 +5,9 @@ import logging
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.checkpoints.folders import finished_steps, kind_of, run_folder
+from lmirl_jax.checkpoints.folders import finished_steps, kind_of, step_of
 from lmirl_jax.checkpoints.metadata import best_step
+from lmirl_jax.interop import hub
 from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
@@ -16,17 +17,21 @@ def find_checkpoint(path: str) -> epath.Path:
     """Returns the folder of one checkpoint.
 
     Args:
-        path: that folder, or a run's MODEL_DIR, which stands for its newest checkpoint, or MODEL_DIR/checkpoints/best.
+        path: that folder, or a run's MODEL_DIR, which stands for its newest checkpoint, or MODEL_DIR/checkpoints/best; or a
+            Hugging Face folder; or a name on the hub, such as 'google/flan-t5-base' or 'google/flan-t5-base@REVISION', where
+            no such folder is here; or a checkpoint of T5X, or T5X's MODEL_DIR, which stands for its newest.
 
     Raises:
         UserError: no finished checkpoint is there.
     """
     given = files.absolute_path(path)
+    if hub.is_name(path):
+        return epath.Path(hub.snapshot(path).folder)
     if kind_of(given) is not None:
         return given
     if given.parent.name == "checkpoints" and given.name.isdigit() and given.is_dir():
         raise UserError(
-            f"the checkpoint {given} is not finished: name another, or {run_folder(given)} for the newest that is"
+            f"the checkpoint {given} is not finished: name another, or {given.parent.parent} for the newest that is"
         )
     if given.name == "best" and given.parent.name == "checkpoints":
         return _best_checkpoint(given)
@@ -36,12 +41,26 @@ def find_checkpoint(path: str) -> epath.Path:
         names = ", ".join(step.name for step in unfinished)
         others = f"{finished[-1].name} is the newest that is" if finished else "there is no other"
         _log.warning("unfinished checkpoints in %s: %s; %s", steps, names, others)
-    if not finished:
-        raise UserError(
-            f"no checkpoint at {given}: name a run's MODEL_DIR, or one of its checkpoints/STEP folders"
-            + ("" if given.exists() else " (the folder does not exist)")
-        )
-    return finished[-1]
+    if finished:
+        return finished[-1]
+    of_t5x = _t5x_checkpoints(given)
+    if of_t5x:
+        return of_t5x[-1]
+    raise UserError(
+        f"no checkpoint at {given}: name a run's MODEL_DIR, one of its checkpoints/STEP folders, a Hugging Face folder (with "
+        "config.json), or a checkpoint of T5X" + ("" if given.exists() else " (the folder does not exist)")
+    )
+
+
+def pinned(path: str) -> str:
+    """The path that finds the same checkpoint from any folder and at any time: absolute, or on the hub with its revision."""
+    return hub.snapshot(path).name if hub.is_name(path) else str(files.absolute_path(path))
+
+
+def _t5x_checkpoints(model_dir: epath.Path) -> list[epath.Path]:
+    """The checkpoints in a MODEL_DIR of T5X, from the oldest to the newest."""
+    children = model_dir.glob("checkpoint_*") if model_dir.is_dir() else []
+    return sorted((child for child in children if kind_of(child) == "t5x"), key=step_of)
 
 
 def _best_checkpoint(given: epath.Path) -> epath.Path:

@@ -2,35 +2,54 @@
 
 import json
 import logging
+import re
 from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from lmirl_jax import files
+from lmirl_jax import files, interop
+from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
 
-Kind = Literal["lmirl"]
+Kind = Literal["lmirl", "hf", "t5x"]
 
 
-def kind_of(folder: epath.Path) -> Kind | None:
-    """Returns the kind of checkpoint that a folder holds; None where it holds no checkpoint that can be loaded.
-
-    Every path from a user passes here, so that checkpoints of other libraries (Hugging Face, T5X) would be recognised here.
-    """
-    return "lmirl" if is_finished(folder) else None
+def kind_of(path: epath.Path) -> Kind | None:
+    """The kind of checkpoint at a path: one of a run of ours, Hugging Face's or T5X's; None where there is none to load."""
+    return "lmirl" if is_finished(path) else interop.kind_of(path)
 
 
 def step_of(checkpoint: epath.Path) -> int:
-    """The number of updates after which a checkpoint was saved."""
-    return int(checkpoint.name)
+    """The number of updates after which a checkpoint was saved; T5X counts those of pretraining too, Hugging Face says none."""
+    number = re.search(r"(?:^|_)(\d+)$", checkpoint.name)
+    return int(number[1]) if number else 0
 
 
-def run_folder(checkpoint: epath.Path) -> epath.Path:
-    """The MODEL_DIR of the run that saved a checkpoint."""
-    return checkpoint.parent.parent
+def run_folder(checkpoint: epath.Path) -> epath.Path | None:
+    """The MODEL_DIR of the run that saved a checkpoint; None for a checkpoint of another library."""
+    return checkpoint.parent.parent if is_finished(checkpoint) else None
+
+
+def output_folder(checkpoint: epath.Path, name: str, setting: str) -> epath.Path:
+    """The folder in a run's MODEL_DIR for what a command writes about its checkpoint.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
+        name: the name of the folder, such as 'eval'.
+        setting: the setting that names another place.
+
+    Raises:
+        UserError: the checkpoint belongs to no run.
+    """
+    run = run_folder(checkpoint)
+    if run is None:
+        raise UserError(
+            f"{checkpoint} is in no run's folder: name the place of the output (--gin.{setting}=\"'...'\")"
+        )
+    return run / name
 
 
 def has_checkpoints(model_dir: Any) -> bool:
@@ -48,7 +67,12 @@ def is_finished(checkpoint: epath.Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     whole = all((checkpoint / item).is_dir() for item in items)
-    return committed and whole and (checkpoint / "state" / "_METADATA").is_file()
+    return committed and whole and _holds_params(checkpoint / "state" / "_METADATA")
+
+
+def _holds_params(metadata: epath.Path) -> bool:
+    """Whether a state is one of ours. T5X saves with Orbax too, and calls its parameters `target`."""
+    return metadata.is_file() and "'params'" in metadata.read_text(encoding="utf-8")
 
 
 def finished_steps(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:

@@ -1,15 +1,20 @@
-"""Loads the parameters of a checkpoint; it may have been saved with any optimizer and mesh."""
+"""Loads the parameters of a checkpoint; it may have been saved with any optimizer and mesh, and by another library."""
 
 from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
 
+from lmirl_jax import interop
+from lmirl_jax.checkpoints.folders import kind_of
 from lmirl_jax.checkpoints.shapes import add_shardings, check_shapes
 
 
 def check_params(path: epath.Path, shapes: Any) -> None:
     """Raises a UserError where the parameters of a checkpoint have other shapes than these; reads no array."""
+    if kind_of(path) != "lmirl":
+        interop.check_shapes(interop.open_pretrained(path), shapes)
+        return
     with ocp.PyTreeCheckpointer() as checkpointer:
         check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path))
 
@@ -28,6 +33,8 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     Raises:
         UserError: the checkpoint is of another model.
     """
+    if kind_of(path) != "lmirl":
+        return interop.load_params(interop.open_pretrained(path), shapes, shardings)
     targets = add_shardings(shapes, shardings)
     with ocp.PyTreeCheckpointer() as checkpointer:
         # The checkpointer's own method would warn that an item has no metadata of a whole checkpoint.

@@ -3,21 +3,25 @@
 import orbax.checkpoint as ocp
 from etils import epath
 
-from lmirl_jax import files
+from lmirl_jax import files, interop
+from lmirl_jax.checkpoints.folders import is_finished
 
 
 def identity(checkpoint: epath.Path) -> str:
     """A digest that identifies a checkpoint in any folder, made from the time of saving that Orbax records.
 
-    A run that is trained again in the same folder has other checkpoints under the same names.
+    A run that is trained again in the same folder has other checkpoints under the same names. Of other libraries' checkpoints
+    it is made from parts of the files.
     """
+    if not is_finished(checkpoint):
+        return interop.identity(checkpoint)
     note = checkpoint / "_CHECKPOINT_METADATA"
-    return files.digest(note.read_text(encoding="utf-8") if note.is_file() else str(checkpoint))
+    return files.digest(note.read_text(encoding="utf-8"))
 
 
 def recorded_vocabularies(checkpoint: epath.Path) -> dict[str, str] | None:
     """The fingerprint of each feature's vocabulary, as the data of the training gave it; None where none is recorded."""
-    if not (checkpoint / "data").is_dir():
+    if not is_finished(checkpoint) or not (checkpoint / "data").is_dir():
         return None
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
         position = checkpointer.restore(checkpoint / "data")

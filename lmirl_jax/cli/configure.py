@@ -16,14 +16,8 @@ from lmirl_jax.cli.processes import initialize_distributed
 _log = logging.getLogger(__name__)
 
 # Paths that a user gives relative to the current folder. config.gin has them from the root, for commands elsewhere.
-PATHS = (
-    "DATA",
-    "VALIDATION_DATA",
-    "VOCABULARY_PATH",
-    "INITIAL_CHECKPOINT_PATH",
-    "REWARD_CHECKPOINT_PATH",
-    "REFERENCE_PATH",
-)
+PATHS = ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
+CHECKPOINTS = ("INITIAL_CHECKPOINT_PATH", "REWARD_CHECKPOINT_PATH", "REFERENCE_PATH")
 
 
 def configure(flags: Flags) -> None:
@@ -38,32 +32,41 @@ def configure(flags: Flags) -> None:
     inherited = _inherited_text(flags)
     configuration.load(*given, inherited=inherited)
     configuration.make_absolute(PATHS)
+    _pin(CHECKPOINTS)
     set_data_folders(flags)
 
 
+def _pin(names: Sequence[str]) -> None:
+    """Makes the paths of checkpoints in these macros valid in any folder, and names on the hub name their revision."""
+    for name in names:
+        path = configuration.macro(name, None)
+        if isinstance(path, str):
+            configuration.set_macros({name: checkpoints.pinned(path)})
+
+
 def _inherited_text(flags: Flags) -> str:
-    """The settings that a run inherits from the config.gin of the run that it starts from, as a gin text; logs them."""
+    """The settings that a run inherits from the checkpoint that it starts from, as a gin text; logs them."""
     path = configuration.macro("INITIAL_CHECKPOINT_PATH", None, hint=Path | None)
     if path is None:
         return ""
-    # A resumed run reads its own config.gin, because the run that it started from may be deleted.
+    # A resumed run reads its own config.gin, because the checkpoint that it started from may be deleted.
     model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
-    if checkpoints.has_checkpoints(model_dir):
-        config = files.absolute_path(model_dir) / "config.gin"
-    else:
-        config = checkpoints.run_folder(checkpoints.find_checkpoint(path)) / "config.gin"
-    if not config.is_file():
-        _log.warning("no %s: task, vocabulary, lengths and model are those of the gin files", config)
+    start = str(files.absolute_path(model_dir)) if checkpoints.has_checkpoints(model_dir) else path
+    found = runs.inherited_settings(checkpoints.find_checkpoint(start))
+    if found is None:
+        _log.warning(
+            "no config.gin beside the checkpoints of %s: task, vocabulary, lengths and model are those of the gin files",
+            start,
+        )
         return ""
-    record = configuration_records.with_own_draw(
-        configuration_records.read(config.read_text(encoding="utf-8"))
-    )
+    where, text = found
+    record = configuration_records.with_own_draw(configuration_records.read(text))
     explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     keys = configuration_records.inherited_keys(record, explicit)
     values = {key: record.values[key] for key in keys if key in record.values}
     # References to macros are left out: the macro itself is in the list, or is not inherited.
     listed = ", ".join(f"{key}={value}" for key, value in values.items() if not value.startswith("%"))
-    _log.info("from %s, as nothing else is set: %s", config, listed or "nothing")
+    _log.info("from %s, as nothing else is set: %s", where, listed or "nothing")
     return record.text(keys)
 
 
@@ -108,10 +111,13 @@ def add_run(
         UserError: among others, the task has another vocabulary than the checkpoint was trained with.
     """
     checkpoint = checkpoints.find_checkpoint(path)
-    config = runs.config_file(checkpoint)
-    configuration.load([str(config)])
-    values = {name: configuration.macro(name, None) for name in from_run}
-    configuration.load([str(config), *flags.gin_file], flags.gin_bindings, flags.gin_search_paths)
+    config = runs.config_of(checkpoint)
+    with_flags = [config, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths
+    values = {}
+    if from_run:
+        configuration.load([config], complete=False)
+        values = {name: configuration.macro(name, None) for name in from_run}
+    configuration.load(*with_flags)
     configuration.set_macros({**values, **macros})
     set_data_folders(flags)
     task = configuration.macro("TASK", None)

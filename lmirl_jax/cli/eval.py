@@ -73,7 +73,7 @@ def evaluate(
             "the task has no such split to evaluate on: set EVAL_SPLIT (--gin.EVAL_SPLIT=\"'train'\")"
         )
     network = runs.load_network(checkpoint, model, mesh)
-    given = output_dir or str(checkpoints.run_folder(checkpoint) / "eval")
+    given = output_dir or str(checkpoints.output_folder(checkpoint, "eval", "EVAL_OUTPUT_DIR"))
     stem = f"{data.name}-{checkpoints.step_of(checkpoint):06}"
     outputs = [f"{stem}.json", *(_answers_file(stem, temperature) for temperature in temperatures)]
     files.check_no_input([files.absolute_path(given) / name for name in outputs], read, "EVAL_OUTPUT_DIR")

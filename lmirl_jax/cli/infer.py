@@ -64,9 +64,7 @@ def infer(
     _check_vote(vote, reranking)
     generator.check_samples(temperature)
     generator.check(mesh)
-    folder = checkpoints.run_folder(checkpoint) / "infer"
-    default = folder / f"{data.name}-{data.split}-{checkpoints.step_of(checkpoint):06}.jsonl"
-    path = line_file.output_path(output_path, default)
+    path = line_file.output_path(output_path, checkpoint, "infer", f"{data.name}-{data.split}")
     reward = reranking.settings(checkpoint)
     files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     policy = runs.load_policy(checkpoint, model, mesh, data.task, data.lengths, reranking.discount)

@@ -18,24 +18,28 @@ INPUTS = ("PROMPTS", "DATA", "VALIDATION_DATA", "VOCABULARY_PATH")
 Answer = TypeVar("Answer")
 
 
-def output_path(given: str | None, default: epath.Path, parquet: bool = False) -> epath.Path:
-    """Returns OUTPUT_PATH as an absolute path, or the default.
+def output_path(
+    given: str | None, checkpoint: epath.Path, folder: str, stem: str, parquet: bool = False
+) -> epath.Path:
+    """Returns OUTPUT_PATH as an absolute path, or the default: a file in the folder of the checkpoint's run.
 
     Args:
         given: OUTPUT_PATH.
-        default: the path of the file where none is given.
+        checkpoint: the folder of the checkpoint.
+        folder: the name of the folder in MODEL_DIR.
+        stem: what the file's name begins with, before the step.
         parquet: whether the file may be Parquet.
 
     Raises:
         UserError: the path is a folder, or its name is that of another format.
     """
-    path = files.absolute_path(given) if given else default
+    name = f"{stem}-{checkpoints.step_of(checkpoint):06}.jsonl"
+    if not given:
+        return checkpoints.output_folder(checkpoint, folder, "OUTPUT_PATH") / name
+    path = files.absolute_path(given)
     if path.is_dir():
-        raise UserError(
-            f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / default.name)!r}"
-        )
-    if given:
-        check_output_name(path, "OUTPUT_PATH", parquet)
+        raise UserError(f"OUTPUT_PATH={str(path)!r} is a folder: name a file, such as {str(path / name)!r}")
+    check_output_name(path, "OUTPUT_PATH", parquet)
     return path
 
 
@@ -49,7 +53,9 @@ def check_inputs(checkpoint: epath.Path, **more: Any) -> None:
     output = configuration.macro("OUTPUT_PATH", None)
     if output:
         run = checkpoints.run_folder(checkpoint)
-        of_run = {f"the run's {name}": run / name for name in ("config.gin", "metrics.jsonl")}
+        of_run = {}
+        if run is not None:
+            of_run = {f"the run's {name}": run / name for name in ("config.gin", "metrics.jsonl")}
         inputs = {name: configuration.macro(name, None) for name in INPUTS}
         files.check_no_input([output], {**inputs, **of_run, **more}, "OUTPUT_PATH")
 

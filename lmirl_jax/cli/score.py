@@ -79,9 +79,7 @@ def score(
         The path of the file.
     """
     pair_set = pairs(path=data)
-    folder = checkpoints.run_folder(checkpoint) / "score"
-    default = folder / f"{pair_set.name}-{checkpoints.step_of(checkpoint):06}.jsonl"
-    path = line_file.output_path(output_path, default, parquet=True)
+    path = line_file.output_path(output_path, checkpoint, "score", pair_set.name, parquet=True)
     policy = runs.load_policy(checkpoint, model, mesh, task, lengths, discount)
     reference = runs.load_if_any(reference_path, mesh, task)
     scores = scorer(policy, reference=reference)

@@ -1,0 +1,222 @@
+"""A checkpoint of another library: which model it holds, and where each parameter lies."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from lmirl_jax.interop import hf_config, hf_t5, hf_t5gemma, t5x_names
+from lmirl_jax.interop.name_table import Entry, TensorInfo, TensorSource
+from lmirl_jax.interop.safetensors_files import SafetensorsFiles
+from lmirl_jax.interop.t5x_files import is_t5x, open_t5x
+from lmirl_jax.types import ModelConfig, UserError
+
+Kind = Literal["hf", "t5x"]
+
+# Lengths that a tokenizer gives where it knows of none are larger.
+LONGEST = 10**6
+LISTED = 5
+
+
+class Family(Protocol):
+    """What this library knows of a family of Hugging Face's models; a module."""
+
+    EMBEDDING: str
+    HEAD: str
+
+    def read_config(
+        self, config: hf_config.Config, tensors: Mapping[str, TensorInfo], tied: bool
+    ) -> ModelConfig: ...
+
+    def config_json(self, config: Any, model_type: str) -> dict[str, Any]: ...
+
+    def table(self, config: Any) -> list[Entry]: ...
+
+
+# By the `model_type` of a config.json. ByT5 and Flan-T5 say 't5'.
+FAMILIES: Mapping[str, Any] = {"t5": hf_t5, "mt5": hf_t5, "umt5": hf_t5, "t5gemma": hf_t5gemma}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint of another library, opened; none of its values are read yet.
+
+    Args:
+        path: its folder or file.
+        kind: 'hf' for Hugging Face, 't5x' for T5X.
+        model_type: Hugging Face's name of the family.
+        model: the recipe of its network.
+        entries: its name table.
+        source: its tensors.
+        ignored: the names of tensors that hold nothing of their own.
+        lengths: the maximum numbers of tokens of `inputs` and `targets`; None where it states none.
+    """
+
+    path: epath.Path
+    kind: Kind
+    model_type: str
+    model: ModelConfig
+    entries: tuple[Entry, ...]
+    source: TensorSource
+    ignored: tuple[str, ...] = ()
+    lengths: Mapping[str, int] | None = None
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The types of its tensors."""
+        return sorted({tensor.dtype for tensor in self.source.tensors().values()})
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each of our parameters, by its path."""
+        return parameter_shapes(self.model)
+
+
+def kind_of(path: epath.Path) -> Kind | None:
+    """The kind of foreign checkpoint at a path; None where there is none."""
+    if (path / hf_config.NAME).is_file():
+        return "hf"
+    return "t5x" if is_t5x(path) else None
+
+
+def open_pretrained(path: epath.Path) -> Pretrained:
+    """Opens a checkpoint of Hugging Face or T5X, and compares its tensors with its sizes.
+
+    Args:
+        path: a folder of Hugging Face, with config.json and safetensors; or a checkpoint of T5X, as `is_t5x` describes it.
+
+    Raises:
+        UserError: the architecture is not supported, a file is damaged, or tensors are missing, left over or of other shapes.
+    """
+    opened = _open_hf(path) if kind_of(path) == "hf" else _open_t5x(path)
+    _check(opened)
+    return opened
+
+
+def _open_hf(path: epath.Path) -> Pretrained:
+    if "://" in str(path):
+        raise UserError(
+            f"{path} is not on this machine: copy the Hugging Face folder to a disk and name the copy"
+        )
+    folder = pathlib.Path(os.fspath(path))
+    config = hf_config.read(folder)
+    family = _family(config)
+    source = SafetensorsFiles(folder)
+    tensors = source.tensors()
+    tied = is_tied(source, family)
+    model = family.read_config(config, tensors, tied)
+    ignored = (family.HEAD,) if tied else ()
+    ignored += tuple(getattr(family, "COPIES", ())) + tuple(getattr(family, "UNUSED", ()))
+    return Pretrained(
+        path,
+        "hf",
+        config.model_type,
+        model,
+        tuple(family.table(model)),
+        source,
+        ignored,
+        _lengths(folder, config),
+    )
+
+
+def _family(config: hf_config.Config) -> Any:
+    architectures = config.get("architectures") or []
+    if config.model_type not in FAMILIES:
+        raise UserError(
+            f"{config.where}: model_type {config.get('model_type')!r} is not supported; those that are: {', '.join(FAMILIES)}"
+        )
+    for name in architectures:
+        if not str(name).endswith(("ForConditionalGeneration", "WithLMHeadModel")):
+            raise UserError(
+                f"{config.where}: a {name} is no language model: load a checkpoint of the class ...ForConditionalGeneration"
+            )
+    return FAMILIES[config.model_type]
+
+
+def is_tied(source: TensorSource, family: Any) -> bool:
+    """Whether the output embedding is the input's: it is not there, or is a copy (as old checkpoints hold)."""
+    tensors = source.tensors()
+    head, embedding = tensors.get(family.HEAD), tensors.get(family.EMBEDDING)
+    if head is None or embedding is None:
+        return True
+    if head.shape != embedding.shape or head.dtype != embedding.dtype:
+        return False
+    rows = 4096
+    for start in range(0, head.shape[0], rows):
+        part = (slice(start, min(start + rows, head.shape[0])), slice(0, head.shape[1]))
+        if not np.array_equal(
+            *(source.read(name, part).view(np.uint8) for name in (family.HEAD, family.EMBEDDING))
+        ):
+            return False
+    return True
+
+
+def _lengths(folder: pathlib.Path, config: hf_config.Config) -> dict[str, int] | None:
+    """The lengths that the model was trained with, where its files state them: T5's positions are relative, and have no end."""
+    limits = [config.get("n_positions"), _tokenizer_limit(folder)]
+    known = [limit for limit in limits if isinstance(limit, (int, float)) and 0 < limit < LONGEST]
+    if not known:
+        return None
+    return {"inputs": int(min(known)), "targets": int(min(*known, 256))}
+
+
+def _tokenizer_limit(folder: pathlib.Path) -> Any:
+    try:
+        return json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(
+            "model_max_length"
+        )
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _open_t5x(path: epath.Path) -> Pretrained:
+    source = open_t5x(path)
+    tensors = source.tensors()
+    model = t5x_names.config_of(tensors, str(path))
+    entries = tuple(t5x_names.table(model, t5x_names.is_scanned(tensors)))
+    model_type = "umt5" if model.relpos_per_layer else "t5"
+    return Pretrained(path, "t5x", model_type, model, entries, source)
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter of a network by its path, without making it."""
+    state = nnx.state(nnx.eval_shape(lambda: model.build(jax.random.key(0))))
+    return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in nnx.to_flat_state(state)}
+
+
+def _check(pretrained: Pretrained) -> None:
+    """Raises a UserError that lists the tensors that are missing, left over, or of other shapes than the sizes say."""
+    ours, theirs = pretrained.parameter_shapes(), dict(pretrained.source.tensors())
+    missing, wrong = [], []
+    for entry in pretrained.entries:
+        shape = ours[entry.ours]
+        for name in entry.names(shape):
+            found = theirs.pop(name, None)
+            layer_shape = shape[1:] if entry.is_stacked else shape
+            expected = entry.their_shape(layer_shape)
+            if found is None:
+                missing.append(name)
+            elif tuple(found.shape) != expected:
+                wrong.append(f"{name} ({_by(found.shape)} instead of {_by(expected)})")
+    left_over = [name for name in theirs if name not in pretrained.ignored]
+    faults = {"missing": missing, "left over": left_over, "of another shape": wrong}
+    told = [f"{what}: {_listed(names)}" for what, names in faults.items() if names]
+    if told:
+        remedy = "the files do not belong together, or its model is another; copy it again"
+        where = "its config.json" if pretrained.kind == "hf" else "a T5 of T5X"
+        raise UserError(f"{pretrained.path} does not fit {where}: {'; '.join(told)} ({remedy})")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(sorted(names)[:LISTED]) + more
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,141 @@
+"""The tensors of a Hugging Face folder: one safetensors file, or several with an index."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lmirl_jax.types import UserError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Weights that this library does not read, and the class of transformers that does.
+OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor's shape and type, and the file that holds it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetensorsFiles:
+    """The tensors of a folder, a `TensorSource`.
+
+    A file is opened for each part that is read and closed again, so that no more than this part stays in memory.
+
+    Args:
+        folder: the folder.
+    """
+
+    folder: pathlib.Path
+
+    @functools.cached_property
+    def _tensors(self) -> dict[str, StoredTensor]:
+        index = self.folder / INDEX
+        if (self.folder / WEIGHTS).is_file():
+            return _tensors_of(self.folder / WEIGHTS)
+        if not index.is_file():
+            raise _no_weights(self.folder)
+        tensors: dict[str, StoredTensor] = {}
+        weight_map = _weight_map(index)
+        for name in sorted(set(weight_map.values())):
+            held = _tensors_of(_shard(index, name))
+            wanted = {tensor for tensor, file in weight_map.items() if file == name}
+            if wanted - held.keys():
+                raise UserError(
+                    f"{index} says that {name} holds {min(wanted - held.keys())!r}, and it does not: the folder mixes files of "
+                    "two checkpoints; copy it again"
+                )
+            tensors |= {tensor: held[tensor] for tensor in wanted}
+        return tensors
+
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """The description of each tensor, from the headers of the files.
+
+        Raises:
+            UserError: there is no such file, or one is damaged.
+        """
+        return self._tensors
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """Reads a part of a tensor."""
+        tensor = self._tensors[name]
+        try:
+            with safe_open(tensor.file, framework="numpy") as file:
+                # A tensor without axes has no slices.
+                return file.get_slice(name)[index] if index else file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(tensor.file, error) from None
+
+
+def _tensors_of(path: pathlib.Path) -> dict[str, StoredTensor]:
+    try:
+        # The library checks the header: its length, the offsets, and that the file ends where the last tensor does.
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            described = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+    for name, (_, dtype) in described.items():
+        if dtype not in DTYPES:
+            raise UserError(
+                f"{path}: {name} has the type {dtype}, a quantised or whole-number one: load a checkpoint whose weights are "
+                f"{', '.join(DTYPES.values())}"
+            )
+    return {name: StoredTensor(shape, DTYPES[dtype], path) for name, (shape, dtype) in described.items()}
+
+
+def _weight_map(index: pathlib.Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        pairs = dict(weight_map).items()
+        if not pairs or not all(isinstance(name, str) for pair in pairs for name in pair):
+            raise ValueError("an empty or strange weight_map")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f"{index} is no index of safetensors files: copy the checkpoint again (it needs a `weight_map`)"
+        ) from None
+    return dict(pairs)
+
+
+def _shard(index: pathlib.Path, name: str) -> pathlib.Path:
+    """The path of a file that an index names. It must lie beside the index: an index may come from anywhere."""
+    if pathlib.PurePath(name).name != name or name in ("", ".", "..") or "\\" in name:
+        raise UserError(
+            f"{index} names the file {name!r}, which leaves its folder: do not trust this checkpoint; copy it from its source"
+        )
+    path = index.parent / name
+    if not path.is_file():
+        raise UserError(
+            f"{index} names {name}, which is not beside it: copy the missing file into {index.parent}"
+        )
+    return path
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UserError:
+    # The library names its errors in camel case, such as InvalidHeaderDeserialization, and adds what it found.
+    reason = str(error).partition("\n")[0].removeprefix("Error while deserializing header: ")
+    return UserError(f"{path} is no whole safetensors file ({reason}): copy it again")
+
+
+def _no_weights(folder: pathlib.Path) -> UserError:
+    found = next((name for name in OTHER_WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        return UserError(
+            f"no weights in {folder}: it needs {WEIGHTS}, or {INDEX} and the files that it names"
+        )
+    return UserError(
+        f"{folder} has its weights as {found}, which this library does not read (a pickle can run code): convert it with "
+        f"python -c \"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained('{folder}')"
+        f".save_pretrained('{folder}')\""
+    )

@@ -1,0 +1,143 @@
+"""Tiny models of transformers, and what it computes from a folder. Runs where torch and transformers are, and imports nothing of ours.
+
+    python transformers_models.py make FOLDER     a checkpoint of each family, with `expected.npz` in each
+    python transformers_models.py load FOLDER     prints what is missing or unexpected in a checkpoint, and what it generates
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import torch
+import transformers
+
+STEPS = 32
+VOCAB = 96
+T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 16,
+    "d_kv": 6,
+    "d_ff": 24,
+    # Transformers 5 cannot generate with more layers in the decoder than in the encoder.
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "relative_attention_max_distance": 24,
+    "decoder_start_token_id": 0,
+    "initializer_factor": 1.0,
+}
+STACK = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "intermediate_size": 24,
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 9,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 8.0,
+    "initializer_range": 0.5,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+def models() -> dict:
+    """A model of each family, by its name; the untied ones have an output embedding of their own."""
+    gated = T5 | {"feed_forward_proj": "gated-gelu"}
+    untied = gated | {"tie_word_embeddings": False}
+    encoder, decoder = STACK | {"hidden_size": 20, "num_hidden_layers": 2}, STACK
+    return {
+        "t5_1_0": _t5(transformers.T5Config(**T5 | {"feed_forward_proj": "relu"})),
+        "t5_1_1": _untie(_t5(transformers.T5Config(**untied))),
+        "byt5": _untie(_t5(transformers.T5Config(**untied | {"num_layers": 3, "num_decoder_layers": 1}))),
+        "mt5": _untie(transformers.MT5ForConditionalGeneration(transformers.MT5Config(**untied))),
+        "umt5": transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**gated)),
+        "t5gemma": transformers.T5GemmaForConditionalGeneration(
+            transformers.T5GemmaConfig(
+                encoder=encoder,
+                decoder=decoder,
+                vocab_size=VOCAB,
+                tie_word_embeddings=True,
+                decoder_start_token_id=2,
+                initializer_range=0.5,
+            )
+        ),
+    }
+
+
+def _t5(config):
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def _untie(model):
+    """Gives a model an output embedding of its own, as the published T5 1.1, mT5 and ByT5 have."""
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * 0.5)
+    return model
+
+
+def make(folder: pathlib.Path) -> None:
+    torch.manual_seed(0)
+    for name, model in models().items():
+        with torch.no_grad():
+            for parameter, value in model.named_parameters():
+                if "norm" in parameter:
+                    value += 0.3 * torch.randn_like(value)
+                if name in ("t5_1_0", "umt5", "t5gemma") and ("embed_tokens" in parameter or "shared" in parameter):
+                    # A tied embedding of the size of the other weights repeats the token before.
+                    value *= 0.3
+                if "relative_attention_bias" in parameter:
+                    value.copy_(torch.randn_like(value))
+        place = folder / name
+        model.save_pretrained(place)
+        config = json.loads((place / "config.json").read_text())
+        if name in ("t5_1_1", "byt5", "mt5"):
+            # As published: transformers 4 wrote these.
+            config["tie_word_embeddings"] = False
+            config.pop("scale_decoder_outputs", None)
+        config.pop("transformers_version", None)
+        (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        np.savez_compressed(place / "expected.npz", **compute(place))
+
+
+def compute(place: pathlib.Path) -> dict:
+    """What transformers computes from a folder, for a batch of padded prompts."""
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32).eval()
+    # T5's keeps some of its layers in float32 whatever is asked for; here all are.
+    random = np.random.default_rng(1)
+    lengths, steps = (30, 7, 19), 28
+    inputs = random.integers(3, VOCAB, (3, max(lengths)))
+    mask = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
+    inputs[~mask] = 0
+    decoder_ids = random.integers(3, VOCAB, (3, steps))
+    decoder_ids[:, 0] = model.generation_config.decoder_start_token_id
+    given = {"input_ids": torch.tensor(inputs), "attention_mask": torch.tensor(mask.astype(int))}
+    with torch.no_grad():
+        ids = torch.tensor(decoder_ids)
+        logits = model(**given, decoder_input_ids=ids, decoder_attention_mask=torch.ones_like(ids)).logits
+        greedy = model.generate(**given, max_new_tokens=STEPS, do_sample=False, num_beams=1)
+    return {
+        "inputs": inputs,
+        "lengths": np.array(lengths),
+        "decoder_ids": decoder_ids,
+        "logits": logits.numpy(),
+        "greedy": greedy.numpy()[:, 1:],
+    }
+
+
+def load(place: pathlib.Path) -> None:
+    """Prints, as JSON, what does not fit when transformers loads a folder, and what it computes."""
+    _, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(place, output_loading_info=True)
+    found = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    computed = compute(place)
+    found["greedy"] = computed["greedy"].tolist()
+    np.savez(place.parent / f"{place.name}-computed.npz", **computed)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    {"make": make, "load": load}[sys.argv[1]](pathlib.Path(sys.argv[2]))
