@@ -27,6 +27,7 @@ LOGICAL_AXIS_RULES: Mapping[str, Any] = {
     "vocab": "tensor",
     "mlp": "tensor",
     "heads": "tensor",
+    "kv_heads": "tensor",
     "kv": None,
     "layers": None,
     "relpos_buckets": None,

@@ -1,14 +1,20 @@
 """Networks: hidden states in training, a cache in decoding. They know logical axes, never objectives."""
 
 from lmirl_jax.models.critic import Critic, CriticConfig, critic_params, gradient_penalty, offset_gradients
-from lmirl_jax.models.t5 import T5, T5Config
+from lmirl_jax.models.encoder_decoder import EncoderDecoder
+from lmirl_jax.models.sizes import parameter_count
+from lmirl_jax.models.t5 import T5Config
+from lmirl_jax.models.t5gemma import T5GemmaConfig, T5GemmaStackConfig
 
 __all__ = [
-    "T5",
     "Critic",
     "CriticConfig",
+    "EncoderDecoder",
     "T5Config",
+    "T5GemmaConfig",
+    "T5GemmaStackConfig",
     "critic_params",
     "gradient_penalty",
     "offset_gradients",
+    "parameter_count",
 ]

@@ -1,5 +1,6 @@
-"""T5's multi-head attention: no biases, no scaling of the scores, and a learned bias of relative positions."""
+"""Multi-head attention over given keys and values, and its masks: training and cached decoding share it."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,13 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmirl_jax.models.layers import constrain, dropout, parameter
+from lmirl_jax.models.layers import Initializer, constrain, dropout, parameter
+from lmirl_jax.models.rotary import Rotation, rotate
 
 # Heads come before positions, as in the matrix products of attention, so that a cache is never transposed.
 KeysValues = tuple[Float[Array, "batch heads keys head_dim"], Float[Array, "batch heads keys head_dim"]]
 
 # The value is finite, so that a row without any key to attend to has no NaN.
 MASKED = -1e10
+# The window of a layer without one: more than any two positions are apart.
+NO_WINDOW = 2**30
 
 _project_in = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
 _project_out = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=2)
@@ -24,16 +28,45 @@ def _scaled_down(key, shape, dtype):
     return _project_in(key, shape, dtype) / math.sqrt(shape[-1])
 
 
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+    """The sizes and options of attention.
+
+    Args:
+        num_heads: the number of heads of the queries.
+        num_kv_heads: the number of heads of keys and values, a divisor of `num_heads`; groups of queries share each.
+        head_dim: the width of each head.
+        dropout_rate: the share of attention weights that are dropped.
+        query_scale: a factor on the scores; None for none, as in T5.
+        soft_cap: the bound of the scores, soft_cap * tanh(score / soft_cap); None for no bound.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    dropout_rate: float
+    query_scale: float | None = None
+    soft_cap: float | None = None
+
+    @property
+    def kv_axis(self) -> str:
+        """The logical axis of the heads of keys and values."""
+        return "heads" if self.num_kv_heads == self.num_heads else "kv_heads"
+
+
 class Projection(nnx.Module):
     """A linear map from the embedding to heads."""
 
-    def __init__(self, init, emb_dim: int, heads: int, head_dim: int, *, key: Key[Array, ""]):
-        self.kernel = parameter(key, init, (emb_dim, heads, head_dim), ("embed", "heads", "kv"))
+    def __init__(
+        self, init: Initializer, shape: tuple[int, int, int], heads_axis: str, *, key: Key[Array, ""]
+    ):
+        self.heads_axis = heads_axis
+        self.kernel = parameter(key, init, shape, ("embed", heads_axis, "kv"))
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length head_dim"]:
         # Not an einsum, which would transpose the kernel, at every token of a decoding.
         y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1)
-        return constrain(jnp.swapaxes(y, 1, 2), "batch", "heads", "length", "kv")
+        return constrain(jnp.swapaxes(y, 1, 2), "batch", self.heads_axis, "length", "kv")
 
 
 class OutputProjection(nnx.Module):
@@ -47,18 +80,33 @@ class OutputProjection(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention over given keys and values, so that training and cached decoding share it."""
+    """Multi-head attention without biases; with fewer heads of keys and values than of queries, grouped-query attention.
 
-    def __init__(self, emb_dim: int, heads: int, head_dim: int, dropout_rate: float, *, key: Key[Array, ""]):
+    Args:
+        config: sizes and options.
+        emb_dim: the width of the queries' activations, and of the output.
+        source_dim: the width of the activations that keys and values are made of.
+
+    Source of grouped queries: https://arxiv.org/abs/2305.13245.
+    """
+
+    def __init__(self, config: AttentionConfig, emb_dim: int, source_dim: int, *, key: Key[Array, ""]):
         keys = jax.random.split(key, 4)
-        self.dropout_rate = dropout_rate
-        self.query = Projection(_scaled_down, emb_dim, heads, head_dim, key=keys[0])
-        self.key = Projection(_project_in, emb_dim, heads, head_dim, key=keys[1])
-        self.value = Projection(_project_in, emb_dim, heads, head_dim, key=keys[2])
-        self.out = OutputProjection(emb_dim, heads, head_dim, key=keys[3])
+        self.config = config
+        init_query = _scaled_down if config.query_scale is None else _project_in
+        query_shape = (emb_dim, config.num_heads, config.head_dim)
+        source_shape = (source_dim, config.num_kv_heads, config.head_dim)
+        self.query = Projection(init_query, query_shape, "heads", key=keys[0])
+        self.key = Projection(_project_in, source_shape, config.kv_axis, key=keys[1])
+        self.value = Projection(_project_in, source_shape, config.kv_axis, key=keys[2])
+        self.out = OutputProjection(emb_dim, config.num_heads, config.head_dim, key=keys[3])
 
-    def keys_values(self, x: Float[Array, "batch keys embed"]) -> KeysValues:
-        return self.key(x), self.value(x)
+    def keys_values(
+        self, x: Float[Array, "batch keys source"], rotation: Rotation | None = None
+    ) -> KeysValues:
+        """Keys and values of activations; with a rotation, the keys are rotated by their positions."""
+        keys, values = self.key(x), self.value(x)
+        return keys if rotation is None else rotate(keys, rotation), values
 
     def __call__(
         self,
@@ -66,13 +114,29 @@ class Attention(nnx.Module):
         keys_values: KeysValues,
         bias: Float[Array, "#batch #heads #queries keys"],
         dropout_keys: Key[Array, " batch"] | None = None,
+        rotation: Rotation | None = None,
     ) -> Float[Array, "batch queries embed"]:
         """Attends from `x`; `bias` is added to the scores, in nats. The softmax is taken in float32."""
+        config = self.config
         keys, values = keys_values
-        scores = jnp.einsum("bhqk,bhsk->bhqs", self.query(x), keys, preferred_element_type=jnp.float32)
+        queries = self.query(x)
+        if rotation is not None:
+            queries = rotate(queries, rotation)
+        shape = queries.shape
+        # The queries of a group lie one after the other, as those of one head; reshaping moves no element.
+        grouped = (shape[0], config.num_kv_heads, -1, config.head_dim)
+        scores = jnp.einsum(
+            "bhqk,bhsk->bhqs", jnp.reshape(queries, grouped), keys, preferred_element_type=jnp.float32
+        )
+        scores = jnp.reshape(scores, (*shape[:3], keys.shape[2]))
+        if config.query_scale is not None:
+            scores = scores * config.query_scale
+        if config.soft_cap is not None:
+            scores = config.soft_cap * jnp.tanh(scores / config.soft_cap)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
-        weights = dropout(weights, self.dropout_rate, dropout_keys, place=0)
-        return self.out(jnp.einsum("bhqs,bhsk->bhqk", weights, values))
+        weights = dropout(weights, config.dropout_rate, dropout_keys, place=0)
+        weights = jnp.reshape(weights, (*grouped[:3], keys.shape[2]))
+        return self.out(jnp.reshape(jnp.einsum("bhqs,bhsk->bhqk", weights, values), shape))
 
 
 def attention_mask(
@@ -91,58 +155,24 @@ def attention_mask(
     return mask[:, None]
 
 
-def mask_to_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
-    return jnp.where(mask, 0.0, MASKED).astype(jnp.float32)
-
-
-def relative_position_bucket(
-    distance: Int[Array, "*shape"], *, bidirectional: bool, buckets: int = 32, max_distance: int = 128
-) -> Int[Array, "*shape"]:
-    """The bucket of each relative position: exact while near, logarithmic further off.
+def window_mask(
+    queries: Int[Array, " queries"],
+    keys: Int[Array, " keys"],
+    window: int | Int[Array, ""],
+    *,
+    causal: bool,
+) -> Bool[Array, "1 1 queries keys"]:
+    """Marks the keys within a window: the last `window` up to the query itself, or, if not causal, `window` on both sides.
 
     Args:
-        distance: position of the key minus position of the query, in tokens.
-        bidirectional: half of the buckets for keys after the query; else those share bucket 0.
-        buckets: the number of buckets.
-        max_distance: everything from here on, in tokens, shares the last bucket.
-
-    Returns:
-        Numbers from 0 to `buckets - 1`.
-
-    Source: T5, https://arxiv.org/abs/1910.10683, section 2.1.
+        queries, keys: positions.
+        window: the size of the window, in tokens.
+        causal: whether later keys are hidden anyway.
     """
-    offset = jnp.zeros_like(distance)
-    if bidirectional:
-        buckets //= 2
-        offset = jnp.where(distance > 0, buckets, 0)
-        distance = jnp.abs(distance)
-    else:
-        distance = jnp.maximum(-distance, 0)
-    exact = buckets // 2
-    # The addition of 1 keeps the logarithm finite where the other branch is used.
-    ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
-    scaled = jnp.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
-    far = jnp.minimum(exact + scaled.astype(distance.dtype), buckets - 1)
-    return offset + jnp.where(distance < exact, distance, far)
+    distance = queries[:, None] - keys[None, :]
+    inside = distance < window if causal else jnp.abs(distance) <= window
+    return inside[None, None]
 
 
-class RelativeBias(nnx.Module):
-    """A learnt bias of the scores for each head and bucket of relative positions, shared by the layers of a stack."""
-
-    def __init__(
-        self, heads: int, *, bidirectional: bool, buckets: int, max_distance: int, key: Key[Array, ""]
-    ):
-        self.bidirectional, self.buckets, self.max_distance = bidirectional, buckets, max_distance
-        init = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-        self.rel_embedding = parameter(key, init, (heads, buckets), ("heads", "relpos_buckets"))
-
-    def __call__(
-        self, queries: Int[Array, " queries"], keys: Int[Array, " keys"]
-    ) -> Float[Array, "1 heads queries keys"]:
-        bucket = relative_position_bucket(
-            keys[None, :] - queries[:, None],
-            bidirectional=self.bidirectional,
-            buckets=self.buckets,
-            max_distance=self.max_distance,
-        )
-        return jnp.take(self.rel_embedding[...], bucket, axis=1)[None]
+def mask_to_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.where(mask, 0.0, MASKED).astype(jnp.float32)

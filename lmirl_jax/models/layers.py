@@ -1,4 +1,4 @@
-"""Building blocks that the model families share: parameters with logical axes, norms, dropout, linear maps, the MLP."""
+"""Building blocks that the model families share: parameters with logical axes, norms, dropout, linear maps."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,19 +29,25 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 class RMSNorm(nnx.Module):
-    """T5's layer norm: no mean, no bias.
+    """T5's layer norm: no mean, no bias; computed in float32.
 
-    y = scale * x / sqrt(mean(x ** 2) + 1e-6)
+        y = scale * x / sqrt(mean(x ** 2) + epsilon)
+
+    Args:
+        size: the width of the activations.
+        epsilon: keeps the norm of zeros finite.
+        offset: what is added to the parameter to make the scale: 0, or 1 as in Gemma, where it is stored around 0.
     """
 
-    def __init__(self, size: int, *, key: Key[Array, ""]):
-        self.scale = parameter(key, nnx.initializers.ones, (size,), ("embed",))
+    def __init__(self, size: int, *, epsilon: float = 1e-6, offset: float = 0.0, key: Key[Array, ""]):
+        self.epsilon, self.offset = epsilon, offset
+        self.scale = parameter(key, nnx.initializers.constant(1.0 - offset), (size,), ("embed",))
 
     def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
         wide = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-6)
-        scale = jnp.reshape(self.scale[...], (1,) * (x.ndim - 1) + (-1,))
-        return (wide * inverse * scale).astype(x.dtype)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        scale = self.scale[...] + self.offset if self.offset else self.scale[...]
+        return (wide * inverse * jnp.reshape(scale, (1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
 def fold_keys(keys: Key[Array, " batch"], number: int | Int[Array, ""]) -> Key[Array, " batch"]:
@@ -85,26 +91,3 @@ class Dense(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length d_in"]) -> Float[Array, "batch length d_out"]:
         return x @ self.kernel[...].astype(x.dtype)
-
-
-class GatedMLP(nnx.Module):
-    """The feed-forward block with a gate.
-
-    y = (gelu(x W_0) * x W_1) W_o
-
-    Source: https://arxiv.org/abs/2002.05202.
-    """
-
-    def __init__(self, emb_dim: int, mlp_dim: int, dropout_rate: float, *, key: Key[Array, ""]):
-        keys = jax.random.split(key, 3)
-        self.dropout_rate = dropout_rate
-        self.wi_0 = Dense((emb_dim, mlp_dim), ("embed", "mlp"), key=keys[0])
-        self.wi_1 = Dense((emb_dim, mlp_dim), ("embed", "mlp"), key=keys[1])
-        self.wo = Dense((mlp_dim, emb_dim), ("mlp", "embed"), key=keys[2])
-
-    def __call__(
-        self, x: Float[Array, "batch length embed"], dropout_keys: Key[Array, " batch"] | None
-    ) -> Float[Array, "batch length embed"]:
-        inner = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
-        inner = constrain(inner, "batch", "length", "mlp")
-        return self.wo(dropout(inner, self.dropout_rate, dropout_keys, place=1))

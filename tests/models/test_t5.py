@@ -11,7 +11,7 @@ from flax import nnx
 
 from lmirl_jax import soft_q
 from lmirl_jax.models import T5Config
-from lmirl_jax.models.attention import relative_position_bucket
+from lmirl_jax.models.relative_positions import relative_position_bucket
 from lmirl_jax.rows import empty_row, prompts_of, put_example, stack_rows
 from lmirl_jax.types import UserError
 from tests.batches import batch_of
