@@ -54,6 +54,9 @@ class SeqioVocabulary:
     def encode(self, text: str) -> list[int]:
         return list(self.wrapped.encode(text))
 
+    def encode_prompt(self, text: str) -> list[int]:
+        return [*self.encode(text), *self.eos_ids[:1]]
+
     def decode(self, ids: Sequence[int]) -> str:
         # SeqIO's own decoding stops after `eos_id`, and knows of no other.
         ids = list(ids)

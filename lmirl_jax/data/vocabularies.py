@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from lmirl_jax.data.byte_vocabulary import ByteVocabulary
 from lmirl_jax.data.offsets import Offsets
 from lmirl_jax.data.sentence_pieces import SentencePieceVocabulary
@@ -47,6 +49,10 @@ class Vocabulary(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Converts a text to tokens, without EOS."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Converts a prompt to tokens, with the special tokens around it that the model expects: for T5, EOS after it."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -112,6 +118,17 @@ def as_vocabulary(vocabulary: Any) -> Vocabulary:
     from lmirl_jax.data.seqio_vocabularies import from_seqio
 
     return from_seqio(vocabulary)
+
+
+def encode_answer(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Converts an answer to tokens, with exactly one EOS at its end: a text may spell out the special token itself."""
+    ids = vocabulary.encode(text)
+    return ids if ends_itself(vocabulary, ids) else [*ids, *vocabulary.eos_ids[:1]]
+
+
+def ends_itself(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> bool:
+    """Whether the last token ends a text already."""
+    return len(ids) > 0 and int(ids[-1]) in vocabulary.eos_ids
 
 
 def padded_vocab_size(*vocabularies: Any, multiple: int = 128) -> int:
