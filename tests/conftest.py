@@ -82,7 +82,9 @@ def parity_python(repository) -> str:
     """A Python with transformers and torch, the oracle of Hugging Face's formats; its tests run scripts with it (e2e)."""
     found = os.environ.get("LMIRL_PARITY_PYTHON") or str(repository / ".venv-parity" / "bin" / "python")
     if not os.path.isfile(found):
-        pytest.skip(f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch")
+        pytest.skip(
+            f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch"
+        )
     return found
 
 
