@@ -65,7 +65,7 @@ def convert_pieces(vocabulary: SentencePieceVocabulary) -> tuple[bytes, dict[str
     tokenizer.decoder = decoders.Sequence([*fallback, metaspace])
     eos = special_tokens["eos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=["$A", eos], pair=["$A", eos, "$B", eos], special_tokens=[(eos, vocabulary.eos_ids[0])]
+        single=["$A", eos], pair=["$A", eos, "$B", eos], special_tokens=[(eos, vocabulary.processor.eos_id())]
     )
     names = [*special_tokens.values(), *(f"<extra_id_{number}>" for number in range(vocabulary.extra_ids))]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])

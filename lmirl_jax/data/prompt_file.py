@@ -40,7 +40,7 @@ MakesDataset = Annotated[
 
 @check_arguments
 class PromptFile:
-    """The prompts of a file in order; the model reads each as it stands, in the special tokens that its vocabulary puts around it.
+    """The prompts of a file in order; the model reads each as it stands, with the special tokens of its vocabulary around it.
 
     Sampling keys come from a prompt's text (`sampling_id`), so that its answers stay the same if the lines change their order.
 

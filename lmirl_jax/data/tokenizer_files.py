@@ -51,7 +51,8 @@ class TokenizerFiles:
         name = self.config.get("tokenizer_class") or self.model_config.get("tokenizer_class")
         if not isinstance(name, str):
             return CLASSES.get(str(self.model_config.get("model_type")))
-        return name.removesuffix("Fast").replace("MT5Tokenizer", "T5Tokenizer")
+        name = name.removesuffix("Fast")
+        return "T5Tokenizer" if name == "MT5Tokenizer" else name
 
     @property
     def special_tokens(self) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def _read_pairs(files: TokenizerFiles) -> HuggingFaceVocabulary:
     try:
         vocabulary = json.loads(files.contents["vocab.json"])
         lines = files.contents["merges.txt"].decode("utf-8").splitlines()
-        merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+        pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
+        merges = [(left, right) for left, right in pairs]
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:
         # The library raises Exception itself.
@@ -91,7 +92,8 @@ def _read_pairs(files: TokenizerFiles) -> HuggingFaceVocabulary:
 def _what_is_missing(files: TokenizerFiles, model: str | None) -> str:
     name, folder = files.class_name, files.folder
     there = model or ("vocab.json" if "vocab.json" in files.contents else None)
-    command = f"python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    conversion = f"A.from_pretrained('{folder}').save_pretrained('{folder}')"
+    command = f'python -c "from transformers import AutoTokenizer as A; {conversion}"'
     if there is not None and name is not None:
         return f"{folder} has {there} of a {name} and no {TOKENIZER}: make this one with {command}"
     if there is not None:

@@ -72,11 +72,12 @@ class Vocabulary(Protocol):
 
 
 def vocabulary(path: str | None = None) -> Vocabulary:
-    """Loads the vocabulary of a Hugging Face tokenizer or a SentencePiece model; without a path, makes that of bytes (ByT5's ids).
+    """Loads the vocabulary of a Hugging Face tokenizer or a SentencePiece model; without a path, makes ByT5's of bytes.
 
     Args:
-        path: a folder with a Hugging Face tokenizer (tokenizer.json, spiece.model, or a ByT5Tokenizer's tokenizer_config.json), or
-            a tokenizer.json; a `.model` file as SentencePiece writes it, to which T5's 100 extra ids are added; or None.
+        path: a folder with a Hugging Face tokenizer (tokenizer.json, spiece.model, or the tokenizer_config.json of a
+            ByT5Tokenizer), or a tokenizer.json; a `.model` file as SentencePiece writes it, to which T5's 100 extra ids are
+            added; or None.
 
     Returns:
         The vocabulary; `seqio_vocabulary` makes SeqIO's type of it.
