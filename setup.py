@@ -93,6 +93,7 @@ setuptools.setup(
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.9",
         "tensorflow-text>=2.20",  # SeqIO takes any, and an older one would bring an older TensorFlow.
+        "tokenizers>=0.21",
         "tqdm>=4.66",
     ],
     extras_require={

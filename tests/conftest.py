@@ -78,6 +78,17 @@ def shared_data(repository) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def parity_python(repository) -> str:
+    """A Python with transformers and torch, the oracle of Hugging Face's formats; its tests run scripts with it (e2e)."""
+    found = os.environ.get("LMIRL_PARITY_PYTHON") or str(repository / ".venv-parity" / "bin" / "python")
+    if not os.path.isfile(found):
+        pytest.skip(
+            f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch"
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
 def train_vocabulary(tmp_path_factory):
     """Trains a SentencePiece model of at most 60 pieces on lines, with T5's special ids or others; returns its path."""
     import sentencepiece

@@ -37,6 +37,7 @@ _HOMES = {
     "vocab_size": "mixture_or_task",
     "vocabulary": "vocabularies",
     "vocabulary_fingerprint": "vocabularies",
+    "write_tokenizer": "tokenizer_writing",
 }
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lmirl_jax.data.offsets import Offsets
 
@@ -16,6 +16,7 @@ class ByteVocabulary:
 
     Args:
         extra_ids: the number of ids after the bytes; they stand for no text.
+        files: the files of the Hugging Face tokenizer that it was read from, by name; empty if there was none.
     """
 
     eos_ids = (EOS,)
@@ -23,12 +24,16 @@ class ByteVocabulary:
     unk_id = UNKNOWN
     holds_every_text = True
 
-    def __init__(self, extra_ids: int = 0):
+    def __init__(self, extra_ids: int = 0, files: Mapping[str, bytes] | None = None):
         self.extra_ids = extra_ids
+        self.files = dict(files or {})
         self.vocab_size = SPECIAL + 256 + extra_ids
 
     def encode(self, text: str) -> list[int]:
         return [byte + SPECIAL for byte in text.encode("utf-8")]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return [*self.encode(text), EOS]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first EOS, without ids that are not bytes and bytes that are not UTF-8."""

@@ -16,7 +16,7 @@ from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards
 from lmirl_jax.data.jsonl import KEYS, WEIGHT, existing_file, read_demonstrations
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.unread_keys import UnreadKeys
-from lmirl_jax.data.vocabularies import Vocabulary
+from lmirl_jax.data.vocabularies import Vocabulary, encode_answer
 
 # A file whose time of change is at most this many nanoseconds ago may change again without a change of that time.
 SETTLED = 2 * 10**9
@@ -92,7 +92,7 @@ class FileTask:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
-        """The tokens of a split in the file's order, each text with EOS after it.
+        """The tokens of a split in the file's order: prompts as the vocabulary has them, answers with EOS after them.
 
         Args:
             split: an element of `splits`.
@@ -102,7 +102,8 @@ class FileTask:
             UserError: a row that cannot be read; it names the file and the line.
         """
         for where, row in self.source.rows(split, unread):
-            inputs, targets = (self._tokens(row[key]) for key in KEYS)
+            inputs = np.array(self.vocabulary.encode_prompt(row["inputs"]), np.int32)
+            targets = np.array(encode_answer(self.vocabulary, row["targets"]), np.int32)
             features: dict[str, Any] = {f"{key}_pretokenized": row[key] for key in KEYS}
             check_rewards(row, len(targets), where)
             for key in (WEIGHT, REWARD):
@@ -111,9 +112,6 @@ class FileTask:
             if REWARDS in row:
                 features[REWARDS] = [float(reward) for reward in row[REWARDS]]
             yield Example(inputs, targets, features)
-
-    def _tokens(self, text: str) -> np.ndarray:
-        return np.array([*self.vocabulary.encode(text), self.vocabulary.eos_ids[0]], np.int32)
 
 
 def _content_hash(file: pathlib.Path) -> str:

@@ -41,7 +41,7 @@ def split_fingerprint(task: seqio.Task, split: str, format_version: int) -> str:
         "split": split,
         "features": {
             key: [
-                vocabularies.vocabulary_fingerprint(feature.vocabulary),
+                *_vocabulary(feature.vocabulary),
                 feature.add_eos,
                 feature.dtype.name,
             ]
@@ -52,6 +52,12 @@ def split_fingerprint(task: seqio.Task, split: str, format_version: int) -> str:
         "preprocessors": [_describe(preprocessor, ()) for preprocessor in task.preprocessors],
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _vocabulary(vocabulary: Any) -> list[str]:
+    """The fingerprint; the same vocabulary may also put the special tokens of a prompt around a text."""
+    prompts = ["prompts"] if getattr(vocabulary, "for_prompts", False) else []
+    return [vocabularies.vocabulary_fingerprint(vocabulary), *prompts]
 
 
 def _source(task: seqio.Task, split: str) -> Any:
@@ -91,7 +97,7 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, (set, frozenset)):
         return ["set", sorted((_describe(item, above) for item in value), key=json.dumps)]
     if isinstance(value, (seqio.Vocabulary, vocabularies.Vocabulary)):
-        return ["vocabulary", vocabularies.vocabulary_fingerprint(value)]
+        return ["vocabulary", *_vocabulary(value)]
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]
     if isinstance(value, types.MethodType):

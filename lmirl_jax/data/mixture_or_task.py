@@ -69,8 +69,8 @@ def get_task(
         mixture_or_task_name: a name in SeqIO's registry; the gin file imports the module that registers it.
         data: instead of a name, a JSONL file with the strings `inputs` and `targets` on each line.
         validation_data: a second file, only with `data`; without it there is no validation split.
-        vocabulary_path: a SentencePiece model that replaces the task's own vocabularies; None keeps them (a file's is
-            bytes).
+        vocabulary_path: a folder with a Hugging Face tokenizer, or a SentencePiece model, that replaces the task's own
+            vocabularies; None keeps them (a file's is bytes).
 
     Returns:
         The task.

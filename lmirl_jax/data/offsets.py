@@ -1,5 +1,6 @@
 """The type of the offsets of tokens in a text."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,3 +15,8 @@ def in_characters(text: str, offsets: Sequence[tuple[int, int]]) -> Offsets:
     return tuple(
         (int(np.searchsorted(starts, begin)), int(np.searchsorted(starts, end))) for begin, end in offsets
     )
+
+
+def shared_length(one: str, other: str) -> int:
+    """The length of the common prefix."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

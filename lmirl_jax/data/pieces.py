@@ -1,13 +1,12 @@
 """Finds the characters of a text that each token stands for."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
-from lmirl_jax.data.offsets import Offsets
+from lmirl_jax.data.offsets import Offsets, shared_length
 from lmirl_jax.data.vocabularies import Vocabulary, as_vocabulary
 
 
@@ -43,11 +42,6 @@ def _prefix_offsets(vocabulary: Vocabulary, ids: list[int], text: str) -> Offset
     offsets, end = [], 0
     for count in range(1, len(ids) + 1):
         so_far = vocabulary.decode(ids[:count])
-        begin, end = end, max(end, _shared_length(so_far, text))
+        begin, end = end, max(end, shared_length(so_far, text))
         offsets.append((begin, end))
     return tuple(offsets)
-
-
-def _shared_length(one: str, other: str) -> int:
-    """The length of the common prefix."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -40,7 +40,7 @@ MakesDataset = Annotated[
 
 @check_arguments
 class PromptFile:
-    """The prompts of a file in order, with the vocabulary of a task; the model reads each as it stands, and EOS after it.
+    """The prompts of a file in order; the model reads each as it stands, with the special tokens of its vocabulary around it.
 
     Sampling keys come from a prompt's text (`sampling_id`), so that its answers stay the same if the lines change their order.
 
@@ -73,7 +73,7 @@ class PromptFile:
         self.examples = _add_sampling_ids(itertools.islice(read, num_examples))
         vocabulary = task.input_vocabulary
         self._tokens = [
-            np.array([*vocabulary.encode(example["inputs_pretokenized"]), *vocabulary.eos_ids[:1]], np.int32)
+            np.array(vocabulary.encode_prompt(example["inputs_pretokenized"]), np.int32)
             for example in self.examples
         ]
         self._check_lengths(path, truncate)

@@ -2,7 +2,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sentencepiece
@@ -25,15 +25,24 @@ class SentencePieceVocabulary:
         model: the serialised model that it has loaded, extra ids included.
         extra_ids: the number of sentinels that were added at the end of the model's pieces.
         file: the file of the model, if it was read from one.
+        files: the files of the Hugging Face tokenizer that it was read from, by name; empty if there was none.
     """
 
     holds_every_text = False
 
-    def __init__(self, processor: Any, model: bytes, extra_ids: int, file: pathlib.Path | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        model: bytes,
+        extra_ids: int,
+        file: pathlib.Path | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ):
         self.processor = processor
         self.model = model
         self.extra_ids = extra_ids
         self.file = file
+        self.files = dict(files or {})
         eos_id = processor.eos_id()
         # A model without such a piece says -1.
         self.eos_ids = (eos_id,) if eos_id >= 0 else ()
@@ -42,7 +51,12 @@ class SentencePieceVocabulary:
         self.vocab_size = processor.GetPieceSize()
 
     @classmethod
-    def load(cls, file: pathlib.Path, extra_ids: int = EXTRA_IDS) -> "SentencePieceVocabulary":
+    def load(
+        cls,
+        file: pathlib.Path,
+        extra_ids: int = EXTRA_IDS,
+        files: Mapping[str, bytes] | None = None,
+    ) -> "SentencePieceVocabulary":
         """Reads a model and adds T5's sentinels to it, as SeqIO does: `<extra_id_0>` has the last id.
 
         Raises:
@@ -57,10 +71,13 @@ class SentencePieceVocabulary:
         model = proto.SerializeToString()
         processor = sentencepiece.SentencePieceProcessor()
         processor.LoadFromSerializedProto(model)
-        return cls(processor, model, extra_ids, file)
+        return cls(processor, model, extra_ids, file, files)
 
     def encode(self, text: str) -> list[int]:
         return list(self.processor.EncodeAsIds(text))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return [*self.encode(text), *self.eos_ids[:1]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first EOS; ids outside of the vocabulary are read as unknown."""

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 
 from lmirl_jax.data.seqio_library import seqio
-from lmirl_jax.data.seqio_vocabularies import seqio_vocabulary
+from lmirl_jax.data.seqio_vocabularies import WrappedVocabulary, seqio_vocabulary
 from lmirl_jax.data.task_parts import FEATURES, vocabulary_of
 from lmirl_jax.types import UserError
 
@@ -16,7 +17,7 @@ def find_tasks(
 
     Args:
         name: the name in SeqIO's registry.
-        vocabulary_path: a SentencePiece model in place of the tasks' own vocabularies; None keeps these.
+        vocabulary_path: a vocabulary, as for `vocabulary`, in place of the tasks' own; None keeps these.
 
     Raises:
         UserError: an unknown name, a task of the wrong shape, or a mixture of several vocabularies.
@@ -30,8 +31,7 @@ def find_tasks(
     for task in tasks:
         _check_features(task)
     if vocabulary_path is not None:
-        vocabulary = seqio_vocabulary(vocabulary_path)
-        tasks = tuple(_with_vocabulary(task, vocabulary) for task in tasks)
+        tasks = _with_vocabulary(tasks, vocabulary_path)
     _check_one_vocabulary(name, tasks)
     return tasks, rates
 
@@ -63,12 +63,22 @@ def _check_features(task: seqio.Task) -> None:
             )
 
 
-def _with_vocabulary(task: seqio.Task, vocabulary: seqio.Vocabulary) -> seqio.Task:
-    features = {
-        key: dataclasses.replace(feature, vocabulary=vocabulary) if key in FEATURES else feature
-        for key, feature in task.output_features.items()
-    }
-    return task.replace(output_features=features)
+def _with_vocabulary(tasks: Sequence[seqio.Task], path: str) -> tuple[seqio.Task, ...]:
+    """The tasks with the vocabulary at a path.
+
+    A task that ends its prompts with EOS gets in its place the special tokens that a Hugging Face tokenizer puts around a prompt.
+    """
+    vocabulary = seqio_vocabulary(path)
+    made = []
+    for task in tasks:
+        features = dict(task.output_features)
+        for key in FEATURES:
+            features[key] = dataclasses.replace(features[key], vocabulary=vocabulary)
+        if isinstance(vocabulary, WrappedVocabulary) and features["inputs"].add_eos:
+            prompts = WrappedVocabulary(vocabulary.wrapped, for_prompts=True)
+            features["inputs"] = dataclasses.replace(features["inputs"], vocabulary=prompts, add_eos=False)
+        made.append(task.replace(output_features=features))
+    return tuple(made)
 
 
 def _check_one_vocabulary(name: str, tasks: tuple[seqio.Task, ...]) -> None:

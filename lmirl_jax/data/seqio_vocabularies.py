@@ -3,35 +3,105 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from lmirl_jax.data import vocabularies
 from lmirl_jax.data.byte_vocabulary import ByteVocabulary
 from lmirl_jax.data.offsets import Offsets
-from lmirl_jax.data.sentence_pieces import EXTRA_IDS, SentencePieceVocabulary
-from lmirl_jax.data.seqio_library import seqio
+from lmirl_jax.data.sentence_pieces import SentencePieceVocabulary
+from lmirl_jax.data.seqio_library import seqio, tf
 
 
-def seqio_vocabulary(path: str | None = None) -> seqio.Vocabulary:
+def seqio_vocabulary(path: str | None = None, for_prompts: bool = False) -> seqio.Vocabulary:
     """The vocabulary of `vocabulary(path)` in SeqIO's type, for the features of a SeqIO task.
 
     Args:
-        path: a SentencePiece model, or None for bytes.
+        path: a folder with a Hugging Face tokenizer, a tokenizer.json, a SentencePiece model, or None for bytes.
+        for_prompts: whether its tokens include the special ones around a prompt; its feature then has add_eos=False.
 
     Raises:
         UserError: what `vocabulary` raises.
     """
     found = vocabularies.vocabulary(path)
+    if for_prompts:
+        return WrappedVocabulary(found, for_prompts)
     if isinstance(found, SentencePieceVocabulary):
-        return seqio.SentencePieceVocabulary(str(found.file), extra_ids=EXTRA_IDS)
-    return seqio.ByteVocabulary()
+        return seqio.SentencePieceVocabulary(str(found.file), extra_ids=found.extra_ids)
+    if isinstance(found, ByteVocabulary):
+        return seqio.ByteVocabulary(found.extra_ids)
+    return WrappedVocabulary(found)
 
 
 def from_seqio(vocabulary: seqio.Vocabulary) -> vocabularies.Vocabulary:
     """The `Vocabulary` that does what one of SeqIO's does. A subclass may do anything, so that it is asked itself."""
+    if isinstance(vocabulary, WrappedVocabulary):
+        return vocabulary.wrapped
     if type(vocabulary) is seqio.ByteVocabulary:
         return ByteVocabulary(vocabulary.extra_ids)
     if type(vocabulary) is seqio.SentencePieceVocabulary:
         return _pieces(vocabulary)
     return SeqioVocabulary(vocabulary)
+
+
+class WrappedVocabulary(seqio.Vocabulary):
+    """One of our vocabularies in SeqIO's type.
+
+    Args:
+        wrapped: the vocabulary.
+        for_prompts: whether texts are encoded as prompts, with the special tokens around them.
+    """
+
+    def __init__(self, wrapped: vocabularies.Vocabulary, for_prompts: bool = False):
+        super().__init__(extra_ids=0)
+        self.wrapped, self.for_prompts = wrapped, for_prompts
+
+    @property
+    def eos_id(self) -> int:
+        return self.wrapped.eos_ids[0]
+
+    @property
+    def pad_id(self) -> int:
+        return self.wrapped.start_id
+
+    @property
+    def unk_id(self) -> int | None:
+        return self.wrapped.unk_id
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.wrapped.vocab_size
+
+    def _encode(self, s: str) -> list[int]:
+        return self.wrapped.encode_prompt(s) if self.for_prompts else self.wrapped.encode(s)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.wrapped.decode([int(i) for i in ids])
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+        """Encodes a text, or a list of texts, by Python code, which TensorFlow can neither save nor run elsewhere."""
+        if s.shape.rank == 1:
+            ragged = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
+            return tf.map_fn(self._encode_tf, s, fn_output_signature=ragged)
+        ids = tf.numpy_function(self._encode_bytes, [s], tf.int32, stateful=False)
+        return tf.ensure_shape(ids, [None])
+
+    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        text = tf.numpy_function(self._decode_array, [ids], tf.string, stateful=False)
+        return tf.ensure_shape(text, [])
+
+    def _encode_bytes(self, text: bytes) -> np.ndarray:
+        return np.array(self._encode(text.decode("utf-8", errors="replace")), np.int32)
+
+    def _decode_array(self, ids: np.ndarray) -> bytes:
+        return self._decode(ids.tolist()).encode("utf-8")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WrappedVocabulary) or self.for_prompts != other.for_prompts:
+            return False
+        return self.wrapped.fingerprint() == other.wrapped.fingerprint()
+
+    def __hash__(self) -> int:
+        return hash((self.wrapped.fingerprint(), self.for_prompts))
 
 
 class SeqioVocabulary:
@@ -53,6 +123,9 @@ class SeqioVocabulary:
 
     def encode(self, text: str) -> list[int]:
         return list(self.wrapped.encode(text))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return [*self.encode(text), *self.eos_ids[:1]]
 
     def decode(self, ids: Sequence[int]) -> str:
         # SeqIO's own decoding stops after `eos_id`, and knows of no other.

@@ -14,6 +14,7 @@ from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.texts import stored_text
+from lmirl_jax.data.vocabularies import ends_itself
 from lmirl_jax.types import UserError
 
 
@@ -40,7 +41,7 @@ class Pair:
 def make_pair(
     task: Task, inputs: str, targets: str, tokens: Sequence[int] | None = None, **place: Any
 ) -> Pair:
-    """Makes a pair of two texts, with EOS after each.
+    """Makes a pair of two texts: the prompt as its vocabulary has it, and the answer with EOS after it.
 
     Args:
         task: the task whose vocabularies are used; its preprocessors are not used.
@@ -49,15 +50,14 @@ def make_pair(
         tokens: the tokens of the answer, with or without EOS, if known; they are used if they decode to its text.
         place: the other fields of the pair.
     """
-    source = task.input_vocabulary
-    prompt = np.array([*source.encode(inputs), *source.eos_ids[:1]], np.int32)
+    prompt = np.array(task.input_vocabulary.encode_prompt(inputs), np.int32)
     vocabulary = task.output_vocabulary
     if tokens is not None and len(tokens):
         text, offsets = decode_with_offsets(vocabulary, tokens)
         if text == targets:
             return Pair(inputs, targets, prompt, np.array(tokens, np.int32), offsets, **place)
     ids, offsets = encode_with_offsets(vocabulary, targets)
-    ends = vocabulary.eos_ids[:1]
+    ends = () if ends_itself(vocabulary, ids) else vocabulary.eos_ids[:1]
     answer = np.array([*ids, *ends], np.int32)
     return Pair(
         inputs, targets, prompt, answer, offsets + ((len(targets), len(targets)),) * len(ends), **place

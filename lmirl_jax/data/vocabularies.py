@@ -1,12 +1,13 @@
-"""Vocabularies: how texts become tokens and back. Bytes by default, a SentencePiece model by path."""
+"""Vocabularies: how texts become tokens and back. Bytes by default, a Hugging Face tokenizer or a SentencePiece model by path."""
 
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from lmirl_jax.data.byte_vocabulary import ByteVocabulary
 from lmirl_jax.data.offsets import Offsets
-from lmirl_jax.data.sentence_pieces import SentencePieceVocabulary
 from lmirl_jax.types import UserError
 
 
@@ -49,6 +50,10 @@ class Vocabulary(Protocol):
         """Converts a text to tokens, without EOS."""
         ...
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Converts a prompt to tokens, with the special tokens around it that the model expects: for T5, EOS after it."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Converts tokens to a text, up to the first EOS."""
         ...
@@ -66,17 +71,19 @@ class Vocabulary(Protocol):
         ...
 
 
-def vocabulary(path: str | None = None) -> ByteVocabulary | SentencePieceVocabulary:
-    """Loads the vocabulary of a SentencePiece model with T5's 100 extra ids; without a path, makes that of bytes (ByT5's ids).
+def vocabulary(path: str | None = None) -> Vocabulary:
+    """Loads the vocabulary of a Hugging Face tokenizer or a SentencePiece model; without a path, makes ByT5's of bytes.
 
     Args:
-        path: a `.model` file as SentencePiece writes it, or None.
+        path: a folder with a Hugging Face tokenizer (tokenizer.json, spiece.model, or the tokenizer_config.json of a
+            ByT5Tokenizer), or a tokenizer.json; a `.model` file as SentencePiece writes it, to which T5's 100 extra ids are
+            added; or None.
 
     Returns:
         The vocabulary; `seqio_vocabulary` makes SeqIO's type of it.
 
     Raises:
-        UserError: the file is missing, is no SentencePiece model, or has no end-of-sequence piece.
+        UserError: nothing is there, it cannot be read, or no token ends a text.
     """
     if path is None:
         return ByteVocabulary()
@@ -84,24 +91,18 @@ def vocabulary(path: str | None = None) -> ByteVocabulary | SentencePieceVocabul
         raise UserError(
             f"VOCABULARY_PATH={path!r} is not on this machine: copy it to a disk here and name the copy"
         )
-    file = pathlib.Path(path).expanduser()
-    if not file.is_file():
-        what = "a folder" if file.is_dir() else "no vocabulary"
+    place = pathlib.Path(path).expanduser()
+    if not place.exists():
         raise UserError(
-            f"{what} at {path}: VOCABULARY_PATH must be a SentencePiece .model file, or None for bytes"
+            f"no vocabulary at {path}: VOCABULARY_PATH must be a folder with a Hugging Face tokenizer, a SentencePiece "
+            ".model file, or None for bytes"
         )
-    try:
-        loaded = SentencePieceVocabulary.load(file)
-    except Exception as error:
-        # Protobuf and SentencePiece raise exceptions of different classes.
-        raise UserError(
-            f"{path} is no SentencePiece model: VOCABULARY_PATH must name a .model file, or be None for bytes"
-        ) from error
-    if not loaded.eos_ids:
-        raise UserError(
-            f"the vocabulary at {path} has no end-of-sequence piece: train it with --pad_id=0 --eos_id=1 --unk_id=2"
-        )
-    return loaded
+    # This import loads the library of Hugging Face's tokenizers, which runs on bytes do without.
+    from lmirl_jax.data import tokenizer_folder
+
+    if place.is_dir() or place.suffix == ".json":
+        return tokenizer_folder.read_tokenizer(place)
+    return tokenizer_folder.read_pieces(place)
 
 
 def as_vocabulary(vocabulary: Any) -> Vocabulary:
@@ -112,6 +113,17 @@ def as_vocabulary(vocabulary: Any) -> Vocabulary:
     from lmirl_jax.data.seqio_vocabularies import from_seqio
 
     return from_seqio(vocabulary)
+
+
+def encode_answer(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Converts an answer to tokens, with exactly one EOS at its end: a text may spell out the special token itself."""
+    ids = vocabulary.encode(text)
+    return ids if ends_itself(vocabulary, ids) else [*ids, *vocabulary.eos_ids[:1]]
+
+
+def ends_itself(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> bool:
+    """Whether the last token ends a text already."""
+    return len(ids) > 0 and int(ids[-1]) in vocabulary.eos_ids
 
 
 def padded_vocab_size(*vocabularies: Any, multiple: int = 128) -> int:
