@@ -13,6 +13,9 @@ _ROOMS = (
     "data",
     "decoding",
     "evaluation",
+    "exporting",
+    "interop",
+    "language_model",
     "models",
     "objectives",
     "online",
@@ -29,8 +32,10 @@ _ROOMS = (
 def __getattr__(name: str):
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "load":
+        return importlib.import_module(f"{__name__}.language_model").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_ROOMS, "load"])

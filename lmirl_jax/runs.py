@@ -13,12 +13,15 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import checkpoints, configuration, configuration_pretrained, interop, sharding
+from lmirl_jax import checkpoints, configuration, interop, run_files, sharding
 from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import ModelConfig, Task, UserError
 
 _log = logging.getLogger(__name__)
+
+# The maximum numbers of tokens for a checkpoint that states none.
+LENGTHS: Mapping[str, int] = {"inputs": 512, "targets": 256}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Policy:
 
     Args:
         checkpoint: the folder of the checkpoint.
+        model: the recipe of the network.
         graph: the network without its arrays.
         params: the parameters, on the mesh.
         mesh: the devices.
@@ -36,6 +40,7 @@ class Policy:
     """
 
     checkpoint: epath.Path
+    model: ModelConfig
     graph: nnx.GraphDef
     params: Any
     mesh: Mesh
@@ -48,7 +53,12 @@ class Policy:
 
 
 @check_arguments
-def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | None = None) -> Policy:
+def load(
+    path: Path | os.PathLike[str],
+    mesh: Mesh | None = None,
+    task: Task | None = None,
+    vocabulary_path: Path | None = None,
+) -> Policy:
     """Loads the policy of a checkpoint with the model, the vocabulary and the lengths that come with it.
 
     Args:
@@ -56,19 +66,28 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
             a checkpoint of Hugging Face or T5X, as `checkpoints.find_checkpoint` finds it.
         mesh: the devices; None for all of them, with a copy of the parameters on each.
         task: a task whose vocabularies must equal those of the run; None for no such check.
+        vocabulary_path: the vocabulary of a checkpoint that comes without one, such as those of T5X; see `data.vocabulary`.
 
     Returns:
-        The policy, with the task, the lengths and the discount of its run.
+        The policy, with the task, the lengths and the discount of its run. Those of a checkpoint of another library are its
+        vocabulary's, without splits; its own lengths, or 512 and 256 tokens; and 1.
 
     Raises:
         UserError: there is no checkpoint or no config.gin beside it, config.gin does not fit the checkpoint, or the vocabularies
             differ.
     """
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
+    mesh = sharding.make_mesh() if mesh is None else mesh
+    if checkpoints.kind_of(checkpoint) != "lmirl":
+        return _load_pretrained(checkpoint, mesh, task, vocabulary_path)
+    if vocabulary_path is not None:
+        raise UserError(
+            f"vocabulary_path: {checkpoint} is of a run, whose config.gin names its vocabulary: leave it out"
+        )
     # lmirl_jax.data prepares the import of SeqIO and TensorFlow, so it comes before config.gin, which may import them.
     importlib.import_module("lmirl_jax.data")
     with configuration.restore_afterwards():
-        configuration.load([config_of(checkpoint)])
+        configuration.load([run_files.config_of(checkpoint)])
         trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
@@ -91,8 +110,37 @@ def load(path: Path | os.PathLike[str], mesh: Mesh | None = None, task: Task | N
             task,
             "name a run with the same VOCABULARY_PATH",
         )
-    mesh = sharding.make_mesh() if mesh is None else mesh
     return load_policy(checkpoint, model, mesh, trained_task, lengths, discount)
+
+
+def _load_pretrained(checkpoint: epath.Path, mesh: Mesh, task: Any, vocabulary_path: str | None) -> Policy:
+    """Loads a checkpoint of another library, with its own vocabulary, or else that of a task or at a path."""
+    from lmirl_jax.data import MissingVocabulary, vocabulary, vocabulary_task
+
+    pretrained = interop.open_pretrained(checkpoint)
+    path = vocabulary_path or run_files.own_vocabulary(checkpoint)
+    if path is not None:
+        own = vocabulary_task(vocabulary(path))
+    elif task is not None:
+        own = task
+    else:
+        own = vocabulary_task(MissingVocabulary(str(checkpoint), pretrained.model.vocab_size))
+    _check_size(checkpoint, own.output_vocabulary, pretrained.model)
+    if task is not None:
+        _check_equal(
+            checkpoint, "", own.vocabulary_fingerprints, task, "name a checkpoint with the same vocabulary"
+        )
+    lengths = pretrained.lengths or LENGTHS
+    return load_policy(checkpoint, pretrained.model, mesh, own, lengths, 1.0)
+
+
+def _check_size(checkpoint: epath.Path, vocabulary: Any, model: ModelConfig) -> None:
+    """Raises a UserError where some token of a vocabulary has no embedding."""
+    if vocabulary.vocab_size > model.vocab_size:
+        raise UserError(
+            f"the vocabulary of {checkpoint} has {vocabulary.vocab_size} words and its embedding {model.vocab_size} rows: the "
+            "tokenizer is another model's; name the right one, or copy the checkpoint again"
+        )
 
 
 @check_arguments
@@ -125,7 +173,7 @@ def load_policy(
         The policy.
     """
     graph, params = load_network(checkpoint, model, mesh)
-    return Policy(checkpoint, graph, params, mesh, task, lengths, float(discount))
+    return Policy(checkpoint, model, graph, params, mesh, task, lengths, float(discount))
 
 
 def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
@@ -134,48 +182,6 @@ def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tupl
     graph, variables = build(model, key)
     shapes = jax.eval_shape(functools.partial(init_params, model), key)
     return graph, checkpoints.load_params(checkpoint, shapes, sharding.parameter_shardings(mesh, variables))
-
-
-def config_of(checkpoint: epath.Path) -> str | configuration.GinText:
-    """The configuration that a checkpoint was trained with: the path of its run's config.gin.
-
-    A checkpoint of another library has none; the text of one is made from its sizes and its tokenizer.
-    """
-    run = checkpoints.run_folder(checkpoint)
-    if run is None:
-        pretrained = interop.open_pretrained(checkpoint)
-        return configuration_pretrained.whole_configuration(pretrained, vocabulary_path(checkpoint))
-    config = run / "config.gin"
-    if not config.is_file():
-        raise UserError(
-            f"no {config}: a run writes it beside its checkpoints/; give the run's settings with --gin_file and "
-            f"copy them there"
-        )
-    return str(config)
-
-
-def inherited_settings(checkpoint: epath.Path) -> tuple[str, str] | None:
-    """The settings that a run which starts from a checkpoint may inherit: where they come from, and a gin text.
-
-    Returns:
-        None where the run of the checkpoint has no config.gin.
-    """
-    run = checkpoints.run_folder(checkpoint)
-    if run is None:
-        text = configuration_pretrained.settings(
-            interop.open_pretrained(checkpoint), vocabulary_path(checkpoint)
-        )
-        return str(checkpoint), text.text
-    config = run / "config.gin"
-    return (str(config), config.read_text(encoding="utf-8")) if config.is_file() else None
-
-
-def vocabulary_path(checkpoint: epath.Path) -> str | None:
-    """The folder of the tokenizer that lies beside a checkpoint of Hugging Face; None where there is none."""
-    from lmirl_jax.data import has_tokenizer
-
-    found = checkpoints.kind_of(checkpoint) == "hf" and has_tokenizer(str(checkpoint))
-    return str(checkpoint) if found else None
 
 
 def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
@@ -214,7 +220,7 @@ def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:
 def _read_task(checkpoint: epath.Path) -> Any:
     """The task that the config.gin of a checkpoint's run sets."""
     with configuration.restore_afterwards():
-        configuration.load([config_of(checkpoint)])
+        configuration.load([run_files.config_of(checkpoint)])
         return configuration.macro("TASK")
 
 

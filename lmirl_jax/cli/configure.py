@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from lmirl_jax import checkpoints, configuration, configuration_records, data, files, runs
+from lmirl_jax import checkpoints, configuration, configuration_records, data, files, run_files, runs
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.processes import initialize_distributed
@@ -52,7 +52,7 @@ def _inherited_text(flags: Flags) -> str:
     # A resumed run reads its own config.gin, because the checkpoint that it started from may be deleted.
     model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
     start = str(files.absolute_path(model_dir)) if checkpoints.has_checkpoints(model_dir) else path
-    found = runs.inherited_settings(checkpoints.find_checkpoint(start))
+    found = run_files.inherited_settings(checkpoints.find_checkpoint(start))
     if found is None:
         _log.warning(
             "no config.gin beside the checkpoints of %s: task, vocabulary, lengths and model are those of the gin files",
@@ -111,7 +111,7 @@ def add_run(
         UserError: among others, the task has another vocabulary than the checkpoint was trained with.
     """
     checkpoint = checkpoints.find_checkpoint(path)
-    config = runs.config_of(checkpoint)
+    config = run_files.config_of(checkpoint)
     with_flags = [config, *flags.gin_file], flags.gin_bindings, flags.gin_search_paths
     values = {}
     if from_run:

@@ -12,6 +12,7 @@ seqio_import.install()
 
 _HOMES = {
     "EvalDataset": "eval_dataset",
+    "MissingVocabulary": "missing_vocabulary",
     "Packer": "packing",
     "Pair": "task_pairs",
     "PairFile": "pair_file",
@@ -25,7 +26,9 @@ _HOMES = {
     "content_hash": "prompt_file",
     "decoder_start_id": "mixture_or_task",
     "get_task": "mixture_or_task",
+    "get_task_or_vocabulary": "mixture_or_task",
     "has_split": "mixture_or_task",
+    "has_tokenizer": "tokenizer_files",
     "make_pair": "task_pairs",
     "padded_vocab_size": "vocabularies",
     "pairs": "pair_file",
@@ -37,6 +40,7 @@ _HOMES = {
     "vocab_size": "mixture_or_task",
     "vocabulary": "vocabularies",
     "vocabulary_fingerprint": "vocabularies",
+    "vocabulary_task": "mixture_or_task",
     "write_tokenizer": "tokenizer_writing",
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lmirl_jax.arguments import Path, Text, check_arguments
 from lmirl_jax.data import vocabularies
-from lmirl_jax.data.file_task import file_task
+from lmirl_jax.data.file_task import FileSource, FileTask, file_task
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.types import UserError
@@ -93,6 +93,27 @@ def get_task(
     from lmirl_jax.data.seqio_tasks import find_tasks
 
     return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path))
+
+
+@check_arguments
+def get_task_or_vocabulary(
+    mixture_or_task_name: Text | None = None,
+    data: Path | None = None,
+    validation_data: Path | None = None,
+    vocabulary_path: Path | None = None,
+) -> Task:
+    """Does what `get_task` does; where neither a name nor data is given, returns a task without splits.
+
+    It is for checkpoints that no run of ours has trained: they have a vocabulary, but no task.
+    """
+    if mixture_or_task_name is None and data is None:
+        return vocabulary_task(vocabularies.vocabulary(vocabulary_path))
+    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path)
+
+
+def vocabulary_task(vocabulary: Vocabulary) -> Task:
+    """A task without splits, for the texts of a vocabulary."""
+    return Task("texts", (FileTask("texts", FileSource({}), vocabulary),), (1.0,))
 
 
 @check_arguments

@@ -27,6 +27,11 @@ CLASSES = {
 SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
+def has_tokenizer(folder: str) -> bool:
+    """Whether a folder holds files of a Hugging Face tokenizer, which `vocabulary` may read."""
+    return any((pathlib.Path(folder) / name).is_file() for name in NAMES)
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenizerFiles:
     """The files of a tokenizer, and of its model's folder what concerns the tokenizer.

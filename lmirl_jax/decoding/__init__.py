@@ -2,13 +2,14 @@
 
 from lmirl_jax.decoding.beams import length_penalty, search
 from lmirl_jax.decoding.filters import Filters
-from lmirl_jax.decoding.sampling import Samples, log_prob_gaps, sample, sample_keys
+from lmirl_jax.decoding.sampling import Samples, log_prob_gaps, logits_of, sample, sample_keys
 
 __all__ = [
     "Filters",
     "Samples",
     "length_penalty",
     "log_prob_gaps",
+    "logits_of",
     "sample",
     "sample_keys",
     "search",

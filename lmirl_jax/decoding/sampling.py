@@ -121,7 +121,7 @@ def _likeliest(logits: Float[Array, "rows vocab"]) -> Int[Array, " rows"]:
     return jnp.min(places, axis=-1)
 
 
-def logits_of(model: Model, hidden: Float[Array, "rows embed"]) -> Float[Array, "rows vocab"]:
+def logits_of(model: Model, hidden: Float[Array, "*rows embed"]) -> Float[Array, "*rows vocab"]:
     out = model.unembedding()
     return soft_q.logits_from_hidden(hidden, out.kernel, scale=out.scale, soft_cap=out.soft_cap)
 

@@ -150,9 +150,8 @@ def is_tied(source: TensorSource, family: Any) -> bool:
     rows = 4096
     for start in range(0, head.shape[0], rows):
         part = (slice(start, min(start + rows, head.shape[0])), slice(0, head.shape[1]))
-        if not np.array_equal(
-            *(source.read(name, part).view(np.uint8) for name in (family.HEAD, family.EMBEDDING))
-        ):
+        one, other = (source.read(name, part).view(np.uint8) for name in (family.HEAD, family.EMBEDDING))
+        if not np.array_equal(one, other):
             return False
     return True
 

@@ -1,5 +1,6 @@
 """Loads the parameters of a foreign checkpoint into their places, part by part."""
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -103,9 +104,9 @@ class _Reader:
         axes = entry.our_axes.split()
         self.vocab = axes.index(VOCAB) if VOCAB in axes else None
         self._last: tuple[Any, np.ndarray] | None = None
-        self._mean: np.ndarray | None = None
 
-    def __call__(self, index: tuple[slice, ...]) -> np.ndarray:
+    def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
         # JAX asks for the parts one after the other; copies of the same part are neighbours.
         bounds = tuple(
             slice(*part.indices(size)[:2]) for part, size in zip(index, self.shape.shape, strict=True)
@@ -122,7 +123,7 @@ class _Reader:
         rows = index[self.vocab]
         known = min(rows.stop, self.there[self.vocab])
         shape = [part.stop - part.start for part in index]
-        others = self._mean_row()[
+        others = self._mean_row[
             tuple(part if axis != self.vocab else slice(None) for axis, part in enumerate(index))
         ]
         whole = np.array(np.broadcast_to(others, shape))
@@ -134,13 +135,11 @@ class _Reader:
             whole[tuple(place)] = self.entry.read(self.source, self.there, tuple(part))
         return whole
 
+    @functools.cached_property
     def _mean_row(self) -> np.ndarray:
-        if self._mean is None:
-            everything = self.entry.read(
-                self.source, self.there, tuple(slice(0, size) for size in self.there)
-            )
-            self._mean = np.mean(everything, axis=self.vocab, keepdims=True, dtype=np.float32)
-        return self._mean
+        whole = tuple(slice(0, size) for size in self.there)
+        everything = self.entry.read(self.source, self.there, whole)
+        return np.asarray(np.mean(everything, axis=self.vocab, keepdims=True, dtype=np.float32))
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -64,7 +64,7 @@ class MsgpackTensors:
     @functools.cached_property
     def _leaves(self) -> dict[str, Any]:
         try:
-            content = serialization.msgpack_restore(self.file.read_bytes())
+            content: Any = serialization.msgpack_restore(self.file.read_bytes())
             target, version = content["optimizer"]["target"], content.get("version", 0)
         except Exception as error:
             # msgpack raises exceptions of many classes, and a wrong tree raises its own.

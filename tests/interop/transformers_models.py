@@ -1,7 +1,7 @@
 """Tiny models of transformers, and what it computes from a folder. Runs where torch and transformers are, and imports nothing of ours.
 
-    python transformers_models.py make FOLDER     a checkpoint of each family, with `expected.npz` in each
-    python transformers_models.py load FOLDER     prints what is missing or unexpected in a checkpoint, and what it generates
+python transformers_models.py make FOLDER     a checkpoint of each family, with `expected.npz` in each
+python transformers_models.py load FOLDER     prints what is missing or unexpected in a checkpoint, and what it generates
 """
 
 import json
@@ -87,7 +87,9 @@ def make(folder: pathlib.Path) -> None:
             for parameter, value in model.named_parameters():
                 if "norm" in parameter:
                     value += 0.3 * torch.randn_like(value)
-                if name in ("t5_1_0", "umt5", "t5gemma") and ("embed_tokens" in parameter or "shared" in parameter):
+                if name in ("t5_1_0", "umt5", "t5gemma") and (
+                    "embed_tokens" in parameter or "shared" in parameter
+                ):
                     # A tied embedding of the size of the other weights repeats the token before.
                     value *= 0.3
                 if "relative_attention_bias" in parameter:
@@ -132,7 +134,9 @@ def compute(place: pathlib.Path) -> dict:
 def load(place: pathlib.Path) -> None:
     """Prints, as JSON, what does not fit when transformers loads a folder, and what it computes."""
     _, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(place, output_loading_info=True)
-    found = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    found = {
+        key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
     computed = compute(place)
     found["greedy"] = computed["greedy"].tolist()
     np.savez(place.parent / f"{place.name}-computed.npz", **computed)

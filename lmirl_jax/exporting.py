@@ -1,0 +1,134 @@
+"""Writes a policy as a checkpoint of Hugging Face, of T5X, or of a run of ours: whole, or not at all."""
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs
+from lmirl_jax.training.state import TrainState
+from lmirl_jax.types import UserError
+
+Format = Literal["hf", "t5x", "orbax"]
+# What the name of a folder that is not yet whole ends with.
+TEMPORARY = ".tmp"
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def export(
+    policy: runs.Policy, path: str, form: Format, dtype: Dtype | None = None, name: str = "OUTPUT_PATH"
+) -> epath.Path:
+    """Writes a policy in another format.
+
+    Parameters that come from a checkpoint of another library, and are of its type, go out bit for bit.
+
+    Args:
+        policy: the policy, from `runs.load`.
+        path: the folder to make.
+        form: 'hf' for a folder that transformers loads, 't5x' for T5X's first format (T5 1.0, T5 1.1 and mT5), 'orbax' for a
+            MODEL_DIR of ours.
+        dtype: the type of the weights; None for that of the checkpoint. A MODEL_DIR always has float32.
+        name: the setting that gives the path, for errors.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: something is there already, the family has no such format, or the disk is full.
+    """
+    write = {"hf": _write_hf, "t5x": _write_t5x, "orbax": _write_run}[form]
+    types = _types(policy, dtype)
+    with _new_folder(path, name) as folder:
+        write(policy, folder, types)
+    return files.absolute_path(path)
+
+
+def _types(policy: runs.Policy, dtype: Dtype | None) -> Callable[[str], str]:
+    """Gives the type in which each of our parameters is written, by its path."""
+    if dtype is not None:
+        return lambda path: dtype
+    if checkpoints.kind_of(policy.checkpoint) == "lmirl":
+        return lambda path: "float32"
+    pretrained = interop.open_pretrained(policy.checkpoint)
+    stored, shapes = pretrained.source.tensors(), pretrained.parameter_shapes()
+    types = {entry.ours: stored[entry.names(shapes[entry.ours])[0]].dtype for entry in pretrained.entries}
+    return lambda path: types[path]
+
+
+def _write_hf(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
+    from lmirl_jax.data import write_tokenizer
+
+    given = run_files.pretrained_files(policy.checkpoint)
+    template = None if given is None else pathlib.Path(given)
+    model_type = interop.model_type_of(policy.model, template)
+    vocabulary = policy.task.output_vocabulary
+    if jax.process_index() == 0:
+        write_tokenizer(vocabulary, folder)
+        special = vocabulary.eos_ids, vocabulary.start_id
+        interop.write_config(folder, policy.model, model_type, types("token_embedder"), template, *special)
+    params = interop.flatten(policy.params)
+    interop.write_weights(folder, interop.hf_table(policy.model, model_type), params, types)
+
+
+def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
+    step = checkpoints.step_of(policy.checkpoint)
+    interop.write_t5x(folder, interop.t5x_table(policy.model), interop.flatten(policy.params), types, step)
+
+
+def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
+    """Writes a MODEL_DIR with one checkpoint, which holds parameters and no state of an optimizer."""
+    from lmirl_jax.data import write_tokenizer
+
+    step = checkpoints.step_of(policy.checkpoint)
+    state = TrainState(jnp.asarray(step, jnp.int32), policy.params, {})
+    config = checkpoints.CheckpointConfig(asynchronous=False)
+    with contextlib.closing(checkpoints.Checkpoints(epath.Path(folder), config)) as saved:
+        saved.save(step, state, {})
+    if jax.process_index() != 0:
+        return
+    own = run_files.copy_pretrained_files(policy.checkpoint, epath.Path(folder))
+    run = checkpoints.run_folder(policy.checkpoint)
+    if run is not None:
+        text = (run / "config.gin").read_text(encoding="utf-8")
+    else:
+        if own is None:
+            write_tokenizer(policy.task.output_vocabulary, folder / run_files.PRETRAINED)
+        name = folder.name.removeprefix(".").removesuffix(TEMPORARY)
+        vocabulary = folder.parent / name / run_files.PRETRAINED
+        pretrained = interop.open_pretrained(policy.checkpoint)
+        text = configuration_pretrained.whole_configuration(pretrained, str(vocabulary)).text
+    (folder / "config.gin").write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _new_folder(path: str, name: str) -> Iterator[pathlib.Path]:
+    """A folder under a temporary name, which gets its own when the block ends without an exception."""
+    target = files.absolute_path(path)
+    if "://" in str(target):
+        raise UserError(f"{name}={path!r} is in a bucket: write to a disk and copy the folder")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(
+            f"{name}={path!r} exists and is not empty: name a new folder, so that nothing is lost"
+        )
+    folder = pathlib.Path(target).parent / f".{target.name}{TEMPORARY}"
+    if jax.process_index() == 0:
+        files.prepare_directory(str(folder.parent), f"the folder of {name}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    multihost_utils.sync_global_devices("export begins")
+    try:
+        yield folder
+        multihost_utils.sync_global_devices("export ends")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if jax.process_index() == 0:
+        if target.exists():
+            target.rmdir()
+        folder.rename(target)

@@ -1,0 +1,53 @@
+"""Which formats a network has: its name tables, and Hugging Face's name of its family."""
+
+import json
+import pathlib
+
+from lmirl_jax.interop import hf_t5, t5x_names
+from lmirl_jax.interop.name_table import Entry
+from lmirl_jax.interop.pretrained import FAMILIES
+from lmirl_jax.models import T5Config, T5GemmaConfig
+from lmirl_jax.types import ModelConfig, UserError
+
+
+def model_type_of(model: ModelConfig, template: pathlib.Path | None = None) -> str:
+    """Hugging Face's name of a network's family.
+
+    Args:
+        model: the recipe of the network.
+        template: the folder of the Hugging Face checkpoint that it came from, whose config.json then says it.
+    """
+    if template is not None:
+        return str(json.loads((template / "config.json").read_text(encoding="utf-8"))["model_type"])
+    if isinstance(model, T5GemmaConfig):
+        return "t5gemma"
+    if not isinstance(model, T5Config):
+        raise UserError(f"a {type(model).__name__} has no form in transformers that this library writes")
+    if model.mlp_activations not in hf_t5.ACTIVATIONS.values():
+        raise UserError(f"transformers has no T5 with mlp_activations={model.mlp_activations}")
+    return "umt5" if model.relpos_per_layer else "t5"
+
+
+def hf_table(model: ModelConfig, model_type: str) -> list[Entry]:
+    """The name table of a family in transformers."""
+    return FAMILIES[model_type].table(model)
+
+
+def t5x_table(model: ModelConfig) -> list[Entry]:
+    """T5X's name table, with unscanned layers.
+
+    Raises:
+        UserError: T5X has no such network.
+    """
+    if not isinstance(model, T5Config) or model.relpos_per_layer:
+        raise UserError(
+            "FORMAT='t5x': T5X's own T5 is T5 1.0, T5 1.1, mT5 or ByT5; write this family with FORMAT='hf'"
+        )
+    scaled = model.network.logits_scale != 1.0
+    activations = (("gelu", "linear"), ("relu",))
+    if scaled != model.logits_via_embedding or model.mlp_activations not in activations:
+        raise UserError(
+            "FORMAT='t5x': T5X scales logits exactly where it ties the embeddings, and has gated GELU or ReLU; this network "
+            "differs, and would compute other numbers there: write it with FORMAT='hf'"
+        )
+    return t5x_names.table(model, scanned=False)
