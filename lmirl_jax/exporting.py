@@ -1,6 +1,7 @@
 """Writes a policy as a checkpoint of Hugging Face, of T5X, or of a run of ours: whole, or not at all."""
 
 import contextlib
+import logging
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from jax.experimental import multihost_utils
 from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import UserError
+
+_log = logging.getLogger(__name__)
 
 Format = Literal["hf", "t5x", "orbax"]
 # What the name of a folder that is not yet whole ends with.
@@ -62,14 +65,19 @@ def _types(policy: runs.Policy, dtype: Dtype | None) -> Callable[[str], str]:
 
 
 def _write_hf(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
-    from lmirl_jax.data import write_tokenizer
+    from lmirl_jax.data import MissingVocabulary, write_tokenizer
 
     given = run_files.pretrained_files(policy.checkpoint)
     template = None if given is None else pathlib.Path(given)
     model_type = interop.model_type_of(policy.model, template)
     vocabulary = policy.task.output_vocabulary
     if jax.process_index() == 0:
-        write_tokenizer(vocabulary, folder)
+        if isinstance(vocabulary, MissingVocabulary):
+            _log.warning(
+                "%s came without a tokenizer, so none is written; VOCABULARY_PATH gives it one", policy
+            )
+        else:
+            write_tokenizer(vocabulary, folder)
         special = vocabulary.eos_ids, vocabulary.start_id
         interop.write_config(folder, policy.model, model_type, types("token_embedder"), template, *special)
     params = interop.flatten(policy.params)
@@ -83,7 +91,7 @@ def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str],
 
 def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
     """Writes a MODEL_DIR with one checkpoint, which holds parameters and no state of an optimizer."""
-    from lmirl_jax.data import write_tokenizer
+    from lmirl_jax.data import MissingVocabulary, write_tokenizer
 
     step = checkpoints.step_of(policy.checkpoint)
     state = TrainState(jnp.asarray(step, jnp.int32), policy.params, {})
@@ -92,17 +100,19 @@ def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str],
         saved.save(step, state, {})
     if jax.process_index() != 0:
         return
-    own = run_files.copy_pretrained_files(policy.checkpoint, epath.Path(folder))
+    run_files.copy_pretrained_files(policy.checkpoint, epath.Path(folder))
     run = checkpoints.run_folder(policy.checkpoint)
     if run is not None:
         text = (run / "config.gin").read_text(encoding="utf-8")
     else:
-        if own is None:
-            write_tokenizer(policy.task.output_vocabulary, folder / run_files.PRETRAINED)
+        # The folder gets its own name only when it is whole.
         name = folder.name.removeprefix(".").removesuffix(TEMPORARY)
-        vocabulary = folder.parent / name / run_files.PRETRAINED
+        vocabulary = None
+        if not isinstance(policy.task.output_vocabulary, MissingVocabulary):
+            vocabulary = str(folder.parent / name / run_files.PRETRAINED)
+            write_tokenizer(policy.task.output_vocabulary, folder / run_files.PRETRAINED)
         pretrained = interop.open_pretrained(policy.checkpoint)
-        text = configuration_pretrained.whole_configuration(pretrained, str(vocabulary)).text
+        text = configuration_pretrained.whole_configuration(pretrained, vocabulary).text
     (folder / "config.gin").write_text(text, encoding="utf-8")
 
 

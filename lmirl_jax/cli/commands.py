@@ -94,6 +94,13 @@ COMMANDS = {
             f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
         ),
     ),
+    "convert": Command(
+        "lmirl_jax.cli.convert",
+        "write a checkpoint for Hugging Face's transformers, for T5X or as a run; from any of them",
+        CONFIGURATION | PROCESSES,
+        Bindings("FORMAT=\"'hf'\"", "sharding.make_mesh.fsdp=8", "OUTPUT_PATH=\"'/tmp/hf'\""),
+        (f"lmirl convert {CHECKPOINT} --gin.OUTPUT_PATH=\"'/tmp/hf'\" --gin.FORMAT=\"'hf'\"",),
+    ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
         "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read",

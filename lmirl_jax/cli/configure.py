@@ -64,8 +64,9 @@ def _inherited_text(flags: Flags) -> str:
     explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     keys = configuration_records.inherited_keys(record, explicit)
     values = {key: record.values[key] for key in keys if key in record.values}
-    # References to macros are left out: the macro itself is in the list, or is not inherited.
-    listed = ", ".join(f"{key}={value}" for key, value in values.items() if not value.startswith("%"))
+    # References to macros are left out: the macro itself is in the list, or is not inherited. So are the network's many sizes.
+    macros = {key: value for key, value in values.items() if "." not in key and not value.startswith("%")}
+    listed = ", ".join(f"{key}={value}" for key, value in macros.items())
     _log.info("from %s, as nothing else is set: %s", where, listed or "nothing")
     return record.text(keys)
 
@@ -124,6 +125,12 @@ def add_run(
     if task is not None:
         runs.check_vocabularies(checkpoint, task, "leave VOCABULARY_PATH as its run has it")
     return checkpoint
+
+
+def configure_alone(flags: Flags, run_file: str) -> None:
+    """Reads the given files as a whole configuration, for a command that needs no run's."""
+    _start(flags, run_file)
+    configuration.load(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
 
 
 def check_without_run(flags: Flags) -> None:

@@ -4,7 +4,7 @@ import logging
 
 from etils import epath
 
-from lmirl_jax import checkpoints, configuration, configuration_records, files, runs, training
+from lmirl_jax import checkpoints, configuration, configuration_records, files, run_files, runs, training
 from lmirl_jax.cli.configure import configure
 from lmirl_jax.cli.flags import Flags
 
@@ -54,5 +54,19 @@ def write_configuration(model_dir: epath.Path) -> None:
         now = configuration_records.read(configuration.config_text())
         for line in configuration_records.changes(before.values, now.values):
             _log.warning("resumed with another setting: %s", line)
+    _keep_pretrained_files(model_dir)
     with files.open_atomic(record) as file:
         file.write(configuration.config_text())
+
+
+def _keep_pretrained_files(model_dir: epath.Path) -> None:
+    """Copies config.json and tokenizer of the checkpoint from which training starts, so that the run outlives its folder."""
+    path = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
+    if path is None or (model_dir / run_files.PRETRAINED).is_dir():
+        return
+    checkpoint = checkpoints.find_checkpoint(path)
+    source = run_files.pretrained_files(checkpoint)
+    copied = run_files.copy_pretrained_files(checkpoint, model_dir)
+    vocabulary = configuration.macro("VOCABULARY_PATH", None)
+    if copied is not None and vocabulary is not None and files.absolute_path(vocabulary) == source:
+        configuration.set_macros({"VOCABULARY_PATH": str(copied)})

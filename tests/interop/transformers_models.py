@@ -1,6 +1,6 @@
-"""Tiny models of transformers, and what it computes from a folder. Runs where torch and transformers are, and imports nothing of ours.
+"""Tiny models of transformers, and what it computes from them. It runs where torch and transformers are, without our library.
 
-python transformers_models.py make FOLDER     a checkpoint of each family, with `expected.npz` in each
+python transformers_models.py make FOLDER     makes a checkpoint of each family, with `expected.npz` in each
 python transformers_models.py load FOLDER     prints what is missing or unexpected in a checkpoint, and what it generates
 """
 
@@ -11,8 +11,11 @@ import sys
 import numpy as np
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers import models as tokenizer_models
 
 STEPS = 32
+PROMPTS = ("add 3 and 4", "which is more: 12 or 7?", "say it")
 VOCAB = 96
 T5 = {
     "vocab_size": VOCAB,
@@ -54,7 +57,7 @@ def models() -> dict:
     return {
         "t5_1_0": _t5(transformers.T5Config(**T5 | {"feed_forward_proj": "relu"})),
         "t5_1_1": _untie(_t5(transformers.T5Config(**untied))),
-        "byt5": _untie(_t5(transformers.T5Config(**untied | {"num_layers": 3, "num_decoder_layers": 1}))),
+        "byt5": _untie(_t5(transformers.T5Config(**untied | {"vocab_size": 384, "num_decoder_layers": 1}))),
         "mt5": _untie(transformers.MT5ForConditionalGeneration(transformers.MT5Config(**untied))),
         "umt5": transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**gated)),
         "t5gemma": transformers.T5GemmaForConditionalGeneration(
@@ -80,6 +83,29 @@ def _untie(model):
     return model
 
 
+def write_tokenizer(name: str, place: pathlib.Path) -> None:
+    """Writes a tokenizer of the family's kind beside a model: EOS behind a prompt, or Gemma's BOS before it."""
+    if name == "byt5":
+        transformers.ByT5Tokenizer().save_pretrained(place)
+        return
+    special = ["<pad>", "</s>", "<bos>" if name == "t5gemma" else "<unk>"] + ["<unk>"] * (name == "t5gemma")
+    characters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789?:.,+-=▁"))
+    words = ["▁add", "▁and", "▁is", "▁say", "▁it", "▁more", "12", "▁w", "he", "in", "an", "er", "or"]
+    pieces = [(piece, 0.0) for piece in special] + [(piece, -3.0) for piece in words]
+    pieces += [(piece, -6.0) for piece in characters]
+    tokenizer = Tokenizer(tokenizer_models.Unigram(pieces, unk_id=special.index("<unk>")))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    around = ("<bos> $A", "<bos>") if name == "t5gemma" else ("$A </s>", "</s>")
+    ids = [(around[1], special.index(around[1]))]
+    tokenizer.post_processor = processors.TemplateProcessing(single=around[0], special_tokens=ids)
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if name == "t5gemma":
+        named["bos_token"] = "<bos>"
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(place)
+
+
 def make(folder: pathlib.Path) -> None:
     torch.manual_seed(0)
     for name, model in models().items():
@@ -103,6 +129,7 @@ def make(folder: pathlib.Path) -> None:
             config.pop("scale_decoder_outputs", None)
         config.pop("transformers_version", None)
         (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_tokenizer(name, place)
         np.savez_compressed(place / "expected.npz", **compute(place))
 
 
@@ -112,23 +139,40 @@ def compute(place: pathlib.Path) -> dict:
     # T5's keeps some of its layers in float32 whatever is asked for; here all are.
     random = np.random.default_rng(1)
     lengths, steps = (30, 7, 19), 28
-    inputs = random.integers(3, VOCAB, (3, max(lengths)))
+    inputs = random.integers(4, VOCAB, (3, max(lengths)))
     mask = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
     inputs[~mask] = 0
-    decoder_ids = random.integers(3, VOCAB, (3, steps))
+    decoder_ids = random.integers(4, VOCAB, (3, steps))
     decoder_ids[:, 0] = model.generation_config.decoder_start_token_id
     given = {"input_ids": torch.tensor(inputs), "attention_mask": torch.tensor(mask.astype(int))}
     with torch.no_grad():
         ids = torch.tensor(decoder_ids)
         logits = model(**given, decoder_input_ids=ids, decoder_attention_mask=torch.ones_like(ids)).logits
         greedy = model.generate(**given, max_new_tokens=STEPS, do_sample=False, num_beams=1)
+    answers = {}
+    if any(place.glob("*token*")):
+        answers = {"answers": np.array(_answers(model, place))}
     return {
+        **answers,
         "inputs": inputs,
         "lengths": np.array(lengths),
         "decoder_ids": decoder_ids,
         "logits": logits.numpy(),
         "greedy": greedy.numpy()[:, 1:],
     }
+
+
+def _answers(model, place: pathlib.Path) -> list[str]:
+    """The greedy answers to prompts, as texts; a folder of transformers is used as its users do."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    answers = []
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        made = model.generate(**ids, max_new_tokens=STEPS, do_sample=False, num_beams=1)
+        answers.append(
+            tokenizer.decode(made[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+    return answers
 
 
 def load(place: pathlib.Path) -> None:
@@ -139,6 +183,7 @@ def load(place: pathlib.Path) -> None:
     }
     computed = compute(place)
     found["greedy"] = computed["greedy"].tolist()
+    found["answers"] = computed["answers"].tolist() if "answers" in computed else None
     np.savez(place.parent / f"{place.name}-computed.npz", **computed)
     print(json.dumps(found))
 
