@@ -11,6 +11,9 @@ from lmirl_jax.configuration import GinText
 FREE = {"dropout_rate": "%DROPOUT_RATE", "dtype": "%DTYPE", "remat": "%REMAT", "vocab_size": "%VOCAB_SIZE"}
 FREE["decoder_start_id"] = "%DECODER_START_ID"
 
+# The rows of an embedding of bytes, as in ByT5.
+BYTE_ROWS = 384
+
 IMPORTS = """\
 from __gin__ import dynamic_registration
 
@@ -26,7 +29,8 @@ def settings(pretrained: interop.Pretrained, vocabulary_path: str | None) -> Gin
         pretrained: the checkpoint.
         vocabulary_path: the folder of its tokenizer; None where it brings none, so that the user has to set one.
     """
-    vocabulary = "%gin.REQUIRED" if vocabulary_path is None else repr(vocabulary_path)
+    is_known = vocabulary_path is not None or pretrained.model.vocab_size == BYTE_ROWS
+    vocabulary = repr(vocabulary_path) if is_known else "%gin.REQUIRED"
     lines = [IMPORTS, f"VOCABULARY_PATH = {vocabulary}", *_model_lines(pretrained.model)]
     if pretrained.lengths is not None:
         lines.append(f"TASK_FEATURE_LENGTHS = {dict(pretrained.lengths)!r}")
@@ -39,11 +43,11 @@ def whole_configuration(pretrained: interop.Pretrained, vocabulary_path: str | N
     Args:
         pretrained, vocabulary_path: as in `settings`.
     """
-    own = settings(pretrained, vocabulary_path)
-    more = """
+    own, path = settings(pretrained, vocabulary_path), str(pretrained.path)
+    more = f"""
 include 'gin/runs/finetune.gin'
-MODEL_DIR = None
-TRAIN_STEPS = 0
+MODEL_DIR = {path!r}
+TRAIN_STEPS = 1
 TASK = @data.get_task_or_vocabulary()
 data.get_task_or_vocabulary:
     mixture_or_task_name = %MIXTURE_OR_TASK_NAME

@@ -13,7 +13,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmirl_jax import checkpoints, configuration, interop, run_files, sharding
+from lmirl_jax import checkpoints, configuration, configuration_pretrained, interop, run_files, sharding
 from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.training.state import build, init_params
 from lmirl_jax.types import ModelConfig, Task, UserError
@@ -119,7 +119,7 @@ def _load_pretrained(checkpoint: epath.Path, mesh: Mesh, task: Any, vocabulary_p
 
     pretrained = interop.open_pretrained(checkpoint)
     path = vocabulary_path or run_files.own_vocabulary(checkpoint)
-    if path is not None:
+    if path is not None or pretrained.model.vocab_size == configuration_pretrained.BYTE_ROWS:
         own = vocabulary_task(vocabulary(path))
     elif task is not None:
         own = task

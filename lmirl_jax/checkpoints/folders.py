@@ -24,7 +24,7 @@ def kind_of(path: epath.Path) -> Kind | None:
 
 def step_of(checkpoint: epath.Path) -> int:
     """The number of updates after which a checkpoint was saved; T5X counts those of pretraining too, Hugging Face says none."""
-    number = re.search(r"(?:^|_)(\d+)$", checkpoint.name)
+    number = re.search(r"(?:^|checkpoint_)(\d+)$", checkpoint.name)
     return int(number[1]) if number else 0
 
 

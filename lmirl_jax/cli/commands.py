@@ -3,6 +3,7 @@
 import dataclasses
 import textwrap
 
+from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
@@ -103,10 +104,14 @@ COMMANDS = {
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
-        "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read",
-        CONFIGURATION,
+        "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read; or a checkpoint",
+        CONFIGURATION | CHECKPOINT_FLAG,
         Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
-        ("lmirl doctor", "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\""),
+        (
+            "lmirl doctor",
+            "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
+            "lmirl doctor --checkpoint=/tmp/run",
+        ),
     ),
     "quickstart": Command(
         "lmirl_jax.cli.quickstart",

@@ -36,6 +36,8 @@ NEEDED = (
 
 def main(flags: Flags) -> int:
     """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
+    if flags.checkpoint is not None:
+        return _checkpoint(flags.checkpoint)
     rows: list[tuple[str, str]] = []
     problems: list[str] = []
     of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)
@@ -43,16 +45,31 @@ def main(flags: Flags) -> int:
         more_rows, more_problems = report()
         rows += more_rows
         problems += more_problems
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:{width}}  {value}")
-    print()
+    _print_table(rows)
     for line in _hints():
         print(f"hint: {line}")
     for line in problems:
         print(f"missing: {line}")
     print("training cannot run here" if problems else "all that training needs is here")
     return 1 if problems else 0
+
+
+def _checkpoint(path: str) -> int:
+    from lmirl_jax.cli.checkpoint_report import describe_checkpoint
+
+    rows, problems = describe_checkpoint(path)
+    _print_table(rows)
+    for line in problems:
+        print(line)
+    print("it cannot be loaded" if problems else "it can be loaded")
+    return 1 if problems else 0
+
+
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:{width}}  {value}")
+    print()
 
 
 def _version(name: str) -> str | None:

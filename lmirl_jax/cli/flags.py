@@ -26,6 +26,7 @@ class Flags:
     process_count: int | None = None
     process_index: int | None = None
     initialization_timeout: int | None = None
+    checkpoint: str | None = None
 
 
 def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
@@ -96,6 +97,13 @@ PROCESSES = {
         "how long the processes wait for one another at the start (300)",
         _replace_by(_whole_number),
     ),
+}
+CHECKPOINT = {
+    "checkpoint": Flag(
+        "PATH",
+        "only say what this checkpoint is (a run's, Hugging Face's or T5X's), and whether it would load",
+        _replace_by(_non_empty),
+    )
 }
 # T5X has these flags. Here they have no effect: logs go to standard error, and an address implies several processes.
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")

@@ -13,6 +13,7 @@ from lmirl_jax.rewards.corruptions import (
 )
 from lmirl_jax.rewards.filtering import FilterConfig, FilterResult, filter_scored
 from lmirl_jax.rewards.reranking import Reranker
+from lmirl_jax.rewards.reward_function import reward_function
 from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
@@ -38,6 +39,7 @@ __all__ = [
     "filter_scored",
     "read_scored",
     "repeated_step",
+    "reward_function",
     "score",
     "shuffled_steps",
     "truncation",

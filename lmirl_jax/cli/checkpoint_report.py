@@ -1,0 +1,99 @@
+"""What `lmirl doctor --checkpoint=PATH` says: what a checkpoint is, and whether it would load."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from lmirl_jax import checkpoints, configuration, interop, run_files
+from lmirl_jax.models import parameter_count
+from lmirl_jax.training.state import init_params
+from lmirl_jax.types import UserError
+
+KINDS = {"lmirl": "a run of lmirl", "hf": "Hugging Face", "t5x": "T5X"}
+# Settings of a network that a run chooses, not its checkpoint.
+NO_SIZES = ("dropout_rate", "dtype", "remat", "scan_unroll")
+
+
+def describe_checkpoint(path: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Describes a checkpoint without reading its values.
+
+    Args:
+        path: the checkpoint, as `checkpoints.find_checkpoint` finds it.
+
+    Returns:
+        The rows of a table, and what keeps the checkpoint from being loaded.
+    """
+    rows: list[tuple[str, str]] = []
+    try:
+        checkpoint = checkpoints.find_checkpoint(path)
+        rows.append(("checkpoint", str(checkpoint)))
+        kind = checkpoints.kind_of(checkpoint)
+        rows.append(("kind", KINDS[str(kind)]))
+        rows += _of_run(checkpoint) if kind == "lmirl" else _of_pretrained(checkpoint)
+    except UserError as error:
+        return rows, [str(error)]
+    return rows, []
+
+
+def _of_pretrained(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
+    pretrained = interop.open_pretrained(checkpoint)
+    yield "family", pretrained.model_type
+    yield from _network(pretrained.model)
+    yield "weights", ", ".join(pretrained.dtypes)
+    yield from _vocabulary(checkpoint, pretrained.model)
+    lengths = pretrained.lengths
+    yield "lengths", "none stated" if lengths is None else str(dict(lengths))
+
+
+def _of_run(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
+    yield "step", str(checkpoints.step_of(checkpoint))
+    with configuration.restore_afterwards():
+        configuration.load([run_files.config_of(checkpoint)])
+        model, task = configuration.macro("MODEL"), configuration.macro("TASK")
+        lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
+    shapes = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+    checkpoints.check_params(checkpoint, shapes)
+    yield from _network(model)
+    yield "weights", "float32"
+    yield "task", task.name
+    yield "vocabulary", _describe(task.output_vocabulary)
+    yield "lengths", str(lengths)
+
+
+def _network(model: Any) -> Iterator[tuple[str, str]]:
+    yield "network", type(model).__name__
+    yield "sizes", _sizes(model)
+    yield "parameters", f"{parameter_count(model):,}"
+
+
+def _sizes(config: Any) -> str:
+    fields = [field.name for field in dataclasses.fields(config) if field.name not in NO_SIZES]
+    values = {name: getattr(config, name) for name in fields}
+    return ", ".join(
+        f"{name}=({_sizes(value)})" if dataclasses.is_dataclass(value) else f"{name}={value}"
+        for name, value in values.items()
+    )
+
+
+def _vocabulary(checkpoint: epath.Path, model: Any) -> Iterator[tuple[str, str]]:
+    from lmirl_jax.data import vocabulary
+
+    path = run_files.own_vocabulary(checkpoint)
+    if path is None:
+        yield "vocabulary", "none beside it: set VOCABULARY_PATH"
+        return
+    own = vocabulary(path)
+    yield "vocabulary", _describe(own)
+    if own.vocab_size > model.vocab_size:
+        raise UserError(
+            f"the tokenizer has {own.vocab_size} words and the embedding {model.vocab_size} rows: it is another model's"
+        )
+
+
+def _describe(vocabulary: Any) -> str:
+    ends = ", ".join(map(str, vocabulary.eos_ids))
+    return f"{type(vocabulary).__name__}, {vocabulary.vocab_size:,} words, ended by {ends}"
