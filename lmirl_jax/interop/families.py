@@ -9,6 +9,9 @@ from lmirl_jax.interop.pretrained import FAMILIES
 from lmirl_jax.models import T5Config, T5GemmaConfig
 from lmirl_jax.types import ModelConfig, UserError
 
+# T5X's gated feed-forward block.
+GATED = ("gelu", "linear")
+
 
 def model_type_of(model: ModelConfig, template: pathlib.Path | None = None) -> str:
     """Hugging Face's name of a network's family.
@@ -44,10 +47,17 @@ def t5x_table(model: ModelConfig) -> list[Entry]:
             "FORMAT='t5x': T5X's own T5 is T5 1.0, T5 1.1, mT5 or ByT5; write this family with FORMAT='hf'"
         )
     scaled = model.network.logits_scale != 1.0
-    activations = (("gelu", "linear"), ("relu",))
-    if scaled != model.logits_via_embedding or model.mlp_activations not in activations:
-        raise UserError(
-            "FORMAT='t5x': T5X scales logits exactly where it ties the embeddings, and has gated GELU or ReLU; this network "
-            "differs, and would compute other numbers there: write it with FORMAT='hf'"
-        )
+    fixed = {
+        "scale_logits": (scaled, model.logits_via_embedding),
+        "relpos_buckets": (model.relpos_buckets, 32),
+        "relpos_max_distance": (model.relpos_max_distance, 128),
+        "norm_epsilon": (model.norm_epsilon, 1e-6),
+        "mlp_activations": (model.mlp_activations, ("relu",) if model.mlp_activations[1:] == () else GATED),
+    }
+    for name, (ours, theirs) in fixed.items():
+        if ours != theirs:
+            raise UserError(
+                f"FORMAT='t5x': T5X's network has {name}={theirs} and this one {ours}, so T5X would compute other numbers: write "
+                "it with FORMAT='hf'"
+            )
     return t5x_names.table(model, scanned=False)

@@ -49,7 +49,8 @@ def write_checkpoint(
         small = value.size < SMALLEST_FOLDER
         inner[last] = np.ascontiguousarray(value) if small else _write_store(folder, tensor.name, value)
     if jax.process_index() == 0:
-        state = {"step": np.int32(step), "param_states": {}}
+        # An empty dict of the optimizer's state would be taken for a parameter.
+        state = {"step": np.int32(step)}
         content = {"version": OLDEST_VERSION, "optimizer": {"target": target, "state": state}}
         (folder / MSGPACK).write_bytes(serialization.msgpack_serialize(content))
 
