@@ -24,7 +24,8 @@ MULTIPLE = 32
 # The number of prompts that are answered at a time.
 LARGEST_BATCH = 32
 
-Ids = Sequence[int] | Sequence[Sequence[int]] | Int[np.ndarray, "..."]
+# Rows of tokens, also of unlike lengths, or one row.
+Ids = Sequence[Any] | np.ndarray | jax.Array
 
 
 def load(
@@ -111,7 +112,7 @@ class LanguageModel:
             than one; for several prompts a list with the answers to each.
         """
         is_text, several, prompts = self._prompts(text_or_ids)
-        data = _Prompts(prompts, max_new_tokens, self.policy.task)
+        data = TokenPrompts(prompts, max_new_tokens, self.policy.task)
         generator = Generator(self._batch_size(len(prompts)), num_samples, seed=seed)
         generator.check_samples(temperature)
         made = generator(self.policy.graph, self.policy.params, self.policy.mesh, data, temperature)
@@ -163,7 +164,7 @@ class LanguageModel:
         return -(-min(prompts, LARGEST_BATCH) // parts) * parts
 
 
-class _Prompts:
+class TokenPrompts:
     """Prompts as a `Generator` takes them.
 
     Args:

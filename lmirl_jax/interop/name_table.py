@@ -11,6 +11,7 @@ import numpy as np
 LAYERS = "layers"
 
 
+@runtime_checkable
 class TensorInfo(Protocol):
     """The shape of a stored tensor and the name of its type, such as 'float32'."""
 

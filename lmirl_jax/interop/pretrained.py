@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ LONGEST = 10**6
 LISTED = 5
 
 
+@runtime_checkable
 class Family(Protocol):
     """What this library knows of a family of Hugging Face's models; a module."""
 

@@ -1,0 +1,60 @@
+"""Every family of Hugging Face computes here what it computes in transformers."""
+
+import numpy as np
+import pytest
+
+import lmirl_jax
+from lmirl_jax import sharding
+from lmirl_jax.evaluation import Generator
+from lmirl_jax.language_model import TokenPrompts
+from tests.interop.conftest import FAMILIES
+
+PROMPTS = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
+EOS = 1
+
+
+def check(folder, mesh=None) -> None:
+    """Compares logits, greedy tokens and greedy texts with those in `expected.npz`."""
+    model = lmirl_jax.load(folder, mesh=mesh)
+    with np.load(folder / "expected.npz") as file:
+        expected = dict(file)
+    prompts = [row[:length] for row, length in zip(expected["inputs"], expected["lengths"])]
+    np.testing.assert_allclose(
+        model.logits(expected["decoder_ids"], prompts), expected["logits"], atol=3e-5, rtol=0
+    )
+    # One batch with padding, and each prompt without any.
+    ids = [until_eos(row) for row in expected["greedy"].tolist()]
+    assert model.generate(prompts, max_new_tokens=32) == ids
+    assert model.generate(prompts[1], max_new_tokens=32) == ids[1]
+    # Transformers leaves the token of unknown text out, and we show it.
+    texts = [text.replace("<unk>", "") for text in model.generate(PROMPTS, max_new_tokens=32)]
+    assert texts == expected["answers"].tolist()
+
+
+def until_eos(row: list[int]) -> list[int]:
+    return row[: row.index(EOS) + 1] if EOS in row else row
+
+
+def test_committed_checkpoints(golden):
+    check(golden)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpoints_that_transformers_makes_now(live, family):
+    check(live / family)
+
+
+def test_sharded_over_eight_devices(golden):
+    check(golden, sharding.make_mesh(data=2, fsdp=2, tensor=2))
+
+
+def test_the_cache_agrees_with_teacher_forcing(golden):
+    policy = lmirl_jax.load(golden).policy
+    with np.load(golden / "expected.npz") as file:
+        prompts = [row[:length] for row, length in zip(file["inputs"], file["lengths"])]
+    data = TokenPrompts(prompts, 16, policy.task)
+    generator = Generator(batch_size=8, num_samples=2, gauge=True)
+    answers = list(generator(policy.graph, policy.params, policy.mesh, data, 1.0))
+    assert len(answers) == 3 and max(answer.log_prob_gap for answer in answers) < 2e-5
