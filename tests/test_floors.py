@@ -21,6 +21,7 @@ FLOORS = {
     "sharding": 2,
     "checkpoints": 3,
     "decoding": 3,
+    "integrations": 3,
     "data": 3,
     "evaluation": 4,
     "tasks": 5,  # Task files stand on data and on metrics: beside the house, not below any of its rooms.
