@@ -122,7 +122,8 @@ class _Loss:
             logits, targets, temperature=self.temperature, with_entropy=True, with_sum=True, with_max=True
         )
         discounts, has_reward = episodes(batch, model.output_vocabulary.eos_id, self.discount)
-        token_weights = jnp.ones(targets.shape, jnp.float32) if weights is None else weights
+        # SeqIO's converters give whole numbers.
+        token_weights = jnp.ones(targets.shape) if weights is None else weights.astype(jnp.float32)
         added = jnp.sum(token_weights * self._added(out, discounts, has_reward, logits.shape[-1]))
         if factor is not None:
             added = added / factor
