@@ -19,6 +19,7 @@ from lmirl_jax.training import annealed
 from lmirl_jax.types import UserError
 
 FAKE = pathlib.Path(__file__).resolve().parent / "fake_t5x"
+ADAPTER = "lmirl_jax.integrations.t5x"
 EOS = 1
 LOG2 = math.log(2)
 
@@ -27,16 +28,16 @@ LOG2 = math.log(2)
 def t5x():
     """`lmirl_jax.integrations.t5x` over the stand-in, whether T5X is installed or not."""
 
-    def forget() -> None:
-        for name in [*sys.modules]:
-            if name.split(".")[0] == "t5x" or name == "lmirl_jax.integrations.t5x":
-                del sys.modules[name]
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.split(".")[0] == "t5x" or name == ADAPTER]
 
+    installed = {name: sys.modules.pop(name) for name in loaded()}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FAKE)
-        forget()
-        yield importlib.import_module("lmirl_jax.integrations.t5x")
-        forget()
+        yield importlib.import_module(ADAPTER)
+    for name in loaded():
+        del sys.modules[name]
+    sys.modules.update(installed)
 
 
 def make_model(t5x, kind="EncoderDecoderModel", eos_id=EOS, **options):
