@@ -38,7 +38,11 @@ def layout() -> dict:
     if "editable_wheel" in sys.argv:
         return {"packages": ["lmirl_jax"], "package_dir": {"": "."}}
     folders = {"lmirl_jax.gin": "gin", "lmirl_jax.tasks": "tasks"}
-    data = {"lmirl_jax.gin": ["*.gin", "**/*.gin"], "lmirl_jax.tasks": ["number_paths_model/**"]}
+    data = {
+        "lmirl_jax.gin": ["*.gin", "**/*.gin"],
+        "lmirl_jax.integrations": ["*.gin"],
+        "lmirl_jax.tasks": ["number_paths_model/**"],
+    }
     return {"packages": packages(), "package_dir": folders, "package_data": data}
 
 

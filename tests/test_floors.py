@@ -20,6 +20,7 @@ FLOORS = {
     "models": 2,
     "sharding": 2,
     "decoding": 3,
+    "integrations": 3,
     "data": 3,
     "interop": 3,
     "checkpoints": 4,
