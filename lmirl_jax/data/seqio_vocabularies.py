@@ -77,20 +77,22 @@ class WrappedVocabulary(seqio.Vocabulary):
     def _decode(self, ids: Sequence[int]) -> str:
         return self.wrapped.decode([int(i) for i in ids])
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
         """Encodes a text, or a list of texts, by Python code, which TensorFlow can neither save nor run elsewhere."""
-        if s.shape.rank == 1:
-            ragged = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
-            return tf.map_fn(self._encode_tf, s, fn_output_signature=ragged)
-        ids = tf.numpy_function(self._encode_bytes, [s], tf.int32, stateful=False)
-        return tf.ensure_shape(ids, [None])
+        kinds = (tf.int32, tf.int64)
+        ids, lengths = tf.numpy_function(self._encode_array, [tf.reshape(s, [-1])], kinds, stateful=False)
+        ids, lengths = tf.ensure_shape(ids, [None]), tf.ensure_shape(lengths, [None])
+        return ids if s.shape.rank in (0, None) else tf.RaggedTensor.from_row_lengths(ids, lengths)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         text = tf.numpy_function(self._decode_array, [ids], tf.string, stateful=False)
         return tf.ensure_shape(text, [])
 
-    def _encode_bytes(self, text: bytes) -> np.ndarray:
-        return np.array(self._encode(text.decode("utf-8", errors="replace")), np.int32)
+    def _encode_array(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of all texts one after the other, and how many each has."""
+        rows = [self._encode(text.decode("utf-8", errors="replace")) for text in texts]
+        ids = [i for row in rows for i in row]
+        return np.array(ids, np.int32), np.array([len(row) for row in rows], np.int64)
 
     def _decode_array(self, ids: np.ndarray) -> bytes:
         return self._decode(ids.tolist()).encode("utf-8")

@@ -59,8 +59,26 @@ def single():
 
 # Texts that tokenizers are known to change, or to read in two ways.
 HARD_TEXTS = (
-    *("", "a", " a", "a ", "two  spaces", "a\nb\n\nc\td", "für Größe", "日本語 です", "🙂 👩\u200d👧", "<b> x < y {z}", "1+2! is 3!"),
-    *("e\u0301 ﬁ ½", "don't , . !", "A b C", "x\u00a0y\u3000z", "compare 12 and 13 if a then x = 12 ; y = 12"),
+    *(
+        "",
+        "a",
+        " a",
+        "a ",
+        "two  spaces",
+        "a\nb\n\nc\td",
+        "für Größe",
+        "日本語 です",
+        "🙂 👩\u200d👧",
+        "<b> x < y {z}",
+        "1+2! is 3!",
+    ),
+    *(
+        "e\u0301 ﬁ ½",
+        "don't , . !",
+        "A b C",
+        "x\u00a0y\u3000z",
+        "compare 12 and 13 if a then x = 12 ; y = 12",
+    ),
 )
 SENTENCES = [f"compare {n} and {n + 1} if a then x = {n} ; y = {n}" for n in range(100)]
 
@@ -132,7 +150,11 @@ def hf_gemma(tmp_path_factory):
     words += ["▁", *"abcdefinmporxy0123456789=;", "▁a", "an", "▁c", "co", "▁▁", "if"]
     merges = [("▁", "a"), ("a", "n"), ("▁", "c"), ("c", "o"), ("▁", "▁"), ("i", "f")]
     model = models.BPE(
-        {word: i for i, word in enumerate(words)}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
+        {word: i for i, word in enumerate(words)},
+        merges,
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
     )
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")

@@ -132,7 +132,10 @@ def test_a_folder_without_a_tokenizer(tmp_path):
         ({"tokenizer": "{"}, r"tokenizer\.json is no JSON \("),
         ({"tokenizer": "[]"}, r"tokenizer\.json holds no JSON object"),
         ({"tokenizer": "[" * 100_000}, r"tokenizer\.json is no JSON \("),
-        ({"tokenizer": "{}"}, r"tokenizer\.json is no tokenizer that the library tokenizers reads \(Model missing"),
+        (
+            {"tokenizer": "{}"},
+            r"tokenizer\.json is no tokenizer that the library tokenizers reads \(Model missing",
+        ),
         (
             {"tokenizer": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}},
             r"tokenizer\.json is no tokenizer",

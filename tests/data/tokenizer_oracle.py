@@ -1,6 +1,6 @@
 """Run by the Python that has transformers: prints what AutoTokenizer does with the texts, for each of the folders.
 
-    python tokenizer_oracle.py '{"folders": [...], "texts": [...]}'
+python tokenizer_oracle.py '{"folders": [...], "texts": [...]}'
 """
 
 import json
