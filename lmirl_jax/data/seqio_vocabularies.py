@@ -79,20 +79,22 @@ class WrappedVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
         """Encodes a text, or a list of texts, by Python code, which TensorFlow can neither save nor run elsewhere."""
-        kinds = (tf.int32, tf.int64)
-        ids, lengths = tf.numpy_function(self._encode_array, [tf.reshape(s, [-1])], kinds, stateful=False)
-        ids, lengths = tf.ensure_shape(ids, [None]), tf.ensure_shape(lengths, [None])
-        return ids if s.shape.rank in (0, None) else tf.RaggedTensor.from_row_lengths(ids, lengths)
+        texts, kinds = tf.reshape(s, [-1]), (tf.int32, tf.bool)
+        rows, mask = tf.numpy_function(self._encode_array, [texts], kinds, stateful=False)
+        rows, mask = tf.ensure_shape(rows, [None, None]), tf.ensure_shape(mask, [None, None])
+        return rows[0] if s.shape.rank in (0, None) else tf.ragged.boolean_mask(rows, mask)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         text = tf.numpy_function(self._decode_array, [ids], tf.string, stateful=False)
         return tf.ensure_shape(text, [])
 
     def _encode_array(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of all texts one after the other, and how many each has."""
-        rows = [self._encode(text.decode("utf-8", errors="replace")) for text in texts]
-        ids = [i for row in rows for i in row]
-        return np.array(ids, np.int32), np.array([len(row) for row in rows], np.int64)
+        """A row of tokens for each text, filled up with zeros, and which of them are tokens."""
+        encoded = [self._encode(text.decode("utf-8", errors="replace")) for text in texts]
+        mask = np.arange(max(map(len, encoded), default=0)) < np.array([len(ids) for ids in encoded])[:, None]
+        rows = np.zeros(mask.shape, np.int32)
+        rows[mask] = [i for ids in encoded for i in ids]
+        return rows, mask
 
     def _decode_array(self, ids: np.ndarray) -> bytes:
         return self._decode(ids.tolist()).encode("utf-8")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 
 import pytest
@@ -12,6 +11,24 @@ from lmirl_jax.data.byte_vocabulary import ByteVocabulary
 from lmirl_jax.data.hf_tokenizer import HuggingFaceVocabulary
 from tests.data.conftest import HARD_TEXTS
 
+# Prints what AutoTokenizer does with each of the texts, for each of the folders.
+ORACLE = """
+import json, sys
+from transformers import AutoTokenizer
+
+asked, answers = json.loads(sys.argv[1]), {}
+for folder in asked["folders"]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer(text)["input_ids"] for text in asked["texts"]]
+    answers[folder] = {
+        "ids": ids,
+        "plain": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked["texts"]],
+        "decoded": [tokenizer.decode(each, skip_special_tokens=True) for each in ids],
+        "size": len(tokenizer),
+        "eos": tokenizer.eos_token_id,
+    }
+print(json.dumps(answers))
+"""
 TEXTS = [*HARD_TEXTS, "compare 1 <extra_id_0> and 2", "a <|im_start|> b"]
 
 
@@ -21,9 +38,8 @@ def ask(parity_python):
 
     def ask(folders, texts):
         asked = json.dumps({"folders": [str(folder) for folder in folders], "texts": texts})
-        script = pathlib.Path(__file__).with_name("tokenizer_oracle.py")
         done = subprocess.run(
-            [parity_python, "-P", str(script), asked],
+            [parity_python, "-P", "-c", ORACLE, asked],
             capture_output=True,
             text=True,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
