@@ -24,17 +24,18 @@ def add_missing_tokens(tokenizer: Tokenizer, files: TokenizerFiles) -> list[Any]
     roles = {content_of(token) for token in special.values()}
     extra = files.config.get("extra_special_tokens") or files.config.get("additional_special_tokens") or []
     extra = list(extra.values() if isinstance(extra, dict) else extra)
+    there = {known.content for known in tokenizer.get_added_tokens_decoder().values()}
     added = []
     for token, is_special in (
         *((token, content_of(token) in roles) for token in _listed(files)),
         *((token, True) for token in (*special.values(), *extra)),
     ):
-        there = {known.content for known in tokenizer.get_added_tokens_decoder().values()}
         text = content_of(token)
         if text and text not in there:
             options = {key: bool(token[key]) for key in OPTIONS if isinstance(token, dict) and key in token}
             options["special"] = is_special or options.get("special", False)
             tokenizer.add_tokens([AddedToken(text, **options)])
+            there.add(text)
             added.append([text, options])
     return added
 

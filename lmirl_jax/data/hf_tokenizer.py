@@ -42,7 +42,7 @@ class HuggingFaceVocabulary:
         self.eos_ids = _eos_ids(tokenizer, files)
         self.start_id = _pad_id(tokenizer, files, described, self.eos_ids[0])
         self.unk_id = _unknown_id(tokenizer, described["model"])
-        self.vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         special = (i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
         self._unread = {*special, *self.eos_ids} - {self.unk_id}
         self._described = [_canonical(described), added, self.eos_ids, tokenizer.encode_special_tokens]

@@ -56,7 +56,7 @@ def convert_pieces(vocabulary: SentencePieceVocabulary) -> tuple[bytes, dict[str
     charsmap = proto.normalizer_spec.precompiled_charsmap
     parts: list[normalizers.Normalizer] = [normalizers.Precompiled(charsmap)] if charsmap else []
     if proto.normalizer_spec.remove_extra_whitespaces:
-        parts += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        parts += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     tokenizer.normalizer = normalizers.Sequence(parts)
     scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=False)

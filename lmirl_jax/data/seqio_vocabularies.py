@@ -77,20 +77,24 @@ class WrappedVocabulary(seqio.Vocabulary):
     def _decode(self, ids: Sequence[int]) -> str:
         return self.wrapped.decode([int(i) for i in ids])
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
         """Encodes a text, or a list of texts, by Python code, which TensorFlow can neither save nor run elsewhere."""
-        if s.shape.rank == 1:
-            ragged = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
-            return tf.map_fn(self._encode_tf, s, fn_output_signature=ragged)
-        ids = tf.numpy_function(self._encode_bytes, [s], tf.int32, stateful=False)
-        return tf.ensure_shape(ids, [None])
+        texts, kinds = tf.reshape(s, [-1]), (tf.int32, tf.bool)
+        rows, mask = tf.numpy_function(self._encode_array, [texts], kinds, stateful=False)
+        rows, mask = tf.ensure_shape(rows, [None, None]), tf.ensure_shape(mask, [None, None])
+        return rows[0] if s.shape.rank in (0, None) else tf.ragged.boolean_mask(rows, mask)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         text = tf.numpy_function(self._decode_array, [ids], tf.string, stateful=False)
         return tf.ensure_shape(text, [])
 
-    def _encode_bytes(self, text: bytes) -> np.ndarray:
-        return np.array(self._encode(text.decode("utf-8", errors="replace")), np.int32)
+    def _encode_array(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A row of tokens for each text, filled up with zeros, and which of them are tokens."""
+        encoded = [self._encode(text.decode("utf-8", errors="replace")) for text in texts]
+        mask = np.arange(max(map(len, encoded), default=0)) < np.array([len(ids) for ids in encoded])[:, None]
+        rows = np.zeros(mask.shape, np.int32)
+        rows[mask] = [i for ids in encoded for i in ids]
+        return rows, mask
 
     def _decode_array(self, ids: np.ndarray) -> bytes:
         return self._decode(ids.tolist()).encode("utf-8")
