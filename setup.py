@@ -57,7 +57,6 @@ TEST = [
     "pyyaml>=6.0",
     "ruff>=0.12",
     "setuptools>=77",
-    "tensorstore>=0.1.84",
     "wandb>=0.18",
 ]
 
@@ -73,6 +72,7 @@ setuptools.setup(
     **layout(),
     install_requires=[
         "array_record>=0.8",
+        "einops>=0.8",
         "etils>=1.10",
         "flax>=0.12.8",
         # Private names are used of gin.config: _CONFIG, _FILE_READERS, _IMPORTS, _LOCATION_PREFIXES, _OPERATIVE_CONFIG,
@@ -83,6 +83,7 @@ setuptools.setup(
         "jax>=0.10.2",
         "jaxtyping>=0.3.0",
         "matplotlib>=3.9",
+        "ml_dtypes>=0.5",
         "nltk>=3.9",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -90,12 +91,14 @@ setuptools.setup(
         "pyarrow>=17.0",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.4",
+        "safetensors>=0.5",
         "scipy>=1.14",
         "sentencepiece[protobuf]>=0.2.3",  # With the offsets of pieces.
         "seqio>=0.0.20",
         "tensorboard>=2.19",
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.9",
+        "tensorstore>=0.1.84",
         "tensorflow-text>=2.20",  # SeqIO takes any, and an older one would bring an older TensorFlow.
         "tokenizers>=0.21",
         "tqdm>=4.66",
@@ -103,8 +106,9 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda13]>=0.10.2"],
+        "hub": ["huggingface_hub>=0.30"],
         "wandb": ["wandb>=0.18"],
-        "parity": ["safetensors>=0.4", "torch>=2.5", "transformers>=4.50"],
+        "parity": ["torch>=2.5", "transformers>=5.0"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["lmirl = lmirl_jax.cli:main"]},

@@ -54,9 +54,10 @@ def make_pairs(asked: argparse.Namespace) -> list[data.Pair]:
 
 def rates(asked: argparse.Namespace) -> dict:
     mesh, lengths = sharding.make_mesh(), {"inputs": asked.inputs, "targets": asked.targets}
-    graph, params = nnx.split(T5Config(VOCAB, dropout_rate=0.0).build(jax.random.key(0)))
+    config = T5Config(VOCAB, dropout_rate=0.0)
+    graph, params = nnx.split(config.build(jax.random.key(0)))
     model = runs.Policy(
-        epath.Path("random"), graph, params, mesh, types.SimpleNamespace(eos_ids=(EOS,)), lengths, 1.0
+        epath.Path("random"), config, graph, params, mesh, types.SimpleNamespace(eos_ids=(EOS,)), lengths, 1.0
     )
     pairs = make_pairs(asked)
     scorers = {

@@ -121,6 +121,23 @@ ensure_browser() {
     } </dev/null >/dev/null 2>&1 || say "chromium could not be installed: the tests that open pages are skipped"
 }
 
+# Tests compare with transformers, and skip where it is not. Continuous integration installs it, in a place of its own, because
+# a model's own library should not share its environment with the one that is tested.
+ensure_parity() {
+    local place=$root/.venv-parity
+    if [[ -n ${LMIRL_PARITY_PYTHON:-} || -z ${CI:-} || -f $place/.lmirl_installed ]]; then return; fi
+    say "installing torch and transformers into $place for the tests that compare with them"
+    rm -rf -- "$place"
+    if (cd -- "$root" && "$python" -I -m venv -- "$place" &&
+        PIP_USER=0 timeout 900 "$place/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
+            --requirement tests/interop/requirements.txt) </dev/null >&2; then
+        : >"$place/.lmirl_installed"
+    else
+        say "they could not be installed: the tests that compare with transformers are skipped"
+        rm -rf -- "$place"
+    fi
+}
+
 number() {
     [[ ${1#*=} =~ ^[1-9][0-9]*$ ]] || die "$1: write a number, ${1%%=*}=4" 2
     printf '%s\n' "${1#*=}"
@@ -162,6 +179,7 @@ case $1 in
 test)
     shift
     ensure_browser
+    ensure_parity
     cd -- "$root"
     exec "$python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
     ;;

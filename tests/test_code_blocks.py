@@ -24,6 +24,7 @@ NOT_RUN = {
     "launch/tpu_vm.sh": "tests/launch/test_tpu_vm.py and tests/launch/test_processes.py cover both scripts",
     "benchmarks/small_data.py": "an hour of training",
     "'mle_0'": "names runs that stand for a reader's own",
+    "google/flan-t5": "needs the hub; tests/cli/test_pretrained.py trains from a folder, and tests/interop from a cache",
     "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
 }
 # What stands in for launch/local.sh: the same command, with few steps and few answers.

@@ -59,6 +59,8 @@ def parse(arguments: list[str]) -> None:
     gin_files = list(read.gin_file)
     if name in OVER_A_RUN or name == "quickstart":
         gin_files = ["gin/runs/number_paths.gin", *gin_files]
+    if name == "convert":
+        gin_files = ["gin/runs/convert.gin", *gin_files]
     configuration.load(gin_files, read.gin_bindings, read.gin_search_paths, complete=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from lmirl_jax import checkpoints, configuration, interop, run_files
+from lmirl_jax import checkpoints, configuration, data, interop, run_files
 from lmirl_jax.models import parameter_count
 from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
@@ -80,13 +80,11 @@ def _sizes(config: Any) -> str:
 
 
 def _vocabulary(checkpoint: epath.Path, model: Any) -> Iterator[tuple[str, str]]:
-    from lmirl_jax.data import vocabulary
-
     path = run_files.own_vocabulary(checkpoint)
     if path is None:
         yield "vocabulary", "none beside it: set VOCABULARY_PATH"
         return
-    own = vocabulary(path)
+    own = data.vocabulary(path)
     yield "vocabulary", _describe(own)
     if own.vocab_size > model.vocab_size:
         raise UserError(

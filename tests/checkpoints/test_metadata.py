@@ -28,11 +28,22 @@ def test_its_folder_tells_its_kind_step_and_run(tmp_path):
     assert best_step(checkpoint) is None and checkpoints.recorded_vocabularies(checkpoint) is None
 
 
-@pytest.mark.parametrize("name", ["config.json", "checkpoint"])
-def test_a_folder_of_another_library_is_no_checkpoint_in_one_line(tmp_path, name):
+@pytest.mark.parametrize(("name", "kind"), [("config.json", "hf"), ("checkpoint", "t5x")])
+def test_a_folder_of_another_library_belongs_to_no_run(tmp_path, name, kind):
     """Such as Hugging Face's and T5X's."""
     (tmp_path / name).write_text("{}")
-    assert kind_of(epath.Path(tmp_path)) is None
-    with pytest.raises(UserError, match=r"no checkpoint at .*: name a run's MODEL_DIR") as caught:
-        checkpoints.find_checkpoint(str(tmp_path))
+    checkpoint = checkpoints.find_checkpoint(str(tmp_path))
+    assert kind_of(checkpoint) == kind and checkpoints.step_of(checkpoint) == 0
+    assert (
+        checkpoints.run_folder(checkpoint) is None and checkpoints.recorded_vocabularies(checkpoint) is None
+    )
+    with pytest.raises(UserError, match=r"is in no run's folder: name the place of the output") as caught:
+        checkpoints.output_folder(checkpoint, "eval", "EVAL_OUTPUT_DIR")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [("checkpoint_1198000", 1198000), ("test.checkpoint_0", 0), ("t5_1_1", 0), ("12", 12)]
+)
+def test_the_step_in_a_name(name, step):
+    assert checkpoints.step_of(epath.Path("/models") / name) == step

@@ -80,7 +80,7 @@ class Wobbly:
 def no_parameters(monkeypatch):
     def load(answering):
         policy = runs.Policy(
-            answering.checkpoint, nnx.graphdef(nnx.Dict()), {}, answering.mesh, None, {}, 1.0
+            answering.checkpoint, answering.model, nnx.graphdef(nnx.Dict()), {}, answering.mesh, None, {}, 1.0
         )
         return sweep_plan.LoadedRun(policy, None)
 

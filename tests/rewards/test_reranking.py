@@ -42,7 +42,7 @@ def run(prompts, seed=0, discount=1.0, mesh=None):
     graph, state = nnx.split(MODEL.build(jax.random.key(seed)))
     params = jax.tree.map(lambda x: 4 * x, nnx.to_pure_dict(state))
     params = jax.device_put(params, sharding.parameter_shardings(mesh, state))
-    return runs.Policy(epath.Path("unused"), graph, params, mesh, prompts.task, LENGTHS, discount)
+    return runs.Policy(epath.Path("unused"), MODEL, graph, params, mesh, prompts.task, LENGTHS, discount)
 
 
 @pytest.fixture(scope="module")
