@@ -64,16 +64,21 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
         name: the setting that says where to write.
 
     Raises:
-        UserError: an output is one of the inputs, or lies in a checkpoint.
+        UserError: an output is one of the inputs, lies in a folder that is one, or lies in a checkpoint.
     """
     paths = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
     for output in map(absolute_path, outputs):
         temporary_names = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
         for file in (output, *(output.parent / each for each in temporary_names)):
             for label, path in paths.items():
-                if _same(file, absolute_path(path)):
+                read = absolute_path(path)
+                if _same(file, read):
                     what = f"{name}={str(output)!r}"
                     raise UserError(f"{what} would overwrite {label} {path}, which is read: name another")
+                if file.is_relative_to(read) and read.is_dir():
+                    raise UserError(
+                        f"{name}={str(output)!r} lies in {label} {path}, which is read: name another place"
+                    )
         for folder in output.parents:
             if (folder / "_CHECKPOINT_METADATA").is_file():
                 raise UserError(f"{name}={str(output)!r} lies in the checkpoint {folder}: name another")

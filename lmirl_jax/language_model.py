@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
-from lmirl_jax.arguments import Count, NonNegative, Path, Seed
+from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
 from lmirl_jax.evaluation import Generator
 from lmirl_jax.rows import example_row, length_mask, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -89,6 +89,7 @@ class LanguageModel:
             made = _logits(self.policy.graph, self.policy.params, tokens, prompts, lengths)
         return np.asarray(made)
 
+    @check_arguments
     def generate(
         self,
         text_or_ids: str | Sequence[str] | Ids,

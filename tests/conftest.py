@@ -1,5 +1,6 @@
 """What every test shares: eight forced CPU devices, strict promotion, a compilation cache, the data at hand."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,8 @@ import tempfile
 
 import jax
 import pytest
+
+from tests import pretrained
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -86,6 +89,20 @@ def parity_python(repository) -> str:
             f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch"
         )
     return found
+
+
+@pytest.fixture(scope="session")
+def live(parity_python, tmp_path_factory) -> pathlib.Path:
+    """A folder with a checkpoint of each family, which transformers has just made."""
+    folder = tmp_path_factory.mktemp("live")
+    pretrained.run_transformers(parity_python, "make", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_in_transformers(parity_python):
+    """See `pretrained.load_in_transformers`."""
+    return functools.partial(pretrained.load_in_transformers, parity_python)
 
 
 @pytest.fixture(scope="session")

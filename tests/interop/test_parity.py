@@ -7,7 +7,7 @@ import lmirl_jax
 from lmirl_jax import sharding
 from lmirl_jax.evaluation import Generator
 from lmirl_jax.language_model import TokenPrompts
-from tests.interop.conftest import FAMILIES
+from tests.pretrained import FAMILIES
 
 PROMPTS = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
 EOS = 1

@@ -1,0 +1,85 @@
+"""From a Hugging Face folder of every family to a fine-tuned one, by the commands that a user types."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+import lmirl_jax
+from lmirl_jax import checkpoints
+from lmirl_jax.cli import main
+from lmirl_jax.training.metric_writers import read_metrics
+from tests.pretrained import FAMILIES, GOLDEN
+
+# Steps large enough that the parameters move.
+TRAIN = [
+    "train",
+    "--gin_file=gin/runs/finetune.gin",
+    "--gin.TRAIN_STEPS=3",
+    "--gin.BATCH_SIZE=8",
+    "--gin.EVALUATIONS=[]",
+    "--gin.WARMUP_STEPS=0",
+    "--gin.LEARNING_RATE=1e-2",
+    "--gin.DROPOUT_RATE=0.0",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 24, 'targets': 16}",
+]
+PROMPT, ANSWER = "add 3 and 4", "3+4=7"
+
+
+def bind(**macros: object) -> list[str]:
+    return [f"--gin.{name}={value!r}" for name, value in macros.items()]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """A single demonstration, so that each batch has the same loss, however its rows are packed."""
+    file = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    file.write_text(json.dumps({"inputs": PROMPT, "targets": ANSWER}) + "\n")
+    return str(file)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tuned(request, data, tmp_path_factory):
+    """A run that has started from a copy of a checkpoint, which is gone by now, and what was converted from it."""
+    place = tmp_path_factory.mktemp(request.param)
+    source, run, out = place / "source", place / "run", place / "out"
+    shutil.copytree(GOLDEN / request.param, source)
+    assert main([*TRAIN, *bind(MODEL_DIR=str(run), DATA=data, INITIAL_CHECKPOINT_PATH=str(source))]) == 0
+    shutil.rmtree(source)
+    macros = {"CHECKPOINT_PATH": str(run), "OUTPUT_PATH": str(out), "FORMAT": "hf"}
+    assert main(["convert", *bind(**macros)]) == 0
+    return GOLDEN / request.param, run, out
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_checkpoint_and_moves_on(tuned):
+    golden, run, _ = tuned
+    losses = [line["train/loss_mle"] for line in read_metrics(epath.Path(run) / "metrics.jsonl")]
+    assert losses[-1] < losses[0] - 0.1
+    scores = lmirl_jax.load(golden).score(PROMPT, [ANSWER])
+    np.testing.assert_allclose(losses[0], -np.nanmean(scores.log_prob), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_run_stands_alone_and_its_export_is_the_same_model(tuned):
+    _, run, out = tuned
+    ours, exported = lmirl_jax.load(run), lmirl_jax.load(out)
+    jax.tree.map(np.testing.assert_array_equal, ours.policy.params, exported.policy.params)
+    assert ours.generate(PROMPT, max_new_tokens=16) == exported.generate(PROMPT, max_new_tokens=16)
+    assert checkpoints.kind_of(epath.Path(out)) == "hf"
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_transformers_generates_the_same_text_from_it(tuned, load_in_transformers):
+    golden, run, out = tuned
+    found, computed = load_in_transformers(out)
+    assert not found["missing_keys"] + found["unexpected_keys"] + found["mismatched_keys"]
+    prompts = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
+    texts = lmirl_jax.load(run).generate(prompts, max_new_tokens=32)
+    assert [text.replace("<unk>", "") for text in texts] == found["answers"]
+    with np.load(golden / "expected.npz") as before:
+        assert np.abs(computed["logits"] - before["logits"]).max() > 1e-3
