@@ -34,8 +34,8 @@ def check(folder) -> None:
     assert model.generate(prompts, max_new_tokens=32) == ids
     assert model.generate(prompts[1], max_new_tokens=32) == ids[1]
     # Transformers leaves the token of unknown text out, and we show it.
-    texts = [text.replace("<unk>", "") for text in model.generate(PROMPTS, max_new_tokens=32)]
-    assert texts == expected["answers"].tolist()
+    texts = [text.replace("<unk>", "").strip() for text in model.generate(PROMPTS, max_new_tokens=32)]
+    assert texts == [text.strip() for text in expected["answers"].tolist()]
 
 
 def until_eos(row: list[int]) -> list[int]:
