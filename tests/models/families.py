@@ -1,4 +1,7 @@
-"""A tiny configuration of each family, and compiled calls of their networks."""
+"""A tiny configuration of each family, and compiled calls of their networks.
+
+Flan-T5, LM-adapted T5 and mT5 have the network of T5 1.1.
+"""
 
 import functools
 from collections.abc import Callable
