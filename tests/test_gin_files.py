@@ -20,10 +20,9 @@ SETTINGS = [
     "DTYPE = 'bfloat16'",
     "REMAT = 'full'",
 ]
-# Published vocabularies, rounded up as the checkpoints are, and the parameters of each size. Those of T5, mT5, ByT5 and Flan-T5
-# are what Hugging Face's checkpoints hold (T5X ties, or does not tie, the output layer in the same way). T5X's UMT5 and Google's
-# T5Gemma publish sizes, not exact counts: their numbers are worked out by hand from these (UMT5 small is given as 307M, T5Gemma
-# b-b as 591,490,560 by keras-hub's presets).
+# The vocabulary of each family's checkpoints, and the parameters of transformers' network of each size (5.23, counted without
+# allocating it; an output layer that is not tied counts). The sizes are those of T5X's gin files, and for T5Gemma of
+# https://github.com/google-deepmind/gemma; keras-hub's presets give T5Gemma b-b 591,490,560 as well.
 T5_1_1 = {
     "small": 76_961_152,
     "base": 247_577_856,
@@ -82,8 +81,8 @@ SIZES = {
         },
     ),
 }
-# Files that only others include, and T5 1.1 tiny, which is not one of T5's sizes.
-UNPUBLISHED = ["gin/models/t5_1_1/tiny.gin", "gin/models/t5gemma/stacks.gin"]
+# A file that only others include, and T5 1.1 tiny, which is not one of T5's sizes.
+UNPUBLISHED = ["gin/models/t5_1_1/tiny.gin", "gin/models/t5gemma/family.gin"]
 
 
 def files(folder: str) -> list[str]:
