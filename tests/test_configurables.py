@@ -53,6 +53,7 @@ KINDS = {
     "label": "text empty",  # the empty one is no label
     "path": "text",  # whether something is there shows when it is read
     "choice": "",  # one of a few texts
+    "choices": "",  # a list of a few texts, one or more
     "lengths": "",
     "axis": "-1",  # of the mesh: -1 is what the others leave
     "numbers": "",  # a list of one or more
@@ -90,7 +91,12 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
     "models.T5Config": (
-        "count count count count count count count share-below choice choice count count count whole"
+        "count count count count count count count share-below choice choice count count count whole "
+        "choices switch switch? switch positive"
+    ),
+    "models.T5GemmaConfig": ("count object object positive? switch share-below choice choice count whole"),
+    "models.T5GemmaStackConfig": (
+        "count count count count count count count choices? positive? positive? positive choice positive"
     ),
     "objectives.chi_squared": "caller",
     "objectives.dft": "caller",

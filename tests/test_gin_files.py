@@ -9,8 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lmirl_jax import checkpoints, configuration, objectives, online, rewards, soft_q, training
-from lmirl_jax.training.state import init_params
+from lmirl_jax import checkpoints, configuration, models, objectives, online, rewards, soft_q, training
 from tests.fakes import make_run
 
 RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
@@ -21,14 +20,69 @@ SETTINGS = [
     "DTYPE = 'bfloat16'",
     "REMAT = 'full'",
 ]
-# Parameters without the output embedding of the published sizes are Hugging Face's counts, input embedding included.
-SIZES = {
+# The vocabulary of each family's checkpoints, and the parameters of transformers' network of each size (5.23, counted without
+# allocating it; an output layer that is not tied counts). The sizes are those of T5X's gin files, and for T5Gemma of
+# https://github.com/google-deepmind/gemma; keras-hub's presets give T5Gemma b-b 591,490,560 as well.
+T5_1_1 = {
     "small": 76_961_152,
     "base": 247_577_856,
     "large": 783_150_080,
     "xl": 2_849_757_184,
     "xxl": 11_135_332_352,
 }
+SIZES = {
+    "t5_1_0": (
+        32128,
+        {
+            "small": 60_506_624,
+            "base": 222_903_552,
+            "large": 737_668_096,
+            "3b": 2_851_598_336,
+            "11b": 11_307_321_344,
+        },
+    ),
+    "t5_1_1": (32128, T5_1_1),
+    "flan_t5": (32128, T5_1_1),
+    "mt5": (
+        250112,
+        {
+            "small": 300_176_768,
+            "base": 582_401_280,
+            "large": 1_229_581_312,
+            "xl": 3_742_619_648,
+            "xxl": 12_921_057_280,
+        },
+    ),
+    "byt5": (
+        384,
+        {
+            "small": 299_637_760,
+            "base": 581_653_248,
+            "large": 1_228_183_552,
+            "xl": 3_737_801_728,
+            "xxl": 12_906_899_328,
+        },
+    ),
+    "umt5": (
+        256384,
+        {"small": 306_601_984, "base": 592_043_520, "xl": 3_768_356_864, "xxl": 12_972_531_712},
+    ),
+    "t5gemma": (
+        256000,
+        {
+            "small": 312_517_632,
+            "base": 591_490_560,
+            "large": 1_241_761_792,
+            "ml": 2_200_345_344,
+            "xl": 3_766_980_608,
+            "2b_2b": 5_596_853_760,
+            "9b_2b": 12_292_375_296,
+            "9b_9b": 20_333_401_088,
+        },
+    ),
+}
+# A file that only others include, and T5 1.1 tiny, which is not one of T5's sizes.
+UNPUBLISHED = ["gin/models/t5_1_1/tiny.gin", "gin/models/t5gemma/family.gin"]
 
 
 def files(folder: str) -> list[str]:
@@ -47,16 +101,29 @@ def test_every_file_belongs_to_a_tested_folder():
     }
 
 
-@pytest.mark.parametrize("name", files("models"))
-def test_models(name):
-    configuration.load([name], SETTINGS, complete=False)
+def test_every_published_size_has_a_file():
+    published = [f"gin/models/{family}/{size}.gin" for family, (_, sizes) in SIZES.items() for size in sizes]
+    assert sorted([*published, *UNPUBLISHED]) == files("models")
+
+
+@pytest.mark.parametrize(
+    ("family", "size"), [(family, size) for family in SIZES for size in SIZES[family][1]]
+)
+def test_models_have_their_published_sizes(family, size):
+    vocab_size, counts = SIZES[family]
+    # Another family's file first: each must undo what that one has bound.
+    others = ["gin/models/t5_1_0/small.gin", "gin/models/umt5/small.gin", "gin/models/t5_1_1/tiny.gin"]
+    settings = [f"VOCAB_SIZE = {vocab_size}", *SETTINGS[1:]]
+    configuration.load([*others, f"gin/models/{family}/{size}.gin"], settings, complete=False)
     model = configuration.macro("MODEL")
-    assert (model.vocab_size, model.dtype, model.remat) == (32128, "bfloat16", "full")
-    shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
-    size = name.split("/")[-1].removesuffix(".gin")
-    if size in SIZES:
-        assert count == SIZES[size]
+    assert (model.vocab_size, model.dtype, model.remat) == (vocab_size, "bfloat16", "full")
+    assert (model.dropout_rate, model.scan_unroll) == (0.1, 1)
+    assert models.parameter_count(model) == counts[size]
+
+
+def test_the_tiny_model():
+    configuration.load(["gin/models/t5_1_1/tiny.gin"], ["VOCAB_SIZE = 384", *SETTINGS[1:]], complete=False)
+    assert models.parameter_count(configuration.macro("MODEL")) == 886_528
 
 
 # What each file's objective is: the plain function and the options that the file states.

@@ -90,14 +90,14 @@ class AttentionContext:
 class Layer(nnx.Module):
     """Self-attention, attention to the encoder if there is one, and feed-forward, each with norms and a residual connection.
 
-    Its parts have T5X's names, which for self-attention depend on whether there is an encoder to attend to.
+    Its parts have T5X's names, which for self-attention differ between encoders and decoders.
     """
 
     def __init__(self, config: LayerConfig, *, key: Key[Array, ""]):
         has_encoder = config.encoder_dim is not None
         keys = jax.random.split(key, 6 if has_encoder else 4)
         self.config = config
-        self.self_name = "self_attention" if has_encoder else "attention"
+        self.self_name = "self_attention" if config.causal else "attention"
         self._add_norms(self.self_name, keys[0])
         attention = Attention(config.attention, config.emb_dim, config.emb_dim, key=keys[1])
         setattr(self, self.self_name, attention)

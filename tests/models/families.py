@@ -1,0 +1,56 @@
+"""A tiny configuration of each family, and compiled calls of their networks.
+
+Flan-T5, LM-adapted T5 and mT5 have the network of T5 1.1.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from lmirl_jax.models import EncoderDecoder, T5Config, T5GemmaConfig, T5GemmaStackConfig
+
+T5_1_1 = T5Config(
+    vocab_size=64,
+    emb_dim=16,
+    num_heads=4,
+    head_dim=8,
+    mlp_dim=24,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    relpos_buckets=8,
+    relpos_max_distance=6,
+)
+
+
+def t5(**options: Any) -> T5Config:
+    return T5Config(**{**vars(T5_1_1), **options})
+
+
+def stack(emb_dim: int, num_layers: int, **options: Any) -> T5GemmaStackConfig:
+    """A stack with a window that the tests' rows are longer than."""
+    sizes = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "mlp_dim": 24, "sliding_window": 3}
+    return T5GemmaStackConfig(**{"emb_dim": emb_dim, "num_layers": num_layers, **sizes, **options})
+
+
+FAMILIES = {
+    "t5_1_0": t5(mlp_activations=("relu",), logits_via_embedding=True),
+    "t5_1_1": T5_1_1,
+    "byt5": t5(num_encoder_layers=3, num_decoder_layers=1),
+    "umt5": t5(relpos_per_layer=True),
+    "t5gemma": T5GemmaConfig(vocab_size=64, encoder=stack(24, 3), decoder=stack(16, 2)),
+}
+
+
+@functools.cache
+def build(config: Any) -> EncoderDecoder:
+    """The network with its initial parameters."""
+    return nnx.jit(lambda: config.build(jax.random.key(0)))()
+
+
+def call(model: EncoderDecoder, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(model, *args)`, compiled."""
+    graph, state = nnx.split(model)
+    return jax.jit(lambda state, args: function(nnx.merge(graph, state), *args))(state, args)
