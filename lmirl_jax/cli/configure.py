@@ -29,7 +29,11 @@ def configure(flags: Flags) -> None:
     _start(flags, "gin/runs/finetune.gin")
     given = flags.gin_file, flags.gin_bindings, flags.gin_search_paths
     configuration.load(*given, complete=False)
-    inherited = _inherited_text(flags)
+    explicit = configuration.explicit_keys(*given)
+    inherited = _inherited_text(explicit)
+    if "DATA" in explicit and "MIXTURE_OR_TASK_NAME" not in explicit:
+        # A file of the user's replaces the task that a bundled file names as a default.
+        inherited += "\nMIXTURE_OR_TASK_NAME = None"
     configuration.load(*given, inherited=inherited)
     configuration.make_absolute(PATHS)
     _pin(CHECKPOINTS)
@@ -44,8 +48,12 @@ def _pin(names: Sequence[str]) -> None:
             configuration.set_macros({name: checkpoints.pinned(path)})
 
 
-def _inherited_text(flags: Flags) -> str:
-    """The settings that a run inherits from the checkpoint that it starts from, as a gin text; logs them."""
+def _inherited_text(explicit: set[str]) -> str:
+    """The settings that a run inherits from the checkpoint that it starts from, as a gin text; logs them.
+
+    Args:
+        explicit: the settings that the user sets, which are not inherited.
+    """
     path = configuration.macro("INITIAL_CHECKPOINT_PATH", None, hint=Path | None)
     if path is None:
         return ""
@@ -61,7 +69,6 @@ def _inherited_text(flags: Flags) -> str:
         return ""
     where, text = found
     record = configuration_records.with_own_draw(configuration_records.read(text))
-    explicit = configuration.explicit_keys(flags.gin_file, flags.gin_bindings, flags.gin_search_paths)
     keys = configuration_records.inherited_keys(record, explicit)
     values = {key: record.values[key] for key in keys if key in record.values}
     # References to macros are left out: the macro itself is in the list, or is not inherited. So are the network's many sizes.
