@@ -67,6 +67,7 @@ KINDS = {
 }
 # Of each configurable what its arguments may be, in their order; '?' may be None too.
 TABLE = {
+    "cli.convert_script.convert": "path path choice choice? path? object?",
     "cli.eval_script.evaluate": "caller object object object? object numbers path? caller",
     "cli.infer_script.infer": "caller object object object object non-negative path? object function?",
     "cli.report_plan.ReportConfig": "text? text? corruptions? function? seed",
@@ -129,7 +130,7 @@ TABLE = {
     "rewards.shuffled_steps": "caller caller caller text?",
     "rewards.truncation": "caller caller caller text?",
     "rewards.wrong_digit": "caller caller caller",
-    "runs.load": "path object? object?",
+    "runs.load": "path object? object? path?",
     "runs.load_if_any": "path? object? object?",
     "sharding.make_mesh": "axis axis axis",
     "tasks.number_paths.model": "",
