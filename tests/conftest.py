@@ -54,7 +54,15 @@ def processes_are_marked(request, monkeypatch):
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(request):
     """These tests compile whole steps on many meshes and run each a few times: LLVM's optimisations do not pay."""
-    rooms = ("/online/", "/training/", "/rewards/", "/interop/", "/models/", "/test_language_model", "/cli/test_score")
+    rooms = (
+        "/online/",
+        "/training/",
+        "/rewards/",
+        "/interop/",
+        "/models/",
+        "/test_language_model",
+        "/cli/test_score",
+    )
     rooms += ("/cli/test_report", "/cli/test_pretrained")
     compiles = any(room in str(request.path) for room in rooms)
     if not compiles:

@@ -86,3 +86,76 @@ def test_transformers_generates_the_same_text_from_it(tuned, load_in_transformer
     ]
     with np.load(golden / "expected.npz") as before:
         assert np.abs(computed["logits"] - before["logits"]).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory) -> str:
+    file = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    file.write_text("add 3 and 4\nsay it\n")
+    return str(file)
+
+
+SMALL = {"TASK_FEATURE_LENGTHS": {"inputs": 24, "targets": 12}}
+HF, OTHER = str(GOLDEN / "t5_1_1"), str(GOLDEN / "t5_1_0")
+
+
+def read_lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_folder_of_hugging_face_answers_and_another_one_rewards(prompts, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    macros = {"PROMPTS": prompts, "OUTPUT_PATH": str(out), "RERANK": True, "NUM_SAMPLES": 2, **SMALL}
+    macros |= {"CHECKPOINT_PATH": HF, "REWARD_CHECKPOINT_PATH": OTHER}
+    assert main(["infer", "--gin_file=gin/runs/infer.gin", *bind(**macros)]) == 0
+    lines = read_lines(out)
+    assert [line["inputs"] for line in lines] == ["add 3 and 4", "say it"]
+    rewarding = lmirl_jax.load(OTHER)
+    for line in lines:
+        scores = rewarding.score(line["inputs"], line["samples"], batch_size=8)
+        # A text may have other tokens than those that were sampled: only whole answers of the same tokens compare.
+        for tokens, total, of_text in zip(line["tokens"], line["returns"], scores, strict=True):
+            if tuple(tokens) == tuple(of_text.tokens):
+                np.testing.assert_allclose(total, of_text.total, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_folder_of_hugging_face_scores_and_is_a_reference(tmp_path):
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "scored.jsonl"
+    pairs.write_text(json.dumps({"inputs": PROMPT, "targets": ANSWER}) + "\n")
+    macros = {"CHECKPOINT_PATH": HF, "DATA": str(pairs), "OUTPUT_PATH": str(out), **SMALL}
+    score = ["score", "--gin_file=gin/runs/score.gin", "--gin.SCORE_BATCH_SIZE=8"]
+    assert main([*score, *bind(**macros, REFERENCE_PATH=OTHER, BETA=0.5)]) == 0
+    (line,) = read_lines(out)
+    own, reference = (lmirl_jax.load(path).score(PROMPT, [ANSWER]) for path in (HF, OTHER))
+    np.testing.assert_allclose(line["reward"], (own.reward - 0.5 * reference.log_prob)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"), [("infer", "OUTPUT_PATH"), ("eval", "EVAL_OUTPUT_DIR"), ("score", "OUTPUT_PATH")]
+)
+def test_a_checkpoint_of_no_run_needs_a_place_for_the_output(command, setting, data, prompts, capsys):
+    macros = {"CHECKPOINT_PATH": HF, "DATA": data, **SMALL}
+    if command == "infer":
+        macros = {"CHECKPOINT_PATH": HF, "PROMPTS": prompts, **SMALL}
+    if command == "eval":
+        macros |= {"EVAL_SPLIT": "train", "EVAL_BATCH_SIZE": 8}
+    assert main([command, f"--gin_file=gin/runs/{command}.gin", *bind(**macros)]) == 1
+    assert f"is in no run's folder: name the place of the output (--gin.{setting}=" in capsys.readouterr().err
+
+
+def test_training_without_a_task_says_what_to_set(tmp_path, capsys):
+    macros = {"INITIAL_CHECKPOINT_PATH": HF, "MODEL_DIR": str(tmp_path / "run")}
+    assert main([*TRAIN, *bind(**macros)]) == 1
+    assert "neither of MIXTURE_OR_TASK_NAME and DATA given" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_is_not_the_checkpoints_is_told(tmp_path, data, capsys):
+    macros = {"INITIAL_CHECKPOINT_PATH": HF, "MODEL_DIR": str(tmp_path / "run"), "DATA": data}
+    model = "--gin_file=gin/models/t5_1_1/tiny.gin"
+    assert main([*TRAIN, model, *bind(**macros)]) == 1
+    error = capsys.readouterr().err
+    assert "is of another model" in error and "leave MODEL out, so that it is the checkpoint's" in error
+    assert not (tmp_path / "run").exists()
