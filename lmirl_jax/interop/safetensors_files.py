@@ -62,7 +62,7 @@ class SafetensorsFiles:
                 # A tensor that the index leaves out counts too, as in transformers.
                 if weight_map.get(tensor, name) != name or tensor in tensors:
                     raise UserError(
-                        f"{name} holds {tensor!r}, which {index} has in another file: the folder mixes files of two "
+                        f"{self.folder / name} holds {tensor!r}, which is another file's: the folder mixes files of two "
                         "checkpoints; copy it again"
                     )
             tensors |= held
@@ -134,6 +134,13 @@ def _shard(index: pathlib.Path, name: str) -> pathlib.Path:
 def _damaged(path: pathlib.Path, error: Exception) -> UserError:
     # The library names its errors in camel case, such as InvalidHeaderDeserialization, and adds what it found.
     reason = str(error).partition("\n")[0].removeprefix("Error while deserializing header: ")
+    try:
+        path.open("rb").close()
+    except OSError as unreadable:
+        # The library says of every file that it cannot open that it is not there.
+        return UserError(
+            f"{path} cannot be read ({unreadable.strerror}): give yourself the right to, or copy it again"
+        )
     return UserError(f"{path} is no whole safetensors file ({reason}): copy it again")
 
 
