@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from flax import serialization
 
@@ -15,6 +15,8 @@ from lmirl_jax.types import UserError
 
 MSGPACK = "checkpoint"
 STATE = "state"
+# The file in which Orbax describes the tree of its arrays.
+ORBAX_TREE = "_METADATA"
 # T5X's format 2 stored bfloat16 as uint16; T5X itself refuses it, and so do we.
 OLDEST_VERSION = 3
 FLOATS = ("float32", "bfloat16", "float16")
@@ -49,7 +51,7 @@ def is_t5x(path: epath.Path) -> bool:
 
 def _is_orbax(folder: epath.Path) -> bool:
     """Orbax's checkpoints of T5X hold the parameters as `target`, ours as `params`."""
-    metadata = folder / STATE / "_METADATA"
+    metadata = folder / STATE / ORBAX_TREE
     return metadata.is_file() and b"'target'" in metadata.read_bytes()
 
 
@@ -125,10 +127,10 @@ class OrbaxTensors:
     @functools.cached_property
     def _arrays(self) -> dict[str, ZarrArray]:
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                names = list(_flatten(checkpointer.handler.metadata(self.folder)["target"]))
-        except Exception as error:
-            # Damaged JSON, a missing key and a missing file each have their own class.
+            # Orbax's own reader would open the arrays of the optimizer too.
+            tree = json.loads((self.folder / ORBAX_TREE).read_text(encoding="utf-8"))["tree_metadata"]
+            names = [_name(leaf) for leaf in tree.values() if leaf["key_metadata"][0]["key"] == "target"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             what = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise UserError(
                 f"{self.folder} is no whole checkpoint of T5X and Orbax ({what}): copy it again"
@@ -150,6 +152,11 @@ class OrbaxTensors:
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Reads a part of a parameter."""
         return self._arrays[name].read(index)
+
+
+def _name(leaf: Mapping[str, Any]) -> str:
+    """The path within `target` of a leaf of Orbax's tree."""
+    return "/".join(str(part["key"]) for part in leaf["key_metadata"][1:])
 
 
 def _is_spec(leaf: Any) -> bool:
