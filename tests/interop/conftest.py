@@ -1,11 +1,14 @@
 """Tiny checkpoints of every family: committed ones, and where transformers is at hand the same made anew by it."""
 
 import json
+import logging
 import pathlib
 import subprocess
 
 import numpy as np
 import pytest
+
+from lmirl_jax import configuration
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden"
@@ -50,3 +53,16 @@ def family(request) -> str:
 def golden(family) -> pathlib.Path:
     """The committed checkpoint of each family; `transformers_models.py make` wrote it."""
     return GOLDEN / family
+
+
+@pytest.fixture
+def one_process():
+    """Lets a command run in this process, and undoes what it does to the configuration and the log."""
+    log = logging.getLogger("lmirl_jax")
+    absl = logging.getLogger("absl")
+    before = log.handlers, log.propagate, log.level, absl.level
+    with configuration.restore_afterwards():
+        yield
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+    absl.setLevel(before[3])

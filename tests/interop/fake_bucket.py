@@ -17,7 +17,7 @@ BUCKET = "a-bucket"
 
 def _handler(root: pathlib.Path) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        """`objects.get` with alt=media, also of a range, and `objects.list` with startOffset, endOffset and prefix, for anybody."""
+        """`objects.get` with alt=media, also of a range, and `objects.list` of a range of names, for anybody."""
 
         def do_GET(self):
             url = urllib.parse.urlsplit(self.path)

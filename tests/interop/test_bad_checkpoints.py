@@ -1,8 +1,6 @@
 """Bad weights and folders of Hugging Face: each is refused in one line that says what, where and what to do instead."""
 
 import json
-import os
-import pathlib
 import shutil
 import struct
 import subprocess
@@ -32,9 +30,9 @@ def truncate(path, length):
 
 def overlap(path):
     header, _ = refusals.read_safetensors(path)
-    first, second = sorted(
+    second = sorted(
         (name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"]
-    )[:2]
+    )[1]
     start, stop = header[second]["data_offsets"]
     offsets(path, second, start - 4, stop - 4)
 

@@ -1,7 +1,6 @@
 """Checkpoints that T5X itself saved compute here what T5X computes from them, from a disk and from a bucket."""
 
 import json
-import logging
 import pathlib
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from etils import epath
 
 import lmirl_jax
-from lmirl_jax import checkpoints, cli, configuration, interop, rewards, sharding
+from lmirl_jax import checkpoints, cli, interop, rewards, sharding
 from lmirl_jax.types import UserError
 from tests.interop import fake_bucket
 
@@ -85,19 +84,6 @@ def test_a_checkpoint_in_one_file(shared_data):
     assert logits.shape == (1, 2, model.policy.model.vocab_size) and np.isfinite(logits).all()
 
 
-@pytest.fixture
-def one_process():
-    """Lets a command run in this process, and undoes what it does to the configuration and the log."""
-    log = logging.getLogger("lmirl_jax")
-    absl = logging.getLogger("absl")
-    before = log.handlers, log.propagate, log.level, absl.level
-    with configuration.restore_afterwards():
-        yield
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
-    absl.setLevel(before[3])
-
-
 def train(path: str, folder: pathlib.Path, vocabulary: pathlib.Path) -> int:
     """Two steps of training from a checkpoint, through the command."""
     rows = [{"inputs": f"compare {n} and {n + 1}", "targets": f"x = {n}"} for n in range(16)]
@@ -133,6 +119,7 @@ def test_a_bucket(path, tmp_path, monkeypatch):
             lmirl_jax.load(f"{bucket}/nothing")
 
 
+@pytest.mark.slow
 def test_training_from_a_bucket(tmp_path, monkeypatch, words_model, one_process):
     path = GOLDEN / "t5_1_1/msgpack_and_zarr"
     with fake_bucket.serve(path, monkeypatch) as bucket:
