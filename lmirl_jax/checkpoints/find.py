@@ -1,6 +1,7 @@
 """Finds the checkpoint that a path stands for."""
 
 import logging
+import os
 
 from etils import epath
 
@@ -35,6 +36,9 @@ def find_checkpoint(path: str) -> epath.Path:
         )
     if given.name == "best" and given.parent.name == "checkpoints":
         return _best_checkpoint(given)
+    problem = _problem(given)
+    if problem is not None:
+        raise _nothing_at(given, f" ({problem})")
     steps = given / "checkpoints" if (given / "checkpoints").is_dir() else given
     finished, unfinished = finished_steps(steps)
     if unfinished:
@@ -46,10 +50,7 @@ def find_checkpoint(path: str) -> epath.Path:
     of_t5x = _t5x_checkpoints(given)
     if of_t5x:
         return of_t5x[-1]
-    raise UserError(
-        f"no checkpoint at {given}: name a run's MODEL_DIR, one of its checkpoints/STEP folders, a Hugging Face folder (with "
-        "config.json), or a checkpoint of T5X" + ("" if given.exists() else " (the folder does not exist)")
-    )
+    raise _nothing_at(given)
 
 
 def pinned(path: str) -> str:
@@ -60,7 +61,33 @@ def pinned(path: str) -> str:
 def _t5x_checkpoints(model_dir: epath.Path) -> list[epath.Path]:
     """The checkpoints in a MODEL_DIR of T5X, from the oldest to the newest."""
     children = model_dir.glob("checkpoint_*") if model_dir.is_dir() else []
-    return sorted((child for child in children if kind_of(child) == "t5x"), key=step_of)
+    # While it saves, T5X adds .tmp-NUMBER to the name.
+    whole = (child for child in children if child.name.removeprefix("checkpoint_").isdecimal())
+    return sorted((child for child in whole if kind_of(child) == "t5x"), key=step_of)
+
+
+def _problem(given: epath.Path) -> str | None:
+    """What keeps a file or folder from being read; None for nothing."""
+    missing = "the folder does not exist"
+    if "://" in str(given):
+        return None if given.exists() else missing
+    try:
+        if given.is_dir():
+            os.scandir(given).close()
+        else:
+            os.stat(given)
+    except FileNotFoundError:
+        return missing
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def _nothing_at(given: epath.Path, problem: str = "") -> UserError:
+    return UserError(
+        f"no checkpoint at {given}: name a run's MODEL_DIR, one of its checkpoints/STEP folders, a Hugging Face folder (with "
+        f"config.json), or a checkpoint of T5X{problem}"
+    )
 
 
 def _best_checkpoint(given: epath.Path) -> epath.Path:

@@ -9,6 +9,11 @@ from typing import Any, TypeVar
 from lmirl_jax.types import UserError
 
 NAME = "config.json"
+# The largest whole number that JAX's default type holds, and the largest float32.
+MOST = 2**31 - 1
+LARGEST = 3.4e38
+# The letters of a strange value that an error shows.
+SHOWN = 60
 Value = TypeVar("Value")
 
 
@@ -34,14 +39,21 @@ class Config:
     def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
         """A whole number; `default` where the file has none or null."""
         value = self._value(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self._strange(name, value, f"a whole number of {least} or more")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+            raise self._strange(name, value, f"a whole number from {least} to {MOST}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false; `default` where the file has none or null."""
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise self._strange(name, value, "true or false")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A positive number; `default` where the file has none or null."""
         value = self._value(name, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= LARGEST:
             raise self._strange(name, value, "a positive number")
         return float(value)
 
@@ -56,6 +68,15 @@ class Config:
             raise self._strange(name, value, f"one of {', '.join(choices)}")
         return choices[value]
 
+    def words(self, name: str) -> tuple[str, ...] | None:
+        """A list of words; None where the file has none or null."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise self._strange(name, value, "a list of words")
+        return tuple(value)
+
     def part(self, name: str) -> "Config":
         """The settings of a part, such as the encoder."""
         value = self.values.get(name)
@@ -68,8 +89,14 @@ class Config:
         return default if value is None else value
 
     def _strange(self, name: str, value: Any, rule: str) -> UserError:
-        what = "lacks" if value is None else f"has {value!r} as"
+        what = "lacks" if value is None else f"has {_short(value)} as"
         return UserError(f"{self.where} {what} {name}, which must be {rule}: copy the file again")
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it; a file may have one of any length."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def read(folder: pathlib.Path) -> Config:

@@ -32,6 +32,9 @@ def read_config(config: Config, tensors: Mapping[str, TensorInfo], tied: bool) -
         tied: whether the checkpoint has no output embedding of its own.
     """
     layers = config.count("num_layers")
+    # Below these limits the logarithm of the distances has no room.
+    buckets = config.count("relative_attention_num_buckets", 32, least=4)
+    distance = config.count("relative_attention_max_distance", 128, least=buckets // 2 + 1)
     return T5Config(
         vocab_size=config.count("vocab_size"),
         emb_dim=config.count("d_model"),
@@ -40,8 +43,8 @@ def read_config(config: Config, tensors: Mapping[str, TensorInfo], tied: bool) -
         mlp_dim=config.count("d_ff"),
         num_encoder_layers=layers,
         num_decoder_layers=config.count("num_decoder_layers", layers),
-        relpos_buckets=config.count("relative_attention_num_buckets", 32),
-        relpos_max_distance=config.count("relative_attention_max_distance", 128),
+        relpos_buckets=buckets,
+        relpos_max_distance=distance,
         norm_epsilon=config.number("layer_norm_epsilon", 1e-6),
         mlp_activations=config.one_of("feed_forward_proj", ACTIVATIONS, "relu"),
         decoder_start_id=config.count(
@@ -61,7 +64,7 @@ def _scales_logits(config: Config) -> bool:
     """
     if config.model_type == "mt5":
         return False
-    return bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
+    return config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", True))
 
 
 def config_json(config: T5Config, model_type: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def _read_stack(config: Config) -> T5GemmaStackConfig:
     heads = config.count("num_attention_heads")
     head_dim = config.count("head_dim", 256)
     config.one_of("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    if config.get("attention_bias"):
+    if config.flag("attention_bias", False):
         raise UserError(f"{config.where}: attention_bias is not supported, and no published T5Gemma has it")
     return T5GemmaStackConfig(
         emb_dim=config.count("hidden_size"),
@@ -41,7 +41,7 @@ def _read_stack(config: Config) -> T5GemmaStackConfig:
         mlp_dim=config.count("intermediate_size"),
         num_layers=config.count("num_hidden_layers"),
         sliding_window=config.count("sliding_window", 4096),
-        layer_types=_layer_types(config),
+        layer_types=config.words("layer_types"),
         query_scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
         attention_soft_cap=config.optional_number("attn_logit_softcapping", 50.0),
         rope_theta=_rope_theta(config),
@@ -49,19 +49,16 @@ def _read_stack(config: Config) -> T5GemmaStackConfig:
     )
 
 
-def _layer_types(config: Config) -> tuple[str, ...] | None:
-    given = config.get("layer_types")
-    return None if given is None else tuple(map(str, given))
-
-
 def _rope_theta(config: Config) -> float:
     """Transformers 5 has the base of the rotations among `rope_parameters`, older versions beside the sizes."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if parameters.get("rope_type", "default") != "default":
+    name = next((name for name in ("rope_parameters", "rope_scaling") if config.get(name)), None)
+    parameters = config if name is None else config.part(name)
+    kind = "default" if name is None else parameters.get("rope_type", "default")
+    if kind != "default":
         raise UserError(
-            f"{config.where}: rope_type={parameters['rope_type']!r} is not supported for T5Gemma; only the plain one is"
+            f"{config.where}: rope_type={kind!r} is not supported for T5Gemma; only the plain one is"
         )
-    return float(parameters.get("rope_theta", config.get("rope_theta", 10000.0)))
+    return parameters.number("rope_theta", config.number("rope_theta", 10000.0))
 
 
 def config_json(config: T5GemmaConfig, model_type: str) -> dict[str, Any]:

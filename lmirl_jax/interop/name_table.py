@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import einops
+import ml_dtypes
 import numpy as np
 
 LAYERS = "layers"
@@ -77,7 +78,7 @@ class Entry:
             index: a slice for each of our axes.
 
         Returns:
-            The part, in the type of the source.
+            The part, in the type of the source; where layers have several types, in one that holds them all.
         """
         if not self.is_stacked:
             return self._read_one(source, self.theirs, self.our_axes.split(), shape, index)
@@ -88,7 +89,8 @@ class Entry:
             for layer in layers
         )
         first = next(parts)
-        stacked = np.empty((len(layers), *first.shape), first.dtype)
+        dtype = widest(source.tensors()[self.theirs.format(layer=layer)].dtype for layer in layers)
+        stacked = np.empty((len(layers), *first.shape), numpy_dtype(dtype))
         stacked[0] = first
         for number, part in enumerate(parts, 1):
             stacked[number] = part
@@ -116,6 +118,17 @@ class Entry:
         axes = self.our_axes.split()
         axes = axes[1:] if self.is_stacked else axes
         return einops.rearrange(array, f"{' '.join(axes)} -> {self.their_axes}")
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The type of numpy by its name; bfloat16 is not one of numpy's own."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def widest(dtypes: Iterable[str]) -> str:
+    """The name of the smallest type that holds the values of all of these."""
+    names = set(dtypes)
+    return names.pop() if len(names) == 1 else "float32"
 
 
 def _groups(axes: str) -> list[list[str]]:

@@ -4,15 +4,14 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from etils import epath
-from flax import nnx
 
 from lmirl_jax.interop import hf_config, hf_t5, hf_t5gemma, t5x_names
+from lmirl_jax.interop.fit import check_fit, parameter_shapes
 from lmirl_jax.interop.name_table import Entry, TensorInfo, TensorSource
 from lmirl_jax.interop.safetensors_files import SafetensorsFiles
 from lmirl_jax.interop.t5x_files import is_t5x, open_t5x
@@ -22,7 +21,6 @@ Kind = Literal["hf", "t5x"]
 
 # Lengths that a tokenizer gives where it knows of none are larger.
 LONGEST = 10**6
-LISTED = 5
 
 
 @runtime_checkable
@@ -96,7 +94,7 @@ def open_pretrained(path: epath.Path) -> Pretrained:
         UserError: the architecture is not supported, a file is damaged, or tensors are missing, left over or of other shapes.
     """
     opened = _open_hf(path) if kind_of(path) == "hf" else _open_t5x(path)
-    _check(opened)
+    check_fit(opened)
     return opened
 
 
@@ -111,7 +109,12 @@ def _open_hf(path: epath.Path) -> Pretrained:
     source = SafetensorsFiles(folder)
     tensors = source.tensors()
     tied = is_tied(source, family)
-    model = family.read_config(config, tensors, tied)
+    try:
+        model = family.read_config(config, tensors, tied)
+    except UserError as error:
+        # The recipe of a network names its own settings; the user has the file before him.
+        told = str(error)
+        raise UserError(told if told.startswith(config.where) else f"{config.where}: {told}") from None
     ignored = (family.HEAD,) if tied else ()
     ignored += tuple(getattr(family, "COPIES", ())) + tuple(getattr(family, "UNUSED", ()))
     return Pretrained(
@@ -127,13 +130,13 @@ def _open_hf(path: epath.Path) -> Pretrained:
 
 
 def _family(config: hf_config.Config) -> Any:
-    architectures = config.get("architectures") or []
+    architectures = config.words("architectures") or ()
     if config.model_type not in FAMILIES:
         raise UserError(
-            f"{config.where}: model_type {config.get('model_type')!r} is not supported; those that are: {', '.join(FAMILIES)}"
+            f"{config.where}: model_type {config.model_type[:60]!r} is not supported; those that are: {', '.join(FAMILIES)}"
         )
     for name in architectures:
-        if not str(name).endswith(("ForConditionalGeneration", "WithLMHeadModel")):
+        if not name.endswith(("ForConditionalGeneration", "WithLMHeadModel")):
             raise UserError(
                 f"{config.where}: a {name} is no language model: load a checkpoint of the class ...ForConditionalGeneration"
             )
@@ -160,10 +163,10 @@ def is_tied(source: TensorSource, family: Any) -> bool:
 def _lengths(folder: pathlib.Path, config: hf_config.Config) -> dict[str, int] | None:
     """The lengths that the model was trained with, where its files state them: T5's positions are relative, and have no end."""
     limits = [config.get("n_positions"), _tokenizer_limit(folder)]
-    known = [limit for limit in limits if isinstance(limit, (int, float)) and 0 < limit < LONGEST]
+    known = [int(limit) for limit in limits if type(limit) in (int, float) and 1 <= limit < LONGEST]
     if not known:
         return None
-    return {"inputs": int(min(known)), "targets": int(min(*known, 256))}
+    return {"inputs": min(known), "targets": min(*known, 256)}
 
 
 def _tokenizer_limit(folder: pathlib.Path) -> Any:
@@ -182,41 +185,3 @@ def _open_t5x(path: epath.Path) -> Pretrained:
     entries = tuple(t5x_names.table(model, t5x_names.is_scanned(tensors)))
     model_type = "umt5" if model.relpos_per_layer else "t5"
     return Pretrained(path, "t5x", model_type, model, entries, source)
-
-
-def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter of a network by its path, without making it."""
-    state = nnx.state(nnx.eval_shape(lambda: model.build(jax.random.key(0))))
-    return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in nnx.to_flat_state(state)}
-
-
-def _check(pretrained: Pretrained) -> None:
-    """Raises a UserError that lists the tensors that are missing, left over, or of other shapes than the sizes say."""
-    ours, theirs = pretrained.parameter_shapes(), dict(pretrained.source.tensors())
-    missing, wrong = [], []
-    for entry in pretrained.entries:
-        shape = ours[entry.ours]
-        for name in entry.names(shape):
-            found = theirs.pop(name, None)
-            layer_shape = shape[1:] if entry.is_stacked else shape
-            expected = entry.their_shape(layer_shape)
-            if found is None:
-                missing.append(name)
-            elif tuple(found.shape) != expected:
-                wrong.append(f"{name} ({_by(found.shape)} instead of {_by(expected)})")
-    left_over = [name for name in theirs if name not in pretrained.ignored]
-    faults = {"missing": missing, "left over": left_over, "of another shape": wrong}
-    told = [f"{what}: {_listed(names)}" for what, names in faults.items() if names]
-    if told:
-        remedy = "the files do not belong together, or its model is another; copy it again"
-        where = "its config.json" if pretrained.kind == "hf" else "a T5 of T5X"
-        raise UserError(f"{pretrained.path} does not fit {where}: {'; '.join(told)} ({remedy})")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(sorted(names)[:LISTED]) + more
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

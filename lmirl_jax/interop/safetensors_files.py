@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,8 +14,9 @@ from lmirl_jax.types import UserError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Weights that this library does not read, and the class of transformers that does.
-OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# Weights that transformers read until version 5, and what it needs for them.
+OLD_WEIGHTS = {"tf_model.h5": "tf", "flax_model.msgpack": "flax"}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -50,13 +52,20 @@ class SafetensorsFiles:
         weight_map = _weight_map(index)
         for name in sorted(set(weight_map.values())):
             held = _tensors_of(_shard(index, name))
-            wanted = {tensor for tensor, file in weight_map.items() if file == name}
-            if wanted - held.keys():
-                raise UserError(
-                    f"{index} says that {name} holds {min(wanted - held.keys())!r}, and it does not: the folder mixes files of "
-                    "two checkpoints; copy it again"
-                )
-            tensors |= {tensor: held[tensor] for tensor in wanted}
+            for tensor in sorted(tensor for tensor, file in weight_map.items() if file == name):
+                if tensor not in held:
+                    raise UserError(
+                        f"{index} says that {name} holds {tensor!r}, and it does not: the folder mixes files of two checkpoints; "
+                        "copy it again"
+                    )
+            for tensor in held:
+                # A tensor that the index leaves out counts too, as in transformers.
+                if weight_map.get(tensor, name) != name or tensor in tensors:
+                    raise UserError(
+                        f"{self.folder / name} holds {tensor!r}, which is another file's: the folder mixes files of two "
+                        "checkpoints; copy it again"
+                    )
+            tensors |= held
         return tensors
 
     def tensors(self) -> Mapping[str, StoredTensor]:
@@ -125,17 +134,32 @@ def _shard(index: pathlib.Path, name: str) -> pathlib.Path:
 def _damaged(path: pathlib.Path, error: Exception) -> UserError:
     # The library names its errors in camel case, such as InvalidHeaderDeserialization, and adds what it found.
     reason = str(error).partition("\n")[0].removeprefix("Error while deserializing header: ")
+    try:
+        path.open("rb").close()
+    except OSError as unreadable:
+        # The library says of every file that it cannot open that it is not there.
+        return UserError(
+            f"{path} cannot be read ({unreadable.strerror}): give yourself the right to, or copy it again"
+        )
     return UserError(f"{path} is no whole safetensors file ({reason}): copy it again")
 
 
 def _no_weights(folder: pathlib.Path) -> UserError:
-    found = next((name for name in OTHER_WEIGHTS if (folder / name).is_file()), None)
+    load, found = "", next((name for name in PICKLED if (folder / name).is_file()), None)
+    why, needed = "a pickle can run code", "transformers"
+    if found is None:
+        found = next((name for name in OLD_WEIGHTS if (folder / name).is_file()), None)
+        why, needed = "an old format", "'transformers<5' and its library"
+        load = f", from_{OLD_WEIGHTS.get(str(found))}=True"
     if found is None:
         return UserError(
-            f"no weights in {folder}: it needs {WEIGHTS}, or {INDEX} and the files that it names"
+            f"no weights in {folder}: it needs {WEIGHTS}, or {INDEX} and the files that it names; copy the checkpoint again"
         )
+    script = (
+        "import sys; from transformers import AutoModelForSeq2SeqLM as M; "
+        f"M.from_pretrained(sys.argv[1]{load}).save_pretrained(sys.argv[1])"
+    )
     return UserError(
-        f"{folder} has its weights as {found}, which this library does not read (a pickle can run code): convert it with "
-        f"python -c \"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained('{folder}')"
-        f".save_pretrained('{folder}')\""
+        f"{folder} has its weights as {found}, which this library does not read ({why}): convert it where {needed} is installed "
+        f'with python -c "{script}" {shlex.quote(str(folder))}'
     )

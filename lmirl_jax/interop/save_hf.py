@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
 from lmirl_jax.interop.gathered import Outgoing, outgoing
-from lmirl_jax.interop.name_table import Entry
+from lmirl_jax.interop.name_table import Entry, numpy_dtype
 from lmirl_jax.interop.pretrained import FAMILIES
 from lmirl_jax.interop.safetensors_files import INDEX, WEIGHTS
 from lmirl_jax.types import ModelConfig
@@ -110,11 +109,6 @@ def write_config(
         _write_json(folder / "config.json", after)
     if (template / GENERATION).is_file():
         shutil.copyfile(template / GENERATION, folder / GENERATION)
-
-
-def numpy_dtype(name: str) -> np.dtype:
-    """The type of numpy by its name; bfloat16 is not one of numpy's own."""
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

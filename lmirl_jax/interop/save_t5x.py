@@ -11,9 +11,9 @@ from etils import epath
 from flax import serialization
 
 from lmirl_jax.interop.gathered import outgoing
-from lmirl_jax.interop.name_table import Entry
-from lmirl_jax.interop.save_hf import numpy_dtype
-from lmirl_jax.interop.t5x_files import MSGPACK, OLDEST_VERSION, kvstore
+from lmirl_jax.interop.name_table import Entry, numpy_dtype
+from lmirl_jax.interop.t5x_files import MSGPACK, OLDEST_VERSION
+from lmirl_jax.interop.zarr_arrays import folder_store
 
 # Parameters of fewer numbers are part of the msgpack file.
 SMALLEST_FOLDER = 2**16
@@ -64,7 +64,12 @@ def _write_store(folder: pathlib.Path, name: str, value: np.ndarray) -> dict[str
         "compressor": {"id": "gzip", "level": 1},
         "shape": list(value.shape),
     }
-    spec = {"driver": "zarr", "kvstore": kvstore(epath.Path(folder) / path)}
+    # By default tensorstore leaves out chunks of zeros, which could not be told from missing ones.
+    spec = {
+        "driver": "zarr",
+        "kvstore": folder_store(epath.Path(folder) / path),
+        "store_data_equal_to_fill_value": True,
+    }
     types = {"dtype": value.dtype.name}
     store: Any = tensorstore.open(spec | types | {"metadata": metadata}, create=True).result()
     store.write(value).result()

@@ -2,29 +2,44 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
-import tensorstore
 from etils import epath
 from flax import serialization
 
+from lmirl_jax.interop.zarr_arrays import ZarrArray, folder_store, open_arrays
 from lmirl_jax.types import UserError
 
 MSGPACK = "checkpoint"
 STATE = "state"
+# The file in which Orbax describes the tree of its arrays.
+ORBAX_TREE = "_METADATA"
 # T5X's format 2 stored bfloat16 as uint16; T5X itself refuses it, and so do we.
 OLDEST_VERSION = 3
+FLOATS = ("float32", "bfloat16", "float16")
+# How TensorFlow's file of the same name begins.
+OF_TENSORFLOW = b"model_checkpoint_path"
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
-    """A tensor's shape and the name of its type."""
+class InlineArray:
+    """An array that the msgpack file itself holds."""
 
-    shape: tuple[int, ...]
-    dtype: str
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.array.dtype.name
+
+    def read(self, index: tuple[slice, ...]) -> np.ndarray:
+        return self.array[index]
 
 
 def is_t5x(path: epath.Path) -> bool:
@@ -36,8 +51,8 @@ def is_t5x(path: epath.Path) -> bool:
 
 def _is_orbax(folder: epath.Path) -> bool:
     """Orbax's checkpoints of T5X hold the parameters as `target`, ours as `params`."""
-    metadata = folder / STATE / "_METADATA"
-    return metadata.is_file() and "'target'" in metadata.read_text(encoding="utf-8")
+    metadata = folder / STATE / ORBAX_TREE
+    return metadata.is_file() and b"'target'" in metadata.read_bytes()
 
 
 def open_t5x(path: epath.Path) -> "MsgpackTensors | OrbaxTensors":
@@ -62,33 +77,45 @@ class MsgpackTensors:
     file: epath.Path
 
     @functools.cached_property
-    def _leaves(self) -> dict[str, Any]:
+    def _arrays(self) -> dict[str, InlineArray | ZarrArray]:
+        leaves = {name: leaf for name, leaf in _flatten(self._target()).items() if leaf is not None}
+        folders = {name: _store_name(leaf, self.file) for name, leaf in leaves.items() if _is_spec(leaf)}
+        if len(set(folders.values())) < len(folders):
+            raise UserError(f"{self.file} has two parameters in one folder: copy the checkpoint again")
+        stores = {name: folder_store(self.file.parent / folder) for name, folder in folders.items()}
+        arrays: dict[str, InlineArray | ZarrArray] = {}
+        arrays |= open_arrays(stores, self.file)
+        arrays |= {name: InlineArray(np.asarray(leaf)) for name, leaf in leaves.items() if name not in stores}
+        _check_types(arrays, self.file)
+        return arrays
+
+    def _target(self) -> Any:
+        packed = b""
         try:
-            content: Any = serialization.msgpack_restore(self.file.read_bytes())
-            target, version = content["optimizer"]["target"], content.get("version", 0)
+            packed = self.file.read_bytes()
+            content: Any = serialization.msgpack_restore(packed)
+            target, version = content["optimizer"]["target"], int(content.get("version", 0))
         except Exception as error:
             # msgpack raises exceptions of many classes, and a wrong tree raises its own.
+            if packed.startswith(OF_TENSORFLOW):
+                raise UserError(
+                    f"{self.file} is of a checkpoint of TensorFlow (Mesh TensorFlow's T5): load it with T5X and save it again"
+                ) from None
             what = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise UserError(f"{self.file} is no checkpoint of T5X ({what}): copy it again") from error
+            raise UserError(f"{self.file} is no checkpoint of T5X ({what}): copy it again") from None
         if version < OLDEST_VERSION:
             raise UserError(
                 f"{self.file} has T5X's old format {version}: load it with T5X of 2021 and save it again"
             )
-        return {name: leaf for name, leaf in _flatten(target).items() if leaf is not None}
+        return target
 
-    def tensors(self) -> Mapping[str, Described]:
+    def tensors(self) -> Mapping[str, InlineArray | ZarrArray]:
         """The description of each parameter; the state of the optimizer is left out."""
-        return {name: _described(leaf) for name, leaf in self._leaves.items()}
+        return self._arrays
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Reads a part of a parameter."""
-        leaf = self._leaves[name]
-        if not _is_spec(leaf):
-            return np.asarray(leaf)[index]
-        folder = _store_name(leaf, self.file)
-        return _read_store(
-            {"driver": leaf["driver"], "kvstore": kvstore(self.file.parent / folder)}, name, self.file, index
-        )
+        return self._arrays[name].read(index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,50 +125,42 @@ class OrbaxTensors:
     folder: epath.Path
 
     @functools.cached_property
-    def _metadata(self) -> dict[str, Any]:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            return _flatten(checkpointer.handler.metadata(self.folder)["target"])
+    def _arrays(self) -> dict[str, ZarrArray]:
+        try:
+            # Orbax's own reader would open the arrays of the optimizer too.
+            tree = json.loads((self.folder / ORBAX_TREE).read_text(encoding="utf-8"))["tree_metadata"]
+            names = [_name(leaf) for leaf in tree.values() if leaf["key_metadata"][0]["key"] == "target"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            what = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise UserError(
+                f"{self.folder} is no whole checkpoint of T5X and Orbax ({what}): copy it again"
+            ) from None
+        arrays = open_arrays({name: self._store(name) for name in names}, self.folder)
+        _check_types(arrays, self.folder)
+        return arrays
 
-    def tensors(self) -> Mapping[str, Described]:
+    def _store(self, name: str) -> dict[str, Any]:
+        stored = f"target.{name.replace('/', '.')}"
+        if (self.folder / "manifest.ocdbt").exists():
+            return {"driver": "ocdbt", "base": folder_store(self.folder), "path": f"{stored}/"}
+        return folder_store(self.folder / stored)
+
+    def tensors(self) -> Mapping[str, ZarrArray]:
         """The description of each parameter; the state of the optimizer is left out."""
-        return {
-            name: Described(tuple(leaf.shape), np.dtype(leaf.dtype).name)
-            for name, leaf in self._metadata.items()
-        }
+        return self._arrays
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Reads a part of a parameter."""
-        stored = f"target.{name.replace('/', '.')}"
-        if (self.folder / "manifest.ocdbt").exists():
-            store = {"driver": "ocdbt", "base": kvstore(self.folder), "path": f"{stored}/"}
-        else:
-            store = kvstore(self.folder / stored)
-        return _read_store({"driver": "zarr", "kvstore": store}, name, self.folder, index)
+        return self._arrays[name].read(index)
 
 
-def kvstore(folder: epath.Path) -> dict[str, str]:
-    """The description of a folder for tensorstore: on a disk, or in a bucket of Google's."""
-    path = str(folder)
-    if path.startswith("gs://"):
-        bucket, _, inside = path.removeprefix("gs://").partition("/")
-        return {"driver": "gcs", "bucket": bucket, "path": f"{inside}/"}
-    return {"driver": "file", "path": f"{path}/"}
-
-
-def _read_store(
-    spec: Mapping[str, Any], name: str, where: epath.Path, index: tuple[slice, ...]
-) -> np.ndarray:
-    try:
-        store: Any = tensorstore.open(dict(spec), open=True, read=True).result()
-        return np.asarray(store[index].read().result())
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{where}: the parameter {name} cannot be read ({reason}): copy the checkpoint again"
-        ) from None
+def _name(leaf: Mapping[str, Any]) -> str:
+    """The path within `target` of a leaf of Orbax's tree."""
+    return "/".join(str(part["key"]) for part in leaf["key_metadata"][1:])
 
 
 def _is_spec(leaf: Any) -> bool:
+    """Whether a leaf is a description of tensorstore in place of an array."""
     return isinstance(leaf, Mapping) and "driver" in leaf
 
 
@@ -155,19 +174,24 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _described(leaf: Any) -> Described:
-    if _is_spec(leaf):
-        return Described(tuple(leaf["metadata"]["shape"]), str(leaf["dtype"]))
-    return Described(tuple(np.shape(leaf)), np.asarray(leaf).dtype.name)
+def _check_types(arrays: Mapping[str, Any], where: epath.Path) -> None:
+    for name, array in arrays.items():
+        if array.dtype not in FLOATS:
+            raise UserError(
+                f"{where}: {name} has the type {array.dtype}, a quantised or whole-number one: load a checkpoint whose "
+                f"parameters are {', '.join(FLOATS)}"
+            )
 
 
 def _store_name(spec: Mapping[str, Any], file: epath.Path) -> str:
     """The name of the folder that a description names, whatever disk or bucket the checkpoint was written to."""
     # Older versions of tensorstore had the path beside the driver.
-    given = str(spec.get("path") or spec["kvstore"].get("path", "")).rstrip("/")
+    inner = spec.get("kvstore")
+    given = str(spec.get("path") or (inner.get("path", "") if isinstance(inner, Mapping) else "")).rstrip("/")
     name = given.rpartition("/")[2]
-    if name in ("", ".", ".."):
+    if name in ("", ".", "..") or spec["driver"] != "zarr":
         raise UserError(
-            f"{file} names the folder {given!r} for a parameter, which is none: copy the checkpoint again"
+            f"{file} names the folder {given!r} of the kind {spec['driver']!r} for a parameter, which is none of T5X's: copy the "
+            "checkpoint again"
         )
     return name

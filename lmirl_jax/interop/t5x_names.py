@@ -88,23 +88,26 @@ def config_of(tensors: Mapping[str, TensorInfo], where: str) -> T5Config:
         gated = f"{first.format('encoder')}/mlp/wi_0/kernel" in tensors
         widening = tensors[f"{first.format('encoder')}/mlp/{'wi_0' if gated else 'wi'}/kernel"].shape
         layers = {stack: _count_layers(tensors, stack, scanned) for stack in ("encoder", "decoder")}
-    except (KeyError, ValueError, IndexError) as error:
+        return T5Config(
+            vocab_size=vocab_size,
+            emb_dim=emb_dim,
+            num_heads=heads,
+            head_dim=query[-1] if scanned else query[-1] // heads,
+            mlp_dim=widening[-1],
+            num_encoder_layers=layers["encoder"],
+            num_decoder_layers=layers["decoder"],
+            relpos_buckets=buckets,
+            mlp_activations=("gelu", "linear") if gated else ("relu",),
+            logits_via_embedding="decoder/logits_dense/kernel" not in tensors,
+            relpos_per_layer=per_layer,
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (KeyError, ValueError, IndexError, ArithmeticError) as error:
         raise UserError(
-            f"{where} is no encoder-decoder of T5X (without {error}): only T5 1.0, T5 1.1, mT5, ByT5 and UMT5 can be read"
+            f"{where} is no encoder-decoder of T5X ({type(error).__name__}: {error}): only T5 1.0, T5 1.1, mT5, ByT5 and "
+            "UMT5 can be read"
         ) from None
-    return T5Config(
-        vocab_size=vocab_size,
-        emb_dim=emb_dim,
-        num_heads=heads,
-        head_dim=query[-1] if scanned else query[-1] // heads,
-        mlp_dim=widening[-1],
-        num_encoder_layers=layers["encoder"],
-        num_decoder_layers=layers["decoder"],
-        relpos_buckets=buckets,
-        mlp_activations=("gelu", "linear") if gated else ("relu",),
-        logits_via_embedding="decoder/logits_dense/kernel" not in tensors,
-        relpos_per_layer=per_layer,
-    )
 
 
 def _count_layers(tensors: Mapping[str, TensorInfo], stack: str, scanned: bool) -> int:

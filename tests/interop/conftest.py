@@ -1,9 +1,11 @@
 """Tiny checkpoints of every family."""
 
+import logging
 import pathlib
 
 import pytest
 
+from lmirl_jax import configuration
 from tests.pretrained import FAMILIES, GOLDEN
 
 
@@ -16,3 +18,16 @@ def family(request) -> str:
 def golden(family) -> pathlib.Path:
     """The committed checkpoint of each family; `transformers_models.py make` wrote it."""
     return GOLDEN / family
+
+
+@pytest.fixture
+def one_process():
+    """Lets a command run in this process, and undoes what it does to the configuration and the log."""
+    log = logging.getLogger("lmirl_jax")
+    absl = logging.getLogger("absl")
+    before = log.handlers, log.propagate, log.level, absl.level
+    with configuration.restore_afterwards():
+        yield
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+    absl.setLevel(before[3])
