@@ -74,6 +74,13 @@ def snapshot(name: str) -> Snapshot:
             f"({type(error).__name__}: {reason}): check the path or the name, or on a machine with network run "
             f"`hf download {repository}{at}` and name the folder that it prints"
         ) from None
+    if not any(folder.glob("*.safetensors")):
+        script = "import sys; from transformers import AutoModelForSeq2SeqLM as M, AutoTokenizer as T; "
+        script += "[C.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]) for C in (M, T)]"
+        raise UserError(
+            f"{name} has no safetensors on the hub, and its other weights are not read (a pickle can run code): where "
+            f'transformers is installed, run python -c "{script}" {repository} FOLDER, and name FOLDER'
+        )
     return Snapshot(folder, f"{repository}@{folder.name}")
 
 

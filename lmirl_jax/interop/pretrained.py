@@ -108,7 +108,9 @@ def _open_hf(path: epath.Path) -> Pretrained:
     family = _family(config)
     source = SafetensorsFiles(folder)
     tensors = source.tensors()
-    tied = is_tied(source, family)
+    if family.EMBEDDING in tensors:
+        _check_copies(source, family, str(folder))
+    tied = _is_tied(source, family, config)
     try:
         model = family.read_config(config, tensors, tied)
     except UserError as error:
@@ -143,19 +145,36 @@ def _family(config: hf_config.Config) -> Any:
     return FAMILIES[config.model_type]
 
 
-def is_tied(source: TensorSource, family: Any) -> bool:
-    """Whether the output embedding is the input's: it is not there, or is a copy (as old checkpoints hold)."""
-    tensors = source.tensors()
-    head, embedding = tensors.get(family.HEAD), tensors.get(family.EMBEDDING)
+def _is_tied(source: TensorSource, family: Any, config: hf_config.Config) -> bool:
+    """Whether the output embedding is the input's: it is not there, or is a copy of it (as old checkpoints hold).
+
+    A copy that config.json calls separate stays separate: training may change one without the other.
+    """
+    head, embedding = (source.tensors().get(name) for name in (family.HEAD, family.EMBEDDING))
     if head is None or embedding is None:
         return True
-    if head.shape != embedding.shape or head.dtype != embedding.dtype:
+    return config.get("tie_word_embeddings") is not False and _equal(source, family.HEAD, family.EMBEDDING)
+
+
+def _check_copies(source: TensorSource, family: Any, where: str) -> None:
+    """Raises a UserError where an embedding that this library takes for a copy of the shared one is another."""
+    for name in getattr(family, "COPIES", ()):
+        if name in source.tensors() and not _equal(source, name, family.EMBEDDING):
+            raise UserError(
+                f"{where}: {name} differs from {family.EMBEDDING}: embeddings of its own for encoder or decoder are not supported"
+            )
+
+
+def _equal(source: TensorSource, one: str, other: str) -> bool:
+    """Whether two embeddings have the same bits; few of their rows are in memory at a time."""
+    first, second = source.tensors()[one], source.tensors()[other]
+    if first.shape != second.shape or first.dtype != second.dtype:
         return False
     rows = 4096
-    for start in range(0, head.shape[0], rows):
-        part = (slice(start, min(start + rows, head.shape[0])), slice(0, head.shape[1]))
-        one, other = (source.read(name, part).view(np.uint8) for name in (family.HEAD, family.EMBEDDING))
-        if not np.array_equal(one, other):
+    for start in range(0, first.shape[0], rows):
+        part = (slice(start, min(start + rows, first.shape[0])), slice(0, first.shape[1]))
+        a, b = (source.read(name, part).view(np.uint8) for name in (one, other))
+        if not np.array_equal(a, b):
             return False
     return True
 
