@@ -78,8 +78,9 @@ def snapshot(name: str) -> Snapshot:
         script = "import sys; from transformers import AutoModelForSeq2SeqLM as M, AutoTokenizer as T; "
         script += "[C.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]) for C in (M, T)]"
         raise UserError(
-            f"{name} has no safetensors on the hub, and its other weights are not read (a pickle can run code): where "
-            f'transformers is installed, run python -c "{script}" {repository} FOLDER, and name FOLDER'
+            f"{name} has no safetensors in {folder}: run `hf download {repository}` again; or if the hub has other weights only "
+            "(which are not read, as a pickle can run code), run where transformers is installed "
+            f'python -c "{script}" {repository} FOLDER, and name FOLDER'
         )
     return Snapshot(folder, f"{repository}@{folder.name}")
 

@@ -128,7 +128,7 @@ def test_paths_that_are_no_names(cache, path):
 
 def test_a_snapshot_without_its_weights_is_one_line(cache, capsys):
     next(cache.glob(f"*/snapshots/{NEW}/model.safetensors")).unlink()
-    with pytest.raises(UserError, match=r"no weights in .*: it needs model.safetensors") as caught:
+    with pytest.raises(UserError, match=r"has no safetensors in .*: run `hf download") as caught:
         lmirl_jax.load(NAME)
     assert "\n" not in str(caught.value)
 
