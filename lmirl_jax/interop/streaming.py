@@ -44,7 +44,10 @@ def load_params(
     def load(path: Any, shape: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
         name = path_name(path)
         read = _Reader(pretrained, entries[name], theirs[name], shape)
-        return jax.make_array_from_callback(shape.shape, sharding, read)
+        # JAX's own make_array_from_callback would gather the parts of all devices first.
+        places = sharding.addressable_devices_indices_map(shape.shape).items()
+        parts = [jax.block_until_ready(jax.device_put(read(index), device)) for device, index in places]
+        return jax.make_array_from_single_device_arrays(shape.shape, sharding, parts)
 
     return jax.tree_util.tree_map_with_path(load, shapes, shardings)
 
@@ -107,7 +110,7 @@ class _Reader:
 
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None
-        # JAX asks for the parts one after the other; copies of the same part are neighbours.
+        # Copies of the same part are neighbours.
         bounds = tuple(
             slice(*part.indices(size)[:2]) for part, size in zip(index, self.shape.shape, strict=True)
         )

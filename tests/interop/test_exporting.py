@@ -1,0 +1,244 @@
+"""Checkpoints out: bit for bit, whole or not at all."""
+
+import json
+import os
+import pathlib
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import lmirl_jax
+from lmirl_jax import cli, exporting, interop
+from lmirl_jax.types import UserError
+from tests.interop import refusals
+
+T5X = refusals.GOLDEN.parent / "golden_t5x"
+
+
+def tensors(folder: pathlib.Path) -> dict[str, tuple[str, bytes]]:
+    """The type and the bytes of every tensor of a Hugging Face folder."""
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        header, data = refusals.read_safetensors(file)
+        header.pop("__metadata__", None)
+        for name, info in header.items():
+            found[name] = info["dtype"], data[slice(*info["data_offsets"])]
+    return found
+
+
+def export(source: pathlib.Path, target: pathlib.Path, form: str, dtype: str | None = None) -> pathlib.Path:
+    exporting.export(lmirl_jax.load(source).policy, str(target), form, dtype)
+    return target
+
+
+def bfloat16(folder: pathlib.Path) -> pathlib.Path:
+    """Makes the weights of a folder bfloat16, with bits at random."""
+    random = np.random.default_rng(0)
+    halves = {}
+    for name, value in refusals.read_tensors(folder / refusals.WEIGHTS).items():
+        halves[name] = random.standard_normal(value.shape).astype(ml_dtypes.bfloat16)
+    refusals.write_tensors(folder / refusals.WEIGHTS, halves)
+    refusals.edit_json(folder / "config.json", lambda config: config.update(dtype="bfloat16"))
+    return folder
+
+
+def test_there_and_back_through_a_run_of_ours(golden, tmp_path):
+    run = export(golden, tmp_path / "run", "orbax")
+    back = export(run, tmp_path / "back", "hf")
+    assert tensors(back) == tensors(golden)
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((back / name).read_text()) == json.loads((golden / name).read_text())
+
+
+def test_bfloat16_goes_out_bit_for_bit(family, tmp_path):
+    source = bfloat16(refusals.copy_of(family, tmp_path / "source"))
+    out = export(source, tmp_path / "out", "hf")
+    assert tensors(out) == tensors(source)
+    assert {dtype for dtype, _ in tensors(out).values()} == {"BF16"}
+
+
+@pytest.mark.parametrize("source", ["t5_1_1/msgpack_and_zarr", "t5_1_1/orbax", "t5_1_0/msgpack"])
+def test_t5x_there_and_back_through_hugging_face(source, tmp_path):
+    there = export(T5X / source, tmp_path / "hf", "hf")
+    back = export(there, tmp_path / "t5x", "t5x")
+    before, after = (interop.flatten(lmirl_jax.load(path).policy.params) for path in (T5X / source, back))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(
+            np.asarray(value).view(np.uint32), np.asarray(after[name]).view(np.uint32)
+        )
+    with np.load(T5X / source.partition("/")[0] / "expected.npz") as expected:
+        prompts = [row[row > 0] for row in expected["inputs"]]
+        for folder in (there, back):
+            logits = lmirl_jax.load(folder).logits(expected["decoder_ids"], prompts)
+            np.testing.assert_allclose(logits, expected["logits"], atol=3e-5, rtol=0)
+
+
+def test_zeros_of_a_large_parameter_are_written_to_t5x(tmp_path, monkeypatch):
+    """Tensorstore leaves out chunks of zeros, which could not be told from an interrupted copy."""
+    from lmirl_jax.interop import save_t5x
+
+    monkeypatch.setattr(save_t5x, "SMALLEST_FOLDER", 16)
+    folder = refusals.copy_of("t5_1_1", tmp_path / "model")
+    values = refusals.read_tensors(folder / refusals.WEIGHTS)
+    values["lm_head.weight"] = np.zeros_like(values["lm_head.weight"])
+    refusals.write_tensors(folder / refusals.WEIGHTS, values)
+    back = export(folder, tmp_path / "t5x", "t5x")
+    assert (back / "target.decoder.logits_dense.kernel").is_dir()
+    assert not np.asarray(lmirl_jax.load(back).policy.params["logits_dense"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_another_type(golden, tmp_path, dtype):
+    out = export(golden, tmp_path / "out", "hf", dtype)
+    short = {"bfloat16": "BF16", "float16": "F16"}[dtype]
+    assert {kind for kind, _ in tensors(out).values()} == {short}
+    assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16
+    for name, value in refusals.read_tensors(golden / refusals.WEIGHTS).items():
+        assert tensors(out)[name][1] == value.astype(kind).tobytes()
+
+
+def write_in_parts(golden, out: pathlib.Path, largest: int) -> None:
+    """Exports a checkpoint in files of a few bytes."""
+    policy = lmirl_jax.load(golden).policy
+    exporting.export(policy, str(out), "hf")
+    (out / refusals.WEIGHTS).unlink()
+    entries = interop.open_pretrained(policy.checkpoint).entries
+    params = interop.flatten(policy.params)
+    interop.write_weights(out, entries, params, lambda path: "float32", largest_file=largest)
+
+
+@pytest.mark.parametrize("largest", [1, 20_000, 10**9])
+def test_several_files(golden, tmp_path, largest):
+    write_in_parts(golden, tmp_path / "out", largest)
+    files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
+    assert tensors(tmp_path / "out") == tensors(golden)
+    if largest == 10**9:
+        assert files == [refusals.WEIGHTS] and not (tmp_path / "out" / refusals.INDEX).exists()
+        return
+    index = json.loads((tmp_path / "out" / refusals.INDEX).read_text())
+    assert files == [f"model-{number + 1:05}-of-{len(files):05}.safetensors" for number in range(len(files))]
+    assert set(index["weight_map"].values()) == set(files)
+    assert index["metadata"]["total_size"] == sum(len(data) for _, data in tensors(golden).values())
+    with np.load(golden / "expected.npz") as expected:
+        prompts = [row[:length] for row, length in zip(expected["inputs"], expected["lengths"])]
+        logits = lmirl_jax.load(tmp_path / "out").logits(expected["decoder_ids"], prompts)
+        np.testing.assert_allclose(logits, expected["logits"], atol=3e-5, rtol=0)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_transformers_loads_several_files(tmp_path, load_in_transformers):
+    write_in_parts(refusals.GOLDEN / "t5_1_1", tmp_path / "out", 20_000)
+    found, computed = load_in_transformers(tmp_path / "out")
+    assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
+    with np.load(refusals.GOLDEN / "t5_1_1/expected.npz") as expected:
+        np.testing.assert_array_equal(computed["logits"], expected["logits"])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lmirl_jax.load(refusals.GOLDEN / "t5_1_0")
+
+
+def names(folder: pathlib.Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("form", ["hf", "t5x", "orbax"])
+def test_a_folder_that_is_not_empty_stays_as_it_is(model, tmp_path, form):
+    for place in (tmp_path / "folder", tmp_path / "file"):
+        if place.name == "folder":
+            place.mkdir()
+            (place / "mine").write_text("mine")
+        else:
+            place.write_text("mine")
+        before = names(tmp_path)
+        with pytest.raises(UserError, match="exists and is not empty: name a new folder") as caught:
+            exporting.export(model.policy, str(place), form)
+        assert "\n" not in str(caught.value) and names(tmp_path) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    model.save_hf(str(tmp_path / "empty"))
+    assert names(tmp_path) >= {"empty/config.json", "empty/model.safetensors"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write")
+def test_a_place_where_the_user_may_not_write(model, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    for place in [locked, tmp_path, *list(tmp_path.parents)[:2]]:
+        place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match=r"cannot write to .* \(Permission denied\)"):
+            exporting.export(model.policy, str(locked / "out"), "hf")
+    finally:
+        os.seteuid(0)
+    assert not names(locked)
+
+
+def test_a_place_below_a_file(model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot write to"):
+        exporting.export(model.policy, str(tmp_path / "file/out"), "hf")
+    with pytest.raises(UserError, match="is in a bucket: write to a disk"):
+        exporting.export(model.policy, "gs://a-bucket/out", "hf")
+
+
+@pytest.mark.parametrize("form", ["hf", "t5x", "orbax"])
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(28, "No space left on device"), MemoryError])
+def test_an_interruption_leaves_nothing(model, tmp_path, monkeypatch, form, fault):
+    """Half of the parameters are written when it happens."""
+    from lmirl_jax.interop import gathered
+
+    real, calls = gathered.Outgoing.value, []
+
+    def value(tensor, params):
+        calls.append(tensor)
+        if len(calls) > 20:
+            raise fault
+        return real(tensor, params)
+
+    def save(*arguments, **options):
+        raise fault
+
+    monkeypatch.setattr(gathered.Outgoing, "value", value)
+    monkeypatch.setattr(exporting.checkpoints.Checkpoints, "save", save)
+    with pytest.raises(fault if isinstance(fault, type) else OSError):
+        exporting.export(model.policy, str(tmp_path / "new/parents/out"), form)
+    assert not {name for name in names(tmp_path) if "out" in name}
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, one_process):
+    source = refusals.GOLDEN / "t5_1_0"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").write_text("mine")
+
+    def convert(**settings: str) -> list[str]:
+        given = {
+            "CHECKPOINT_PATH": str(source),
+            "OUTPUT_PATH": str(tmp_path / "out"),
+            "FORMAT": "hf",
+        } | settings
+        code = cli.main(["convert", *(f"--gin.{name}='{value}'" for name, value in given.items())])
+        out, err = capsys.readouterr()
+        assert code == 1 and not out and not (tmp_path / "out").exists()
+        return [line for line in err.splitlines() if line.startswith("lmirl: ")]
+
+    for settings, told in (
+        ({"OUTPUT_PATH": str(tmp_path / "full")}, "is not empty"),
+        ({"CHECKPOINT_PATH": str(tmp_path)}, "no checkpoint at"),
+        ({"FORMAT": "onnx"}, "onnx"),
+        (
+            {"CHECKPOINT_PATH": str(refusals.GOLDEN / "umt5"), "FORMAT": "t5x"},
+            "write this family with FORMAT='hf'",
+        ),
+    ):
+        (line,) = convert(**settings)
+        assert told in line
