@@ -109,8 +109,8 @@ COMMANDS = {
         Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
         (
             "lmirl doctor",
-            "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
             "lmirl doctor --checkpoint=/tmp/run",
+            "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
         ),
     ),
     "quickstart": Command(
