@@ -89,6 +89,10 @@ TREES = {
     "an outside folder": (set_path("/etc/"), "cannot be read"),
     "decoder-only": (decoder_only, "no encoder-decoder of T5X"),
     "words": (lambda content: put(content, "encoder/encoder_norm/scale", "words"), "has the type"),
+    "a ragged list": (
+        lambda content: put(content, "encoder/encoder_norm/scale", [[1.0], 2.0]),
+        "has the type list and is no array",
+    ),
     "whole numbers": (
         lambda content: put(content, "encoder/encoder_norm/scale", np.ones(8, np.int8)),
         "type int8",

@@ -1,5 +1,6 @@
 """Checkpoints out: bit for bit, whole or not at all."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 import lmirl_jax
-from lmirl_jax import cli, exporting, interop
+from lmirl_jax import cli, exporting, interop, runs
+from lmirl_jax.language_model import LanguageModel
 from lmirl_jax.types import UserError
 from tests.interop import refusals
 
@@ -100,6 +102,17 @@ def test_another_type(golden, tmp_path, dtype):
         assert tensors(out)[name][1] == value.astype(kind).tobytes()
 
 
+def test_layers_of_several_types_go_out_in_the_widest(tmp_path):
+    folder = refusals.copy_of("t5_1_1", tmp_path / "model")
+    values = refusals.read_tensors(folder / refusals.WEIGHTS)
+    name = "encoder.block.{}.layer.1.DenseReluDense.wo.weight"
+    values[name.format(0)] = values[name.format(0)].astype(ml_dtypes.bfloat16)
+    refusals.write_tensors(folder / refusals.WEIGHTS, values)
+    written = tensors(export(folder, tmp_path / "out", "hf"))
+    for layer in range(3):
+        assert written[name.format(layer)] == ("F32", values[name.format(layer)].astype(np.float32).tobytes())
+
+
 def write_in_parts(golden, out: pathlib.Path, largest: int) -> None:
     """Exports a checkpoint in files of a few bytes."""
     policy = lmirl_jax.load(golden).policy
@@ -126,6 +139,42 @@ def test_several_files(golden, tmp_path, largest):
         prompts = [row[:length] for row, length in zip(expected["inputs"], expected["lengths"])]
         logits = lmirl_jax.load(tmp_path / "out").logits(expected["decoder_ids"], prompts)
         np.testing.assert_allclose(logits, expected["logits"], atol=3e-5, rtol=0)
+
+
+def export_resized(family: str, out: pathlib.Path, size: int) -> runs.Policy:
+    """Exports a checkpoint whose model has another vocabulary than it."""
+    policy = lmirl_jax.load(refusals.GOLDEN / family).policy
+    model = dataclasses.replace(policy.model, vocab_size=size)
+    other = runs.load_policy(policy.checkpoint, model, policy.mesh, policy.task, policy.lengths, 1.0)
+    exporting.export(other, str(out), "hf")
+    return other
+
+
+@pytest.mark.parametrize("size", [90, 128])
+def test_another_vocabulary(family, tmp_path, size):
+    policy = export_resized(family, tmp_path / "out", size)
+    before = interop.flatten(policy.params)
+    after = interop.flatten(load_without_vocabulary(tmp_path / "out"))
+    for name, value in before.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(after[name]), err_msg=name)
+
+
+def load_without_vocabulary(folder: pathlib.Path):
+    for file in folder.glob("*token*"):
+        file.unlink()
+    return lmirl_jax.load(folder).policy.params
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["t5_1_1", "t5gemma"])
+def test_transformers_loads_another_vocabulary(tmp_path, load_in_transformers, family):
+    policy = export_resized(family, tmp_path / "out", 128)
+    found, computed = load_in_transformers(tmp_path / "out")
+    assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
+    prompts = [row[:length] for row, length in zip(computed["inputs"], computed["lengths"])]
+    logits = LanguageModel(policy).logits(computed["decoder_ids"], prompts)
+    np.testing.assert_allclose(computed["logits"], logits, atol=3e-5, rtol=0)
 
 
 @pytest.mark.e2e
@@ -212,7 +261,7 @@ def test_an_interruption_leaves_nothing(model, tmp_path, monkeypatch, form, faul
     monkeypatch.setattr(exporting.checkpoints.Checkpoints, "save", save)
     with pytest.raises(fault if isinstance(fault, type) else OSError):
         exporting.export(model.policy, str(tmp_path / "new/parents/out"), form)
-    assert not {name for name in names(tmp_path) if "out" in name}
+    assert not names(tmp_path)
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, one_process):
