@@ -3,7 +3,6 @@
 import json
 import logging
 import pathlib
-import shutil
 import subprocess
 
 import numpy as np
@@ -67,13 +66,3 @@ def one_process():
     log.handlers, log.propagate = before[:2]
     log.setLevel(before[2])
     absl.setLevel(before[3])
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """Copies a checkpoint, to damage it."""
-
-    def make(path: pathlib.Path) -> pathlib.Path:
-        return pathlib.Path(shutil.copytree(path, tmp_path / path.name))
-
-    return make

@@ -15,6 +15,16 @@ GOLDEN = pathlib.Path(__file__).resolve().parent / "golden_t5x"
 ZARR = GOLDEN / "t5_1_1/msgpack_and_zarr/checkpoint_0"
 
 
+@pytest.fixture
+def copy(tmp_path):
+    """Copies a checkpoint, to damage it."""
+
+    def make(path: pathlib.Path) -> pathlib.Path:
+        return pathlib.Path(shutil.copytree(path, tmp_path / path.name))
+
+    return make
+
+
 def edit(folder: pathlib.Path, change) -> None:
     """Changes the tree of a msgpack file in place."""
     file = folder / "checkpoint"

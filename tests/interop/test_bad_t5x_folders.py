@@ -16,6 +16,16 @@ ZARR, ORBAX = GOLDEN / "t5_1_1/msgpack_and_zarr/checkpoint_0", GOLDEN / "t5_1_1/
 KERNEL = "target.encoder.layers_0.mlp.wi_0.kernel"
 
 
+@pytest.fixture
+def copy(tmp_path):
+    """Copies a checkpoint, to damage it."""
+
+    def make(path: pathlib.Path) -> pathlib.Path:
+        return pathlib.Path(shutil.copytree(path, tmp_path / path.name))
+
+    return make
+
+
 def rewrite_zarray(folder, **values):
     refusals.edit_json(folder / ".zarray", lambda metadata: metadata.update(values))
 
