@@ -60,7 +60,10 @@ def _types(policy: runs.Policy, dtype: Dtype | None) -> Callable[[str], str]:
         return lambda path: "float32"
     pretrained = interop.open_pretrained(policy.checkpoint)
     stored, shapes = pretrained.source.tensors(), pretrained.parameter_shapes()
-    types = {entry.ours: stored[entry.names(shapes[entry.ours])[0]].dtype for entry in pretrained.entries}
+    types = {
+        entry.ours: interop.widest(stored[name].dtype for name in entry.names(shapes[entry.ours]))
+        for entry in pretrained.entries
+    }
     return lambda path: types[path]
 
 
@@ -127,6 +130,7 @@ def _new_folder(path: str, name: str) -> Iterator[pathlib.Path]:
             f"{name}={path!r} exists and is not empty: name a new folder, so that nothing is lost"
         )
     folder = pathlib.Path(target).parent / f".{target.name}{TEMPORARY}"
+    made = [parent for parent in folder.parents if not parent.exists()]
     if jax.process_index() == 0:
         files.prepare_directory(str(folder.parent), f"the folder of {name}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,6 +141,9 @@ def _new_folder(path: str, name: str) -> Iterator[pathlib.Path]:
         multihost_utils.sync_global_devices("export ends")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()
         raise
     if jax.process_index() == 0:
         if target.exists():

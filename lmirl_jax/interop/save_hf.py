@@ -97,18 +97,20 @@ def write_config(
         _write_json(folder / GENERATION, start | special)
         return
     before = json.loads((template / "config.json").read_text(encoding="utf-8"))
-    after = dict(before)
-    if before.get("vocab_size", ours["vocab_size"]) != ours["vocab_size"]:
-        after["vocab_size"] = ours["vocab_size"]
-    for name in ("torch_dtype", "dtype"):
-        if before.get(name, dtype) != dtype:
-            after[name] = dtype
+    after = _adapted(before, {"vocab_size": ours["vocab_size"], "torch_dtype": dtype, "dtype": dtype})
     if after == before:
         shutil.copyfile(template / "config.json", folder / "config.json")
     else:
         _write_json(folder / "config.json", after)
     if (template / GENERATION).is_file():
         shutil.copyfile(template / GENERATION, folder / GENERATION)
+
+
+def _adapted(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with other values of the settings that it has, also in the parts of its model."""
+    after = {**config, **{name: value for name, value in values.items() if name in config}}
+    parts = {name: after[name] for name in ("encoder", "decoder") if isinstance(after.get(name), Mapping)}
+    return after | {name: _adapted(part, values) for name, part in parts.items()}
 
 
 def _write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:

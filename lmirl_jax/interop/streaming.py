@@ -37,7 +37,8 @@ def load_params(
     Raises:
         UserError: the model has other sizes than the checkpoint.
     """
-    check_shapes(pretrained, shapes)
+    for before, after in sorted(_resized(pretrained, shapes)):
+        _tell_resized(pretrained, before, after)
     theirs = pretrained.parameter_shapes()
     entries = {entry.ours: entry for entry in pretrained.entries}
 
@@ -53,11 +54,16 @@ def load_params(
 
 
 def check_shapes(pretrained: Pretrained, shapes: Mapping[str, Any]) -> None:
-    """Raises a UserError where a model has other sizes than the checkpoint; another vocabulary is told in the log."""
+    """Raises a UserError where a model has other sizes than the checkpoint; its vocabulary may have another."""
+    _resized(pretrained, shapes)
+
+
+def _resized(pretrained: Pretrained, shapes: Mapping[str, Any]) -> set[tuple[int, int]]:
+    """The sizes of the vocabulary in the checkpoint and in the model, where they differ."""
     theirs = pretrained.parameter_shapes()
     ours = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     axes = {entry.ours: entry.our_axes.split() for entry in pretrained.entries}
-    resized = set()
+    resized: set[tuple[int, int]] = set()
     for name in sorted(theirs.keys() | ours.keys()):
         there, here = theirs.get(name), ours.get(name)
         if there is None or here is None or not _fits(axes[name], there, here, resized):
@@ -65,16 +71,19 @@ def check_shapes(pretrained: Pretrained, shapes: Mapping[str, Any]) -> None:
                 f"checkpoint {pretrained.path} is of another model: {name} is {_shape(there)} there and {_shape(here)} here; "
                 "leave MODEL out, so that it is the checkpoint's"
             )
-    for before, after in sorted(resized):
-        what = (
-            f"{after - before} rows are added, each the mean of the others"
-            if after > before
-            else f"the last {before - after} rows are left out"
+    return resized
+
+
+def _tell_resized(pretrained: Pretrained, before: int, after: int) -> None:
+    what = (
+        f"{after - before} rows are added, each the mean of the others"
+        if after > before
+        else f"the last {before - after} rows are left out"
+    )
+    if jax.process_index() == 0:
+        _log.warning(
+            "%s has %d rows for the vocabulary and the model %d: %s", pretrained.path, before, after, what
         )
-        if jax.process_index() == 0:
-            _log.warning(
-                "%s has %d rows for the vocabulary and the model %d: %s", pretrained.path, before, after, what
-            )
 
 
 def _fits(

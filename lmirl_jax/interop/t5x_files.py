@@ -85,7 +85,9 @@ class MsgpackTensors:
         stores = {name: folder_store(self.file.parent / folder) for name, folder in folders.items()}
         arrays: dict[str, InlineArray | ZarrArray] = {}
         arrays |= open_arrays(stores, self.file)
-        arrays |= {name: InlineArray(np.asarray(leaf)) for name, leaf in leaves.items() if name not in stores}
+        for name, leaf in leaves.items():
+            if name not in stores:
+                arrays[name] = _inline(leaf, name, self.file)
         _check_types(arrays, self.file)
         return arrays
 
@@ -172,6 +174,14 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flatten(value, f"{prefix}/{key}" if prefix else str(key))
     return flat
+
+
+def _inline(leaf: Any, name: str, file: epath.Path) -> InlineArray:
+    if not isinstance(leaf, np.ndarray | np.generic):
+        raise UserError(
+            f"{file}: {name or 'target'} has the type {type(leaf).__name__} and is no array: copy the checkpoint again"
+        )
+    return InlineArray(np.asarray(leaf))
 
 
 def _check_types(arrays: Mapping[str, Any], where: epath.Path) -> None:

@@ -1,11 +1,13 @@
 """The doctor's report, and its verdict where something is missing."""
 
 import importlib.metadata
+import pathlib
 
 import pytest
 
 from lmirl_jax import configuration
 from lmirl_jax.cli import doctor, flags
+from tests.fakes import make_run
 
 
 def test_a_whole_machine_can_train(capsys, monkeypatch):
@@ -93,3 +95,43 @@ def test_the_report_counts_what_the_vocabulary_cannot_hold(capsys, tmp_path, wor
         "lossy, train: 1 of 2 targets hold characters that the vocabulary lacks ('if a < x' is read as "
         in out
     )
+
+
+INTEROP = pathlib.Path(__file__).resolve().parents[1] / "interop"
+
+
+@pytest.mark.parametrize(
+    ("path", "rows"),
+    [
+        (
+            "golden/mt5",
+            {"kind": "Hugging Face", "family": "mt5", "network": "T5Config", "weights": "float32"},
+        ),
+        ("golden/t5gemma", {"kind": "Hugging Face", "family": "t5gemma", "network": "T5GemmaConfig"}),
+        (
+            "golden_t5x/scanned/orbax",
+            {"kind": "T5X", "family": "umt5", "vocabulary": "none beside it: set VOCABULARY_PATH"},
+        ),
+        ("golden_t5x/t5_1_0/msgpack", {"kind": "T5X", "family": "t5", "lengths": "none stated"}),
+    ],
+)
+def test_what_a_checkpoint_is(capsys, path, rows):
+    assert doctor.main(flags.Flags(checkpoint=str(INTEROP / path))) == 0
+    table, verdict = capsys.readouterr().out.split("\n\n")
+    assert verdict == "it can be loaded\n"
+    told = {name: value.strip() for name, _, value in (line.partition(" ") for line in table.splitlines())}
+    assert told | rows == told
+    assert {"checkpoint", "sizes", "parameters", "vocabulary"} <= told.keys()
+
+
+def test_a_run_of_ours_is_described_too(capsys, tmp_path):
+    make_run(tmp_path / "run")
+    assert doctor.main(flags.Flags(checkpoint=str(tmp_path / "run"))) == 0
+    out = capsys.readouterr().out
+    assert "a run of lmirl" in out and "number_paths" in out and out.endswith("it can be loaded\n")
+
+
+def test_a_checkpoint_that_is_not_there(capsys, tmp_path):
+    assert doctor.main(flags.Flags(checkpoint=str(tmp_path / "none"))) == 1
+    line, verdict = capsys.readouterr().out.strip().splitlines()
+    assert line.startswith("no checkpoint at ") and verdict == "it cannot be loaded"

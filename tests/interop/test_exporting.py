@@ -1,7 +1,7 @@
-"""Checkpoints out: bit for bit, whole or not at all."""
+"""Checkpoints out, bit for bit, in other types and vocabularies, and in several files."""
 
+import dataclasses
 import json
-import os
 import pathlib
 
 import ml_dtypes
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lmirl_jax
-from lmirl_jax import cli, exporting, interop
-from lmirl_jax.types import UserError
+from lmirl_jax import exporting, interop, runs
+from lmirl_jax.language_model import LanguageModel
 from tests.interop import refusals
 
 T5X = refusals.GOLDEN.parent / "golden_t5x"
@@ -100,6 +100,17 @@ def test_another_type(golden, tmp_path, dtype):
         assert tensors(out)[name][1] == value.astype(kind).tobytes()
 
 
+def test_layers_of_several_types_go_out_in_the_widest(tmp_path):
+    folder = refusals.copy_of("t5_1_1", tmp_path / "model")
+    values = refusals.read_tensors(folder / refusals.WEIGHTS)
+    name = "encoder.block.{}.layer.1.DenseReluDense.wo.weight"
+    values[name.format(0)] = values[name.format(0)].astype(ml_dtypes.bfloat16)
+    refusals.write_tensors(folder / refusals.WEIGHTS, values)
+    written = tensors(export(folder, tmp_path / "out", "hf"))
+    for layer in range(3):
+        assert written[name.format(layer)] == ("F32", values[name.format(layer)].astype(np.float32).tobytes())
+
+
 def write_in_parts(golden, out: pathlib.Path, largest: int) -> None:
     """Exports a checkpoint in files of a few bytes."""
     policy = lmirl_jax.load(golden).policy
@@ -128,6 +139,42 @@ def test_several_files(golden, tmp_path, largest):
         np.testing.assert_allclose(logits, expected["logits"], atol=3e-5, rtol=0)
 
 
+def export_resized(family: str, out: pathlib.Path, size: int) -> runs.Policy:
+    """Exports a checkpoint whose model has another vocabulary than it."""
+    policy = lmirl_jax.load(refusals.GOLDEN / family).policy
+    model = dataclasses.replace(policy.model, vocab_size=size)
+    other = runs.load_policy(policy.checkpoint, model, policy.mesh, policy.task, policy.lengths, 1.0)
+    exporting.export(other, str(out), "hf")
+    return other
+
+
+@pytest.mark.parametrize("size", [90, 128])
+def test_another_vocabulary(family, tmp_path, size):
+    policy = export_resized(family, tmp_path / "out", size)
+    before = interop.flatten(policy.params)
+    after = interop.flatten(load_without_vocabulary(tmp_path / "out"))
+    for name, value in before.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(after[name]), err_msg=name)
+
+
+def load_without_vocabulary(folder: pathlib.Path):
+    for file in folder.glob("*token*"):
+        file.unlink()
+    return lmirl_jax.load(folder).policy.params
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["t5_1_1", "t5gemma"])
+def test_transformers_loads_another_vocabulary(tmp_path, load_in_transformers, family):
+    policy = export_resized(family, tmp_path / "out", 128)
+    found, computed = load_in_transformers(tmp_path / "out")
+    assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
+    prompts = [row[:length] for row, length in zip(computed["inputs"], computed["lengths"])]
+    logits = LanguageModel(policy).logits(computed["decoder_ids"], prompts)
+    np.testing.assert_allclose(computed["logits"], logits, atol=3e-5, rtol=0)
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_transformers_loads_several_files(tmp_path, load_in_transformers):
@@ -136,109 +183,3 @@ def test_transformers_loads_several_files(tmp_path, load_in_transformers):
     assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
     with np.load(refusals.GOLDEN / "t5_1_1/expected.npz") as expected:
         np.testing.assert_array_equal(computed["logits"], expected["logits"])
-
-
-@pytest.fixture(scope="module")
-def model():
-    return lmirl_jax.load(refusals.GOLDEN / "t5_1_0")
-
-
-def names(folder: pathlib.Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-@pytest.mark.parametrize("form", ["hf", "t5x", "orbax"])
-def test_a_folder_that_is_not_empty_stays_as_it_is(model, tmp_path, form):
-    for place in (tmp_path / "folder", tmp_path / "file"):
-        if place.name == "folder":
-            place.mkdir()
-            (place / "mine").write_text("mine")
-        else:
-            place.write_text("mine")
-        before = names(tmp_path)
-        with pytest.raises(UserError, match="exists and is not empty: name a new folder") as caught:
-            exporting.export(model.policy, str(place), form)
-        assert "\n" not in str(caught.value) and names(tmp_path) == before
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_an_empty_folder_is_filled(model, tmp_path):
-    (tmp_path / "empty").mkdir()
-    model.save_hf(str(tmp_path / "empty"))
-    assert names(tmp_path) >= {"empty/config.json", "empty/model.safetensors"}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write")
-def test_a_place_where_the_user_may_not_write(model, tmp_path):
-    locked = tmp_path / "locked"
-    locked.mkdir()
-    for place in [locked, tmp_path, *list(tmp_path.parents)[:2]]:
-        place.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(UserError, match=r"cannot write to .* \(Permission denied\)"):
-            exporting.export(model.policy, str(locked / "out"), "hf")
-    finally:
-        os.seteuid(0)
-    assert not names(locked)
-
-
-def test_a_place_below_a_file(model, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="cannot write to"):
-        exporting.export(model.policy, str(tmp_path / "file/out"), "hf")
-    with pytest.raises(UserError, match="is in a bucket: write to a disk"):
-        exporting.export(model.policy, "gs://a-bucket/out", "hf")
-
-
-@pytest.mark.parametrize("form", ["hf", "t5x", "orbax"])
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(28, "No space left on device"), MemoryError])
-def test_an_interruption_leaves_nothing(model, tmp_path, monkeypatch, form, fault):
-    """Half of the parameters are written when it happens."""
-    from lmirl_jax.interop import gathered
-
-    real, calls = gathered.Outgoing.value, []
-
-    def value(tensor, params):
-        calls.append(tensor)
-        if len(calls) > 20:
-            raise fault
-        return real(tensor, params)
-
-    def save(*arguments, **options):
-        raise fault
-
-    monkeypatch.setattr(gathered.Outgoing, "value", value)
-    monkeypatch.setattr(exporting.checkpoints.Checkpoints, "save", save)
-    with pytest.raises(fault if isinstance(fault, type) else OSError):
-        exporting.export(model.policy, str(tmp_path / "new/parents/out"), form)
-    assert not {name for name in names(tmp_path) if "out" in name}
-
-
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, one_process):
-    source = refusals.GOLDEN / "t5_1_0"
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/mine").write_text("mine")
-
-    def convert(**settings: str) -> list[str]:
-        given = {
-            "CHECKPOINT_PATH": str(source),
-            "OUTPUT_PATH": str(tmp_path / "out"),
-            "FORMAT": "hf",
-        } | settings
-        code = cli.main(["convert", *(f"--gin.{name}='{value}'" for name, value in given.items())])
-        out, err = capsys.readouterr()
-        assert code == 1 and not out and not (tmp_path / "out").exists()
-        return [line for line in err.splitlines() if line.startswith("lmirl: ")]
-
-    for settings, told in (
-        ({"OUTPUT_PATH": str(tmp_path / "full")}, "is not empty"),
-        ({"CHECKPOINT_PATH": str(tmp_path)}, "no checkpoint at"),
-        ({"FORMAT": "onnx"}, "onnx"),
-        (
-            {"CHECKPOINT_PATH": str(refusals.GOLDEN / "umt5"), "FORMAT": "t5x"},
-            "write this family with FORMAT='hf'",
-        ),
-    ):
-        (line,) = convert(**settings)
-        assert told in line
