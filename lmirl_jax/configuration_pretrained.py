@@ -37,16 +37,19 @@ def settings(pretrained: interop.Pretrained, vocabulary_path: str | None) -> Gin
     return GinText(f"the settings of {pretrained.path}", "\n".join([*lines, ""]))
 
 
-def whole_configuration(pretrained: interop.Pretrained, vocabulary_path: str | None) -> GinText:
+def whole_configuration(
+    pretrained: interop.Pretrained, vocabulary_path: str | None, model_dir: str | None = None
+) -> GinText:
     """The configuration in place of a run's config.gin, for commands that use a checkpoint which no run of ours has made.
 
     Args:
         pretrained, vocabulary_path: as in `settings`.
+        model_dir: the MODEL_DIR that the checkpoint is written to; None where it stays where it is.
     """
-    own, path = settings(pretrained, vocabulary_path), str(pretrained.path)
+    own, folder = settings(pretrained, vocabulary_path), model_dir or str(pretrained.path)
     more = f"""
 include 'gin/runs/finetune.gin'
-MODEL_DIR = {path!r}
+MODEL_DIR = {folder!r}
 TRAIN_STEPS = 1
 TASK = @data.get_task_or_vocabulary()
 data.get_task_or_vocabulary:

@@ -68,23 +68,32 @@ def _types(policy: runs.Policy, dtype: Dtype | None) -> Callable[[str], str]:
 
 
 def _write_hf(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
-    from lmirl_jax.data import MissingVocabulary, write_tokenizer
-
     given = run_files.pretrained_files(policy.checkpoint)
     template = None if given is None else pathlib.Path(given)
     model_type = interop.model_type_of(policy.model, template)
     vocabulary = policy.task.output_vocabulary
     if jax.process_index() == 0:
-        if isinstance(vocabulary, MissingVocabulary):
-            _log.warning(
-                "%s came without a tokenizer, so none is written; VOCABULARY_PATH gives it one", policy
-            )
-        else:
-            write_tokenizer(vocabulary, folder)
+        _write_tokenizer(policy, folder)
         special = vocabulary.eos_ids, vocabulary.start_id
         interop.write_config(folder, policy.model, model_type, types("token_embedder"), template, *special)
     params = interop.flatten(policy.params)
     interop.write_weights(folder, interop.hf_table(policy.model, model_type), params, types)
+
+
+def _write_tokenizer(policy: runs.Policy, folder: pathlib.Path) -> bool:
+    """Writes a policy's tokenizer; returns whether it has one that can be written, and says so in the log where it has none."""
+    from lmirl_jax.data import MissingVocabulary, write_tokenizer
+
+    vocabulary = policy.task.output_vocabulary
+    if isinstance(vocabulary, MissingVocabulary):
+        _log.warning("%s came without a tokenizer, so none is written; VOCABULARY_PATH gives it one", policy)
+        return False
+    try:
+        write_tokenizer(vocabulary, folder)
+    except UserError as error:
+        _log.warning("no tokenizer is written: %s", error)
+        return False
+    return True
 
 
 def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
@@ -94,8 +103,6 @@ def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str],
 
 def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
     """Writes a MODEL_DIR with one checkpoint, which holds parameters and no state of an optimizer."""
-    from lmirl_jax.data import MissingVocabulary, write_tokenizer
-
     step = checkpoints.step_of(policy.checkpoint)
     state = TrainState(jnp.asarray(step, jnp.int32), policy.params, {})
     config = checkpoints.CheckpointConfig(asynchronous=False)
@@ -109,13 +116,12 @@ def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str],
         text = (run / "config.gin").read_text(encoding="utf-8")
     else:
         # The folder gets its own name only when it is whole.
-        name = folder.name.removeprefix(".").removesuffix(TEMPORARY)
+        final = folder.parent / folder.name.removeprefix(".").removesuffix(TEMPORARY)
         vocabulary = None
-        if not isinstance(policy.task.output_vocabulary, MissingVocabulary):
-            vocabulary = str(folder.parent / name / run_files.PRETRAINED)
-            write_tokenizer(policy.task.output_vocabulary, folder / run_files.PRETRAINED)
+        if _write_tokenizer(policy, folder / run_files.PRETRAINED):
+            vocabulary = str(final / run_files.PRETRAINED)
         pretrained = interop.open_pretrained(policy.checkpoint)
-        text = configuration_pretrained.whole_configuration(pretrained, vocabulary).text
+        text = configuration_pretrained.whole_configuration(pretrained, vocabulary, str(final)).text
     (folder / "config.gin").write_text(text, encoding="utf-8")
 
 

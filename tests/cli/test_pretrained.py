@@ -29,6 +29,10 @@ TRAIN = [
 PROMPT, ANSWER = "add 3 and 4", "3+4=7"
 
 
+SMALL = {"TASK_FEATURE_LENGTHS": {"inputs": 24, "targets": 12}}
+HF, OTHER = str(GOLDEN / "t5_1_1"), str(GOLDEN / "t5_1_0")
+
+
 def bind(**macros: object) -> list[str]:
     return [f"--gin.{name}={value!r}" for name, value in macros.items()]
 
@@ -73,6 +77,20 @@ def test_the_run_stands_alone_and_its_export_is_the_same_model(tuned):
 
 
 @pytest.mark.slow
+def test_a_start_from_hugging_face_equals_that_from_the_same_parameters_of_a_run(data, tmp_path):
+    """Copies of a parameter on several devices would otherwise be one array, which each device updates."""
+    orbax = tmp_path / "orbax"
+    macros = {"CHECKPOINT_PATH": HF, "OUTPUT_PATH": str(orbax), "FORMAT": "orbax"}
+    assert main(["convert", *bind(**macros)]) == 0
+    metrics = []
+    for name, start in {"hf_run": HF, "orbax_run": str(orbax)}.items():
+        run = tmp_path / name
+        assert main([*TRAIN, *bind(MODEL_DIR=str(run), DATA=data, INITIAL_CHECKPOINT_PATH=start)]) == 0
+        metrics.append([line["train/loss"] for line in read_metrics(epath.Path(run) / "metrics.jsonl")])
+    assert metrics[0] == metrics[1] and len(set(metrics[0])) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_transformers_generates_the_same_text_from_it(tuned, load_in_transformers):
     golden, run, out = tuned
@@ -93,10 +111,6 @@ def prompts(tmp_path_factory) -> str:
     file = tmp_path_factory.mktemp("prompts") / "prompts.txt"
     file.write_text("add 3 and 4\nsay it\n")
     return str(file)
-
-
-SMALL = {"TASK_FEATURE_LENGTHS": {"inputs": 24, "targets": 12}}
-HF, OTHER = str(GOLDEN / "t5_1_1"), str(GOLDEN / "t5_1_0")
 
 
 def read_lines(path) -> list[dict]:
