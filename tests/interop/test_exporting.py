@@ -122,6 +122,7 @@ def write_in_parts(golden, out: pathlib.Path, largest: int) -> None:
 
 
 @pytest.mark.parametrize("largest", [1, 20_000, 10**9])
+@pytest.mark.parametrize("family", ["t5_1_0", "t5gemma"])
 def test_several_files(golden, tmp_path, largest):
     write_in_parts(golden, tmp_path / "out", largest)
     files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
@@ -149,6 +150,7 @@ def export_resized(family: str, out: pathlib.Path, size: int) -> runs.Policy:
 
 
 @pytest.mark.parametrize("size", [90, 128])
+@pytest.mark.parametrize("family", ["t5_1_0", "byt5", "t5gemma"])
 def test_another_vocabulary(family, tmp_path, size):
     policy = export_resized(family, tmp_path / "out", size)
     before = interop.flatten(policy.params)
