@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from lmirl_jax import checkpoints, configuration, data, interop, run_files
+from lmirl_jax import checkpoints, configuration, configuration_pretrained, data, interop, run_files
 from lmirl_jax.models import parameter_count
 from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
@@ -41,7 +41,7 @@ def describe_checkpoint(path: str) -> tuple[list[tuple[str, str]], list[str]]:
 
 def _of_pretrained(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
     pretrained = interop.open_pretrained(checkpoint)
-    yield "family", pretrained.model_type
+    yield "family", _family(pretrained.model_type, pretrained.model)
     yield from _network(pretrained.model)
     yield "weights", ", ".join(pretrained.dtypes)
     yield from _vocabulary(checkpoint, pretrained.model)
@@ -62,6 +62,16 @@ def _of_run(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
     yield "task", task.name
     yield "vocabulary", _describe(task.output_vocabulary)
     yield "lengths", str(lengths)
+
+
+def _family(model_type: str, model: Any) -> str:
+    """The name by which people know a family; several share the model_type 't5'."""
+    known = {"mt5": "mT5", "umt5": "UMT5", "t5gemma": "T5Gemma"}
+    if model_type == "t5":
+        is_first = len(model.mlp_activations) == 1
+        has_bytes = model.vocab_size == configuration_pretrained.BYTE_ROWS
+        return "T5 1.0" if is_first else "ByT5" if has_bytes else "T5 1.1 (LM-adapted and Flan-T5 are alike)"
+    return known[model_type]
 
 
 def _network(model: Any) -> Iterator[tuple[str, str]]:

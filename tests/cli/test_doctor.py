@@ -105,14 +105,14 @@ INTEROP = pathlib.Path(__file__).resolve().parents[1] / "interop"
     [
         (
             "golden/mt5",
-            {"kind": "Hugging Face", "family": "mt5", "network": "T5Config", "weights": "float32"},
+            {"kind": "Hugging Face", "family": "mT5", "network": "T5Config", "weights": "float32"},
         ),
-        ("golden/t5gemma", {"kind": "Hugging Face", "family": "t5gemma", "network": "T5GemmaConfig"}),
+        ("golden/t5gemma", {"kind": "Hugging Face", "family": "T5Gemma", "network": "T5GemmaConfig"}),
         (
             "golden_t5x/scanned/orbax",
-            {"kind": "T5X", "family": "umt5", "vocabulary": "none beside it: set VOCABULARY_PATH"},
+            {"kind": "T5X", "family": "UMT5", "vocabulary": "none beside it: set VOCABULARY_PATH"},
         ),
-        ("golden_t5x/t5_1_0/msgpack", {"kind": "T5X", "family": "t5", "lengths": "none stated"}),
+        ("golden_t5x/t5_1_0/msgpack", {"kind": "T5X", "family": "T5 1.0", "lengths": "none stated"}),
     ],
 )
 def test_what_a_checkpoint_is(capsys, path, rows):
