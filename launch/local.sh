@@ -127,14 +127,12 @@ ensure_parity() {
     local place=$root/.venv-parity
     if [[ -n ${LMIRL_PARITY_PYTHON:-} || -z ${CI:-} || -f $place/.lmirl_installed ]]; then return; fi
     say "installing torch and transformers into $place for the tests that compare with them"
-    rm -rf -- "$place"
-    if (cd -- "$root" && "$python" -I -m venv -- "$place" &&
+    if (cd -- "$root" && "$python" -I -m venv --clear -- "$place" &&
         PIP_USER=0 timeout 900 "$place/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
             --requirement tests/interop/requirements.txt) </dev/null >&2; then
         : >"$place/.lmirl_installed"
     else
         say "they could not be installed: the tests that compare with transformers are skipped"
-        rm -rf -- "$place"
     fi
 }
 

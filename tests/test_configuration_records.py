@@ -156,7 +156,7 @@ def test_online_from_a_run_on_a_users_file(tmp_path, monkeypatch, capfd):
     capfd.readouterr()
     assert main(online) == 0
     said = capfd.readouterr().err
-    assert "DATA='" in said and "BATCH_SIZE=8" in said and "models.T5Config.emb_dim=16" in said
+    assert "DATA='" in said and "BATCH_SIZE=8" in said and "MODEL=@models.T5Config()" in said
     assert main([*online, "--gin.TRAIN_STEPS=2", "--gin.LEARNING_RATE=0.01"]) == 0
     assert "resumed with another setting: LEARNING_RATE was 0.001 and is 0.01" in capfd.readouterr().err
     record = configuration_records.read(pathlib.Path("online/config.gin").read_text())

@@ -262,7 +262,7 @@ ERRORS = {
     "a typo in a macro": (["--gin.TRAIN_STEP=5"], "TRAIN_STEPS"),
     "a missing task": (["--gin.MIXTURE_OR_TASK_NAME='number_path'"], "number_paths"),
     "no task and no data": (["--gin.MIXTURE_OR_TASK_NAME=None"], "DATA"),
-    "both": (["--gin.DATA='my.jsonl'"], "one of"),
+    "both": (["--gin.DATA='my.jsonl'", "--gin.MIXTURE_OR_TASK_NAME='number_paths'"], "one of"),
     "a vocabulary that is not there": (["--gin.VOCABULARY_PATH='no.model'"], "no.model"),
     "a model with too few words": (["--gin.VOCAB_SIZE=128"], "VOCAB_SIZE"),
     "a batch that the mesh does not divide": (

@@ -1,6 +1,7 @@
 """Bad weights and folders of Hugging Face: each is refused in one line that says what, where and what to do instead."""
 
 import json
+import shlex
 import shutil
 import struct
 import subprocess
@@ -148,7 +149,9 @@ def test_the_command_converts_pickled_weights(tmp_path, capsys, parity_python):
     (folder / WEIGHTS).unlink()
     command = refusals.refusal(folder, capsys).partition(" with ")[2]
     assert command.startswith("python -c ")
-    subprocess.run(["sh", "-c", command.replace("python", parity_python, 1)], check=True, timeout=300)
+    subprocess.run(
+        ["sh", "-c", command.replace("python", shlex.quote(parity_python), 1)], check=True, timeout=300
+    )
     np.testing.assert_array_equal(lmirl_jax.load(folder).logits([[0, 5, 9]], [[7, 8]]), expected)
 
 

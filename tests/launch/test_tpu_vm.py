@@ -45,7 +45,7 @@ def test_this_checkout_is_copied_and_the_command_started_on_every_worker(reposit
     assert on_worker[6:] == [*COMMAND, "--coordinator_address=auto"]
 
 
-OVER_PROCESSES = {"train", "eval", "sweep", "infer", "score", "report"}
+OVER_PROCESSES = {"train", "eval", "sweep", "infer", "score", "report", "convert"}
 
 
 @pytest.mark.e2e
