@@ -26,6 +26,8 @@ _EXAMPLES = {
     "VOCABULARY_PATH": "'spiece.model'",
     "INITIAL_CHECKPOINT_PATH": "'/tmp/run/checkpoints/1000'",
     "CHECKPOINT_PATH": "'/tmp/run/checkpoints/1000'",
+    "FORMAT": "'hf'",
+    "OUTPUT_PATH": "'/tmp/out'",
     "EVAL_OUTPUT_DIR": "'/tmp/run/eval'",
     "INFER_OUTPUT_DIR": "'/tmp/run/infer'",
     "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 256}",

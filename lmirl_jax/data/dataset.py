@@ -85,7 +85,9 @@ class TrainDataset:
         ]
         if not parts:
             splits = sorted({split for part in task.tasks for split in part.splits})
-            raise UserError(f"{task.name} has no split {split!r} to train on; it has {', '.join(splits)}")
+            raise UserError(
+                f"{task.name} has no split {split!r} to train on; it has {', '.join(splits) or 'none'}"
+            )
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate)

@@ -55,7 +55,7 @@ class EvalDataset:
         self._parts = {part.name: part for part in task.tasks if split in part.splits}
         if not self._parts:
             splits = sorted({split for part in task.tasks for split in part.splits})
-            raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits)}")
+            raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits) or 'none'}")
         self._unknown = unknown_surface(task.output_vocabulary)
         self.has_rewards = False
         self.examples: list[dict[str, Any]] = []

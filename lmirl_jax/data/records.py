@@ -79,7 +79,9 @@ def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) 
             0, rewards that do not fit their answer, or a cache folder that cannot be written.
     """
     if split not in task.splits:
-        raise UserError(f"task {task.name} has no split {split!r}; it has {', '.join(sorted(task.splits))}")
+        raise UserError(
+            f"task {task.name} has no split {split!r}; it has {', '.join(sorted(task.splits)) or 'none'}"
+        )
     root = cache_folder(cache_dir)
     reader = _reader(task)
     key = reader.fingerprint(split, FORMAT_VERSION)

@@ -91,7 +91,7 @@ class TaskPairs:
         if not parts:
             splits = sorted({split for part in task.tasks for split in part.splits})
             raise UserError(
-                f"{task.name} has no split {split!r}; it has {', '.join(splits)}: set SCORE_SPLIT, or DATA to a file"
+                f"{task.name} has no split {split!r}; it has {', '.join(splits) or 'none'}: set SCORE_SPLIT, or DATA to a file"
             )
         self.task, self.lengths = task, lengths
         self.name = f"{task.name}-{split}"
