@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs
+from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs, sharding
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import UserError
 
@@ -104,7 +104,10 @@ def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str],
 def _write_run(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
     """Writes a MODEL_DIR with one checkpoint, which holds parameters and no state of an optimizer."""
     step = checkpoints.step_of(policy.checkpoint)
-    state = TrainState(jnp.asarray(step, jnp.int32), policy.params, {})
+    # Every process has a part of each array that is saved.
+    whole = sharding.replicated_sharding(policy.mesh)
+    number = jax.jit(lambda: jnp.asarray(step, jnp.int32), out_shardings=whole)()
+    state = TrainState(number, policy.params, {})
     config = checkpoints.CheckpointConfig(asynchronous=False)
     with contextlib.closing(checkpoints.Checkpoints(epath.Path(folder), config)) as saved:
         saved.save(step, state, {})
