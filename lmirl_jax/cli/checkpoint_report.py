@@ -92,7 +92,8 @@ def _sizes(config: Any) -> str:
 def _vocabulary(checkpoint: epath.Path, model: Any) -> Iterator[tuple[str, str]]:
     path = run_files.own_vocabulary(checkpoint)
     if path is None:
-        yield "vocabulary", "none beside it: set VOCABULARY_PATH"
+        has_bytes = model.vocab_size == configuration_pretrained.BYTE_ROWS
+        yield "vocabulary", "none beside it: " + ("that of bytes" if has_bytes else "set VOCABULARY_PATH")
         return
     own = data.vocabulary(path)
     yield "vocabulary", _describe(own)
