@@ -12,6 +12,7 @@ from lmirl_jax import checkpoints, configuration, configuration_records, data, f
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.processes import initialize_distributed
+from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -42,10 +43,17 @@ def configure(flags: Flags) -> None:
 
 def _pin(names: Sequence[str]) -> None:
     """Makes the paths of checkpoints in these macros valid in any folder, and names on the hub name their revision."""
+    resumed = checkpoints.has_checkpoints(configuration.macro("MODEL_DIR", None))
     for name in names:
         path = configuration.macro(name, None)
-        if isinstance(path, str):
+        if not isinstance(path, str):
+            continue
+        try:
             configuration.set_macros({name: checkpoints.pinned(path)})
+        except UserError:
+            # A resumed run does not read the checkpoint that it started from, and the cache may hold it no longer.
+            if not resumed or name != "INITIAL_CHECKPOINT_PATH":
+                raise
 
 
 def _inherited_text(explicit: set[str]) -> str:

@@ -62,7 +62,8 @@ def write_configuration(model_dir: epath.Path) -> None:
 def _keep_pretrained_files(model_dir: epath.Path) -> None:
     """Copies config.json and tokenizer of the checkpoint from which training starts, so that the run outlives its folder."""
     path = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
-    if path is None or (model_dir / run_files.PRETRAINED).is_dir():
+    # The checkpoint that a resumed run started from may be deleted.
+    if path is None or checkpoints.has_checkpoints(str(model_dir)):
         return
     checkpoint = checkpoints.find_checkpoint(path)
     source = run_files.pretrained_files(checkpoint)

@@ -77,6 +77,35 @@ def test_the_run_stands_alone_and_its_export_is_the_same_model(tuned):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "start", ["golden/t5_1_1", "golden_t5x/t5_1_0/msgpack", "a run", "an-org/on-the-hub"]
+)
+def test_a_resumed_run_needs_its_start_no_longer(start, data, tmp_path, monkeypatch):
+    source, run = tmp_path / "source", tmp_path / "run"
+    given = str(source)
+    if start == "a run":
+        macros = {"CHECKPOINT_PATH": HF, "OUTPUT_PATH": given, "FORMAT": "orbax"}
+        assert main(["convert", *bind(**macros)]) == 0
+    elif start == "an-org/on-the-hub":
+        given, commit = start, "0123456789" * 4
+        folder = source / "models--an-org--on-the-hub"
+        shutil.copytree(HF, folder / "snapshots" / commit)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(commit)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(source))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    else:
+        shutil.copytree(GOLDEN.parent / start, source)
+    macros = {"MODEL_DIR": str(run), "DATA": data, "INITIAL_CHECKPOINT_PATH": given}
+    if start.startswith("golden_t5x"):
+        macros["VOCABULARY_PATH"] = HF
+    assert main([*TRAIN, *bind(**macros)]) == 0
+    shutil.rmtree(source)
+    assert main([*TRAIN, *bind(**macros, TRAIN_STEPS=4)]) == 0
+    assert [line["step"] for line in read_metrics(epath.Path(run) / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
 def test_a_start_from_hugging_face_equals_that_from_the_same_parameters_of_a_run(data, tmp_path):
     """Copies of a parameter on several devices would otherwise be one array, which each device updates."""
     orbax = tmp_path / "orbax"

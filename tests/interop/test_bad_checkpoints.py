@@ -185,3 +185,26 @@ def test_places_without_a_checkpoint(tmp_path, capsys):
         "x" * 300: "no checkpoint at",
     }.items():
         assert told in refusals.refusal(tmp_path / name, capsys), name
+
+
+def test_an_embedding_that_is_no_copy_of_the_shared_one_is_refused(tmp_path, capsys):
+    folder = refusals.copy_of("t5_1_0", tmp_path / "model")
+    tensors = refusals.read_tensors(folder / WEIGHTS)
+    name = "encoder.embed_tokens.weight"
+    refusals.write_tensors(folder / WEIGHTS, tensors | {name: tensors["shared.weight"].copy()})
+    assert lmirl_jax.load(folder).logits([[0, 5]], [[7, 8]]).shape == (1, 2, 96)
+    other = tensors["shared.weight"].copy()
+    other[-1, -1] += 1
+    refusals.write_tensors(folder / WEIGHTS, tensors | {name: other})
+    assert f"{name} differs from shared.weight" in refusals.refusal(folder, capsys)
+
+
+@pytest.mark.parametrize(("said", "tied"), [(True, True), (False, False)])
+def test_an_output_embedding_that_equals_the_input_is_tied_unless_config_json_separates_them(
+    tmp_path, said, tied
+):
+    folder = refusals.copy_of("t5_1_1", tmp_path / "model")
+    tensors = refusals.read_tensors(folder / WEIGHTS)
+    refusals.write_tensors(folder / WEIGHTS, tensors | {"lm_head.weight": tensors["shared.weight"].copy()})
+    edit_json(folder / "config.json", lambda config: config.update(tie_word_embeddings=said))
+    assert lmirl_jax.load(folder).policy.model.logits_via_embedding is tied
