@@ -32,6 +32,7 @@ LOGICAL_AXIS_RULES: Mapping[str, Any] = {
     "layers": None,
     "relpos_buckets": None,
     "scalar": None,
+    "adapter_rank": None,
 }
 
 

@@ -1,5 +1,6 @@
 """Networks: hidden states in training, a cache in decoding. They know logical axes, never objectives."""
 
+from lmirl_jax.models.adapters import LoRAConfig, merge_adapters
 from lmirl_jax.models.critic import Critic, CriticConfig, critic_params, gradient_penalty, offset_gradients
 from lmirl_jax.models.encoder_decoder import EncoderDecoder
 from lmirl_jax.models.sizes import parameter_count
@@ -10,11 +11,13 @@ __all__ = [
     "Critic",
     "CriticConfig",
     "EncoderDecoder",
+    "LoRAConfig",
     "T5Config",
     "T5GemmaConfig",
     "T5GemmaStackConfig",
     "critic_params",
     "gradient_penalty",
+    "merge_adapters",
     "offset_gradients",
     "parameter_count",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmirl_jax.models.layers import Initializer, constrain, dropout, parameter
+from lmirl_jax.models.layers import Initializer, adapted, constrain, dropout, parameter
 from lmirl_jax.models.rotary import Rotation, rotate
 
 # Heads come before positions, as in the matrix products of attention, so that a cache is never transposed.
@@ -65,7 +65,7 @@ class Projection(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length head_dim"]:
         # Not an einsum, which would transpose the kernel, at every token of a decoding.
-        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1)
+        y = adapted(self, x, jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1))
         return constrain(jnp.swapaxes(y, 1, 2), "batch", self.heads_axis, "length", "kv")
 
 
@@ -76,7 +76,8 @@ class OutputProjection(nnx.Module):
         self.kernel = parameter(key, _project_out, (heads, head_dim, emb_dim), ("heads", "kv", "embed"))
 
     def __call__(self, x: Float[Array, "batch heads length head_dim"]) -> Float[Array, "batch length embed"]:
-        return jnp.tensordot(jnp.swapaxes(x, 1, 2), self.kernel[...].astype(x.dtype), 2)
+        x = jnp.swapaxes(x, 1, 2)
+        return adapted(self, x, jnp.tensordot(x, self.kernel[...].astype(x.dtype), 2))
 
 
 class Attention(nnx.Module):

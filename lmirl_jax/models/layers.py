@@ -1,6 +1,7 @@
 """Building blocks that the model families share: parameters with logical axes, norms, dropout, linear maps."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,25 @@ def dropout(
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
+def adapted(linear: nnx.Module, x: Array, y: Array) -> Array:
+    """The output `y` of a linear map for `x`, with what the map's adapter adds if it has one; see `models.adapters`."""
+    adapter = getattr(linear, "adapter", None)
+    return y if adapter is None else y + adapter(x)
+
+
+def give_dropout_keys(layer: nnx.Module, keys: Key[Array, " batch"] | None) -> Any:
+    """Gives the adapters of a layer its dropout keys, because linear maps are called without any; returns the layer.
+
+    The layer must be a new one, made for this trace.
+    """
+    if keys is not None:
+        for _, module in nnx.iter_modules(layer):
+            adapter = getattr(module, "adapter", None)
+            if adapter is not None:
+                adapter.dropout_keys = keys
+    return layer
+
+
 class Dense(nnx.Module):
     """A linear map without bias."""
 
@@ -90,4 +110,4 @@ class Dense(nnx.Module):
         self.kernel = parameter(key, init, shape, axes)
 
     def __call__(self, x: Float[Array, "batch length d_in"]) -> Float[Array, "batch length d_out"]:
-        return x @ self.kernel[...].astype(x.dtype)
+        return adapted(self, x, x @ self.kernel[...].astype(x.dtype))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
-from lmirl_jax.models.layers import constrain, fold_keys
+from lmirl_jax.models.layers import constrain, fold_keys, give_dropout_keys
 
 REMAT = {
     "none": None,
@@ -52,7 +52,8 @@ def scan_layers(
     def step(x: Array, inputs: Any) -> tuple[Array, None]:
         parameters, number, settings = inputs
         layer_keys = None if keys is None else fold_keys(keys, 100 + number)
-        x = body(nnx.merge(graph, parameters), x, layer_keys, settings)
+        layer = give_dropout_keys(nnx.merge(graph, parameters), layer_keys)
+        x = body(layer, x, layer_keys, settings)
         return constrain(x, "batch", "length", None), None
 
     if remat != "none":
