@@ -10,8 +10,11 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax.arguments import Count, check_arguments
+from lmirl_jax.checkpoints.adapters import ITEM, AdapterRecord, base_of, read_record
 from lmirl_jax.checkpoints.folders import put_unfinished_aside
+from lmirl_jax.checkpoints.load import load_params
 from lmirl_jax.checkpoints.shapes import add_shardings, check_extra, check_shapes
+from lmirl_jax.models.trainable import frozen, join, trainable
 from lmirl_jax.types import UserError
 
 
@@ -53,11 +56,14 @@ class Checkpoints:
     Args:
         model_dir: the folder of the run.
         config: when to save, and which checkpoints to keep.
+        adapter: what is recorded of the base, where the run trains adapters; the base itself is not saved.
     """
 
-    def __init__(self, model_dir: epath.Path, config: CheckpointConfig):
+    def __init__(
+        self, model_dir: epath.Path, config: CheckpointConfig, adapter: AdapterRecord | None = None
+    ):
         put_unfinished_aside(model_dir / "checkpoints")
-        self._config = config
+        self._config, self._adapter = config, adapter
         self._best = _OneStep()
         preservation: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
         if config.keep_period is not None:
@@ -69,7 +75,8 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(preservation),
                 enable_async_checkpointing=config.asynchronous,
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": json(), "best": json()},
+            item_handlers={"state": ocp.StandardCheckpointHandler()}
+            | {name: json() for name in ("data", "best", ITEM)},
         )
 
     def latest_step(self) -> int | None:
@@ -92,7 +99,7 @@ class Checkpoints:
 
         Args:
             step: the number of updates made.
-            state: the state of the training, a dataclass.
+            state: the state of the training, a dataclass; of its parameters only those that are trained are saved.
             data_state: the position in the data.
             best: `Best.state()`; the checkpoint of its `step` is not deleted.
 
@@ -101,14 +108,17 @@ class Checkpoints:
         """
         if self._manager.latest_step() == step:
             return
-        self._check_space(step, state)
-        items = {"state": ocp.args.StandardSave(_as_dict(state)), "data": ocp.args.JsonSave(data_state)}
+        saved = _saved(state)
+        self._check_space(step, saved)
+        items = {"state": ocp.args.StandardSave(saved), "data": ocp.args.JsonSave(data_state)}
+        if self._adapter is not None:
+            items[ITEM] = ocp.args.JsonSave(self._adapter.as_json())
         if best is not None:
             items["best"] = ocp.args.JsonSave(best)
             self._best.step = best["step"]
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def _check_space(self, step: int, state: Saved) -> None:
+    def _check_space(self, step: int, state: Any) -> None:
         """Raises a UserError before a write that would fill the disk and leave an incomplete checkpoint."""
         if "://" in str(self._manager.directory):
             return
@@ -138,9 +148,9 @@ class Checkpoints:
         """
         where = self.path(step)
         metadata = self._manager.item_metadata(step)["state"]
-        check_shapes(metadata, shapes.params, str(where), resumed=True)
+        check_shapes(metadata, trainable(shapes.params), str(where), resumed=True)
         check_extra(metadata, shapes.extra, str(where))
-        targets = _as_dict(add_shardings(shapes, shardings))
+        targets = _saved(add_shardings(shapes, shardings))
         items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
         if (where / "best").is_dir():
             items["best"] = ocp.args.JsonRestore()
@@ -151,7 +161,15 @@ class Checkpoints:
                 f"checkpoint {where} does not fit this run's optimizer ({_first_line(error)}): use the OPTIMIZER it was "
                 "made with, or a new MODEL_DIR with INITIAL_CHECKPOINT_PATH to start from its parameters alone"
             ) from error
-        return type(shapes)(**restored["state"]), restored["data"], restored.get("best")
+        found = dict(restored["state"])
+        base = frozen(shapes.params)
+        if base:
+            # What a learner shares with the base is not saved either.
+            record = read_record(where)
+            assert record is not None
+            kept = load_params(base_of(record, where), base, frozen(shardings.params))
+            found["params"] = join(found["params"], kept)
+        return type(shapes)(**found), restored["data"], restored.get("best")
 
     def wait(self) -> None:
         """Waits until all saves are on disk."""
@@ -171,8 +189,10 @@ class _OneStep(policies.PreservationPolicy):
         return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
-def _as_dict(state: Any) -> dict[str, Any]:
+def _saved(state: Any) -> dict[str, Any]:
+    """The parts of a state that a checkpoint holds."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    fields["params"] = trainable(fields["params"])
     return {name: value for name, value in fields.items() if value is not None}
 
 

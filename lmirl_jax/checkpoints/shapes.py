@@ -20,9 +20,11 @@ def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = Fals
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) == expected.get(name):
             continue
-        hint = (
-            "MODEL and the vocabulary (VOCABULARY_PATH)" if "embed" in name or "logits" in name else "MODEL"
-        )
+        hint = "MODEL"
+        if "adapter" in name.split("/"):
+            hint = "LORA_RANK and LORA_MATRICES (gin/adapters/lora.gin)"
+        elif "embed" in name or "logits" in name:
+            hint = "MODEL and the vocabulary (VOCABULARY_PATH)"
         raise UserError(
             f"checkpoint {where} is of another model: {name} is {_shape(saved.get(name))} there and "
             f"{_shape(expected.get(name))} here; set {hint} as it was trained{', or use a new MODEL_DIR' if resumed else ''}"

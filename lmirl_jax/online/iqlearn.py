@@ -23,7 +23,7 @@ from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
 from lmirl_jax.training.keys import row_keys
 from lmirl_jax.training.learner import Metrics, check_objective_takes, jit_update
-from lmirl_jax.training.microbatches import sum_over_parts
+from lmirl_jax.training.microbatches import gradient_of, sum_over_parts
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import check_objective, read_soft_q
 from lmirl_jax.training.state import apply_gradients
@@ -136,10 +136,9 @@ def online_step(
         loss = sums["loss_expert"].total / counts[0] + sums["loss_samples"].total / counts[1]
         return loss, jax.lax.stop_gradient(sums)
 
-    gradient = jax.grad(loss_of_part, has_aux=True)
     keys = row_keys(setting.dropout_key, state.step, batch.weights.shape[0])
     part = (batch, is_rollout, behaviour_log_probs)
-    gradients, sums = sum_over_parts(gradient, state.params, part, keys, setting.microbatches)
+    gradients, sums = sum_over_parts(gradient_of(loss_of_part), state.params, part, keys, setting.microbatches)
     state, update_metrics = apply_gradients(state, gradients, setting.optimizer, setting.graph)
     metrics = means(sums) | update_metrics
     loss = sums["loss_expert"].total / counts[0] + metrics.pop("loss_samples")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +12,14 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from lmirl_jax.models import Critic, CriticConfig, critic_params
+from lmirl_jax.models.trainable import frozen, join, trainable
 from lmirl_jax.objectives import value_loss
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary, discriminator_metrics
 from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, TrainState
 from lmirl_jax.training.keys import row_keys
 from lmirl_jax.training.learner import Metrics
-from lmirl_jax.training.microbatches import flatten_groups, map_over_parts, sum_over_parts
+from lmirl_jax.training.microbatches import flatten_groups, gradient_of, map_over_parts, sum_over_parts
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import apply_gradients, build, init_params, state_shardings
 from lmirl_jax.training.sums import Sums, total_weight, weighted_sum
@@ -42,15 +44,34 @@ class Network:
     def graph(self) -> nnx.GraphDef:
         return build(self.config, self.setting.key)[0]
 
+    @functools.cached_property
+    def shapes(self) -> Any:
+        """The shapes of all parameters."""
+        return jax.eval_shape(functools.partial(init_params, self.config), self.setting.key)
+
     def shardings(self) -> tuple[TrainState, TrainState]:
-        """The shapes and the shardings of the network's state."""
-        return state_shardings(self.setting.mesh, self.config, self.optimizer, self.setting.key)
+        """The shapes and the shardings of the network's own state."""
+        both = state_shardings(self.setting.mesh, self.config, self.optimizer, self.setting.key)
+        return self.own(both[0]), self.own(both[1])
 
     def first_state(self, policy_params: Any, key: Key[Array, ""]) -> TrainState:
-        """The state before training: its trunk is a copy of the policy's, its heads are 0."""
+        """The state before training: its trunk is a copy of the policy's, its heads are 0; what is frozen is left out."""
         params = critic_params(policy_params, init_params(self.config, key))
         optimizer = for_model(self.optimizer, nnx.state(self.model(params)))
+        params = trainable(params)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    def complete(self, params: Any, policy_params: Any) -> Any:
+        """The parameters of the network, of which the frozen ones are the policy's, whose base it shares."""
+        shared = frozen(self.shapes)
+        return join(params, {"trunk": _like(policy_params, shared["trunk"])} if shared else {})
+
+    def completed(self, state: TrainState, policy_params: Any) -> TrainState:
+        return dataclasses.replace(state, params=self.complete(state.params, policy_params))
+
+    def own(self, state: TrainState) -> TrainState:
+        """The state without what is shared with the policy; the inverse of `completed`."""
+        return dataclasses.replace(state, params=trainable(state.params))
 
     def model(self, params: Any) -> Critic:
         return nnx.merge(self.graph, params)
@@ -69,6 +90,13 @@ def make_networks(
         "_and_".join(group): Network(CriticConfig(setting.model, group), optimizer, setting)
         for group in groups
     }
+
+
+def _like(params: Any, wanted: Any) -> Any:
+    """The parts of nested dicts that are in `wanted` too."""
+    if not isinstance(wanted, Mapping):
+        return params
+    return {name: _like(params[name], part) for name, part in wanted.items()}
 
 
 class Counts(NamedTuple):
@@ -95,6 +123,7 @@ def update_network(
     answers: Batch,
     targets: Float[Array, "prompts samples length"],
     key: Key[Array, ""],
+    policy_params: Any,
 ) -> tuple[TrainState, Metrics]:
     """Updates a network once, or, if it has the discriminator's head, `adversary.updates` times.
 
@@ -106,6 +135,7 @@ def update_network(
         answers: rollouts, [prompts, samples, ...].
         targets: the targets of the values of the states before the rollouts' tokens.
         key: the dropout key for the discriminator.
+        policy_params: the parameters of the policy, whose base the network shares if it is frozen.
 
     Returns:
         The next state, and the metrics before the first of the updates.
@@ -127,11 +157,11 @@ def update_network(
                 every[: counts.demonstrations],
                 jnp.reshape(every[counts.demonstrations :], (prompts, samples)),
             )
-        gradient = jax.grad(loss_of_part, has_aux=True)
         part = demonstrations, answers, targets
-        gradients, sums = sum_over_parts(gradient, state.params, part, keys, parts)
+        state = network.completed(state, policy_params)
+        gradients, sums = sum_over_parts(gradient_of(loss_of_part), state.params, part, keys, parts)
         state, update_metrics = apply_gradients(state, gradients, network.optimizer, network.graph)
-        return state, (sums, update_metrics["gradient_norm"])
+        return network.own(state), (sums, update_metrics["gradient_norm"])
 
     times = 1 if adversary is None else adversary.updates
     state, each = jax.lax.scan(update, state, jax.random.split(key, times))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 import lmirl_jax.online.replay as replay
 from lmirl_jax import sharding
 from lmirl_jax.arguments import check_arguments
+from lmirl_jax.models.trainable import frozen
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary
 from lmirl_jax.online.alarm import Collapse
 from lmirl_jax.online.networks import make_networks
@@ -98,18 +99,21 @@ class PolicyGradient:
             demonstrations=self._with_demonstrations, rewards=self.adversary is None
         )
 
+        shapes, shardings = setting.policy_state
+        # With adapters, the first policy is the base without them, which never changes.
+        copies_reference = self.loss.needs_reference and not frozen(shapes.params)
+
         def extra(params: Any, key: Key[Array, ""]) -> dict[str, Any]:
             state: dict[str, Any] = {"replay": replay.make_empty(1, answers)}
-            if self.loss.needs_reference:
+            if copies_reference:
                 state["reference"] = jax.tree.map(jnp.copy, params)
             for number, (name, network) in enumerate(networks.items()):
                 state[name] = network.first_state(params, jax.random.fold_in(key, number))
             return state
 
-        shapes, shardings = setting.policy_state
         extra_shapes = jax.eval_shape(extra, shapes.params, setting.key)
         extra_shardings: dict[str, Any] = {"replay": replay.shardings(setting.mesh, extra_shapes["replay"])}
-        if self.loss.needs_reference:
+        if copies_reference:
             extra_shardings["reference"] = shardings.params
         extra_shardings |= {name: network.shardings()[1] for name, network in networks.items()}
         shapes = dataclasses.replace(shapes, extra=extra_shapes)

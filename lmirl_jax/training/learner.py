@@ -15,10 +15,12 @@ from jaxtyping import Array, Key
 
 from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
+from lmirl_jax.models import LoRAConfig
+from lmirl_jax.models.trainable import frozen
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
-from lmirl_jax.types import Batch, BatchIterator, ModelConfig, Objective, UserError
+from lmirl_jax.types import Batch, BatchIterator, Model, ModelConfig, Objective, UserError
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,14 @@ class Setting:
     def policy_state(self) -> tuple[TrainState, TrainState]:
         """The shapes and the shardings of the policy's part of the state."""
         return state_shardings(self.mesh, self.model, self.optimizer, self.key)
+
+    def first_policy(self, state: TrainState) -> Model:
+        """The policy that the run began with: the base without its adapters, or a copy that the state holds."""
+        if isinstance(self.model, LoRAConfig):
+            base = self.model
+            graph = nnx.graphdef(nnx.eval_shape(lambda: base.build_base(self.key)))
+            return nnx.merge(graph, frozen(state.params))
+        return nnx.merge(self.graph, state.extra["reference"])
 
     def soft_q_form(self, shape: tuple[int, int], config: SoftQConfig) -> str:
         """Says in words how soft Q-values of a batch of this shape are computed."""

@@ -11,7 +11,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from lmirl_jax.models.trainable import join, split
 from lmirl_jax.training.sums import Sums
+
+
+def gradient_of(loss: Callable) -> Callable:
+    """The gradient by the parameters that are trained, for `sum_over_parts`.
+
+    Args:
+        loss: a function of all parameters, a part of the batch and its keys that returns the loss and sums.
+
+    Returns:
+        A function of the same arguments that returns gradients and sums. Frozen parameters have no gradient.
+    """
+
+    def gradient(params: Any, part: Any, keys: Any) -> tuple[Any, Sums]:
+        trained, kept = split(params)
+        return jax.grad(lambda trained: loss(join(trained, kept), part, keys), has_aux=True)(trained)
+
+    return gradient
 
 
 def sum_over_parts(gradient: Callable, params: Any, batch: Any, keys: Any, parts: int) -> tuple[Any, Sums]:

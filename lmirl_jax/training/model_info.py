@@ -6,6 +6,7 @@ import jax
 from etils import epath
 
 from lmirl_jax import files
+from lmirl_jax.models.trainable import frozen, trainable
 
 
 def write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
@@ -17,4 +18,8 @@ def write_model_info(path: epath.Path, params: Any, shardings: Any) -> None:
         lines.append(f"Variable {name:<60} size {leaf.size:<12} shape {leaf.shape!s:<24} {place.spec}")
         total += leaf.size
     with files.open_atomic(path) as file:
-        file.write("\n".join([*lines, f"Total number of parameters: {total}"]) + "\n")
+        lines.append(f"Total number of parameters: {total}")
+        if frozen(params):
+            trained = sum(leaf.size for leaf in jax.tree.leaves(trainable(params)))
+            lines.append(f"Number of trained parameters: {trained}")
+        file.write("\n".join(lines) + "\n")

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from lmirl_jax import sharding
+from lmirl_jax.models.trainable import frozen, join, split, trainable
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.types import NetworkConfig
 
@@ -24,8 +25,8 @@ class TrainState:
 
     Args:
         step: the number of updates made, int32.
-        params: the policy's parameters, a nested dict of float32 arrays.
-        opt_state: the state of its optimizer.
+        params: the policy's parameters, a nested dict of float32 arrays; with adapters also the base's, in their own type.
+        opt_state: the state of its optimizer, which knows only those that are trained (`models.trainable`).
         extra: the other state of a learner, such as a replay buffer or other networks.
     """
 
@@ -56,7 +57,8 @@ def state_shardings(
     _, variables = build(model, key)
     params = jax.eval_shape(functools.partial(init_params, model), key)
     shardings = sharding.parameter_shardings(mesh, variables)
-    opt_state, opt_shardings = optimizer_shardings(mesh, for_model(optimizer, variables), params, shardings)
+    trained = trainable(params), trainable(shardings)
+    opt_state, opt_shardings = optimizer_shardings(mesh, for_model(optimizer, variables), *trained)
     shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
     return shapes, TrainState(sharding.replicated_sharding(mesh), shardings, opt_shardings)
 
@@ -103,7 +105,7 @@ def init_state(
         model: the recipe of the network.
         optimizer: the policy's.
         key: the key of the initial parameters, and of the random numbers of `extra`.
-        params: given parameters instead of initial ones; their memory is reused.
+        params: given parameters instead of initial ones, with adapters those of the base alone; their memory is reused.
         extra: makes the other state of the learner from the policy's parameters.
 
     Returns:
@@ -112,9 +114,14 @@ def init_state(
     optimizer = for_model(optimizer, build(model, key)[1])
 
     def make(given: Any, key: Key[Array, ""]) -> TrainState:
-        params = init_params(model, key) if given is None else given
+        if given is None:
+            params = init_params(model, key)
+        elif frozen(shardings.params):
+            params = join(trainable(init_params(model, key)), given)
+        else:
+            params = given
         more = extra(params, jax.random.fold_in(key, 2))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), more)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trainable(params)), more)
 
     return jax.jit(make, out_shardings=shardings, donate_argnums=0)(params, key)
 
@@ -126,7 +133,7 @@ def apply_gradients(
 
     Args:
         state: the network's.
-        gradients: the gradients of its parameters.
+        gradients: the gradients of its parameters, with adapters of theirs alone.
         optimizer: turns gradients into updates.
         graph: the network without its arrays.
 
@@ -134,8 +141,9 @@ def apply_gradients(
         The next state; the gradient's norm and, where the optimizer knows it, the learning rate.
     """
     optimizer = for_model(optimizer, nnx.state(nnx.merge(graph, state.params)))
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    trained, kept = split(state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    params = join(optax.apply_updates(trained, updates), kept)
     metrics = {"gradient_norm": optax.tree.norm(gradients)}
     # inject_hyperparams stores the schedule's state and its value under one key; take the value.
     learning_rate = optax.tree_utils.tree_get(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from lmirl_jax.objectives import mle
 from lmirl_jax.training.keys import row_keys
-from lmirl_jax.training.microbatches import flatten_groups, group_rows, sum_over_parts
+from lmirl_jax.training.microbatches import flatten_groups, gradient_of, group_rows, sum_over_parts
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import SoftQConfig, read_soft_q
 from lmirl_jax.training.state import TrainState, apply_gradients
@@ -83,9 +83,8 @@ def train_step(
         sums = loss_sums(model, loss.objective, rows, td_weight, keys, loss.soft_q_config)
         return sums["loss"].total / weight, sums
 
-    gradient = jax.grad(loss_of_part, has_aux=True)
     groups, keys = group_rows((batch, dropout_keys), rows_together)
-    gradients, sums = sum_over_parts(gradient, state.params, groups, keys, microbatches)
+    gradients, sums = sum_over_parts(gradient_of(loss_of_part), state.params, groups, keys, microbatches)
     state, update_metrics = apply_gradients(state, gradients, optimizer, graph)
     metrics = means(sums) | {"loss": sums["loss"].total / weight}
     return state, metrics | update_metrics | {"td_weight": td_weight, "target_tokens": count_tokens(batch)}

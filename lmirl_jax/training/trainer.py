@@ -1,6 +1,7 @@
 """The trainer, which connects model, learner, optimizer and data through their protocols."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -21,6 +22,7 @@ from lmirl_jax.checkpoints import (
     has_checkpoints,
     load_params,
 )
+from lmirl_jax.training.adapted_base import given_part, with_base
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.learner import Learner, Setting
@@ -67,7 +69,8 @@ def train(
         evaluations, eval_period: the evaluations, and the number of updates between them; the last update is evaluated too.
         best: the metric that chooses the best checkpoint, and the patience after which training stops early.
         checkpoint: when to save and which checkpoints to keep.
-        initial_checkpoint_path: a checkpoint from whose parameters training starts if `model_dir` has no checkpoint.
+        initial_checkpoint_path: a checkpoint from whose parameters training starts if `model_dir` has no checkpoint; with
+            adapters (`models.LoRAConfig`) it is their base.
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         seed: the seed of initial parameters and dropout.
         log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
@@ -82,33 +85,35 @@ def train(
     """
     check_wandb(wandb_project)
     _check_data(data, model, mesh, microbatches)
+    model, adapter = with_base(model, model_dir, initial_checkpoint_path)
     check_evaluations(evaluations, mesh, best)
     rows = data.batch_size, microbatches, data.rows_together, data.has_rewards
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
-        check_params(find_checkpoint(initial_checkpoint_path), updates.shapes.params)
+        check_params(find_checkpoint(initial_checkpoint_path), given_part(updates.shapes.params))
     # The folder is made last, so that an error leaves no folder behind.
     directory = files.prepare_directory(model_dir)
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
-    return _run(run, checkpoint, initial_checkpoint_path, tensorboard, wandb_project, on_start)
+    open_checkpoints = functools.partial(Checkpoints, directory, checkpoint, adapter)
+    return _run(run, open_checkpoints, initial_checkpoint_path, tensorboard, wandb_project, on_start)
 
 
 def _run(
     run: Run,
-    checkpoint: CheckpointConfig,
+    open_checkpoints: Callable[[], Checkpoints],
     initial_checkpoint_path: str | None,
     tensorboard: bool,
     wandb_project: str | None,
     on_start: Callable[[epath.Path], None],
 ) -> TrainState:
-    """Makes the updates of a run, with its folder locked; the arguments are those of `train`."""
+    """Makes the updates of a run, with its folder locked; the other arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
         files.lock_directory(directory, "MODEL_DIR"),
-        contextlib.closing(Checkpoints(directory, checkpoint)) as saved,
+        contextlib.closing(open_checkpoints()) as saved,
         sharding.use(run.setting.mesh),
     ):
         state, start = _first_state(run, saved, initial_checkpoint_path)
@@ -131,7 +136,7 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
     params = None
     if initial_checkpoint_path is not None:
         initial = find_checkpoint(initial_checkpoint_path)
-        params = load_params(initial, updates.shapes.params, updates.shardings.params)
+        params = load_params(initial, *map(given_part, (updates.shapes.params, updates.shardings.params)))
     elif updates.from_scratch is not None and jax.process_index() == 0:
         _log.warning("no INITIAL_CHECKPOINT_PATH, so from scratch: %s", updates.from_scratch)
     state = init_state(
