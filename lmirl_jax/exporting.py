@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from etils import epath
+from flax import nnx
 from jax.experimental import multihost_utils
 
 from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs, sharding
@@ -18,7 +19,7 @@ from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
 
-Format = Literal["hf", "t5x", "orbax"]
+Format = Literal["hf", "t5x", "orbax", "peft"]
 # What the name of a folder that is not yet whole ends with.
 TEMPORARY = ".tmp"
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -35,7 +36,8 @@ def export(
         policy: the policy, from `runs.load`.
         path: the folder to make.
         form: 'hf' for a folder that transformers loads, 't5x' for T5X's first format (T5 1.0, T5 1.1 and mT5), 'orbax' for a
-            MODEL_DIR of ours.
+            MODEL_DIR of ours, 'peft' for the adapters alone of a run that trained them, as PEFT loads them. All others write
+            the model that the adapters make of their base.
         dtype: the type of the weights; None for that of the checkpoint. A MODEL_DIR always has float32.
         name: the setting that gives the path, for errors.
 
@@ -45,7 +47,7 @@ def export(
     Raises:
         UserError: something is there already, the family has no such format, or the disk is full.
     """
-    write = {"hf": _write_hf, "t5x": _write_t5x, "orbax": _write_run}[form]
+    write = {"hf": _write_hf, "t5x": _write_t5x, "orbax": _write_run, "peft": _write_peft}[form]
     types = _types(policy, dtype)
     with _new_folder(path, name) as folder:
         write(policy, folder, types)
@@ -94,6 +96,34 @@ def _write_tokenizer(policy: runs.Policy, folder: pathlib.Path) -> bool:
         _log.warning("no tokenizer is written: %s", error)
         return False
     return True
+
+
+def _write_peft(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:
+    record = checkpoints.read_record(policy.checkpoint)
+    if record is None:
+        raise UserError(
+            f"FORMAT='peft': {policy} holds a whole model, no adapters: write it with FORMAT='hf'"
+        )
+    given = run_files.pretrained_files(policy.checkpoint)
+    model_type = interop.model_type_of(policy.model, None if given is None else pathlib.Path(given))
+    if checkpoints.kind_of(checkpoints.base_of(record, policy.checkpoint)) != "hf":
+        _log.warning(
+            "the base of these adapters is %s, which transformers does not load: write it with FORMAT='hf' and name that folder "
+            "as base_model_name_or_path in adapter_config.json",
+            record.base,
+        )
+    base, _, revision = record.base.partition("@") if not record.base.startswith("/") else (record.base, "", "")
+    config = interop.adapter_config(
+        rank=record.rank,
+        alpha=record.alpha,
+        base=base,
+        revision=revision or None,
+        is_encoder_decoder=hasattr(nnx.merge(policy.graph, policy.params), "encoder"),
+    )
+    shardings = jax.tree.map(lambda x: x.sharding, policy.params)
+    adapters = checkpoints.load_adapters(policy.checkpoint, policy.params, shardings)
+    table = interop.hf_table(policy.model, model_type)
+    interop.write_peft(folder, table, interop.flatten(adapters), types, config)
 
 
 def _write_t5x(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str], str]) -> None:

@@ -6,11 +6,13 @@ from lmirl_jax.interop.identity import identity
 from lmirl_jax.interop.name_table import widest
 from lmirl_jax.interop.pretrained import Pretrained, kind_of, open_pretrained
 from lmirl_jax.interop.save_hf import write_config, write_weights
+from lmirl_jax.interop.save_peft import adapter_config, write_peft
 from lmirl_jax.interop.save_t5x import write_checkpoint as write_t5x
 from lmirl_jax.interop.streaming import check_shapes, load_params
 
 __all__ = [
     "Pretrained",
+    "adapter_config",
     "check_shapes",
     "flatten",
     "hf_table",
@@ -22,6 +24,7 @@ __all__ = [
     "t5x_table",
     "widest",
     "write_config",
+    "write_peft",
     "write_t5x",
     "write_weights",
 ]

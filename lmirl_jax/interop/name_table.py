@@ -67,7 +67,7 @@ class Entry:
         """The shape of one of their tensors for a parameter of ours, or a layer of it, of this shape."""
         axes = self.our_axes.split()
         sizes = dict(zip(axes[1:] if self.is_stacked else axes, shape, strict=True))
-        return tuple(int(np.prod([sizes[name] for name in group])) for group in _groups(self.their_axes))
+        return tuple(int(np.prod([sizes[name] for name in group])) for group in axis_groups(self.their_axes))
 
     def read(self, source: TensorSource, shape: Sequence[int], index: tuple[slice, ...]) -> np.ndarray:
         """Reads the part `index` of our parameter; of a stacked one, layer by layer.
@@ -102,7 +102,7 @@ class Entry:
         sizes = dict(zip(axes, shape, strict=True))
         wanted = {axis: slice(*part.indices(sizes[axis])[:2]) for axis, part in zip(axes, index, strict=True)}
         theirs, got = [], dict(sizes)
-        for group in _groups(self.their_axes):
+        for group in axis_groups(self.their_axes):
             # A part of merged axes lies together only where it is a part of the first of them.
             inner = int(np.prod([sizes[axis] for axis in group[1:]]))
             first = wanted[group[0]]
@@ -131,7 +131,7 @@ def widest(dtypes: Iterable[str]) -> str:
     return names.pop() if len(names) == 1 else "float32"
 
 
-def _groups(axes: str) -> list[list[str]]:
+def axis_groups(axes: str) -> list[list[str]]:
     """The names of the axes that each axis of an `einops` pattern merges."""
     return [group.strip("()").split() for group in re.findall(r"\([^)]*\)|\S+", axes)]
 
