@@ -12,6 +12,7 @@ from lmirl_jax.models import dot_products, stacks
 from lmirl_jax.models.attention import AttentionConfig
 from lmirl_jax.models.dot_products import attend, attend_in_blocks
 from lmirl_jax.models.masks import RowMask, mask_to_bias
+from lmirl_jax.types import PromptBatch
 from tests.batches import batch_of
 from tests.models.families import FAMILIES, build, call
 
@@ -108,3 +109,11 @@ def test_windows_cost_what_they_cover():
     (memory, work), (all_memory, all_work) = cost(8192, 512, 512), cost(8192, None, 512)
     assert work < all_work / 6
     assert memory < all_memory / 2
+
+
+def test_a_cache_holds_no_keys_beyond_a_window():
+    """Prompts have room for 10 tokens and answers for 8; the window of layer 0 is 3."""
+    prompts = PromptBatch(jnp.ones((2, 10), jnp.int32), jnp.array([10, 2]))
+    cache, _ = build(FAMILIES["gemma2"]).start_decoding(prompts, 8, num_samples=2)
+    assert [keys.shape[:3] for keys, _ in cache.prompts] == [(2, 2, 3), (2, 2, 10)]
+    assert [keys.shape[:3] for keys, _ in cache.answers] == [(4, 2, 3), (4, 2, 8)]
