@@ -112,7 +112,9 @@ def _write_peft(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str]
             "as base_model_name_or_path in adapter_config.json",
             record.base,
         )
-    base, _, revision = record.base.partition("@") if not record.base.startswith("/") else (record.base, "", "")
+    base, _, revision = (
+        record.base.partition("@") if not record.base.startswith("/") else (record.base, "", "")
+    )
     config = interop.adapter_config(
         rank=record.rank,
         alpha=record.alpha,

@@ -131,5 +131,3 @@ def adapter_targets(metadata: Any, shardings: Any) -> Any:
         metadata["params"],
         is_leaf=lambda leaf: hasattr(leaf, "shape"),
     )
-
-

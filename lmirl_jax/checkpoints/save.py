@@ -59,9 +59,7 @@ class Checkpoints:
         adapter: what is recorded of the base, where the run trains adapters; the base itself is not saved.
     """
 
-    def __init__(
-        self, model_dir: epath.Path, config: CheckpointConfig, adapter: AdapterRecord | None = None
-    ):
+    def __init__(self, model_dir: epath.Path, config: CheckpointConfig, adapter: AdapterRecord | None = None):
         put_unfinished_aside(model_dir / "checkpoints")
         self._config, self._adapter = config, adapter
         self._best = _OneStep()

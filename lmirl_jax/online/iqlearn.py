@@ -138,7 +138,9 @@ def online_step(
 
     keys = row_keys(setting.dropout_key, state.step, batch.weights.shape[0])
     part = (batch, is_rollout, behaviour_log_probs)
-    gradients, sums = sum_over_parts(gradient_of(loss_of_part), state.params, part, keys, setting.microbatches)
+    gradients, sums = sum_over_parts(
+        gradient_of(loss_of_part), state.params, part, keys, setting.microbatches
+    )
     state, update_metrics = apply_gradients(state, gradients, setting.optimizer, setting.graph)
     metrics = means(sums) | update_metrics
     loss = sums["loss_expert"].total / counts[0] + metrics.pop("loss_samples")
