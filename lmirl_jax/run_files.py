@@ -47,14 +47,17 @@ def own_vocabulary(checkpoint: epath.Path) -> str | None:
     """The folder of the tokenizer that lies beside a checkpoint of Hugging Face; None where there is none."""
     from lmirl_jax.data import has_tokenizer
 
-    found = checkpoints.kind_of(checkpoint) == "hf" and has_tokenizer(str(checkpoint))
-    return str(checkpoint) if found else None
+    if checkpoints.kind_of(checkpoint) != "hf":
+        return None
+    # A folder of PEFT may have a tokenizer; else it is its base's.
+    folders = checkpoint, interop.config_folder(checkpoint)
+    return next((str(folder) for folder in folders if has_tokenizer(str(folder))), None)
 
 
 def pretrained_files(checkpoint: epath.Path) -> epath.Path | None:
     """The folder with the small files of Hugging Face, such as config.json, that a checkpoint came with; None for none."""
     run = checkpoints.run_folder(checkpoint)
-    folder = checkpoint if run is None else run / PRETRAINED
+    folder = interop.config_folder(checkpoint) if run is None else run / PRETRAINED
     return folder if (folder / "config.json").is_file() else None
 
 

@@ -4,7 +4,7 @@ from lmirl_jax.interop.families import hf_table, model_type_of, t5x_table
 from lmirl_jax.interop.gathered import flatten
 from lmirl_jax.interop.identity import identity
 from lmirl_jax.interop.name_table import widest
-from lmirl_jax.interop.pretrained import Pretrained, kind_of, open_pretrained
+from lmirl_jax.interop.pretrained import Pretrained, config_folder, kind_of, open_pretrained
 from lmirl_jax.interop.save_hf import write_config, write_weights
 from lmirl_jax.interop.save_peft import adapter_config, write_peft
 from lmirl_jax.interop.save_t5x import write_checkpoint as write_t5x
@@ -14,6 +14,7 @@ __all__ = [
     "Pretrained",
     "adapter_config",
     "check_shapes",
+    "config_folder",
     "flatten",
     "hf_table",
     "identity",

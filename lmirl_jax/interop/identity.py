@@ -1,9 +1,12 @@
 """Tells checkpoints of other libraries apart, wherever they lie."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 from etils import epath
+
+from lmirl_jax.interop.pretrained import config_folder
 
 # The bytes at the begin and at the end of each file that are read.
 SAMPLE = 2**16
@@ -16,7 +19,9 @@ def identity(path: epath.Path) -> str:
         path: the checkpoint's folder or file.
     """
     digest = hashlib.sha256()
-    for name, file in _files(path):
+    # Of adapters of PEFT, the base too.
+    folders = dict.fromkeys([path, config_folder(path)])
+    for name, file in itertools.chain.from_iterable(map(_files, folders)):
         digest.update(name.encode())
         with file.open("rb") as opened:
             digest.update(opened.read(SAMPLE))

@@ -12,6 +12,7 @@ from etils import epath
 
 from lmirl_jax.interop import hf_config, hf_t5, hf_t5gemma, t5x_names
 from lmirl_jax.interop.fit import check_fit, parameter_shapes
+from lmirl_jax.interop.load_peft import MergedTensors, is_peft, open_peft
 from lmirl_jax.interop.name_table import Entry, TensorInfo, TensorSource
 from lmirl_jax.interop.safetensors_files import SafetensorsFiles
 from lmirl_jax.interop.t5x_files import is_t5x, open_t5x
@@ -79,22 +80,33 @@ class Pretrained:
 
 def kind_of(path: epath.Path) -> Kind | None:
     """The kind of foreign checkpoint at a path; None where there is none."""
-    if (path / hf_config.NAME).is_file():
+    if (path / hf_config.NAME).is_file() or is_peft(path):
         return "hf"
     return "t5x" if is_t5x(path) else None
+
+
+def config_folder(path: epath.Path) -> epath.Path:
+    """The folder that holds the config.json of a checkpoint: itself, or of a folder of PEFT that of its base."""
+    is_alone = (path / hf_config.NAME).is_file() or not is_peft(path)
+    return path if is_alone else epath.Path(open_peft(path).base)
 
 
 def open_pretrained(path: epath.Path) -> Pretrained:
     """Opens a checkpoint of Hugging Face or T5X, and compares its tensors with its sizes.
 
     Args:
-        path: a folder of Hugging Face, with config.json and safetensors; or a checkpoint of T5X, as `is_t5x` describes it.
+        path: a folder of Hugging Face, with config.json and safetensors; or a folder of PEFT's LoRA, which stands for the merged
+            model; or a checkpoint of T5X, as `is_t5x` describes it.
 
     Raises:
         UserError: the architecture is not supported, a file is damaged, or tensors are missing, left over or of other shapes.
     """
-    opened = _open_hf(path) if kind_of(path) == "hf" else _open_t5x(path)
+    opened = _open_hf(config_folder(path)) if kind_of(path) == "hf" else _open_t5x(path)
     check_fit(opened)
+    if config_folder(path) != path:
+        merged = MergedTensors(open_peft(path), opened.source)
+        merged.tensors()
+        return dataclasses.replace(opened, path=path, source=merged)
     return opened
 
 

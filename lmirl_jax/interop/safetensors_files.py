@@ -45,13 +45,13 @@ class SafetensorsFiles:
     def _tensors(self) -> dict[str, StoredTensor]:
         index = self.folder / INDEX
         if (self.folder / WEIGHTS).is_file():
-            return _tensors_of(self.folder / WEIGHTS)
+            return tensors_of(self.folder / WEIGHTS)
         if not index.is_file():
             raise _no_weights(self.folder)
         tensors: dict[str, StoredTensor] = {}
         weight_map = _weight_map(index)
         for name in sorted(set(weight_map.values())):
-            held = _tensors_of(_shard(index, name))
+            held = tensors_of(_shard(index, name))
             for tensor in sorted(tensor for tensor, file in weight_map.items() if file == name):
                 if tensor not in held:
                     raise UserError(
@@ -78,16 +78,21 @@ class SafetensorsFiles:
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Reads a part of a tensor."""
-        tensor = self._tensors[name]
-        try:
-            with safe_open(tensor.file, framework="numpy") as file:
-                # A tensor without axes has no slices.
-                return file.get_slice(name)[index] if index else file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise _damaged(tensor.file, error) from None
+        return read_file(self._tensors[name].file, name, index)
 
 
-def _tensors_of(path: pathlib.Path) -> dict[str, StoredTensor]:
+def read_file(path: pathlib.Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
+    """Reads a part of a tensor of one file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            # A tensor without axes has no slices.
+            return file.get_slice(name)[index] if index else file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def tensors_of(path: pathlib.Path) -> dict[str, StoredTensor]:
+    """The description of each tensor of one file."""
     try:
         # The library checks the header: its length, the offsets, and that the file ends where the last tensor does.
         with safe_open(path, framework="numpy") as file:

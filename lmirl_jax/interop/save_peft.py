@@ -7,15 +7,13 @@ from typing import Any
 
 import jax
 
+from lmirl_jax.interop.load_peft import ADAPTER_WEIGHTS, CONFIG, PREFIX, A, B
 from lmirl_jax.interop.name_table import Entry, axis_groups
 from lmirl_jax.interop.safetensors_files import WEIGHTS
 from lmirl_jax.interop.save_hf import write_weights
 from lmirl_jax.models.trainable import ADAPTER
 from lmirl_jax.types import UserError
 
-CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# What PEFT puts before the names of the base's tensors.
-PREFIX = "base_model.model."
 KERNEL, WEIGHT = "/kernel", ".weight"
 RANK = "rank"
 
@@ -38,8 +36,8 @@ def adapter_entries(entries: Sequence[Entry], adapters: Mapping[str, Any]) -> li
         ndim = len(adapters[f"{path}/{ADAPTER}/lora_a"].shape)
         if entry is None or places.count(entry.theirs) > 1 or not _is_matrix(entry, ndim):
             raise UserError(
-                f"FORMAT='peft': the adapter of {path} stands beside no matrix of its own in transformers: write the merged model "
-                "with FORMAT='hf'"
+                f"FORMAT='peft': the adapter of {path} stands beside no matrix of its own in transformers: write the merged "
+                "model with FORMAT='hf'"
             )
         made += _pair(entry, ndim)
     return made
@@ -70,13 +68,13 @@ def _pair(entry: Entry, ndim: int) -> list[Entry]:
     a = Entry(
         f"{ours}/lora_a",
         f"{layers}{' '.join(inputs)} {RANK}",
-        f"{theirs}.lora_A.weight",
+        f"{theirs}{A}",
         f"{RANK} {merged(inputs)}",
     )
     b = Entry(
         f"{ours}/lora_b",
         f"{layers}{RANK} {' '.join(outputs)}",
-        f"{theirs}.lora_B.weight",
+        f"{theirs}{B}",
         f"{merged(outputs)} {RANK}",
     )
     return [a, b]
@@ -111,13 +109,13 @@ def write_peft(
 def _targets(entries: Sequence[Entry], made: Sequence[Entry], adapters: Mapping[str, Any]) -> list[str]:
     """PEFT's `target_modules`: the ends of names where these stand for the adapted modules alone, else whole names."""
     adapted = {
-        name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+        name.removeprefix(PREFIX).removesuffix(A)
         for entry in made[::2]
         for name in entry.names(adapters[entry.ours].shape)
     }
     ends = {name.rsplit(".", 1)[-1] for name in adapted}
     weights = {entry.theirs.removesuffix(WEIGHT) for entry in entries}
-    patterns = {entry.theirs.removeprefix(PREFIX).removesuffix(".lora_A.weight") for entry in made[::2]}
+    patterns = {entry.theirs.removeprefix(PREFIX).removesuffix(A) for entry in made[::2]}
     alone = all(name in patterns for name in weights if name.rsplit(".", 1)[-1] in ends)
     return sorted(ends if alone else adapted)
 

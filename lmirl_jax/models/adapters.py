@@ -108,7 +108,8 @@ class LoRAConfig:
                     f"models.LoRAConfig.matrices names {missing[0]!r}, and the base has none of this name: choose from "
                     f"{', '.join(names)} (LORA_MATRICES)"
                 )
-        for place, (path, linear) in enumerate(sorted(maps.items())):
+        for place, path in enumerate(sorted(maps)):
+            linear = maps[path]
             # Not the key of the base, whose parameters are as they would be without adapters.
             adapter_key = jax.random.fold_in(jax.random.fold_in(key, 7), place)
             linear.adapter = Adapter(linear, self, place, key=adapter_key)

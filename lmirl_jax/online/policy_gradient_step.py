@@ -50,7 +50,8 @@ def policy_gradient_step(
     Networks are evaluated without dropout; only the training of the discriminator uses it.
 
     Args:
-        state: `extra` has "replay", "reference" (parameters) if the loss needs it and nothing is frozen, and a `TrainState` for each network.
+        state: `extra` has "replay", "reference" (parameters) if the loss needs it and nothing is frozen, and a `TrainState` for
+            each network.
         expert: the global batch of demonstrations, [batch, ...]; their rewards are not used.
         setting: the settings of the run.
         rollouts: the settings with which the draw was sampled.
