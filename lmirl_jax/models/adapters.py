@@ -184,7 +184,7 @@ def merge_adapters(params: Mapping[str, Any], scale: float) -> dict[str, Any]:
     return merged
 
 
-def _product(kernel: Array, a: Array, b: Array) -> Array:
+def _product(kernel: Any, a: Any, b: Any) -> Array:
     """A B in the shape of the kernel, layer by layer where it is stacked."""
     is_stacked = a.ndim + b.ndim - 2 > kernel.ndim
     multiply = functools.partial(jnp.tensordot, axes=1)

@@ -104,7 +104,7 @@ def test_parts_of_the_batch_equal_the_whole(alone):
 
 @pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["qwen2", "gemma3"])
-def test_decoder_only_models_learn_by_adapters(family, base_dtype):
+def test_decoder_only_networks_learn_by_adapters(family, base_dtype):
     base = dataclasses.replace(DECODER_ONLY[family], vocab_size=128, remat="full")
     model = LoRAConfig(base, rank=2, base_dtype=base_dtype)
     loss = training.TokenLoss(objectives.mle)
