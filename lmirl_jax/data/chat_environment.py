@@ -86,13 +86,13 @@ def compile_template(source: str) -> jinja2.Template:
     extensions: list[Any] = [Generation, jinja2.ext.loopcontrols]
     environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.filters["tojson"] = _to_json
-    functions = {
+    functions: dict[str, Any] = {
         "raise_exception": _raise_exception,
         "strftime_now": _now,
         "dict": _dict,
         "namespace": SafeNamespace,
     }
-    environment.globals.update(functions)
+    environment.globals |= functions
     return environment.from_string(source)
 
 

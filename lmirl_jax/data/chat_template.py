@@ -88,7 +88,9 @@ class ChatTemplate:
     def _place(self, error: Exception) -> str:
         """The template and the line at which it was."""
         line = getattr(error, "lineno", None)
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"
+        ]
         if line is None and frames:
             line = frames[-1].lineno
         return self.where if line is None else f"{self.where}, line {line}"
@@ -113,7 +115,9 @@ def find_template(files: TokenizerFiles) -> ChatTemplate | None:
         try:
             source = files.contents[TEMPLATE].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{where}: not UTF-8 ({error.reason}); copy it again from its checkpoint") from None
+            raise UserError(
+                f"{where}: not UTF-8 ({error.reason}); copy it again from its checkpoint"
+            ) from None
         # Text files are read with one sign for the end of a line.
         return ChatTemplate(source.replace("\r\n", "\n"), special_tokens, str(where))
     older = (

@@ -106,7 +106,12 @@ class ChatVocabulary:
         return self.wrapped.decode([i for i in ids if i not in special])
 
     def fingerprint(self) -> str:
-        described = [self.wrapped.fingerprint(), self.template.source, self.template.special_tokens, self.eos_ids]
+        described = [
+            self.wrapped.fingerprint(),
+            self.template.source,
+            self.template.special_tokens,
+            self.eos_ids,
+        ]
         return hashlib.sha256(f"ChatVocabulary {described}".encode()).hexdigest()
 
     def text_offsets(self, text: str, ids: Sequence[int]) -> Offsets | None:

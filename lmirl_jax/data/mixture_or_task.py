@@ -55,7 +55,11 @@ class Task:
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
         """The text of a prompt's tokens, in the same way; of a chat, the user's text or the whole conversation."""
         vocabulary, ids = self.input_vocabulary, np.asarray(tokens).tolist()
-        return vocabulary.decode_prompt(ids) if isinstance(vocabulary, ChatVocabulary) else vocabulary.decode(ids)
+        return (
+            vocabulary.decode_prompt(ids)
+            if isinstance(vocabulary, ChatVocabulary)
+            else vocabulary.decode(ids)
+        )
 
     def trim_prompt(self, tokens: np.ndarray, size: int) -> np.ndarray:
         """The part of a prompt that a row of `size` tokens holds: its beginning, or that of a chat its end, which asks."""

@@ -69,9 +69,7 @@ def _check_features(task: seqio.Task) -> None:
             )
 
 
-def _with_vocabulary(
-    tasks: Sequence[seqio.Task], path: str, chat: bool | None
-) -> tuple[seqio.Task, ...]:
+def _with_vocabulary(tasks: Sequence[seqio.Task], path: str, chat: bool | None) -> tuple[seqio.Task, ...]:
     """The tasks with the vocabulary at a path.
 
     A task that ends its prompts with EOS gets in its place the special tokens that a Hugging Face tokenizer puts around a prompt.

@@ -89,7 +89,9 @@ def vocabulary(path: str | None = None, chat: bool | None = None) -> Vocabulary:
             True.
     """
     if path is None and chat:
-        raise UserError("CHAT=True: bytes have no chat template: set VOCABULARY_PATH to the folder of a chat model")
+        raise UserError(
+            "CHAT=True: bytes have no chat template: set VOCABULARY_PATH to the folder of a chat model"
+        )
     if path is None:
         return ByteVocabulary()
     if "://" in str(path):
