@@ -6,7 +6,7 @@ Only this module imports jinja2; runs without a chat template never load it.
 import datetime
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import jinja2.ext
@@ -41,7 +41,7 @@ class SafeNamespace(Namespace):
 class Generation(jinja2.ext.Extension):
     """Accepts `{% generation %}`, which marks assistant turns in some templates; the text within is rendered as it is."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
