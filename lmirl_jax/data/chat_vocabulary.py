@@ -71,8 +71,10 @@ class ChatVocabulary:
         ends = [i for i in ids if i in wrapped.eos_ids] or [i for i in ids if i in wrapped.special_ids]
         self.eos_ids = tuple(dict.fromkeys((*ends[:1], *wrapped.eos_ids)))
         self._end = wrapped.token_text(ends[0]) if ends else ""
-        before, _, behind = template.render(asked, add_generation_prompt=True).partition(QUESTION)
-        self._around = wrapped.encode(before), wrapped.encode(behind)
+        ids = self.encode_messages(asked)
+        # The text of a prompt before and behind a user's own, and its special tokens.
+        before, _, behind = self._read(ids).partition(QUESTION)
+        self._around = before, behind, self._specials(ids)
         self.start_id, self.unk_id = wrapped.start_id, wrapped.unk_id
         self.vocab_size, self.holds_every_text = wrapped.vocab_size, wrapped.holds_every_text
 
@@ -97,13 +99,18 @@ class ChatVocabulary:
 
     def decode_prompt(self, ids: Sequence[int]) -> str:
         """The user's text, if a prompt is one message; else the text of the conversation without special tokens."""
+        before, behind, specials = self._around
         ids = list(ids)
-        before, behind = self._around
-        inner = ids[len(before) : len(ids) - len(behind)]
-        special = {*self.wrapped.special_ids, *self.eos_ids} - {self.unk_id}
-        if [*before, *inner, *behind] == ids and special.isdisjoint(inner):
-            ids = inner
-        return self.wrapped.decode([i for i in ids if i not in special])
+        text = self._read(ids)
+        is_one = self._specials(ids) == specials and text.startswith(before) and text.endswith(behind)
+        return text[len(before) : len(text) - len(behind)] if is_one else text
+
+    def _read(self, ids: Sequence[int]) -> str:
+        """The text of tokens, also behind one that ends an answer."""
+        return self.wrapped.decode([i for i in ids if i not in self.eos_ids])
+
+    def _specials(self, ids: Sequence[int]) -> list[int]:
+        return [i for i in ids if i in self.eos_ids or i in self.wrapped.special_ids]
 
     def fingerprint(self) -> str:
         described = [
