@@ -6,7 +6,7 @@ Only this module imports jinja2; runs without a chat template never load it.
 import datetime
 import json
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -19,6 +19,7 @@ from jinja2.utils import Namespace
 SOURCE = "<template>"
 # The largest total number of elements of all ranges of one rendering, and the largest size of a repeated sequence.
 MAX_STEPS = 1_000_000
+TAGS = {"generation"}
 
 
 class Refusal(jinja2.TemplateError):
@@ -41,7 +42,7 @@ class SafeNamespace(Namespace):
 class Generation(jinja2.ext.Extension):
     """Accepts `{% generation %}`, which marks assistant turns in some templates; the text within is rendered as it is."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = TAGS
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
