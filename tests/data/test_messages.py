@@ -8,6 +8,8 @@ import pytest
 from pyarrow import parquet
 
 from lmirl_jax import data
+from lmirl_jax.data import records as records_module
+from lmirl_jax.data import split_checks
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.types import UserError
@@ -36,7 +38,7 @@ def task_of(hf_chat, write_jsonl):
 
 @pytest.fixture(autouse=True)
 def warn_again():
-    data.split_checks.warn_once.cache_clear()
+    split_checks.warn_once.cache_clear()
 
 
 def messages(*conversation, **more):
@@ -160,7 +162,7 @@ def test_turns_that_the_template_rewrites_are_counted(task_of, caplog):
         in caplog.text
     )
     caplog.clear()
-    data.split_checks.warn_once.cache_clear()
+    split_checks.warn_once.cache_clear()
     first_batch(task, turns="last")
     assert "only the last" not in caplog.text
 
@@ -177,7 +179,7 @@ def test_turns_are_part_of_the_data(task_of, monkeypatch):
                 yield example
 
         monkeypatch.setattr(type(task.tasks[0]), "examples", lambda self, *given, moved=moved: moved(*given))
-        monkeypatch.setattr(data.records, "FORMAT_VERSION", shift)
+        monkeypatch.setattr(records_module, "FORMAT_VERSION", shift)
         fingerprints.append(data.TrainDataset(task, 1, LENGTHS).fingerprint)
         monkeypatch.undo()
     assert len(set(fingerprints)) == 2
