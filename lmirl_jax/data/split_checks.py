@@ -4,6 +4,9 @@ import functools
 import logging
 from collections.abc import Mapping
 
+import numpy as np
+from jaxtyping import Int64
+
 from lmirl_jax.data.jsonl import READ
 from lmirl_jax.data.records import Records
 from lmirl_jax.data.task_parts import FEATURES
@@ -60,7 +63,22 @@ def check_records(
             "learnt: the chat template writes the earlier ones in another way than the model has answered; write a line for "
             "each turn"
         )
-    sizes = records.last_lengths if last_turns else records.lengths
+    _check_lengths(
+        f"{name}, {split}",
+        records,
+        records.last_lengths if last_turns else records.lengths,
+        lengths,
+        truncate,
+    )
+
+
+def _check_lengths(
+    where: str,
+    records: Records,
+    sizes: Int64[np.ndarray, "examples 2"],
+    lengths: Mapping[str, int],
+    truncate: bool,
+) -> None:
     long = {key: int((sizes[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
     if not any(long.values()):
         return
@@ -70,7 +88,7 @@ def check_records(
         for key in FEATURES
         if long[key]
     )
-    message = f"{name}, {split}: {counts}"
+    message = f"{where}: {counts}"
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")
