@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from lmirl_jax import soft_q
-from lmirl_jax.models import T5Config
+from lmirl_jax.models import DecoderOnlyConfig, T5Config
 from lmirl_jax.objectives import iqlearn
 from lmirl_jax.objectives.inverse_q import implied_rewards
 from lmirl_jax.rows import empty_row, example_row, mark_turns, put_example, stack_rows
@@ -242,3 +242,19 @@ def test_a_conversation_in_blocks_is_the_same():
     blocked = soft_q.from_model(Fixed(TURN_LOGITS), batch, block_size=2)
     np.testing.assert_allclose(blocked.v, dense.v, rtol=1e-6)
     np.testing.assert_allclose(dense.v[0], LN2 * np.array([2, 3, 1, 1, 4, 0]), rtol=1e-6)
+
+
+def test_a_later_turn_is_an_answer_to_all_before_it():
+    """In one row with the turns before it, or alone behind them as its prompt: the same values, for a decoder-only model."""
+    config = DecoderOnlyConfig(
+        vocab_size=32, emb_dim=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16
+    )
+    model = config.build(jax.random.key(0))
+    prompt, answer, turns = np.array([5, 6]), np.array([7, 1, 8, 9, 10, 11, 1]), [[0, 2], [4, 7]]
+    settings = {"lengths": {"inputs": 6, "targets": 8}, "discount": 0.9, "eos_ids": (1,)}
+    whole = example_row(prompt, answer, **settings, turns=turns)
+    last = example_row(np.concatenate([prompt, answer[:4]]), answer[4:], **settings)
+    out = soft_q.from_model(model, jax.tree.map(jnp.asarray, stack_rows([whole, last])))
+    np.testing.assert_allclose(out.q[0, 4:7], out.q[1, :3], rtol=1e-5)
+    np.testing.assert_allclose(out.v[0, 4:7], out.v[1, :3], rtol=1e-5)
+    np.testing.assert_array_equal(out.v[0, 2:4], 0.0)

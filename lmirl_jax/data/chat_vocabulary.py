@@ -64,7 +64,12 @@ class ChatVocabulary:
     def __init__(self, wrapped: SpecialVocabulary, template: ChatTemplate):
         self.wrapped, self.template = wrapped, template
         asked = [{"role": USER, "content": QUESTION}]
-        text = template.render([*asked, {"role": ASSISTANT, "content": ANSWER}])
+        try:
+            text = template.render([*asked, {"role": ASSISTANT, "content": ANSWER}])
+        except UserError as error:
+            raise UserError(
+                f"{error}; it must take one message of a user and an answer, or set CHAT = False to read texts without it"
+            ) from None
         # What the template writes after an answer.
         self._after = text.rpartition(ANSWER)[2] if ANSWER in text else ""
         ids = wrapped.encode(self._after)

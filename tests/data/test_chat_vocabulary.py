@@ -207,3 +207,12 @@ def test_smollm2(shared_data):
         assert made.inputs == chat["prompt_ids"]
         # Some of these answers are cut off.
         assert made.targets == [*chat["greedy_ids"], 2][: len(made.targets)]
+
+
+def test_a_template_that_takes_no_plain_chat(hf_chat, tmp_path):
+    path = tmp_path / "strict"
+    shutil.copytree(hf_chat["qwen"], path)
+    (path / "chat_template.jinja").write_text("{{ raise_exception('give tools') }}")
+    with pytest.raises(UserError, match=r"line 1 refuses the conversation \(give tools\).*set CHAT = False"):
+        data.vocabulary(str(path))
+    assert isinstance(data.vocabulary(str(path), chat=False), HuggingFaceVocabulary)
