@@ -41,7 +41,9 @@ def read_config(config: Config, tensors: Mapping[str, TensorInfo], tied: bool) -
 def _window(config: Config) -> int | None:
     """The window, which counts only where `use_sliding_window` says so."""
     stated = config.get("sliding_window", 4096) is not None
-    return config.count("sliding_window", 4096) if config.flag("use_sliding_window", False) and stated else None
+    return (
+        config.count("sliding_window", 4096) if config.flag("use_sliding_window", False) and stated else None
+    )
 
 
 def _layer_types(config: Config, layers: int, window: int | None) -> tuple[str, ...] | None:
