@@ -7,6 +7,8 @@ import subprocess
 import numpy as np
 
 FAMILIES = ("t5_1_0", "t5_1_1", "byt5", "mt5", "umt5", "t5gemma")
+DECODER_ONLY = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
+FAMILIES += DECODER_ONLY
 # `transformers_models.py make` wrote them.
 GOLDEN = pathlib.Path(__file__).resolve().parent / "interop" / "golden"
 SCRIPT = GOLDEN.parent / "transformers_models.py"
