@@ -1,4 +1,4 @@
-"""Multi-head attention over given keys and values, and its masks: training and cached decoding share it."""
+"""Multi-head attention over given keys and values: training and cached decoding share it."""
 
 import dataclasses
 import math
@@ -6,18 +6,12 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from lmirl_jax.models.layers import Initializer, constrain, dropout, parameter
+from lmirl_jax.models.dot_products import KeysValues, attend, attend_in_blocks
+from lmirl_jax.models.layers import Initializer, RMSNorm, constrain, parameter
+from lmirl_jax.models.masks import RowMask
 from lmirl_jax.models.rotary import Rotation, rotate
-
-# Heads come before positions, as in the matrix products of attention, so that a cache is never transposed.
-KeysValues = tuple[Float[Array, "batch heads keys head_dim"], Float[Array, "batch heads keys head_dim"]]
-
-# The value is finite, so that a row without any key to attend to has no NaN.
-MASKED = -1e10
-# The window of a layer without one: more than any two positions are apart.
-NO_WINDOW = 2**30
 
 _project_in = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=(1, 2))
 _project_out = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=2)
@@ -39,6 +33,9 @@ class AttentionConfig:
         dropout_rate: the share of attention weights that are dropped.
         query_scale: a factor on the scores; None for none, as in T5.
         soft_cap: the bound of the scores, soft_cap * tanh(score / soft_cap); None for no bound.
+        qkv_biases: whether queries, keys and values have biases.
+        query_key_norms: whether the queries and keys of each head are normalised, before they are rotated.
+        norm_epsilon, norm_offset: those of these norms; see `RMSNorm`.
     """
 
     num_heads: int
@@ -47,6 +44,13 @@ class AttentionConfig:
     dropout_rate: float
     query_scale: float | None = None
     soft_cap: float | None = None
+    qkv_biases: bool = False
+    query_key_norms: bool = False
+    norm_epsilon: float = 1e-6
+    norm_offset: float = 0.0
+
+    def norm(self, key: Key[Array, ""]) -> RMSNorm:
+        return RMSNorm(self.head_dim, epsilon=self.norm_epsilon, offset=self.norm_offset, axis="kv", key=key)
 
     @property
     def kv_axis(self) -> str:
@@ -55,17 +59,28 @@ class AttentionConfig:
 
 
 class Projection(nnx.Module):
-    """A linear map from the embedding to heads."""
+    """A linear map from the embedding to heads, with a bias if it is asked for."""
 
     def __init__(
-        self, init: Initializer, shape: tuple[int, int, int], heads_axis: str, *, key: Key[Array, ""]
+        self,
+        init: Initializer,
+        shape: tuple[int, int, int],
+        heads_axis: str,
+        *,
+        bias: bool = False,
+        key: Key[Array, ""],
     ):
         self.heads_axis = heads_axis
         self.kernel = parameter(key, init, shape, ("embed", heads_axis, "kv"))
+        self.has_bias = bias
+        if bias:
+            self.bias = parameter(key, nnx.initializers.zeros, shape[1:], (heads_axis, "kv"))
 
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch heads length head_dim"]:
         # Not an einsum, which would transpose the kernel, at every token of a decoding.
         y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1)
+        if self.has_bias:
+            y = y + self.bias[...].astype(y.dtype)[None, None]
         return constrain(jnp.swapaxes(y, 1, 2), "batch", self.heads_axis, "length", "kv")
 
 
@@ -80,7 +95,7 @@ class OutputProjection(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention without biases; with fewer heads of keys and values than of queries, grouped-query attention.
+    """Multi-head attention; with fewer heads of keys and values than of queries, grouped-query attention.
 
     Args:
         config: sizes and options.
@@ -96,83 +111,60 @@ class Attention(nnx.Module):
         init_query = _scaled_down if config.query_scale is None else _project_in
         query_shape = (emb_dim, config.num_heads, config.head_dim)
         source_shape = (source_dim, config.num_kv_heads, config.head_dim)
-        self.query = Projection(init_query, query_shape, "heads", key=keys[0])
-        self.key = Projection(_project_in, source_shape, config.kv_axis, key=keys[1])
-        self.value = Projection(_project_in, source_shape, config.kv_axis, key=keys[2])
+        bias = config.qkv_biases
+        self.query = Projection(init_query, query_shape, "heads", bias=bias, key=keys[0])
+        self.key = Projection(_project_in, source_shape, config.kv_axis, bias=bias, key=keys[1])
+        self.value = Projection(_project_in, source_shape, config.kv_axis, bias=bias, key=keys[2])
         self.out = OutputProjection(emb_dim, config.num_heads, config.head_dim, key=keys[3])
+        if config.query_key_norms:
+            self.query_norm, self.key_norm = config.norm(key), config.norm(key)
 
     def keys_values(
         self, x: Float[Array, "batch keys source"], rotation: Rotation | None = None
     ) -> KeysValues:
         """Keys and values of activations; with a rotation, the keys are rotated by their positions."""
         keys, values = self.key(x), self.value(x)
+        if self.config.query_key_norms:
+            keys = self.key_norm(keys)
         return keys if rotation is None else rotate(keys, rotation), values
+
+    def _queries(
+        self, x: Float[Array, "batch queries embed"], rotation: Rotation | None
+    ) -> Float[Array, "batch heads queries head_dim"]:
+        queries = self.query(x)
+        if self.config.query_key_norms:
+            queries = self.query_norm(queries)
+        return queries if rotation is None else rotate(queries, rotation)
 
     def __call__(
         self,
         x: Float[Array, "batch queries embed"],
         keys_values: KeysValues,
-        bias: Float[Array, "#batch #heads #queries keys"],
+        bias: Float[Array, "#batch #heads #queries all_keys"],
         dropout_keys: Key[Array, " batch"] | None = None,
         rotation: Rotation | None = None,
+        prompts: KeysValues | None = None,
     ) -> Float[Array, "batch queries embed"]:
-        """Attends from `x`; `bias` is added to the scores, in nats. The softmax is taken in float32."""
-        config = self.config
-        keys, values = keys_values
-        queries = self.query(x)
-        if rotation is not None:
-            queries = rotate(queries, rotation)
-        shape = queries.shape
-        # The queries of a group lie one after the other, as those of one head; reshaping moves no element.
-        grouped = (shape[0], config.num_kv_heads, -1, config.head_dim)
-        scores = jnp.einsum(
-            "bhqk,bhsk->bhqs", jnp.reshape(queries, grouped), keys, preferred_element_type=jnp.float32
-        )
-        scores = jnp.reshape(scores, (*shape[:3], keys.shape[2]))
-        if config.query_scale is not None:
-            scores = scores * config.query_scale
-        if config.soft_cap is not None:
-            scores = config.soft_cap * jnp.tanh(scores / config.soft_cap)
-        weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
-        weights = dropout(weights, config.dropout_rate, dropout_keys, place=0)
-        weights = jnp.reshape(weights, (*grouped[:3], keys.shape[2]))
-        return self.out(jnp.reshape(jnp.einsum("bhqs,bhsk->bhqk", weights, values), shape))
+        """Attends from `x`.
 
+        Args:
+            x: the activations that ask.
+            keys_values: keys and values.
+            bias: what is added to the scores, in nats; those of the prompts' keys come first.
+            dropout_keys: one key for each row; None for no dropout.
+            rotation: the rotation of the queries; None for none.
+            prompts: further keys and values, which all samples of a prompt share; None for none.
+        """
+        parts = [keys_values] if prompts is None else [prompts, keys_values]
+        return self.out(attend(self.config, self._queries(x, rotation), parts, bias, dropout_keys))
 
-def attention_mask(
-    queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"], *, causal: bool = False
-) -> Bool[Array, "batch 1 queries keys"]:
-    """Marks the keys to which each query may attend: those of its segment, but never padding.
-
-    Args:
-        queries: the segment of each query; 0 on padding.
-        keys: the segment of each key; 0 on padding.
-        causal: hides the keys that lie after the query.
-    """
-    mask = (queries[:, :, None] == keys[:, None, :]) & (keys > 0)[:, None, :]
-    if causal:
-        mask &= (jnp.arange(keys.shape[1])[None, :] <= jnp.arange(queries.shape[1])[:, None])[None]
-    return mask[:, None]
-
-
-def window_mask(
-    queries: Int[Array, " queries"],
-    keys: Int[Array, " keys"],
-    window: int | Int[Array, ""],
-    *,
-    causal: bool,
-) -> Bool[Array, "1 1 queries keys"]:
-    """Marks the keys within a window: the last `window` up to the query itself, or, if not causal, `window` on both sides.
-
-    Args:
-        queries, keys: positions.
-        window: the size of the window, in tokens.
-        causal: whether later keys are hidden anyway.
-    """
-    distance = queries[:, None] - keys[None, :]
-    inside = distance < window if causal else jnp.abs(distance) <= window
-    return inside[None, None]
-
-
-def mask_to_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
-    return jnp.where(mask, 0.0, MASKED).astype(jnp.float32)
+    def in_blocks(
+        self,
+        x: Float[Array, "batch length embed"],
+        keys_values: KeysValues,
+        mask: RowMask,
+        window: int | None,
+        rotation: Rotation | None = None,
+    ) -> Float[Array, "batch length embed"]:
+        """Attends within whole rows, block by block, so that no scores of all pairs of tokens are in memory at once."""
+        return self.out(attend_in_blocks(self.config, self._queries(x, rotation), keys_values, mask, window))

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.models.attention import KeysValues, attention_mask, mask_to_bias
+from lmirl_jax.models.dot_products import KeysValues
+from lmirl_jax.models.embeddings import embed, reorder_samples
 from lmirl_jax.models.layers import Dense, constrain, fold_keys, parameter
+from lmirl_jax.models.masks import attention_mask, mask_to_bias
 from lmirl_jax.models.scanned import merge_layer, unstack_layers
 from lmirl_jax.models.stacks import Stack, StackConfig
-from lmirl_jax.models.transformer_layers import EncodedKeysValues, Layer
+from lmirl_jax.models.transformer_layers import EncodedKeysValues, Layer, LayerCache
 from lmirl_jax.rows import length_mask
 from lmirl_jax.types import Batch, PromptBatch, Unembedding
 
@@ -65,8 +67,7 @@ class EncoderDecoderTrunk(nnx.Module):
     def _embed(
         self, table: nnx.Param, tokens: Int[Array, "batch length"]
     ) -> Float[Array, "batch length embed"]:
-        x = jnp.take(table[...], tokens, axis=0).astype(self.config.dtype)
-        return x * jnp.asarray(math.sqrt(x.shape[-1]), x.dtype) if self.config.scaled_embeddings else x
+        return embed(table, tokens, self.config.dtype, scaled=self.config.scaled_embeddings)
 
     def encode(
         self,
@@ -77,7 +78,7 @@ class EncoderDecoderTrunk(nnx.Module):
         """The encoder's output; no token attends to padding (segment 0) or to other packed examples."""
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 1)
         table = self.token_embedder if self.config.shared_embeddings else self.encoder_token_embedder
-        return self.encoder(self._embed(table, tokens), segment_ids, keys=keys)
+        return self.encoder(self._embed(table, tokens), self.encoder.context(segment_ids), keys=keys)
 
     def decoder_hidden(
         self,
@@ -106,7 +107,7 @@ class EncoderDecoderTrunk(nnx.Module):
         x = self._embed(self.token_embedder, decoder_ids)
         if token_offsets is not None:
             x = x + token_offsets.astype(x.dtype)
-        return self.decoder(x, segment_ids, (encoded, cross_bias), keys)
+        return self.decoder(x, self.decoder.context(segment_ids), (encoded, cross_bias), keys)
 
     def hidden(
         self,
@@ -172,7 +173,7 @@ class EncoderDecoder(EncoderDecoderTrunk):
         ):
             layer, window = self._decoder_layer(parameters), self.config.decoder.window(number)
             x, keys_values = layer(
-                x, context, window, (cross, cache.cross_bias), None, (keys_values, cache.index)
+                x, context, window, (cross, cache.cross_bias), None, LayerCache(keys_values, cache.index)
             )
             x = constrain(x, "batch", "length", None)
             self_attention.append(keys_values)
@@ -184,13 +185,7 @@ class EncoderDecoder(EncoderDecoderTrunk):
 
     def reorder(self, cache: "Cache", parents: Int[Array, "prompts samples"]) -> "Cache":
         """Moves the keys and values of self-attention. Those of the prompts stay, because all rows of a prompt share them."""
-
-        def move(x: Float[Array, "rows *rest"]) -> Float[Array, "rows *rest"]:
-            by_prompt = jnp.reshape(x, (*parents.shape, *x.shape[1:]))
-            moved = jax.vmap(lambda y, rows: jnp.take(y, rows, axis=0))(by_prompt, parents)
-            return jnp.reshape(moved, x.shape)
-
-        return dataclasses.replace(cache, self_attention=jax.tree.map(move, cache.self_attention))
+        return dataclasses.replace(cache, self_attention=reorder_samples(cache.self_attention, parents))
 
 
 @jax.tree_util.register_dataclass

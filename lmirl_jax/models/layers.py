@@ -37,11 +37,20 @@ class RMSNorm(nnx.Module):
         size: the width of the activations.
         epsilon: keeps the norm of zeros finite.
         offset: what is added to the parameter to make the scale: 0, or 1 as in Gemma, where it is stored around 0.
+        axis: the logical name of the normalised axis.
     """
 
-    def __init__(self, size: int, *, epsilon: float = 1e-6, offset: float = 0.0, key: Key[Array, ""]):
+    def __init__(
+        self,
+        size: int,
+        *,
+        epsilon: float = 1e-6,
+        offset: float = 0.0,
+        axis: str = "embed",
+        key: Key[Array, ""],
+    ):
         self.epsilon, self.offset = epsilon, offset
-        self.scale = parameter(key, nnx.initializers.constant(1.0 - offset), (size,), ("embed",))
+        self.scale = parameter(key, nnx.initializers.constant(1.0 - offset), (size,), (axis,))
 
     def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
         wide = x.astype(jnp.float32)

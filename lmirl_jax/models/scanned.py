@@ -25,7 +25,7 @@ def stack_layers(make: Callable[[Key[Array, ""]], nnx.Module], count: int, key: 
 
 def scan_layers(
     layers: nnx.Module,
-    body: Callable[[Any, Array, Any, Any], Array],
+    body: Callable[[Any, Array, Any, Any], tuple[Array, Any]],
     x: Array,
     keys: Key[Array, " batch"] | None,
     *,
@@ -33,8 +33,8 @@ def scan_layers(
     remat: str,
     unroll: int,
     per_layer: Any = None,
-) -> Array:
-    """Runs `body(layer, x, keys of the layer, settings of the layer) -> x` over the layers, one after the other.
+) -> tuple[Array, Any]:
+    """Runs `body(layer, x, keys of the layer, settings of the layer) -> (x, output)` over the layers, one after the other.
 
     Args:
         layers: the module from `stack_layers`.
@@ -45,19 +45,22 @@ def scan_layers(
         remat: the activations that the backward pass computes again, a name of `REMAT`.
         unroll: the number of layers in an iteration of the scan.
         per_layer: settings in which layers differ, arrays with one entry for each layer; None for none.
+
+    Returns:
+        The activations after the last layer, and the outputs of all layers along a leading axis.
     """
     # jax.lax.scan over the split module, not nnx.scan, which refuses parameters of an outer while_loop (decoding).
     graph, parameters = nnx.split(layers)
 
-    def step(x: Array, inputs: Any) -> tuple[Array, None]:
+    def step(x: Array, inputs: Any) -> tuple[Array, Any]:
         parameters, number, settings = inputs
         layer_keys = None if keys is None else fold_keys(keys, 100 + number)
-        x = body(nnx.merge(graph, parameters), x, layer_keys, settings)
-        return constrain(x, "batch", "length", None), None
+        x, output = body(nnx.merge(graph, parameters), x, layer_keys, settings)
+        return constrain(x, "batch", "length", None), output
 
     if remat != "none":
         step = jax.checkpoint(step, policy=REMAT[remat])
-    return jax.lax.scan(step, x, (parameters, jnp.arange(count), per_layer), unroll=min(unroll, count))[0]
+    return jax.lax.scan(step, x, (parameters, jnp.arange(count), per_layer), unroll=min(unroll, count))
 
 
 def unstack_layers(layers: nnx.Module, count: int) -> tuple[nnx.State, ...]:

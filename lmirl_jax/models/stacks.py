@@ -1,15 +1,17 @@
 """A stack of layers of one kind, an encoder or a decoder, with what its layers share: positions, masks, the final norm."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmirl_jax.models.attention import NO_WINDOW, attention_mask, mask_to_bias
+from lmirl_jax.models.dot_products import LONG, KeysValues
 from lmirl_jax.models.layers import constrain, dropout
-from lmirl_jax.models.rotary import rotation
+from lmirl_jax.models.masks import NO_WINDOW, RowMask, attention_mask, mask_to_bias
+from lmirl_jax.models.rotary import RopeScaling, Rotation, rotation
 from lmirl_jax.models.scanned import scan_layers, stack_layers
 from lmirl_jax.models.transformer_layers import AttentionContext, Layer, LayerConfig, RelativeBiasConfig
 
@@ -24,6 +26,8 @@ class StackConfig:
         remat, scan_unroll: see `T5Config`.
         relative_bias: the bias of relative positions that all layers share; None for none.
         rope_theta: the base of the wavelengths of rotary positions; None for none.
+        rope_scaling: changes these wavelengths; None for no change.
+        local_rope_theta: the base in layers with a window, whose wavelengths stay as they are; None where it is the same.
         windows: the window of self-attention in each layer, in tokens, or None in a layer without one; None where no layer
             has one.
     """
@@ -34,6 +38,8 @@ class StackConfig:
     scan_unroll: int
     relative_bias: RelativeBiasConfig | None = None
     rope_theta: float | None = None
+    rope_scaling: RopeScaling | None = None
+    local_rope_theta: float | None = None
     windows: tuple[int | None, ...] | None = None
 
     def window(self, number: int) -> int | None:
@@ -57,35 +63,68 @@ class Stack(nnx.Module):
 
     def context(self, segment_ids: Int[Array, "batch length"]) -> AttentionContext:
         """The context of whole rows, in which tokens attend only to those of their segment."""
-        places = jnp.arange(segment_ids.shape[1])
-        return self._context(
-            places, places, attention_mask(segment_ids, segment_ids, causal=self.config.layer.causal)
-        )
+        places = jnp.arange(segment_ids.shape[1])[None]
+        mask = attention_mask(segment_ids, segment_ids, causal=self.config.layer.causal)
+        # Places within the row serve for packed examples as well: only distances within an example matter.
+        return self._context(places, places, mask)
+
+    def row_context(self, mask: RowMask, positions: Int[Array, "batch length"]) -> AttentionContext:
+        """The context of rows that hold prompts and answers; that of long rows leaves the scores to blocks."""
+        places = jnp.arange(positions.shape[1])
+        if len(places) > LONG:
+            return AttentionContext(positions, positions, None, *self._rotations(positions), mask)
+        return self._context(positions, positions, mask.part(places, places))
 
     def next_context(self, index: Int[Array, ""], length: int) -> AttentionContext:
         """The context of one token at the place `index` of a cache of the given length, in every row."""
-        places = jnp.arange(length)
-        return self._context(index[None], places, (places <= index)[None, None, None, :])
+        places = jnp.arange(length)[None]
+        return self._context(index[None, None], places, (places <= index)[:, None, None, :])
+
+    def answer_context(
+        self, prompt_lengths: Int[Array, " rows"], prompt_room: int, index: Int[Array, ""], length: int
+    ) -> AttentionContext:
+        """The context of token `index` of each row, read after all but the last token of a prompt.
+
+        Args:
+            prompt_lengths: the number of tokens of each row's prompt, 1 or more.
+            prompt_room: the number of keys that are stored for a prompt.
+            index: the number of the token; 0 for the last one of the prompt.
+            length: the number of keys that are stored for the tokens from the last one of the prompt on.
+        """
+        prompts, answers = jnp.arange(prompt_room)[None], jnp.arange(length)[None]
+        before = (prompt_lengths - 1)[:, None]
+        keys = jnp.concatenate(
+            [jnp.broadcast_to(prompts, (len(before), prompt_room)), before + answers], axis=1
+        )
+        shape = (len(before), length)
+        mask = jnp.concatenate([prompts < before, jnp.broadcast_to(answers <= index, shape)], axis=1)
+        return self._context(before + index, keys, mask[:, None, None, :])
 
     def _context(
         self,
-        queries: Int[Array, " queries"],
-        keys: Int[Array, " keys"],
+        queries: Int[Array, "#batch queries"],
+        keys: Int[Array, "#batch keys"],
         mask: Bool[Array, "#batch 1 queries keys"],
     ) -> AttentionContext:
-        config, bias = self.config, mask_to_bias(mask)
-        if config.relative_bias is not None:
-            bias = self.relpos_bias(queries, keys) + bias
-        rotated = None
+        bias = mask_to_bias(mask)
+        if self.config.relative_bias is not None:
+            bias = self.relpos_bias(queries[0], keys[0]) + bias
+        return AttentionContext(queries, keys, bias, *self._rotations(queries))
+
+    def _rotations(self, positions: Int[Array, "#batch queries"]) -> tuple[Rotation | None, Rotation | None]:
+        """The rotations in layers without and with a window; None where there is none, or no other one."""
+        config, head_dim = self.config, self.config.layer.attention.head_dim
+        everywhere = local = None
         if config.rope_theta is not None:
-            # Places within the row serve for packed examples as well: only distances within an example matter.
-            rotated = rotation(queries[None], config.layer.attention.head_dim, config.rope_theta)
-        return AttentionContext(queries, keys, bias, rotated)
+            everywhere = rotation(positions, head_dim, config.rope_theta, config.rope_scaling)
+        if config.local_rope_theta is not None:
+            local = rotation(positions, head_dim, config.local_rope_theta)
+        return everywhere, local
 
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        segment_ids: Int[Array, "batch length"],
+        context: AttentionContext,
         encoded: tuple[Float[Array, "batch inputs encoder"], Float[Array, "batch 1 length inputs"]]
         | None = None,
         keys: Key[Array, " batch"] | None = None,
@@ -94,25 +133,40 @@ class Stack(nnx.Module):
 
         Args:
             x: embedded tokens.
-            segment_ids: the segment of each token; 0 on padding.
+            context: what the layers share.
             encoded: the encoder's output, and the bias that masks it; None without an encoder.
             keys: one dropout key for each row; None for no dropout.
         """
-        config, context = self.config, self.context(segment_ids)
 
         def body(
             layer: Layer, x: Array, layer_keys: Key[Array, " batch"] | None, window: Int[Array, ""] | None
-        ) -> Array:
+        ) -> tuple[Array, None]:
             cross = None
             if encoded is not None:
                 cross = (layer.encoder_decoder_attention.keys_values(encoded[0]), encoded[1])
-            return layer(x, context, window, cross, layer_keys)[0]
+            return layer(x, context, window, cross, layer_keys)[0], None
 
-        windows = None
+        x = dropout(x, self.config.layer.dropout_rate, keys, place=1)
+        return self.finish(self._scan(body, x, keys)[0], keys)
+
+    def keys_values(
+        self, x: Float[Array, "batch length embed"], context: AttentionContext
+    ) -> tuple[KeysValues, ...]:
+        """The keys and values of self-attention of whole rows in each layer."""
+
+        def body(layer: Layer, x: Array, _: None, window: Int[Array, ""] | None) -> tuple[Array, KeysValues]:
+            return layer(x, context, window)
+
+        stacked = self._scan(body, x, None)[1]
+        return tuple(
+            jax.tree.map(lambda x, number=number: x[number], stacked) for number in range(self.config.count)
+        )
+
+    def _scan(self, body: Any, x: Array, keys: Key[Array, " batch"] | None) -> tuple[Array, Any]:
+        config, windows = self.config, None
         if config.windows is not None:
             windows = jnp.array([config.window(number) for number in range(config.count)], jnp.int32)
-        x = dropout(x, config.layer.dropout_rate, keys, place=1)
-        x = scan_layers(
+        return scan_layers(
             self.layers,
             body,
             constrain(x, "batch", "length", None),
@@ -122,7 +176,6 @@ class Stack(nnx.Module):
             unroll=config.scan_unroll,
             per_layer=windows,
         )
-        return self.finish(x, keys)
 
     def finish(
         self, x: Float[Array, "batch length embed"], keys: Key[Array, " batch"] | None

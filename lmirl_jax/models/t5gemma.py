@@ -5,28 +5,18 @@ Source: https://arxiv.org/abs/2504.06225; Gemma 2, https://arxiv.org/abs/2408.00
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 from jaxtyping import Array, Key
 
-from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Positive, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import AttentionConfig
 from lmirl_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, EncoderDecoderTrunk
+from lmirl_jax.models.layer_types import LAYER_TYPES, LayerTypes, check_stack, windows_of
 from lmirl_jax.models.mlp import Activation
 from lmirl_jax.models.stacks import StackConfig
 from lmirl_jax.models.transformer_layers import LayerConfig
 from lmirl_jax.types import UserError
-
-LAYER_TYPES = ("sliding_attention", "full_attention")
-
-LayerTypes = Annotated[
-    tuple[str, ...],
-    Words(
-        "a list of 'sliding_attention' or 'full_attention' for each layer",
-        lambda types: len(types) > 0 and all(kind in LAYER_TYPES for kind in types),
-    ),
-]
 
 
 @check_arguments
@@ -70,25 +60,14 @@ class T5GemmaStackConfig:
         if self.layer_types is not None:
             # Gin files may give a list.
             object.__setattr__(self, "layer_types", tuple(self.layer_types))
-            if len(self.layer_types) != self.num_layers:
-                raise UserError(
-                    f"{name}.layer_types has {len(self.layer_types)} entries for num_layers={self.num_layers}: "
-                    "give one for each layer, or None"
-                )
-        if self.num_heads % self.num_kv_heads:
-            raise UserError(
-                f"{name}.num_kv_heads={self.num_kv_heads} must be a divisor of num_heads={self.num_heads}"
-            )
-        if self.head_dim % 2:
-            raise UserError(
-                f"{name}.head_dim={self.head_dim} must be even, because rotary positions turn pairs of dimensions"
-            )
+        sizes = ("layer_types", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+        check_stack(name, **{size: getattr(self, size) for size in sizes})
 
     @property
     def windows(self) -> tuple[int | None, ...]:
         """The window of each layer; None in a layer of full attention."""
-        types = self.layer_types or [LAYER_TYPES[number % 2] for number in range(self.num_layers)]
-        return tuple(self.sliding_window if kind == "sliding_attention" else None for kind in types)
+        alternating = tuple(LAYER_TYPES[number % 2] for number in range(self.num_layers))
+        return windows_of(self.layer_types or alternating, self.sliding_window)
 
 
 @check_arguments

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lmirl_jax.models.attention import MASKED, Attention, AttentionConfig, KeysValues, window_mask
+from lmirl_jax.models.attention import Attention, AttentionConfig
+from lmirl_jax.models.dot_products import KeysValues
 from lmirl_jax.models.layers import RMSNorm, dropout, fold_keys
+from lmirl_jax.models.masks import MASKED, NO_WINDOW, RowMask, window_mask
 from lmirl_jax.models.mlp import MLP
 from lmirl_jax.models.relative_positions import RelativeBias
 from lmirl_jax.models.rotary import Rotation
@@ -42,6 +44,7 @@ class LayerConfig:
         norm_epsilon, norm_offset: see `RMSNorm`.
         post_norms: whether each block has a norm after it, before the residual connection, as well as the one before it.
         relative_bias: the layer's own bias of relative positions; None for none.
+        sliding_window: the window of those layers of a stack that have one; None for a stack without.
     """
 
     emb_dim: int
@@ -55,6 +58,7 @@ class LayerConfig:
     norm_offset: float = 0.0
     post_norms: bool = False
     relative_bias: RelativeBiasConfig | None = None
+    sliding_window: int | None = None
 
     def norm(self, key: Key[Array, ""]) -> RMSNorm:
         return RMSNorm(self.emb_dim, epsilon=self.norm_epsilon, offset=self.norm_offset, key=key)
@@ -72,19 +76,52 @@ class LayerConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AttentionContext:
-    """What self-attention shares in all layers of a stack: places, masks and biases.
+    """What self-attention shares in all layers of a stack: positions, masks and biases.
 
     Args:
-        queries: the places of the tokens in their rows.
-        keys: the places of the tokens that self-attention may reach.
-        bias: what is added to the scores of self-attention: masks, and biases that the layers share.
+        queries: the positions of the tokens, the same in all rows if there is only one.
+        keys: the positions of the tokens that self-attention may reach.
+        bias: what is added to the scores of self-attention: masks, and biases that the layers share. None for long rows,
+            whose scores are computed in blocks.
         rotation: the rotation of each token's queries and keys; None for none.
+        local_rotation: the same in layers with a window; None where it does not differ.
+        mask: the mask of long rows.
     """
 
-    queries: Int[Array, " queries"]
-    keys: Int[Array, " keys"]
-    bias: Float[Array, "#batch #heads queries keys"]
+    queries: Int[Array, "#batch queries"]
+    keys: Int[Array, "#batch keys"]
+    bias: Float[Array, "#batch #heads queries keys"] | None
     rotation: Rotation | None = None
+    local_rotation: Rotation | None = None
+    mask: RowMask | None = None
+
+    def rotation_in(self, window: int | Int[Array, ""] | None) -> Rotation | None:
+        """The rotation in a layer with this window."""
+        if self.local_rotation is None or window is None:
+            return self.rotation
+        is_local = jnp.asarray(window) < NO_WINDOW
+        return jax.tree.map(lambda a, b: jnp.where(is_local, a, b), self.local_rotation, self.rotation)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerCache:
+    """What self-attention of a layer has read before.
+
+    Args:
+        keys_values: the keys and values of each row, of which those from `index` on are still to be written.
+        index: the place of the next token.
+        prompts: the keys and values of the prompts, which come before, one for all samples of a prompt; None for none.
+    """
+
+    keys_values: KeysValues
+    index: Int[Array, ""]
+    prompts: KeysValues | None = None
+
+    def write(self, new: KeysValues) -> KeysValues:
+        return jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, self.index, axis=2), self.keys_values, new
+        )
 
 
 class Layer(nnx.Module):
@@ -126,35 +163,34 @@ class Layer(nnx.Module):
         window: int | Int[Array, ""] | None = None,
         encoded: tuple[EncodedKeysValues, Float[Array, "prompts 1 #length inputs"]] | None = None,
         keys: Key[Array, " batch"] | None = None,
-        cache: tuple[KeysValues, Int[Array, ""]] | None = None,
+        cache: LayerCache | None = None,
     ) -> tuple[Float[Array, "batch length embed"], KeysValues]:
         """Runs the layer.
 
         Args:
             x: activations.
-            context: the places, masks and biases of self-attention.
+            context: the positions, masks and biases of self-attention.
             window: the window of self-attention in this layer; None where no layer has one.
             encoded: the keys and values of the prompts, and the bias that masks them; None without an encoder.
             keys: one dropout key for each row; None for no dropout.
-            cache: earlier keys and values, and the place at which `x`, one token, is written.
+            cache: what has been read before `x`, which then is one token.
 
         Returns:
             The activations, and the keys and values of self-attention.
         """
-        attention, bias = getattr(self, self.self_name), self._self_bias(context, window)
         reached: list[KeysValues] = []
 
         def attend(y: Array) -> Array:
-            keys_values = attention.keys_values(y, context.rotation)
+            attention, rotation = getattr(self, self.self_name), context.rotation_in(window)
+            keys_values = attention.keys_values(y, rotation)
             if cache is not None:
-                old, index = cache
-                keys_values = jax.tree.map(
-                    lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, index, axis=2),
-                    old,
-                    keys_values,
-                )
+                keys_values = cache.write(keys_values)
             reached.append(keys_values)
-            return attention(y, keys_values, bias, keys, context.rotation)
+            if context.bias is None:
+                return self._attend_in_blocks(y, keys_values, context, window)
+            earlier = None if cache is None else cache.prompts
+            bias = self._self_bias(context, context.bias, window)
+            return attention(y, keys_values, bias, keys, rotation, earlier)
 
         x = self._block(self.self_name, attend, x, keys, place=2)
         if encoded is not None:
@@ -176,15 +212,35 @@ class Layer(nnx.Module):
         return x + dropout(y, self.config.dropout_rate, keys, place=place)
 
     def _self_bias(
-        self, context: AttentionContext, window: int | Int[Array, ""] | None
+        self,
+        context: AttentionContext,
+        bias: Float[Array, "#batch #heads queries keys"],
+        window: int | Int[Array, ""] | None,
     ) -> Float[Array, "#batch #heads queries keys"]:
-        bias = context.bias
         if self.config.relative_bias is not None:
-            bias = self.relpos_bias(context.queries, context.keys) + bias
+            bias = self.relpos_bias(context.queries[0], context.keys[0]) + bias
         if window is not None:
             inside = window_mask(context.queries, context.keys, window, causal=self.config.causal)
             bias = jnp.where(inside, bias, MASKED)
         return bias
+
+    def _attend_in_blocks(
+        self,
+        x: Float[Array, "batch length embed"],
+        keys_values: KeysValues,
+        context: AttentionContext,
+        window: int | Int[Array, ""] | None,
+    ) -> Float[Array, "batch length embed"]:
+        """Self-attention of long rows; only the layers with a window, which are known when they run, read less."""
+        attention, sliding = getattr(self, self.self_name), self.config.sliding_window
+
+        def run(reach: int | None) -> Callable[[Array], Array]:
+            rotation = context.rotation_in(window)
+            return lambda y: attention.in_blocks(y, keys_values, context.mask, reach, rotation)
+
+        if window is None or sliding is None:
+            return run(None)(x)
+        return jax.lax.cond(jnp.asarray(window) < NO_WINDOW, run(sliding), run(None), x)
 
     def _attend_to(
         self,

@@ -10,7 +10,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from lmirl_jax.models import EncoderDecoder, T5Config, T5GemmaConfig, T5GemmaStackConfig
+from lmirl_jax.models import (
+    DecoderOnlyConfig,
+    LinearRopeScaling,
+    Llama3RopeScaling,
+    T5Config,
+    T5GemmaConfig,
+    T5GemmaStackConfig,
+)
 
 T5_1_1 = T5Config(
     vocab_size=64,
@@ -35,22 +42,51 @@ def stack(emb_dim: int, num_layers: int, **options: Any) -> T5GemmaStackConfig:
     return T5GemmaStackConfig(**{"emb_dim": emb_dim, "num_layers": num_layers, **sizes, **options})
 
 
+def decoder_only(**options: Any) -> DecoderOnlyConfig:
+    sizes = {"vocab_size": 64, "emb_dim": 16, "num_heads": 4, "num_kv_heads": 2, "head_dim": 8, "mlp_dim": 24}
+    return DecoderOnlyConfig(**{"num_layers": 2, "decoder_start_id": 2, **sizes, **options})
+
+
+GEMMA = {"norm_offset": 1.0, "post_norms": True, "scaled_embeddings": True, "activation": "gelu"}
+# Windows that the tests' rows are longer than, in turns with layers without one.
+WINDOWS = {"sliding_window": 3, "layer_types": ("sliding_attention", "full_attention")}
+DECODER_ONLY = {
+    "llama": decoder_only(rope_scaling=Llama3RopeScaling(8.0, 1.0, 4.0, 16), logits_via_embedding=False),
+    "qwen2": decoder_only(qkv_biases=True),
+    "qwen3": decoder_only(query_key_norms=True),
+    "gemma2": decoder_only(**GEMMA, **WINDOWS, attention_soft_cap=5.0, final_soft_cap=30.0),
+    "gemma3": decoder_only(
+        **GEMMA,
+        **WINDOWS,
+        query_key_norms=True,
+        rope_theta=1e6,
+        local_rope_theta=1e4,
+        rope_scaling=LinearRopeScaling(8.0),
+    ),
+    "prefix": decoder_only(bidirectional_prompts=True, **WINDOWS),
+}
 FAMILIES = {
     "t5_1_0": t5(mlp_activations=("relu",), logits_via_embedding=True),
     "t5_1_1": T5_1_1,
     "byt5": t5(num_encoder_layers=3, num_decoder_layers=1),
     "umt5": t5(relpos_per_layer=True),
     "t5gemma": T5GemmaConfig(vocab_size=64, encoder=stack(24, 3), decoder=stack(16, 2)),
+    **DECODER_ONLY,
 }
 
 
 @functools.cache
-def build(config: Any) -> EncoderDecoder:
-    """The network with its initial parameters."""
-    return nnx.jit(lambda: config.build(jax.random.key(0)))()
+def build(config: Any) -> Any:
+    """The network with its initial parameters, and biases that are not 0."""
+    model = nnx.jit(lambda: config.build(jax.random.key(0)))()
+    if getattr(config, "qkv_biases", False):
+        for name in ("query", "key", "value"):
+            bias = getattr(model.decoder.layers.self_attention, name).bias
+            bias[...] = 0.5 * jax.random.normal(jax.random.key(1), bias.shape)
+    return model
 
 
-def call(model: EncoderDecoder, function: Callable[..., Any], *args: Any) -> Any:
+def call(model: nnx.Module, function: Callable[..., Any], *args: Any) -> Any:
     """`function(model, *args)`, compiled."""
     graph, state = nnx.split(model)
     return jax.jit(lambda state, args: function(nnx.merge(graph, state), *args))(state, args)

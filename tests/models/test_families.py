@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from lmirl_jax import sharding, soft_q
+from lmirl_jax.models import DecoderOnlyConfig, T5Config
 from lmirl_jax.rows import empty_row, prompts_of, put_example, stack_rows
 from lmirl_jax.training.state import build as build_state
 from lmirl_jax.types import Model, ModelConfig, UserError
@@ -49,9 +50,14 @@ def forced(model):
     return call(model, lambda model: model.hidden(BATCH))
 
 
+def is_decoder_only(config):
+    return isinstance(config, DecoderOnlyConfig)
+
+
 def fed(config):
-    """What the decoder reads: its start token, then the answer without its end."""
-    return jnp.pad(BATCH.tokens, ((0, 0), (1, 0)), constant_values=config.decoder_start_id)[:, :-1]
+    """What is read one by one: a start token or the end of the prompt, then the answer without its end."""
+    first = [1, 1] if is_decoder_only(config) else [config.decoder_start_id] * 2
+    return jnp.concatenate([jnp.array(first)[:, None], BATCH.tokens[:, :-1]], axis=1)
 
 
 def read(model, prompts, tokens):
@@ -68,7 +74,7 @@ def test_the_protocols(config, model):
 def test_cached_decoding_equals_teacher_forcing(config, model, forced):
     """Two samples a prompt, prompts of different lengths, answers longer than the window and the farthest bucket."""
     _, first = model.start_decoding(prompts_of(BATCH), 8, num_samples=2)
-    np.testing.assert_array_equal(first, config.decoder_start_id)
+    np.testing.assert_array_equal(first, jnp.repeat(fed(config)[:, 0], 2))
     hidden = call(model, read, prompts_of(BATCH), jnp.repeat(fed(config), 2, axis=0))
     for sample in range(2):
         np.testing.assert_allclose(hidden[sample::2][REAL], forced[REAL], atol=1e-5)
@@ -130,6 +136,9 @@ def test_packed_rows_equal_unpacked(model, forced):
 def test_explicit_decoder_ids(config, model, forced):
     """Hidden state t is the one after `decoder_ids[:, : t + 1]`, for any ids; padding at their end changes nothing."""
 
+    if is_decoder_only(config):
+        pytest.skip("the prompt is in the row: its ids are those of the batch")
+
     def run(model, decoder_ids):
         encoded = model.encode(BATCH.prompt_tokens, BATCH.prompt_segment_ids)
         return model.decoder_hidden(decoder_ids, encoded, BATCH.prompt_segment_ids)
@@ -144,7 +153,9 @@ def test_a_reordered_cache_goes_on_from_its_parent(config, model, forced):
     def run(model, parents):
         cache, _ = model.start_decoding(prompts_of(BATCH), 8, num_samples=2)
         # The keys and values of a prompt are there once.
-        assert cache.cross[0][0].shape[0] == 2 and cache.self_attention[0][0].shape[0] == 4
+        of_prompts = cache.prompts if is_decoder_only(config) else cache.cross
+        of_answers = cache.answers if is_decoder_only(config) else cache.self_attention
+        assert of_prompts[0][0].shape[0] == 2 and of_answers[0][0].shape[0] == 4
         for t in range(4):
             cache, _ = model.decode(cache, jnp.stack([tokens[:, t] + 7, tokens[:, t]], axis=1).reshape(-1))
         cache = model.reorder(cache, parents)
@@ -205,9 +216,10 @@ def test_the_output_layer(config, model):
     np.testing.assert_array_equal(
         out.kernel, params["token_embedder"].T if tied else params["logits_dense"]["kernel"]
     )
-    is_gemma = config is FAMILIES["t5gemma"]
-    assert (out.scale, out.soft_cap) == (0.25 if tied and not is_gemma else 1.0, 30.0 if is_gemma else None)
-    assert ("encoder_token_embedder" in params) == is_gemma
+    is_scaled = tied and isinstance(config, T5Config)
+    has_cap = config in (FAMILIES["t5gemma"], FAMILIES["gemma2"])
+    assert (out.scale, out.soft_cap) == (0.25 if is_scaled else 1.0, 30.0 if has_cap else None)
+    assert ("encoder_token_embedder" in params) == (config is FAMILIES["t5gemma"])
     hidden = jax.random.normal(KEY, (3, 16))
     found = soft_q.logits_from_hidden(hidden, out.kernel, scale=out.scale, soft_cap=out.soft_cap)
     product = out.scale * np.asarray(hidden) @ np.asarray(out.kernel)

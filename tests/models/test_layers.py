@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 
 from lmirl_jax.models import T5GemmaConfig
-from lmirl_jax.models.attention import Attention, AttentionConfig, mask_to_bias, window_mask
+from lmirl_jax.models.attention import Attention, AttentionConfig
 from lmirl_jax.models.layers import RMSNorm
+from lmirl_jax.models.masks import mask_to_bias, window_mask
 from lmirl_jax.models.mlp import ACTIVATIONS, MLP
 from lmirl_jax.models.rotary import rotate, rotation
 from lmirl_jax.types import UserError
@@ -90,12 +91,12 @@ def attention_by_hand(attention, x, source, bias):
 
 def test_windows():
     """Causal: the last 2 keys with the query's own. Both ways: 2 keys on each side, which is one more."""
-    places = jnp.arange(5)
-    causal = window_mask(jnp.array([3]), places, 2, causal=True)[0, 0, 0]
+    places = jnp.arange(5)[None]
+    causal = window_mask(jnp.array([[3]]), places, 2, causal=True)[0, 0, 0]
     np.testing.assert_array_equal(
         causal, [False, False, True, True, True]
     )  # Later keys are masked elsewhere.
-    both = window_mask(jnp.array([2, 4]), places, 2, causal=False)[0, 0]
+    both = window_mask(jnp.array([[2, 4]]), places, 2, causal=False)[0, 0]
     np.testing.assert_array_equal(both, [[True] * 5, [False, False, True, True, True]])
 
 
