@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
 from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
 from lmirl_jax.evaluation import Generator
-from lmirl_jax.rows import example_row, length_mask, stack_rows
-from lmirl_jax.types import Batch, UserError
+from lmirl_jax.models import DecoderOnly, DecoderOnlyConfig
+from lmirl_jax.rows import answer_rows, example_row, length_mask, stack_rows
+from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, UserError
 
 # Lengths are rounded up to a multiple of this number, so that similar ones share a compilation.
 MULTIPLE = 32
@@ -66,18 +67,21 @@ class LanguageModel:
 
         Args:
             ids: the tokens that the decoder is fed, its start token first, [batch, length]: position t predicts the token after
-                `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end.
+                `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end. For a decoder-only model, prompts and
+                answers in one row.
             encoder_ids: the tokens of the prompts, [batch, inputs]. In an array every one is read; lists may be of unlike
-                lengths.
+                lengths. For a decoder-only model None; or the prompts of `ids`, which then begin with the last token of each.
 
         Returns:
             float32, [batch, length, vocab].
         """
-        if encoder_ids is None:
+        tokens, _ = _padded(ids, "ids")
+        if encoder_ids is None and not isinstance(self.policy.model, DecoderOnlyConfig):
             raise UserError(
                 "LanguageModel.logits: an encoder-decoder needs encoder_ids, the tokens of the prompts"
             )
-        tokens, _ = _padded(ids, "ids")
+        # A row without a prompt of its own is the answer to its first token.
+        encoder_ids = tokens[:, :1] if encoder_ids is None else encoder_ids
         prompts, lengths = _padded(encoder_ids, "encoder_ids")
         if len(tokens) != len(prompts):
             raise UserError(
@@ -216,6 +220,13 @@ def _logits(
     encoder_lengths: Int[Array, " batch"],
 ) -> Float[Array, "batch length vocab"]:
     model = nnx.merge(graph, params)
+    if isinstance(model, DecoderOnly):
+        # Place t of an answer is predicted from the token before it, so that the last one may be any.
+        answers = AnswerBatch(
+            jnp.roll(ids, -1, axis=1), jnp.full(len(ids), ids.shape[1]), jnp.ones(len(ids), bool)
+        )
+        rows = answer_rows(PromptBatch(encoder_ids, encoder_lengths), answers, discount=1.0)
+        return decoding.logits_of(model, model.hidden(rows))
     real = jnp.asarray(length_mask(encoder_lengths, encoder_ids.shape[1]), jnp.int32)
     encoded = model.encode(encoder_ids, real)
     return decoding.logits_of(model, model.decoder_hidden(ids, encoded, real))

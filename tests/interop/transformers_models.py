@@ -185,7 +185,10 @@ def compute(place: pathlib.Path) -> dict:
 
 def _answers(model, place: pathlib.Path) -> list[str]:
     """The greedy answers to prompts, as texts; a folder of transformers is used as its users do."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    # For Qwen 2, AutoTokenizer replaces the rules of tokenizer.json by those of its own class.
+    is_qwen = model.config.model_type == "qwen2"
+    kind = transformers.PreTrainedTokenizerFast if is_qwen else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(place)
     answers = []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
