@@ -33,7 +33,12 @@ def models(stack: Mapping[str, Any]) -> dict:
     configs = {
         "llama": transformers.LlamaConfig(
             **plain
-            | {"head_dim": 8, "rope_parameters": llama3, "tie_word_embeddings": False, "initializer_range": 0.3}
+            | {
+                "head_dim": 8,
+                "rope_parameters": llama3,
+                "tie_word_embeddings": False,
+                "initializer_range": 0.3,
+            }
         ),
         "qwen2": transformers.Qwen2Config(**plain | windows | {"tie_word_embeddings": True}),
         "qwen3": transformers.Qwen3Config(**plain | {"tie_word_embeddings": True, "bos_token_id": None}),
