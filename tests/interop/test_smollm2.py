@@ -42,38 +42,46 @@ def folder(request, repository) -> pathlib.Path:
     return CACHE
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """In place of the fixture of that name for all tests here: a model of this size runs for longer than it compiles."""
+
+
 @pytest.fixture(scope="module")
 def model(folder):
     return lmirl_jax.load(folder)
 
 
-def test_answers_to_chat_prompts(model, expected):
+def test_the_vocabulary(model, expected):
     vocabulary = model.policy.task.input_vocabulary
     for chat in expected["chat"]:
-        prompt, answer = chat["prompt_ids"], chat["greedy_ids"]
-        assert vocabulary.encode_prompt(chat["prompt"]) == prompt
-        assert model.generate(prompt, max_new_tokens=len(answer)) == answer
-        log_probs = jax.nn.log_softmax(model.logits([[*prompt, *answer]])[0], axis=-1)
-        found = np.asarray(log_probs)[len(prompt) - 1 + np.arange(len(answer)), answer]
-        np.testing.assert_allclose(found, chat["log_probs"], atol=1e-3, rtol=0)
-
-
-def test_prompts_of_unlike_lengths_are_answered_together(model, expected):
-    chats = expected["chat"]
-    longest = max(len(chat["greedy_ids"]) for chat in chats)
-    answers = model.generate([chat["prompt_ids"] for chat in chats], max_new_tokens=longest)
-    for answer, chat in zip(answers, chats, strict=True):
-        count = len(chat["greedy_ids"])
-        assert answer[:count] == chat["greedy_ids"]
-
-
-def test_log_probabilities_and_soft_values_of_texts(model, expected):
-    vocabulary = model.policy.task.input_vocabulary
+        assert vocabulary.encode_prompt(chat["prompt"]) == chat["prompt_ids"]
+        text = chat["greedy_text"].removesuffix("<|im_end|>")
+        assert vocabulary.decode(chat["greedy_ids"]) == text
     for scored in expected["scored"]:
-        ids = scored["ids"]
-        assert vocabulary.encode_prompt(scored["text"]) == ids
-        logits = model.logits([ids])[0]
-        soft_values = np.asarray(jax.nn.logsumexp(logits, axis=-1))
-        np.testing.assert_allclose(soft_values, scored["logsumexp"], atol=1e-3, rtol=0)
-        found = logits[np.arange(len(ids) - 1), ids[1:]] - soft_values[:-1]
-        np.testing.assert_allclose(found, scored["log_probs"], atol=1e-3, rtol=0)
+        assert vocabulary.encode_prompt(scored["text"]) == scored["ids"]
+
+
+def test_log_probabilities_and_soft_values(model, expected):
+    """Of answers to chat prompts and of texts, in one batch of rows of unlike lengths."""
+    chats, texts = expected["chat"], expected["scored"]
+    rows = [[*chat["prompt_ids"], *chat["greedy_ids"]] for chat in chats] + [text["ids"] for text in texts]
+    logits = model.logits(rows)
+    soft_values = np.asarray(jax.nn.logsumexp(logits, axis=-1))
+    for number, (row, wanted) in enumerate(zip(rows, [*chats, *texts], strict=True)):
+        begin = len(row) - len(wanted["log_probs"])
+        before = np.arange(begin, len(row)) - 1
+        found = logits[number, before, row[begin:]] - soft_values[number, before]
+        np.testing.assert_allclose(found, wanted["log_probs"], atol=1e-3, rtol=0)
+        if "logsumexp" in wanted:
+            found = soft_values[number, : len(row)]
+            np.testing.assert_allclose(found, wanted["logsumexp"], atol=1e-3, rtol=0)
+
+
+def test_answers_to_chat_prompts(model, expected):
+    """Together, and the first one by itself."""
+    chats = expected["chat"]
+    prompts, greedy = ([chat[name] for chat in chats] for name in ("prompt_ids", "greedy_ids"))
+    longest = max(map(len, greedy))
+    assert model.generate(prompts, max_new_tokens=longest) == greedy
+    assert model.generate(prompts[0], max_new_tokens=longest) == greedy[0]
