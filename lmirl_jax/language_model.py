@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
 from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
 from lmirl_jax.evaluation import Generator
-from lmirl_jax.models import DecoderOnly, DecoderOnlyConfig
-from lmirl_jax.rows import answer_rows, example_row, length_mask, stack_rows
-from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, UserError
+from lmirl_jax.models import DecoderOnlyConfig
+from lmirl_jax.rows import example_row, length_mask, stack_rows
+from lmirl_jax.types import Batch, UserError
 
 # Lengths are rounded up to a multiple of this number, so that similar ones share a compilation.
 MULTIPLE = 32
@@ -66,28 +66,32 @@ class LanguageModel:
         """The logits of the next token after each token, as transformers gives them.
 
         Args:
-            ids: the tokens that the decoder is fed, its start token first, [batch, length]: position t predicts the token after
-                `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end. For a decoder-only model, prompts and
-                answers in one row.
-            encoder_ids: the tokens of the prompts, [batch, inputs]. In an array every one is read; lists may be of unlike
-                lengths. For a decoder-only model None; or the prompts of `ids`, which then begin with the last token of each.
+            ids: the tokens that the decoder is fed, an encoder-decoder's with its start token first, [batch, length]: position
+                t predicts the token after `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end.
+            encoder_ids: the tokens of the prompts, [batch, inputs], for an encoder-decoder alone. In an array every one is
+                read; lists may be of unlike lengths.
 
         Returns:
             float32, [batch, length, vocab].
         """
         tokens, _ = _padded(ids, "ids")
-        if encoder_ids is None and not isinstance(self.policy.model, DecoderOnlyConfig):
+        self._check_ids(tokens, "ids")
+        if isinstance(self.policy.model, DecoderOnlyConfig):
+            if encoder_ids is not None:
+                raise UserError(
+                    "LanguageModel.logits: a decoder-only model has no encoder: leave encoder_ids out, and put prompts into ids"
+                )
+            with sharding.use(self.policy.mesh):
+                return np.asarray(_row_logits(self.policy.graph, self.policy.params, tokens))
+        if encoder_ids is None:
             raise UserError(
                 "LanguageModel.logits: an encoder-decoder needs encoder_ids, the tokens of the prompts"
             )
-        # A row without a prompt of its own is the answer to its first token.
-        encoder_ids = tokens[:, :1] if encoder_ids is None else encoder_ids
         prompts, lengths = _padded(encoder_ids, "encoder_ids")
         if len(tokens) != len(prompts):
             raise UserError(
                 f"LanguageModel.logits: {len(tokens)} rows of ids and {len(prompts)} of encoder_ids; give one for each"
             )
-        self._check_ids(tokens, "ids")
         self._check_ids(prompts, "encoder_ids")
         with sharding.use(self.policy.mesh):
             made = _logits(self.policy.graph, self.policy.params, tokens, prompts, lengths)
@@ -220,13 +224,14 @@ def _logits(
     encoder_lengths: Int[Array, " batch"],
 ) -> Float[Array, "batch length vocab"]:
     model = nnx.merge(graph, params)
-    if isinstance(model, DecoderOnly):
-        # Place t of an answer is predicted from the token before it, so that the last one may be any.
-        answers = AnswerBatch(
-            jnp.roll(ids, -1, axis=1), jnp.full(len(ids), ids.shape[1]), jnp.ones(len(ids), bool)
-        )
-        rows = answer_rows(PromptBatch(encoder_ids, encoder_lengths), answers, discount=1.0)
-        return decoding.logits_of(model, model.hidden(rows))
     real = jnp.asarray(length_mask(encoder_lengths, encoder_ids.shape[1]), jnp.int32)
     encoded = model.encode(encoder_ids, real)
     return decoding.logits_of(model, model.decoder_hidden(ids, encoded, real))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_logits(
+    graph: nnx.GraphDef, params: Any, ids: Int[Array, "batch length"]
+) -> Float[Array, "batch length vocab"]:
+    model = nnx.merge(graph, params)
+    return decoding.logits_of(model, model.read(ids))

@@ -20,24 +20,22 @@ class UserError(Exception):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows of tokens that a model reads from left to right; numpy or JAX arrays, filled up with 0.
+    """Answers that a model reads from left to right, and their prompts; numpy or JAX arrays, filled up with 0.
 
     One layout serves every model. Objectives, rewards, online learners and reports see only the arrays that mark the
     tokens of answers (`weights`, `discounts`, `td_weights`, `rewards`), and never ask what else a row holds:
 
-    - A row for an encoder-decoder holds an answer, and its prompt lies beside it in `prompt_tokens`.
-    - A row for a decoder-only model holds a prompt and its answer; `prompt_tokens` is None. The tokens of the prompt have
-      weight 0, discount 0 and TD weight 0.
-    - A chat row holds several answers, each after the conversation so far. Each answer is a separate episode: the
-      discount at its last token is 0.
+    - An encoder-decoder reads the prompt with its encoder; a decoder-only model lays prompt and answer in one row itself.
+    - A chat row holds several answers, and between them what the user said, which has weight 0 and TD weight 0. Each
+      answer is a separate episode, whose last token has discount 0; or all are one, and discounts go on between them.
     - A packed row holds several examples. `segment_ids` tell them apart, `positions` start anew in each, and the discount
       of 0 at the end of each answer keeps its rewards apart from the next one's.
     - A chosen and a rejected answer to one prompt are two rows, one after the other; `training.microbatches.group_rows`
       keeps them in one part of the batch.
 
-    A model derives from the layout what it needs: the token that it is fed at each place (the one before, or its start
-    token where the position is 0), and its attention masks (equal segment ids, which are 0 on padding). No token id marks
-    padding, so that every id can be a word. `lmirl_jax.rows` makes all of these arrays.
+    A model derives from the layout what it needs: the token that it is fed at each place (the one before; at position 0 its
+    start token, or the prompt's last one), and its attention masks (equal segment ids, which are 0 on padding). No token
+    id marks padding, so that every id can be a word. `lmirl_jax.rows` makes all of these arrays.
 
     Args:
         tokens: y_1 .. y_T of each answer, the last of which ends it unless it is truncated, [batch, length].
@@ -48,7 +46,7 @@ class Batch:
         td_weights: 1 where a token has a reward: at each token of an answer but the last one of a truncated answer,
             [batch, length].
         rewards: the given reward of each token, in nats; None where the data give none, [batch, length].
-        prompt_tokens: the input of the encoder, [batch, inputs]; None in the rows of a decoder-only model.
+        prompt_tokens: the prompts, [batch, inputs].
         prompt_segment_ids: the segment ids of the prompts, which equal those of their answers; 0 on padding, [batch, inputs].
     """
 

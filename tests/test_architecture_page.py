@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax.data.packing import Packer
+from lmirl_jax.models.prompted_rows import lay_out
 from lmirl_jax.rows import example_row
 
 LENGTHS = {"inputs": 4, "targets": 6}
@@ -28,7 +29,7 @@ def tokens(*ids: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "targets"),
     [
-        ("encoder-decoder", tokens(21, 22, 23, 1)),
+        ("one example", tokens(21, 22, 23, 1)),
         ("truncated", tokens(21, 22, 23, 24, 25, 26, 27, 1)),
     ],
 )
@@ -47,6 +48,15 @@ def test_packed_examples(repository):
         np.testing.assert_array_equal(getattr(batch, array)[0], np.float32(values), err_msg=array)
 
 
+def test_what_a_decoder_only_model_reads(repository):
+    packer = Packer(1, **SETTINGS)
+    packer.add(tokens(11, 1), tokens(21, 22, 1))
+    packer.add(tokens(12, 1), tokens(23, 1))
+    read = lay_out(packer.batch(), start_id=0)
+    for array, values in table(repository, "read").items():
+        np.testing.assert_array_equal(getattr(read, array)[0], np.float32(values), err_msg=array)
+
+
 def is_consistent(rows: dict[str, list[float]]) -> bool:
     """What holds for every row: rewards only within answers, and a discount of 0 where an answer ends."""
     weights, discounts, td_weights, ids = (
@@ -60,9 +70,7 @@ def is_consistent(rows: dict[str, list[float]]) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["encoder-decoder", "truncated", "packed", "decoder-only", "chat", "chosen", "rejected"]
-)
+@pytest.mark.parametrize("name", ["one example", "truncated", "packed", "chat", "chosen", "rejected"])
 def test_every_table_follows_the_rules(repository, name):
     rows = table(repository, name)
     length = len(rows["tokens"])

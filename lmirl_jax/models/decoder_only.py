@@ -63,6 +63,16 @@ class DecoderOnlyTrunk(nnx.Module):
     def _mask(self, segment_ids: Array, is_prompt: Array) -> RowMask:
         return RowMask(segment_ids, is_prompt if self.config.bidirectional_prompts else None)
 
+    def read(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        """Reads rows of tokens as they are: the hidden state at t is the one after `tokens[:, : t + 1]` have been read.
+
+        Padding at the end of a row changes nothing before it.
+        """
+        ones = jnp.ones_like(tokens)
+        positions = jnp.cumsum(ones, axis=1) - 1
+        context = self.decoder.row_context(self._mask(ones, jnp.zeros_like(tokens, bool)), positions)
+        return self.decoder(self._embed(tokens), context)
+
     def hidden(
         self,
         batch: Batch,
@@ -113,37 +123,52 @@ class DecoderOnly(DecoderOnlyTrunk):
         positions = jnp.broadcast_to(jnp.arange(room, dtype=jnp.int32)[None], real.shape)
         context = self.decoder.row_context(self._mask(real.astype(jnp.int32), real), positions)
         x = self._embed(tokens)
-        count = self.config.decoder.count
-        attention = self.config.decoder.layer.attention
-        shape = (len(lengths) * num_samples, attention.num_kv_heads, max_length, attention.head_dim)
-        empty = constrain(jnp.zeros(shape, x.dtype), "batch", attention.kv_axis, "length", "kv")
+        stack = self.config.decoder
+        rows = len(lengths) * num_samples
         cache = PromptedCache(
-            layers=unstack_layers(self.decoder.layers, count),
-            prompts=self.decoder.keys_values(x, context),
+            layers=unstack_layers(self.decoder.layers, stack.count),
+            prompts=tuple(
+                _last_keys(keys_values, lengths, stack.window(number))
+                for number, keys_values in enumerate(self.decoder.keys_values(x, context))
+            ),
             prompt_lengths=lengths,
-            answers=((empty, empty),) * count,
+            answers=tuple(
+                self._no_keys(rows, max_length, stack.window(number)) for number in range(stack.count)
+            ),
             index=jnp.zeros((), jnp.int32),
+            prompt_room=room,
         )
         last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
         return cache, jnp.repeat(last.astype(jnp.int32), num_samples)
+
+    def _no_keys(self, rows: int, max_length: int, window: int | None) -> KeysValues:
+        attention = self.config.decoder.layer.attention
+        length = max_length if window is None else min(max_length, window)
+        shape = (rows, attention.num_kv_heads, length, attention.head_dim)
+        empty = jnp.zeros(shape, self.config.dtype)
+        empty = constrain(empty, "batch", attention.kv_axis, "length", "kv")
+        return empty, empty
 
     def decode(
         self, cache: "PromptedCache", tokens: Int[Array, " rows"]
     ) -> tuple["PromptedCache", Float[Array, "rows embed"]]:
         """Runs one step, with the keys and values of the prompts and of the earlier steps."""
         samples = tokens.shape[0] // cache.prompt_lengths.shape[0]
-        rooms = (part[0][0].shape[2] for part in (cache.prompts, cache.answers))
-        prompt_room, length = rooms
-        context = self.decoder.answer_context(
-            jnp.repeat(cache.prompt_lengths, samples), prompt_room, cache.index, length
-        )
-        x, answers = self._embed(tokens[:, None]), []
+        x, answers, contexts = self._embed(tokens[:, None]), [], {}
         for number, (parameters, prompts, keys_values) in enumerate(
             zip(cache.layers, cache.prompts, cache.answers, strict=True)
         ):
-            layer = merge_layer(self.decoder.layers, parameters)
+            layer, window = merge_layer(self.decoder.layers, parameters), self.config.decoder.window(number)
+            if window not in contexts:
+                positions = _prompt_positions(cache.prompt_lengths, cache.prompt_room, window)
+                contexts[window] = self.decoder.answer_context(
+                    jnp.repeat(cache.prompt_lengths - 1, samples),
+                    jnp.repeat(positions, samples, axis=0),
+                    cache.index,
+                    keys_values[0].shape[2],
+                )
             earlier = LayerCache(keys_values, cache.index, prompts)
-            x, keys_values = layer(x, context, self.config.decoder.window(number), cache=earlier)
+            x, keys_values = layer(x, contexts[window], window, cache=earlier)
             x = constrain(x, "batch", "length", None)
             answers.append(keys_values)
         cache = dataclasses.replace(cache, answers=tuple(answers), index=cache.index + 1)
@@ -161,10 +186,13 @@ class PromptedCache:
 
     Args:
         layers: the parameters of each layer.
-        prompts: the keys and values of the prompts in each layer, one for all samples of a prompt.
+        prompts: the keys and values of the prompts in each layer, one for all samples of a prompt; in a layer with a window
+            only the last ones.
         prompt_lengths: the number of tokens of each prompt, 1 or more.
-        answers: the keys and values in each layer from the last token of the prompt on, filled up to `index`.
+        answers: the keys and values in each layer from the last token of the prompt on; in a layer with a window only the last
+            ones.
         index: the number of tokens that have been read.
+        prompt_room: the number of tokens for which the prompts have room.
     """
 
     layers: tuple[nnx.State, ...]
@@ -172,3 +200,22 @@ class PromptedCache:
     prompt_lengths: Int[Array, " prompts"]
     answers: tuple[KeysValues, ...]
     index: Int[Array, ""]
+    prompt_room: int = dataclasses.field(metadata={"static": True})
+
+
+def _prompt_positions(
+    lengths: Int[Array, " prompts"], room: int, window: int | None
+) -> Int[Array, "prompts keys"]:
+    """The positions whose keys a layer stores: all, or the last ones of each prompt that its window reaches."""
+    if window is None or window >= room:
+        return jnp.broadcast_to(jnp.arange(room)[None], (len(lengths), room))
+    return (lengths - window)[:, None] + jnp.arange(window)[None]
+
+
+def _last_keys(keys_values: KeysValues, lengths: Int[Array, " prompts"], window: int | None) -> KeysValues:
+    """The keys and values that a layer stores of the prompts."""
+    room = keys_values[0].shape[2]
+    if window is None or window >= room:
+        return keys_values
+    places = jnp.maximum(_prompt_positions(lengths, room, window), 0)[:, None, :, None]
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, places, axis=2), keys_values)

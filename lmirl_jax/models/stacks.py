@@ -81,24 +81,27 @@ class Stack(nnx.Module):
         return self._context(index[None, None], places, (places <= index)[:, None, None, :])
 
     def answer_context(
-        self, prompt_lengths: Int[Array, " rows"], prompt_room: int, index: Int[Array, ""], length: int
+        self,
+        before: Int[Array, " rows"],
+        prompts: Int[Array, "rows prompt_keys"],
+        index: Int[Array, ""],
+        length: int,
     ) -> AttentionContext:
         """The context of token `index` of each row, read after all but the last token of a prompt.
 
+        The keys from the last token of the prompt on lie in a ring: a token takes the place of the one `length` before it.
+
         Args:
-            prompt_lengths: the number of tokens of each row's prompt, 1 or more.
-            prompt_room: the number of keys that are stored for a prompt.
+            before: the number of tokens before the last one of each row's prompt.
+            prompts: the position of each key of a prompt that is stored; others than 0 to `before` - 1 mark no key.
             index: the number of the token; 0 for the last one of the prompt.
-            length: the number of keys that are stored for the tokens from the last one of the prompt on.
+            length: the number of places of the ring.
         """
-        prompts, answers = jnp.arange(prompt_room)[None], jnp.arange(length)[None]
-        before = (prompt_lengths - 1)[:, None]
-        keys = jnp.concatenate(
-            [jnp.broadcast_to(prompts, (len(before), prompt_room)), before + answers], axis=1
-        )
+        answers = (index - (index - jnp.arange(length)) % length)[None]
         shape = (len(before), length)
-        mask = jnp.concatenate([prompts < before, jnp.broadcast_to(answers <= index, shape)], axis=1)
-        return self._context(before + index, keys, mask[:, None, None, :])
+        is_key = [(prompts >= 0) & (prompts < before[:, None]), jnp.broadcast_to(answers >= 0, shape)]
+        keys = jnp.concatenate([prompts, before[:, None] + answers], axis=1)
+        return self._context(before[:, None] + index, keys, jnp.concatenate(is_key, axis=1)[:, None, None, :])
 
     def _context(
         self,

@@ -109,8 +109,8 @@ class LayerCache:
     """What self-attention of a layer has read before.
 
     Args:
-        keys_values: the keys and values of each row, of which those from `index` on are still to be written.
-        index: the place of the next token.
+        keys_values: the keys and values of each row; the next token takes the place of the oldest where they are full.
+        index: the number of the next token.
         prompts: the keys and values of the prompts, which come before, one for all samples of a prompt; None for none.
     """
 
@@ -119,8 +119,9 @@ class LayerCache:
     prompts: KeysValues | None = None
 
     def write(self, new: KeysValues) -> KeysValues:
+        place = self.index % self.keys_values[0].shape[2]
         return jax.tree.map(
-            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, self.index, axis=2), self.keys_values, new
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, place, axis=2), self.keys_values, new
         )
 
 
