@@ -50,6 +50,9 @@ def test_it_comes_back(exported):
 @pytest.mark.e2e
 def test_transformers_computes_the_same(exported, load_in_transformers):
     run, out, _ = exported
+    # For Qwen 2, transformers takes no other tokenizer than Qwen's; token ids suffice here.
+    for file in out.glob("*token*"):
+        file.unlink()
     found, computed = load_in_transformers(out)
     assert not found["missing_keys"] + found["unexpected_keys"] + found["mismatched_keys"]
     prompts = [row[:length] for row, length in zip(computed["inputs"], computed["lengths"])]

@@ -186,7 +186,7 @@ def compute(place: pathlib.Path) -> dict:
 def _answers(model, place: pathlib.Path) -> list[str]:
     """The greedy answers to prompts, as texts; a folder of transformers is used as its users do."""
     # For Qwen 2, AutoTokenizer replaces the rules of tokenizer.json by those of its own class.
-    is_qwen = model.config.model_type == "qwen2" and (place / "tokenizer.json").is_file()
+    is_qwen = model.config.model_type == "qwen2"
     kind = transformers.PreTrainedTokenizerFast if is_qwen else transformers.AutoTokenizer
     tokenizer = kind.from_pretrained(place)
     answers = []
