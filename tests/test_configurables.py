@@ -91,6 +91,12 @@ TABLE = {
     "evaluation.Generator": (
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
+    "models.DecoderOnlyConfig": (
+        "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
+        "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole"
+    ),
+    "models.LinearRopeScaling": "positive",
+    "models.Llama3RopeScaling": "positive positive positive count",
     "models.T5Config": (
         "count count count count count count count share-below choice choice count count count whole "
         "choices switch switch? switch positive"
