@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lmirl_jax
+from tests.training.fakes import mesh_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -26,7 +27,8 @@ def quick_compilation():
 
 @pytest.fixture(scope="module")
 def model(smollm2):
-    return lmirl_jax.load(smollm2)
+    # On one device: each of the tests' eight would hold a copy of the parameters.
+    return lmirl_jax.load(smollm2, mesh=mesh_of(1, 1, 1, 1))
 
 
 def test_the_vocabulary(model, expected):
