@@ -82,6 +82,7 @@ setuptools.setup(
         "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so.
         "jax>=0.10.2",
         "jaxtyping>=0.3.0",
+        "jinja2>=3.1.6",  # Chat templates run in its sandbox, which had holes before.
         "matplotlib>=3.9",
         "ml_dtypes>=0.5",
         "nltk>=3.9",

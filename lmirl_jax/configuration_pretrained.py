@@ -6,6 +6,7 @@ from typing import Any
 
 from lmirl_jax import interop
 from lmirl_jax.configuration import GinText
+from lmirl_jax.models import DecoderOnlyConfig
 
 # Settings of a network that a checkpoint does not decide, and the macros that do.
 FREE = {"dropout_rate": "%DROPOUT_RATE", "dtype": "%DTYPE", "remat": "%REMAT", "vocab_size": "%VOCAB_SIZE"}
@@ -63,7 +64,10 @@ data.get_task_or_vocabulary:
 
 def _model_lines(model: Any) -> list[str]:
     name = f"models.{type(model).__name__}"
+    # Decoder-only models are trained, and fine-tuned, without dropout; T5's are fine-tuned with it.
+    dropout = ["DROPOUT_RATE = 0.0"] if isinstance(model, DecoderOnlyConfig) else []
     return [
+        *dropout,
         f"VOCAB_SIZE = {model.vocab_size}",
         f"DECODER_START_ID = {model.decoder_start_id}",
         f"MODEL = @{name}()",

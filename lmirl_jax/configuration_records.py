@@ -15,7 +15,7 @@ INHERITED = (
     ("DISCOUNT",),
 )
 # The network, which is inherited unless the user sets another one; each of the others unless the user sets it.
-NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID")
+NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.

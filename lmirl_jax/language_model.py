@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
 from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
 from lmirl_jax.evaluation import Generator
+from lmirl_jax.models import DecoderOnlyConfig
 from lmirl_jax.rows import example_row, length_mask, stack_rows
 from lmirl_jax.types import Batch, UserError
 
@@ -65,25 +66,32 @@ class LanguageModel:
         """The logits of the next token after each token, as transformers gives them.
 
         Args:
-            ids: the tokens that the decoder is fed, its start token first, [batch, length]: position t predicts the token after
-                `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end.
-            encoder_ids: the tokens of the prompts, [batch, inputs]. In an array every one is read; lists may be of unlike
-                lengths.
+            ids: the tokens that the decoder is fed, an encoder-decoder's with its start token first, [batch, length]: position
+                t predicts the token after `ids[:, : t + 1]`. Lists of unlike lengths are filled up at their end.
+            encoder_ids: the tokens of the prompts, [batch, inputs], for an encoder-decoder alone. In an array every one is
+                read; lists may be of unlike lengths.
 
         Returns:
             float32, [batch, length, vocab].
         """
+        tokens, _ = _padded(ids, "ids")
+        self._check_ids(tokens, "ids")
+        if isinstance(self.policy.model, DecoderOnlyConfig):
+            if encoder_ids is not None:
+                raise UserError(
+                    "LanguageModel.logits: a decoder-only model has no encoder: leave encoder_ids out, and put prompts into ids"
+                )
+            with sharding.use(self.policy.mesh):
+                return np.asarray(_row_logits(self.policy.graph, self.policy.params, tokens))
         if encoder_ids is None:
             raise UserError(
                 "LanguageModel.logits: an encoder-decoder needs encoder_ids, the tokens of the prompts"
             )
-        tokens, _ = _padded(ids, "ids")
         prompts, lengths = _padded(encoder_ids, "encoder_ids")
         if len(tokens) != len(prompts):
             raise UserError(
                 f"LanguageModel.logits: {len(tokens)} rows of ids and {len(prompts)} of encoder_ids; give one for each"
             )
-        self._check_ids(tokens, "ids")
         self._check_ids(prompts, "encoder_ids")
         with sharding.use(self.policy.mesh):
             made = _logits(self.policy.graph, self.policy.params, tokens, prompts, lengths)
@@ -219,3 +227,11 @@ def _logits(
     real = jnp.asarray(length_mask(encoder_lengths, encoder_ids.shape[1]), jnp.int32)
     encoded = model.encode(encoder_ids, real)
     return decoding.logits_of(model, model.decoder_hidden(ids, encoded, real))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_logits(
+    graph: nnx.GraphDef, params: Any, ids: Int[Array, "batch length"]
+) -> Float[Array, "batch length vocab"]:
+    model = nnx.merge(graph, params)
+    return decoding.logits_of(model, model.read(ids))

@@ -1,7 +1,7 @@
 """Makes every `Batch`. Only this module knows the TD mask, the discounts and the rule for truncated answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,10 @@ Positions = Int[Array | np.ndarray, "*rows length"]
 Lengths = Int[Array | np.ndarray, "*rows"]
 Flags = Bool[Array | np.ndarray, "*rows"]
 Masks = Float[Array | np.ndarray, "*rows length"]
+# The positions at which the assistant turns of a conversation begin, and before which they end.
+Turns = Sequence[Sequence[int]]
+# Whether each assistant turn is an episode, or the conversation is one over all of them.
+Episodes = Literal["turns", "conversation"]
 
 
 def length_mask(lengths: Lengths, size: int) -> Bool[np.ndarray | Array, "*rows size"]:
@@ -82,8 +86,13 @@ def answer_rows(
 
 
 def prompts_of(batch: Batch) -> PromptBatch:
-    """The prompts of rows that are not packed."""
-    return PromptBatch(batch.prompt_tokens, (batch.prompt_segment_ids > 0).sum(axis=-1))
+    """The prompts of rows that are not packed, from position 0 on also where the padding comes first."""
+    real = batch.prompt_segment_ids > 0
+    lengths, size = real.sum(axis=-1), real.shape[-1]
+    library = jnp if isinstance(real, jax.Array) else np
+    places = (np.arange(size)[None] + library.argmax(real, axis=-1)[:, None]) % max(size, 1)
+    tokens = library.take_along_axis(batch.prompt_tokens, places, axis=-1)
+    return PromptBatch(library.where(length_mask(lengths, size), tokens, 0), lengths)
 
 
 def answers_of(batch: Batch) -> AnswerBatch:
@@ -169,17 +178,80 @@ def put_example(
         row.rewards[answer] = rewards[:count]
 
 
+def mark_turns(
+    row: Batch,
+    turns: Turns,
+    *,
+    eos_ids: Sequence[int],
+    discount: float,
+    episodes: Episodes = "turns",
+    weight: float = 1.0,
+    start: int = 0,
+) -> None:
+    """Marks the assistant turns of a conversation, which lies in a row as the answer of an example.
+
+    Text between turns has weight 0 and TD weight 0. If each turn is an episode, it ends like any answer, and the discount
+    between turns is 0. If the conversation is one episode, the discount is gamma from its first token to the one before its
+    last: places of weight 0, TD weight 0 and discount above 0 are transparent, so that the value after the end of a turn is
+    that of the first token of the next one (`soft_q.from_model`).
+
+    A turn that the row cuts off is truncated. So is, in one episode, the last turn of a row that ends before the next turn.
+
+    Args:
+        row: a row into which `put_example` has written the conversation; it is changed in place.
+        turns: the turns in the tokens of the conversation, in order; those that the row does not hold are passed over.
+        eos_ids: the tokens that end a turn.
+        discount: gamma.
+        episodes: what is an episode.
+        weight: the weight of each token of a turn.
+        start: the position at which the conversation begins in the row.
+    """
+    count = int((row.segment_ids == row.segment_ids[start]).sum()) if row.segment_ids[start] else 0
+    weights, discounts, td_weights = np.zeros((3, count), np.float32)
+    held = [(begin, min(end, count)) for begin, end in turns if begin < count]
+    if episodes == "conversation" and held:
+        discounts[: held[-1][1]] = discount
+    for number, (begin, end) in enumerate(held):
+        turn = slice(begin, end)
+        whole = end == turns[number][1] and int(row.tokens[start + end - 1]) in eos_ids
+        # In one episode, what follows the last turn in the row is the next turn, unless there is none.
+        if episodes == "conversation":
+            whole = whole and (number + 1 < len(held) or number + 1 == len(turns))
+        size = end - begin
+        real, gammas, has_reward = (
+            array[0] for array in episode(np.array([size]), np.array([whole]), size, discount)
+        )
+        weights[turn], td_weights[turn] = real * np.float32(weight), has_reward
+        if episodes == "turns" or number + 1 == len(held):
+            discounts[turn] = gammas
+    answer = slice(start, start + count)
+    row.weights[answer], row.discounts[answer], row.td_weights[answer] = weights, discounts, td_weights
+
+
 def example_row(
     inputs: Int[np.ndarray, " n"],
     targets: Int[np.ndarray, " m"],
     *,
     lengths: Mapping[str, int],
     with_rewards: bool = False,
+    turns: Turns | None = None,
+    episodes: Episodes = "turns",
     **example: Any,
 ) -> Batch:
-    """A row, without its batch axis, that holds one example; the arguments are those of `empty_row` and `put_example`."""
+    """Makes a row, without its batch axis, that holds one example.
+
+    Args:
+        inputs, targets: see `put_example`.
+        lengths, with_rewards: see `empty_row`.
+        turns: the assistant turns of a conversation in `targets`; None for one answer.
+        episodes: see `mark_turns`.
+        example: the other arguments of `put_example`.
+    """
     row = empty_row(lengths, with_rewards)
     put_example(row, inputs, targets, **example)
+    if turns is not None:
+        settings = {key: example[key] for key in ("eos_ids", "discount", "weight") if key in example}
+        mark_turns(row, turns, episodes=episodes, **settings)
     return row
 
 

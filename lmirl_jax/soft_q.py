@@ -4,10 +4,12 @@ With pi(a|s) = exp(Q(s, a)) / sum_b exp(Q(s, b)), a language model's logits are 
 logsumexp is the soft value; there is no extra head and no target network. Objectives see the result, never the logits.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax import soft_q_blocked, tiles
 from lmirl_jax.types import Batch, Model, SoftQ
@@ -149,15 +151,20 @@ def from_model(
     with_max: bool = False,
     block_size: int | None = None,
 ) -> SoftQ:
-    """Computes soft Q-values of the answers' tokens in a batch, 0 elsewhere; the options are those of `from_hidden`."""
+    """Computes soft Q-values of the answers' tokens in a batch, 0 elsewhere; the options are those of `from_hidden`.
+
+    The text between two assistant turns of one episode is transparent (`rows.mark_turns`): its `v` is that of the next turn's
+    first token, because what others say is the move of the environment, of which the policy's values know nothing.
+    """
     unembedding = model.unembedding()
+    transparent = (batch.weights == 0) & (batch.td_weights == 0) & (batch.discounts != 0)
     # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)
-    return from_hidden(
+    out = from_hidden(
         model.hidden(batch, dropout_keys),
         unembedding.kernel,
         batch.tokens,
-        weights=needed.astype(jnp.float32),
+        weights=(needed & ~transparent).astype(jnp.float32),
         scale=unembedding.scale,
         soft_cap=unembedding.soft_cap,
         temperature=temperature,
@@ -166,3 +173,14 @@ def from_model(
         with_max=with_max,
         block_size=block_size,
     )
+    return dataclasses.replace(out, v=_look_through(out.v, transparent))
+
+
+def _look_through(
+    values: Float[Array, "*batch length"], transparent: Bool[Array, "*batch length"]
+) -> Float[Array, "*batch length"]:
+    """The values, at transparent places that of the next place which is not transparent."""
+    length = transparent.shape[-1]
+    places = jnp.where(transparent, length, jnp.arange(length))
+    following = jax.lax.cummin(places, axis=places.ndim - 1, reverse=True)
+    return jnp.take_along_axis(values, jnp.minimum(following, length - 1), axis=-1)

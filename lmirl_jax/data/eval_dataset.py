@@ -12,7 +12,7 @@ from lmirl_jax.data.mixture_or_task import Task, has_split
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
-from lmirl_jax.data.task_parts import FEATURES
+from lmirl_jax.data.task_parts import FEATURES, last_turn
 from lmirl_jax.data.texts import mark_unknown, stored_text, unknown_surface
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -23,7 +23,8 @@ class EvalDataset:
     """A split of a task, or of the tasks of a mixture one after the other. It is in memory, and the same on every process.
 
     Each of `examples` is a dict: `task_name`, `inputs` and `targets` (tokens, untrimmed), and the task's other features,
-    `inputs_pretokenized` and `targets_pretokenized` among them: as the task stores them, else decoded from the tokens.
+    `inputs_pretokenized` and `targets_pretokenized` among them: as the task stores them, else decoded from the tokens. Of a
+    conversation, the last assistant turn is the target and all before it the prompt, for the loss as for answers.
 
     Args:
         task: the task, from `get_task`.
@@ -68,7 +69,7 @@ class EvalDataset:
             self.has_rewards |= records.rewarded > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
-                example = decode_example(records.source[index])
+                example = last_turn(decode_example(records.source[index]))
                 defaults: dict[str, Any] = {
                     "inputs_pretokenized": task.decode_inputs(example.inputs),
                     "targets_pretokenized": task.decode(example.targets),
@@ -91,7 +92,7 @@ class EvalDataset:
             examples = self.examples[start : start + batch_size]
             rows = [
                 example_row(
-                    example["inputs"],
+                    self.task.trim_prompt(example["inputs"], self.lengths["inputs"]),
                     example["targets"],
                     lengths=self.lengths,
                     with_rewards=self.has_rewards,

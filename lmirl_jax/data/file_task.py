@@ -1,4 +1,4 @@
-"""A task over a file of `inputs` and `targets`, JSON lines or another format, for fine-tuning without a line of code."""
+"""A task over a file of `inputs` and `targets`, or of `messages`, for fine-tuning without a line of code."""
 
 import dataclasses
 import hashlib
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards
-from lmirl_jax.data.jsonl import KEYS, WEIGHT, existing_file, read_demonstrations
+from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards, check_turns
+from lmirl_jax.data.jsonl import KEYS, MESSAGES, WEIGHT, existing_file, read_demonstrations
+from lmirl_jax.data.messages import encode_conversation
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary, encode_answer
@@ -94,6 +95,8 @@ class FileTask:
     def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
         """The tokens of a split in the file's order: prompts as the vocabulary has them, answers with EOS after them.
 
+        A conversation of several assistant turns has them as its feature `turns`.
+
         Args:
             split: an element of `splits`.
             unread: counts the keys that are not read.
@@ -102,9 +105,17 @@ class FileTask:
             UserError: a row that cannot be read; it names the file and the line.
         """
         for where, row in self.source.rows(split, unread):
-            inputs = np.array(self.vocabulary.encode_prompt(row["inputs"]), np.int32)
-            targets = np.array(encode_answer(self.vocabulary, row["targets"]), np.int32)
-            features: dict[str, Any] = {f"{key}_pretokenized": row[key] for key in KEYS}
+            if MESSAGES in row:
+                chat, features = encode_conversation(row, self.vocabulary, where)
+                prompt, answer = chat.inputs, chat.targets
+                check_turns(row, len(chat.turns), where)
+            else:
+                prompt, answer = (
+                    self.vocabulary.encode_prompt(row["inputs"]),
+                    encode_answer(self.vocabulary, row["targets"]),
+                )
+                features = {f"{key}_pretokenized": row[key] for key in KEYS}
+            inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
             check_rewards(row, len(targets), where)
             for key in (WEIGHT, REWARD):
                 if key in row:

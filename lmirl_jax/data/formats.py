@@ -62,7 +62,7 @@ def check_output_name(path: os.PathLike[str], name: str, parquet: bool = False) 
 
 
 def is_text(file: Any) -> bool:
-    """Whether a file holds text of a prompt a line, and no rows: it ends in .txt, and its first line is no row with inputs."""
+    """Whether a file holds text of a prompt a line, and no rows: it ends in .txt, and its first line is no row."""
     if pathlib.PurePath(file).suffix != TEXT or _begins(file).startswith(b"PAR1"):
         return False
     with file.open("rb") as opened:
@@ -71,7 +71,7 @@ def is_text(file: Any) -> bool:
         first = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return True
-    return not (isinstance(first, dict) and "inputs" in first)
+    return not (isinstance(first, dict) and ("inputs" in first or "messages" in first))
 
 
 def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -58,6 +58,15 @@ def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
         )
 
 
+def check_turns(features: Mapping[str, Any], turns: int, where: str) -> None:
+    """Raises a UserError if rewards of tokens are given for a conversation of several assistant turns."""
+    if REWARDS in features and turns > 1:
+        raise UserError(
+            f"{where}: rewards for the tokens of {turns} assistant turns; write {REWARD!r}, one number that is paid at the end "
+            "of the last turn, or a line for each turn"
+        )
+
+
 def token_rewards(features: Mapping[str, Any], tokens: int) -> Float32[np.ndarray, " tokens"] | None:
     """The reward of each token of an answer, from features that passed `check_rewards`; None if they have no rewards."""
     if REWARDS in features:

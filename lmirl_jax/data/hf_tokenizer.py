@@ -43,8 +43,10 @@ class HuggingFaceVocabulary:
         self.start_id = _pad_id(tokenizer, files, described, self.eos_ids[0])
         self.unk_id = _unknown_id(tokenizer, described["model"])
         self.vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        special = (i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
-        self._unread = {*special, *self.eos_ids} - {self.unk_id}
+        added_tokens = tokenizer.get_added_tokens_decoder().items()
+        # The texts of the special tokens by their ids.
+        self.special_ids = {i: token.content for i, token in added_tokens if token.special}
+        self._unread = {*self.special_ids, *self.eos_ids} - {self.unk_id}
         self._described = [_canonical(described), added, self.eos_ids, tokenizer.encode_special_tokens]
         self.holds_every_text = keeps_every_text(tokenizer, lambda text: self.decode(self.encode(text)))
 
@@ -58,6 +60,10 @@ class HuggingFaceVocabulary:
         """The text up to the first EOS, without special tokens; ids that stand for no token are read as unknown."""
         read = [i for i in self._readable(ids) if i is not None]
         return self._tokenizer.decode(read, skip_special_tokens=False)
+
+    def token_text(self, token: int) -> str:
+        """The text that one token stands for in the tokenizer's own spelling; '' for an id that stands for none."""
+        return self._tokenizer.id_to_token(token) or ""
 
     @functools.cached_property
     def _fingerprint(self) -> str:

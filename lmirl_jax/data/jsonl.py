@@ -15,8 +15,10 @@ from lmirl_jax.types import UserError
 KEYS = ("inputs", "targets")
 # The weight of an example in the loss, a number of 0 or more; 1 where a row has none.
 WEIGHT = "weight"
+# A conversation, in place of the keys above.
+MESSAGES = "messages"
 # An id is only for the user to read.
-READ = (*KEYS, WEIGHT, REWARD, REWARDS, "id")
+READ = (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS, "id")
 
 
 def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -30,21 +32,26 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
         The name of the row in errors, and the values that training reads.
 
     Raises:
-        UserError: names the file and the line that is not a JSON object with both strings, or has a weight that is not a
-            number of 0 or more. Rewards are judged where the number of tokens is known.
+        UserError: names the file and the line that is not a JSON object with both strings or with messages, or has a weight
+            that is not a number of 0 or more. Messages and rewards are judged where the vocabulary is known.
     """
     for where, row in read_objects(file):
         unread.add(row, where)
-        for key in KEYS:
+        both = [key for key in KEYS if key in row]
+        if MESSAGES in row and both:
+            raise UserError(
+                f"{where}: {MESSAGES!r} and {both[0]!r}; keep the messages, which hold the answer too, or inputs and targets"
+            )
+        for key in () if MESSAGES in row else KEYS:
             if key not in row:
                 there = ", ".join(sorted(row)) or "nothing"
                 raise UserError(
-                    f"{where}: no key {key!r} (found: {there}); every line needs {' and '.join(KEYS)}"
+                    f"{where}: no key {key!r} (found: {there}); every line needs {' and '.join(KEYS)}, or {MESSAGES}"
                 )
             check_text(row[key], f"{where}: {key}")
         if WEIGHT in row:
             check_weight(row[WEIGHT], where)
-        yield where, {key: row[key] for key in (*KEYS, WEIGHT, REWARD, REWARDS) if key in row}
+        yield where, {key: row[key] for key in (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS) if key in row}
 
 
 def read_objects(

@@ -7,6 +7,7 @@ import numpy as np
 
 from lmirl_jax.arguments import Path, Text, check_arguments
 from lmirl_jax.data import vocabularies
+from lmirl_jax.data.chat_vocabulary import ChatVocabulary
 from lmirl_jax.data.file_task import FileSource, FileTask, file_task
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.vocabularies import Vocabulary
@@ -52,8 +53,19 @@ class Task:
         return self.output_vocabulary.decode(np.asarray(tokens).tolist())
 
     def decode_inputs(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of a prompt's tokens, in the same way."""
-        return self.input_vocabulary.decode(np.asarray(tokens).tolist())
+        """The text of a prompt's tokens, in the same way; of a chat, the user's text or the whole conversation."""
+        vocabulary, ids = self.input_vocabulary, np.asarray(tokens).tolist()
+        return (
+            vocabulary.decode_prompt(ids)
+            if isinstance(vocabulary, ChatVocabulary)
+            else vocabulary.decode(ids)
+        )
+
+    def trim_prompt(self, tokens: np.ndarray, size: int) -> np.ndarray:
+        """The part of a prompt that a row of `size` tokens holds: its beginning, or that of a chat its end, which asks."""
+        if isinstance(self.input_vocabulary, ChatVocabulary):
+            return tokens[max(len(tokens) - size, 0) :]
+        return tokens[:size]
 
 
 @check_arguments
@@ -62,6 +74,7 @@ def get_task(
     data: Path | None = None,
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
+    chat: bool | None = None,
 ) -> Task:
     """Finds a registered SeqIO task or mixture by name, or makes a task of a file.
 
@@ -71,6 +84,8 @@ def get_task(
         validation_data: a second file, only with `data`; without it there is no validation split.
         vocabulary_path: a folder with a Hugging Face tokenizer, or a SentencePiece model, that replaces the task's own
             vocabularies; None keeps them (a file's is bytes).
+        chat: whether prompts are written with the tokenizer's chat template; None where it has one, True where it must have
+            one.
 
     Returns:
         The task.
@@ -86,13 +101,13 @@ def get_task(
             "VALIDATION_DATA goes with DATA; a named task has a validation split of its own: leave it out"
         )
     if data is not None:
-        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path))
+        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path, chat))
         return Task(task.name, (task,), (1.0,))
     assert mixture_or_task_name is not None
     # This import loads SeqIO and TensorFlow.
     from lmirl_jax.data.seqio_tasks import find_tasks
 
-    return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path))
+    return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path, chat))
 
 
 @check_arguments
@@ -101,14 +116,15 @@ def get_task_or_vocabulary(
     data: Path | None = None,
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
+    chat: bool | None = None,
 ) -> Task:
     """Does what `get_task` does; where neither a name nor data is given, returns a task without splits.
 
     It is for checkpoints that no run of ours has trained: they have a vocabulary, but no task.
     """
     if mixture_or_task_name is None and data is None:
-        return vocabulary_task(vocabularies.vocabulary(vocabulary_path))
-    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path)
+        return vocabulary_task(vocabularies.vocabulary(vocabulary_path, chat))
+    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path, chat)
 
 
 def vocabulary_task(vocabulary: Vocabulary) -> Task:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from lmirl_jax.rows import empty_row, put_example, stack_rows
+from lmirl_jax.rows import Episodes, Turns, empty_row, mark_turns, put_example, stack_rows
 from lmirl_jax.types import Batch
 
 
@@ -31,6 +31,7 @@ class Packer:
         eos_ids: the tokens that end an answer.
         packed: whether examples share rows; False gives each example a separate row.
         with_rewards: whether the batch has the rewards of the tokens.
+        episodes: what an episode of a conversation is; see `rows.mark_turns`.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Packer:
         eos_ids: Sequence[int],
         packed: bool = True,
         with_rewards: bool = False,
+        episodes: Episodes = "turns",
     ):
         self._lengths, self._discount, self._eos_ids = lengths, discount, tuple(eos_ids)
+        self._episodes: Episodes = episodes
         self._packed = packed
         self._rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
         # The numbers of input and target tokens in each row, and the number of its segments.
@@ -57,8 +60,12 @@ class Packer:
         targets: Int[np.ndarray, " m"],
         weight: float = 1.0,
         rewards: Float[np.ndarray, " m"] | None = None,
+        turns: Turns | None = None,
     ) -> Place | None:
-        """Puts an example into the batch and returns its place, or None if no row has room. See `put_example`."""
+        """Puts an example into the batch and returns its place, or None if no row has room.
+
+        See `put_example`, and `mark_turns` for the turns of a conversation.
+        """
         room = self._lengths["inputs"], self._lengths["targets"]
         n, m = min(len(inputs), room[0]), min(len(targets), room[1])
         for index in self._open:
@@ -77,6 +84,16 @@ class Packer:
             rewards=rewards,
             place=(i, t, segments + 1),
         )
+        if turns is not None:
+            mark_turns(
+                self._rows[index],
+                turns,
+                eos_ids=self._eos_ids,
+                discount=self._discount,
+                episodes=self._episodes,
+                weight=weight,
+                start=t,
+            )
         self._used[index] = (i + n, t + m, segments + 1)
         if not self._packed or i + n == room[0] or t + m == room[1]:
             self._open.remove(index)

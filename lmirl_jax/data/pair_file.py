@@ -1,18 +1,25 @@
 """Pairs of a prompt and an answer from a JSONL file: one answer a line, several candidates, or what `lmirl infer` wrote."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int32
+
 from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
+from lmirl_jax.data.chat_template import Message
 from lmirl_jax.data.formats import local_file
-from lmirl_jax.data.jsonl import READ, check_text, read_objects
+from lmirl_jax.data.jsonl import MESSAGES, READ, check_text, read_objects
+from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.data.task_pairs import Pair, TaskPairs, make_pair
 from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
+from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.types import UserError
 
@@ -21,7 +28,7 @@ READ_KEYS = (
     *(*READ, "candidates", "samples", "reference", "tokens"),
     *("log_probs", "token_log_probs", "token_entropies", "returns", "normalised_returns", "best", "majority"),
 )
-REMEDY = "write inputs, and targets (a string), candidates or samples (lists of strings)"
+REMEDY = "write inputs or messages, and targets (a string), candidates or samples (lists of strings)"
 
 
 @check_arguments
@@ -29,7 +36,8 @@ class PairFile:
     """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
 
     Beside candidates and samples `targets` is the reference; a line of one pair may have `reference` too, and any line an
-    `id`. Texts are read as they stand, after none of a task's preprocessors; samples keep the tokens that were drawn.
+    `id`. Texts are read as they stand, after none of a task's preprocessors; samples keep the tokens that were drawn. In
+    place of inputs a line may have `messages`: a last assistant turn is the answer, or beside candidates the reference.
 
     Args:
         path: the file; every line of it is checked here, before the first is scored.
@@ -52,8 +60,8 @@ class PairFile:
         self.task, self.lengths, self.num_examples = task, lengths, num_examples
         self.name = self.file.stem
         unread, counts = UnreadKeys(READ_KEYS), []
-        for _, answers in self._lines(unread):
-            counts.append(len(answers))
+        for line in self._lines(unread):
+            counts.append(len(line.answers))
         self._count = sum(counts)
         line = describe_unread(str(self.file), len(counts), unread.counts, READ_KEYS)
         if line is not None:
@@ -65,16 +73,17 @@ class PairFile:
     def __iter__(self) -> Iterator[Pair]:
         longest, truncated = self.lengths["inputs"], 0
         losses = {feature: Losses() for feature in FEATURES}
-        for number, (line, answers) in enumerate(self._lines()):
-            for candidate, (text, tokens) in enumerate(answers):
-                place = {"example": number, "candidate": candidate, "candidates": len(answers)}
-                about = {"reference": line.get("reference"), "id": line.get("id")}
-                pair = make_pair(self.task, line["inputs"], text, tokens, **about, **place)
+        for number, line in enumerate(self._lines()):
+            for candidate, (text, tokens) in enumerate(line.answers):
+                place = {"example": number, "candidate": candidate, "candidates": len(line.answers)}
+                about = {"reference": line.reference, "id": line.id, "messages": line.messages}
+                pair = make_pair(self.task, line.inputs, text, tokens, line.prompt, **about, **place)
                 longest = max(longest, len(pair.input_tokens))
                 truncated += len(pair.input_tokens) > self.lengths["inputs"]
                 losses["inputs"].add(self.task.input_vocabulary, pair.input_tokens, pair.inputs)
                 losses["targets"].add(self.task.output_vocabulary, pair.target_tokens, pair.targets)
-                yield pair
+                trimmed = self.task.trim_prompt(pair.input_tokens, self.lengths["inputs"])
+                yield dataclasses.replace(pair, input_tokens=trimmed)
         message = describe_losses(str(self.file), len(self), losses)
         if message is not None:
             warn_once(message)
@@ -89,17 +98,26 @@ class PairFile:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         return f"{content[:16]} {self.num_examples}"
 
-    def _lines(
-        self, unread: UnreadKeys | None = None
-    ) -> Iterator[tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]]:
-        """Reads each line: what belongs to all its answers, and the answers, texts with tokens where the line has them."""
+    def _lines(self, unread: UnreadKeys | None = None) -> Iterator["_Line"]:
         lines = read_objects(self.file, FEATURES)
         for number, (where, line) in enumerate(lines):
             if number == self.num_examples:
                 return
             if unread is not None:
                 unread.add(line, where)
-            yield _read_line(line, where)
+            yield _read_line(line, where, self.task.input_vocabulary)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line: its prompt, with tokens and messages if it is a conversation, and its answers, with tokens where it has them."""
+
+    inputs: str
+    answers: list[tuple[str, Sequence[int] | None]]
+    reference: str | None
+    id: str | None
+    prompt: Int32[np.ndarray, " n"] | None = None
+    messages: Sequence[Message] | None = None
 
 
 @check_arguments
@@ -117,13 +135,17 @@ def pairs(
     return TaskPairs(task, split, lengths, num_examples, truncate)
 
 
-def _read_line(
-    line: dict[str, Any], where: str
-) -> tuple[dict[str, Any], list[tuple[str, Sequence[int] | None]]]:
+def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Line:
+    several = [key for key in ("candidates", "samples") if key in line]
+    prompt = messages = None
+    if MESSAGES in line:
+        conversation, prompt, features = encode_prompt(line, vocabulary, where)
+        messages = features.get(MESSAGES)
+        answer = {} if conversation.answer is None else {"targets": conversation.answer}
+        line = line | answer | {"inputs": features["inputs_pretokenized"]}
     if "inputs" not in line:
         there = ", ".join(sorted(line)) or "nothing"
         raise UserError(f"{where}: no key 'inputs' (found: {there}); {REMEDY}")
-    several = [key for key in ("candidates", "samples") if key in line]
     if len(several) > 1 or not (several or "targets" in line):
         both = " and ".join(several) or "neither targets, candidates nor samples"
         raise UserError(f"{where}: {both}; {REMEDY}")
@@ -134,8 +156,8 @@ def _read_line(
     strings = [("inputs", line["inputs"]), *(((several or ["targets"])[0], text) for text in texts)]
     for key, text in [*strings, *([("the reference", reference)] if reference is not None else [])]:
         check_text(text, f"{where}: {key}")
-    about = {"inputs": line["inputs"], "reference": reference, "id": _id(line.get("id"), where)}
-    return about, list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
+    answers = list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
+    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages)
 
 
 def _tokens(

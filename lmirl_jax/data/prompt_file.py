@@ -1,4 +1,4 @@
-"""Prompts of a file for a trained model to answer: rows with `inputs`, or text with a prompt a line."""
+"""Prompts of a file for a trained model to answer: rows with `inputs` or `messages`, or text with a prompt a line."""
 
 import collections
 import hashlib
@@ -15,12 +15,14 @@ from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Lengths, Path, check_arguments, has_parameter, takes
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.formats import is_text, local_file
-from lmirl_jax.data.jsonl import check_text, read_objects
+from lmirl_jax.data.jsonl import MESSAGES, check_text, read_objects
+from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pair_file import READ_KEYS
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.data.task_parts import FEATURES
 from lmirl_jax.data.unread_keys import UnreadKeys, describe_unread
+from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.data.vocabulary_losses import Losses, describe_losses
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.types import Batch, UserError
@@ -42,11 +44,14 @@ MakesDataset = Annotated[
 class PromptFile:
     """The prompts of a file in order; the model reads each as it stands, with the special tokens of its vocabulary around it.
 
+    A conversation ends with a message to answer, or with an assistant turn, which is its reference. Examples of conversations
+    that `inputs_pretokenized` alone would not give back have `messages`, those before the answer.
+
     Sampling keys come from a prompt's text (`sampling_id`), so that its answers stay the same if the lines change their order.
 
     Args:
-        path: a file of rows with the string `inputs`, and maybe `targets`, of any format in `formats`; or named *.txt, text,
-            whose empty lines are passed over.
+        path: a file of rows with the string `inputs`, and maybe `targets`, or with `messages`, of any format in `formats`; or
+            named *.txt, text, whose empty lines are passed over.
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: the maximum number of prompts; None for all.
@@ -70,12 +75,11 @@ class PromptFile:
         self.task, self.name = task, file.stem
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         read = _text(file) if is_text(file) else _rows(file)
-        self.examples = _add_sampling_ids(itertools.islice(read, num_examples))
-        vocabulary = task.input_vocabulary
-        self._tokens = [
-            np.array(vocabulary.encode_prompt(example["inputs_pretokenized"]), np.int32)
-            for example in self.examples
+        encoded = [
+            _encode(row, task.input_vocabulary, where) for where, row in itertools.islice(read, num_examples)
         ]
+        self._tokens = [tokens for tokens, _ in encoded]
+        self.examples = _add_sampling_ids(features for _, features in encoded)
         self._check_lengths(path, truncate)
         self._report_losses(path)
 
@@ -107,7 +111,13 @@ class PromptFile:
         for start in range(0, len(self.examples), batch_size):
             part = slice(start, start + batch_size)
             rows = [
-                example_row(tokens, nothing, lengths=self.lengths, discount=1.0, eos_ids=self.task.eos_ids)
+                example_row(
+                    self.task.trim_prompt(tokens, self.lengths["inputs"]),
+                    nothing,
+                    lengths=self.lengths,
+                    discount=1.0,
+                    eos_ids=self.task.eos_ids,
+                )
                 for tokens in self._tokens[part]
             ]
             yield stack_rows(rows, batch_size), self.examples[part]
@@ -171,24 +181,37 @@ def _add_sampling_ids(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]
     return result
 
 
-def _rows(file: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _rows(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file with their names in errors; `_encode` checks messages."""
     unread, count = UnreadKeys(READ_KEYS), 0
     for where, row in read_objects(file, ("inputs",), also=", or text with a prompt a line (.txt)"):
         unread.add(row, where)
         count += 1
-        if "inputs" not in row:
+        if MESSAGES not in row and "inputs" not in row:
             there = ", ".join(sorted(row)) or "nothing"
-            raise UserError(f"{where}: no key 'inputs' (found: {there}); every line needs inputs")
-        texts = {key: row[key] for key in FEATURES if key in row}
-        for key, text in texts.items():
-            check_text(text, f"{where}: {key}")
-        yield {f"{key}_pretokenized": text for key, text in texts.items()}
+            raise UserError(
+                f"{where}: no key 'inputs' (found: {there}); every line needs inputs, or {MESSAGES}"
+            )
+        for key in FEATURES:
+            if key in row:
+                check_text(row[key], f"{where}: {key}")
+        yield where, row
     line = describe_unread(str(file), count, unread.counts, READ_KEYS)
     if line is not None:
         warn_once(line)
 
 
-def _text(file: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _encode(row: dict[str, Any], vocabulary: Vocabulary, where: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """The tokens of a prompt, and its features. Where `lmirl infer` wrote the row, `inputs` is the text of its messages."""
+    if MESSAGES in row:
+        _, tokens, features = encode_prompt(row, vocabulary, where)
+        texts = {"targets_pretokenized": row["targets"]} if "targets" in row else {}
+        return tokens, texts | features
+    texts = {f"{key}_pretokenized": row[key] for key in FEATURES if key in row}
+    return np.array(vocabulary.encode_prompt(row["inputs"]), np.int32), texts
+
+
+def _text(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -196,4 +219,4 @@ def _text(file: pathlib.Path) -> Iterator[dict[str, Any]]:
     texts = [line.removesuffix("\r") for line in lines if line.strip()]
     if not texts:
         raise UserError(f"{file} is empty: write a prompt a line")
-    yield from ({"inputs_pretokenized": line} for line in texts)
+    yield from ((str(file), {"inputs": line}) for line in texts)

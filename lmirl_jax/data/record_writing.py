@@ -12,7 +12,15 @@ from array_record.python import array_record_module
 
 from lmirl_jax.data.given_rewards import check_rewards, has_rewards, token_rewards
 from lmirl_jax.data.jsonl import READ, WEIGHT, check_weight
-from lmirl_jax.data.task_parts import FEATURES, Example, TaskPart, vocabulary_of
+from lmirl_jax.data.task_parts import (
+    FEATURES,
+    TURNS,
+    TURNS_LEFT_OUT,
+    Example,
+    TaskPart,
+    last_turn,
+    vocabulary_of,
+)
 from lmirl_jax.data.texts import stored_text
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabulary_losses import Losses
@@ -33,7 +41,7 @@ class ExampleReader(Protocol):
 
 
 class _Content:
-    """A hash of all tokens, weights and rewards.
+    """A hash of all tokens, weights, rewards and turns.
 
     If any example has a weight, the weights of all are hashed, which is known only at the end. So there are two hashes, without
     and with weights, to avoid a second reading of the examples.
@@ -49,6 +57,7 @@ class _Content:
             self.heaviest = max(weight, self.heaviest or 0)
         rewards = token_rewards(example.features, len(example.targets))
         suffix = b"" if rewards is None else repr(rewards.tolist()).encode()
+        suffix += b"" if TURNS not in example.features else repr(example.features[TURNS]).encode()
         self._plain.update(tokens + suffix)
         self._weighted.update(tokens + repr(float(1 if weight is None else weight)).encode() + suffix)
 
@@ -64,7 +73,8 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
     """
     vocabularies = {key: vocabulary_of(task, key) for key in FEATURES}
     eos_ids = vocabularies["targets"].eos_ids
-    lengths, without_eos, rewarded, content = [], 0, 0, _Content()
+    lengths, last_lengths, without_eos, rewarded, content = [], [], 0, 0, _Content()
+    conversations = turns_left_out = 0
     losses = {feature: Losses() for feature in FEATURES}
     unread = UnreadKeys(READ)
     # Each group has one record, so that reading an example decompresses only that one.
@@ -80,6 +90,10 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
                 text = stored_text(example.features, feature)
                 lost.add(vocabularies[feature], getattr(example, feature), text)
             lengths.append((len(example.inputs), len(example.targets)))
+            last = last_turn(example)
+            last_lengths.append((len(last.inputs), len(last.targets)))
+            conversations += TURNS in example.features
+            turns_left_out += TURNS_LEFT_OUT in example.features
             without_eos += len(example.targets) == 0 or int(example.targets[-1]) not in eos_ids
     finally:
         writer.close()
@@ -89,7 +103,7 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
         raise UserError(
             f"every weight in split {split!r} of task {task.name} is 0: nothing is left to learn from"
         )
-    np.save(folder / "lengths.npy", np.array(lengths, np.int64))
+    np.save(folder / "lengths.npy", np.array([lengths, last_lengths], np.int64))
     info = {
         "task": task.name,
         "split": split,
@@ -99,6 +113,8 @@ def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pat
         "unread": dict(unread.counts),
         "weighted": content.heaviest is not None,
         "rewarded": rewarded,
+        "conversations": conversations,
+        "turns_left_out": turns_left_out,
         "content": content.digest(),
     }
     (folder / "info.json").write_text(json.dumps(info))

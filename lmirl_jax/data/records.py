@@ -3,10 +3,12 @@
 A folder of the cache holds one split of one task:
 
     examples.array_record   one record for each example: its tokens, then its other features as JSON
-    lengths.npy             [n, 2] token counts of inputs and targets, EOS included, which show what would be truncated
+    lengths.npy             [2, n, 2] token counts of inputs and targets, EOS included, which show what would be truncated; then
+                            the same where the last assistant turn of a conversation is the target
     info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
                             which keys of a file's rows are not read, whether examples have weights, how many have rewards,
-                            and a hash of all tokens, weights and rewards
+                            how many are conversations of several assistant turns, or of fewer than their file has, and a
+                            hash of all tokens, weights, rewards and turns
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ from lmirl_jax.data.task_parts import Example, TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _log = logging.getLogger(__name__)
 
@@ -41,23 +43,29 @@ class Records:
         folder: the folder of the split.
         source: the records by index, for `decode_record`.
         lengths: token counts of inputs and targets.
-        content: a hash of all tokens, weights and rewards.
+        last_lengths: the same where the last assistant turn of a conversation is the target.
+        content: a hash of all tokens, weights, rewards and turns.
         without_eos: the number of targets that do not end in EOS.
         losses: by feature, the texts that the vocabulary cannot hold.
         unread: for each key that is not read, the number of rows that have it.
         weighted: whether any example has a weight; it is 1 where an example has none.
         rewarded: the number of examples with rewards; the tokens of the others have rewards of 0.
+        conversations: the number of examples with several assistant turns.
+        turns_left_out: the number of conversations whose earlier assistant turns cannot be learnt.
     """
 
     folder: pathlib.Path
     source: grain.sources.ArrayRecordDataSource
     lengths: Int64[np.ndarray, "examples 2"]
+    last_lengths: Int64[np.ndarray, "examples 2"]
     content: str
     without_eos: int
     losses: dict[str, Losses]
     unread: dict[str, int]
     weighted: bool
     rewarded: int
+    conversations: int
+    turns_left_out: int
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -121,21 +129,30 @@ def _open(folder: pathlib.Path) -> Records | None:
     """The records of a folder; None if there are none or, after a crash of the machine, some are missing."""
     try:
         info = json.loads((folder / "info.json").read_text())
-        lengths = np.load(folder / "lengths.npy")
+        lengths, last_lengths = np.load(folder / "lengths.npy")
         source = grain.sources.ArrayRecordDataSource(str(folder / "examples.array_record"))
         if len(source) != info["examples"] or len(lengths) != info["examples"]:
             raise ValueError(
                 f"{len(source)} records and {len(lengths)} lengths for {info['examples']} examples"
             )
         losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
-        counts = {key: info[key] for key in ("content", "without_eos", "unread", "weighted", "rewarded")}
+        names = (
+            "content",
+            "without_eos",
+            "unread",
+            "weighted",
+            "rewarded",
+            "conversations",
+            "turns_left_out",
+        )
+        counts = {key: info[key] for key in names}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Records(folder, source, lengths, losses=losses, **counts)
+    return Records(folder, source, lengths, last_lengths, losses=losses, **counts)
 
 
 def _reader(task: Any) -> ExampleReader:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 
+from lmirl_jax.data.chat_vocabulary import ChatVocabulary
 from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.data.seqio_vocabularies import WrappedVocabulary, seqio_vocabulary
 from lmirl_jax.data.task_parts import FEATURES, vocabulary_of
@@ -11,13 +12,14 @@ from lmirl_jax.types import UserError
 
 
 def find_tasks(
-    name: str, vocabulary_path: str | None = None
+    name: str, vocabulary_path: str | None = None, chat: bool | None = None
 ) -> tuple[tuple[seqio.Task, ...], tuple[float, ...]]:
     """A task, or those of a mixture, and the rate of each.
 
     Args:
         name: the name in SeqIO's registry.
         vocabulary_path: a vocabulary, as for `vocabulary`, in place of the tasks' own; None keeps these.
+        chat: whether its chat template is used; see `vocabulary`.
 
     Raises:
         UserError: an unknown name, a task of the wrong shape, or a mixture of several vocabularies.
@@ -31,7 +33,11 @@ def find_tasks(
     for task in tasks:
         _check_features(task)
     if vocabulary_path is not None:
-        tasks = _with_vocabulary(tasks, vocabulary_path)
+        tasks = _with_vocabulary(tasks, vocabulary_path, chat)
+    elif chat:
+        raise UserError(
+            f"CHAT=True, and {name} has a vocabulary of its own: set VOCABULARY_PATH to the folder of a chat model"
+        )
     _check_one_vocabulary(name, tasks)
     return tasks, rates
 
@@ -63,18 +69,21 @@ def _check_features(task: seqio.Task) -> None:
             )
 
 
-def _with_vocabulary(tasks: Sequence[seqio.Task], path: str) -> tuple[seqio.Task, ...]:
+def _with_vocabulary(tasks: Sequence[seqio.Task], path: str, chat: bool | None) -> tuple[seqio.Task, ...]:
     """The tasks with the vocabulary at a path.
 
     A task that ends its prompts with EOS gets in its place the special tokens that a Hugging Face tokenizer puts around a prompt.
+    With a chat template, every prompt is the message of a user.
     """
-    vocabulary = seqio_vocabulary(path)
+    vocabulary = seqio_vocabulary(path, chat=chat)
     made = []
     for task in tasks:
         features = dict(task.output_features)
         for key in FEATURES:
             features[key] = dataclasses.replace(features[key], vocabulary=vocabulary)
-        if isinstance(vocabulary, WrappedVocabulary) and features["inputs"].add_eos:
+        if isinstance(vocabulary, WrappedVocabulary) and (
+            features["inputs"].add_eos or isinstance(vocabulary.wrapped, ChatVocabulary)
+        ):
             prompts = WrappedVocabulary(vocabulary.wrapped, for_prompts=True)
             features["inputs"] = dataclasses.replace(features["inputs"], vocabulary=prompts, add_eos=False)
         made.append(task.replace(output_features=features))

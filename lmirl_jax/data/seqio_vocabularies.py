@@ -12,17 +12,20 @@ from lmirl_jax.data.sentence_pieces import SentencePieceVocabulary
 from lmirl_jax.data.seqio_library import seqio, tf
 
 
-def seqio_vocabulary(path: str | None = None, for_prompts: bool = False) -> seqio.Vocabulary:
+def seqio_vocabulary(
+    path: str | None = None, for_prompts: bool = False, chat: bool | None = None
+) -> seqio.Vocabulary:
     """The vocabulary of `vocabulary(path)` in SeqIO's type, for the features of a SeqIO task.
 
     Args:
         path: a folder with a Hugging Face tokenizer, a tokenizer.json, a SentencePiece model, or None for bytes.
         for_prompts: whether its tokens include the special ones around a prompt; its feature then has add_eos=False.
+        chat: see `vocabulary`.
 
     Raises:
         UserError: what `vocabulary` raises.
     """
-    found = vocabularies.vocabulary(path)
+    found = vocabularies.vocabulary(path, chat)
     if for_prompts:
         return WrappedVocabulary(found, for_prompts)
     if isinstance(found, SentencePieceVocabulary):

@@ -4,6 +4,9 @@ import functools
 import logging
 from collections.abc import Mapping
 
+import numpy as np
+from jaxtyping import Int64
+
 from lmirl_jax.data.jsonl import READ
 from lmirl_jax.data.records import Records
 from lmirl_jax.data.task_parts import FEATURES
@@ -15,9 +18,22 @@ _log = logging.getLogger(__name__)
 
 
 def check_records(
-    name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool
+    name: str,
+    split: str,
+    records: Records,
+    lengths: Mapping[str, int],
+    truncate: bool,
+    last_turns: bool = True,
 ) -> None:
     """Logs, one line for each, unread keys, texts that the vocabulary cannot hold, and examples that the lengths truncate.
+
+    Args:
+        name: the name of the task.
+        split: the name of the split.
+        records: the split.
+        lengths: tokens of a row, for `inputs` and `targets`.
+        truncate: whether the lengths may truncate examples.
+        last_turns: whether only the last assistant turn of a conversation is used.
 
     Raises:
         UserError: the lengths truncate an example, and `truncate` is False.
@@ -41,16 +57,38 @@ def check_records(
             records.without_eos,
             len(records),
         )
-    long = {key: int((records.lengths[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
+    if records.turns_left_out and not last_turns:
+        warn_once(
+            f"{name}, {split}: of {records.turns_left_out} of {len(records)} conversations only the last assistant turn is "
+            "learnt: the chat template writes the earlier ones in another way than the model has answered; write a line for "
+            "each turn"
+        )
+    _check_lengths(
+        f"{name}, {split}",
+        records,
+        records.last_lengths if last_turns else records.lengths,
+        lengths,
+        truncate,
+    )
+
+
+def _check_lengths(
+    where: str,
+    records: Records,
+    sizes: Int64[np.ndarray, "examples 2"],
+    lengths: Mapping[str, int],
+    truncate: bool,
+) -> None:
+    long = {key: int((sizes[:, i] > lengths[key]).sum()) for i, key in enumerate(FEATURES)}
     if not any(long.values()):
         return
-    longest = {key: int(records.lengths[:, i].max()) for i, key in enumerate(FEATURES)}
+    longest = {key: int(sizes[:, i].max()) for i, key in enumerate(FEATURES)}
     counts = ", ".join(
         f"{long[key]} of {len(records)} {key} are longer than {lengths[key]} tokens"
         for key in FEATURES
         if long[key]
     )
-    message = f"{name}, {split}: {counts}"
+    message = f"{where}: {counts}"
     remedy = f"for all of them set TASK_FEATURE_LENGTHS to {longest}"
     if not truncate:
         raise UserError(f"{message}: {remedy}, or TRUNCATE = True")

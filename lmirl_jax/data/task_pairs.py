@@ -8,11 +8,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Text, check_arguments
+from lmirl_jax.data.chat_template import Message
+from lmirl_jax.data.jsonl import MESSAGES
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.offsets import Offsets
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
 from lmirl_jax.data.records import decode_example, tokenized_records
 from lmirl_jax.data.split_checks import check_records
+from lmirl_jax.data.task_parts import last_turn
 from lmirl_jax.data.texts import stored_text
 from lmirl_jax.data.vocabularies import ends_itself
 from lmirl_jax.types import UserError
@@ -23,7 +26,8 @@ class Pair:
     """An answer to a prompt: texts, tokens (EOS included, untrimmed), and the characters of each target token.
 
     `example` numbers prompts and `candidate` the `candidates` answers of each, which come one after the other.
-    `reference` is the answer of the data set, if the answer to score is another one.
+    `reference` is the answer of the data set, if the answer to score is another one. `messages` is the prompt as a
+    conversation, where `inputs` alone would not give it back. A prompt of a chat model is trimmed to the end that a row holds.
     """
 
     inputs: str
@@ -36,10 +40,16 @@ class Pair:
     candidates: int = 1
     reference: str | None = None
     id: str | None = None
+    messages: Sequence[Message] | None = None
 
 
 def make_pair(
-    task: Task, inputs: str, targets: str, tokens: Sequence[int] | None = None, **place: Any
+    task: Task,
+    inputs: str,
+    targets: str,
+    tokens: Sequence[int] | None = None,
+    prompt: Int32[np.ndarray, " n"] | None = None,
+    **place: Any,
 ) -> Pair:
     """Makes a pair of two texts: the prompt as its vocabulary has it, and the answer with EOS after it.
 
@@ -48,9 +58,11 @@ def make_pair(
         inputs: the prompt.
         targets: the answer.
         tokens: the tokens of the answer, with or without EOS, if known; they are used if they decode to its text.
+        prompt: the tokens of the prompt, if known.
         place: the other fields of the pair.
     """
-    prompt = np.array(task.input_vocabulary.encode_prompt(inputs), np.int32)
+    if prompt is None:
+        prompt = np.array(task.input_vocabulary.encode_prompt(inputs), np.int32)
     vocabulary = task.output_vocabulary
     if tokens is not None and len(tokens):
         text, offsets = decode_with_offsets(vocabulary, tokens)
@@ -107,7 +119,7 @@ class TaskPairs:
         number = 0
         for records, count in zip(self._records, self._counts, strict=True):
             for index in range(count):
-                example = decode_example(records.source[index])
+                example = last_turn(decode_example(records.source[index]))
                 yield self._pair(example.inputs, example.targets, example.features, number)
                 number += 1
 
@@ -122,7 +134,9 @@ class TaskPairs:
             raise UserError(f"{self.name}, example {number}: it has no target, so there is nothing to score")
         prompt = features.get("inputs_pretokenized", self.task.decode_inputs(inputs))
         text, offsets = self._text(targets, stored_text(features, "targets"))
-        return Pair(prompt, text, np.asarray(inputs), np.asarray(targets), offsets, number)
+        tokens = self.task.trim_prompt(np.asarray(inputs), self.lengths["inputs"])
+        messages = features.get(MESSAGES)
+        return Pair(prompt, text, tokens, np.asarray(targets), offsets, number, messages=messages)
 
     def _text(self, tokens: Any, text: str | None) -> tuple[str, Offsets]:
         """The text that the task stored, if the tokens are those of this text; else the text that they decode to."""

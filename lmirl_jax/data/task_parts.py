@@ -8,6 +8,9 @@ import numpy as np
 from lmirl_jax.data.vocabularies import Vocabulary, as_vocabulary
 
 FEATURES = ("inputs", "targets")
+# Features of a conversation: the positions in `targets` at which each of several assistant turns begins, and before which it
+# ends; and the number of earlier turns that are part of `inputs`, because they cannot be learnt.
+TURNS, TURNS_LEFT_OUT = "assistant_turns", "assistant_turns_left_out"
 
 
 class Example(NamedTuple):
@@ -16,6 +19,17 @@ class Example(NamedTuple):
     inputs: np.ndarray
     targets: np.ndarray
     features: dict[str, Any]
+
+
+def last_turn(example: Example) -> Example:
+    """The last assistant turn of a conversation as an answer, whose prompt is all before it; any other example unchanged."""
+    if TURNS not in example.features:
+        return example
+    begin = example.features[TURNS][-1][0]
+    features = {key: value for key, value in example.features.items() if key != TURNS}
+    return Example(
+        np.concatenate([example.inputs, example.targets[:begin]]), example.targets[begin:], features
+    )
 
 
 @runtime_checkable

@@ -6,6 +6,8 @@ import pathlib
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lmirl_jax.data.byte_vocabulary import ByteVocabulary
+from lmirl_jax.data.chat_template import TEMPLATE, find_template
+from lmirl_jax.data.chat_vocabulary import ChatVocabulary
 from lmirl_jax.data.hf_tokenizer import HuggingFaceVocabulary
 from lmirl_jax.data.sentence_pieces import EXTRA_IDS, SentencePieceVocabulary
 from lmirl_jax.data.tokenizer_files import CONFIG, MODELS, TOKENIZER, TokenizerFiles, read_files
@@ -16,18 +18,38 @@ BYTE_EXTRA_IDS = 125
 BYTES, PIECES, PAIRS = "ByT5Tokenizer", "T5Tokenizer", "GPT2Tokenizer"
 
 
-def read_tokenizer(path: pathlib.Path) -> HuggingFaceVocabulary | SentencePieceVocabulary | ByteVocabulary:
+# The vocabularies of folders, without a chat template.
+FolderVocabulary = HuggingFaceVocabulary | SentencePieceVocabulary | ByteVocabulary
+
+
+def read_tokenizer(path: pathlib.Path, chat: bool | None = None) -> FolderVocabulary | ChatVocabulary:
     """The vocabulary of a folder with a Hugging Face tokenizer, or of a tokenizer.json and the files beside it.
 
     A folder's tokenizer.json comes first, then the SentencePiece model of T5, then ByT5's configuration, then GPT-2's vocab.json
     and merges.txt.
 
+    Args:
+        path: the folder or the file.
+        chat: whether prompts are written with the chat template of the folder; None where it has one.
+
     Raises:
-        UserError: there is no tokenizer, or one that cannot be read.
+        UserError: there is no tokenizer, or one that cannot be read; or no chat template, and `chat` is True.
     """
-    if not path.is_dir():
-        return HuggingFaceVocabulary(read_files(path.parent, path))
-    files = read_files(path)
+    files = read_files(path) if path.is_dir() else read_files(path.parent, path)
+    found = _read_vocabulary(files) if path.is_dir() else HuggingFaceVocabulary(files)
+    template = None if chat is False else find_template(files)
+    if isinstance(found, HuggingFaceVocabulary) and template is not None:
+        return ChatVocabulary(found, template)
+    if chat:
+        why = "has no chat template" if template is None else f"is no {TOKENIZER}, which chat templates need"
+        raise UserError(
+            f"CHAT=True, and the tokenizer at {path} {why}: copy {TEMPLATE} from its checkpoint into {files.folder}, or set "
+            "CHAT=None"
+        )
+    return found
+
+
+def _read_vocabulary(files: TokenizerFiles) -> FolderVocabulary:
     if TOKENIZER in files.contents:
         return HuggingFaceVocabulary(files)
     name = files.class_name

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax.data.byte_vocabulary import ByteVocabulary
+from lmirl_jax.data.chat_vocabulary import ChatVocabulary
 from lmirl_jax.data.hf_tokenizer import HuggingFaceVocabulary
 from lmirl_jax.data.piece_conversion import convert_pieces, is_like_t5, plain_model
 from lmirl_jax.data.sentence_pieces import SentencePieceVocabulary
@@ -22,7 +23,7 @@ SPECIAL_TOKENS = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>
 def write_tokenizer(vocabulary: Any, folder: epath.PathLike) -> None:
     """Writes the files of a tokenizer into a folder, which transformers' AutoTokenizer and `vocabulary` then read.
 
-    A vocabulary of a Hugging Face folder has its files as they were, bit for bit.
+    A vocabulary of a Hugging Face folder has its files as they were, bit for bit; its chat template is one of them.
 
     Args:
         vocabulary: a `Vocabulary`, or SeqIO's.
@@ -39,6 +40,8 @@ def write_tokenizer(vocabulary: Any, folder: epath.PathLike) -> None:
 
 
 def _files(vocabulary: Any) -> Mapping[str, bytes]:
+    if isinstance(vocabulary, ChatVocabulary):
+        vocabulary = vocabulary.wrapped
     if isinstance(vocabulary, HuggingFaceVocabulary):
         name = "PreTrainedTokenizerFast" if TOKENIZER in vocabulary.files else PAIRS
         # Without a configuration, AutoTokenizer would ask for the model's.

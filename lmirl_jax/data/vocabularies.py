@@ -71,20 +71,27 @@ class Vocabulary(Protocol):
         ...
 
 
-def vocabulary(path: str | None = None) -> Vocabulary:
+def vocabulary(path: str | None = None, chat: bool | None = None) -> Vocabulary:
     """Loads the vocabulary of a Hugging Face tokenizer or a SentencePiece model; without a path, makes ByT5's of bytes.
 
     Args:
         path: a folder with a Hugging Face tokenizer (tokenizer.json, spiece.model, or the tokenizer_config.json of a
             ByT5Tokenizer), or a tokenizer.json; a `.model` file as SentencePiece writes it, to which T5's 100 extra ids are
             added; or None.
+        chat: whether prompts are written with the tokenizer's own chat template, and answers end as its assistant turns do;
+            None where it has one, True where it must have one.
 
     Returns:
-        The vocabulary; `seqio_vocabulary` makes SeqIO's type of it.
+        The vocabulary; `seqio_vocabulary` makes SeqIO's type of it. With a chat template it is a `ChatVocabulary`.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or no token ends a text.
+        UserError: nothing is there, it cannot be read, no token ends a text, or there is no chat template where `chat` is
+            True.
     """
+    if path is None and chat:
+        raise UserError(
+            "CHAT=True: bytes have no chat template: set VOCABULARY_PATH to the folder of a chat model"
+        )
     if path is None:
         return ByteVocabulary()
     if "://" in str(path):
@@ -101,7 +108,11 @@ def vocabulary(path: str | None = None) -> Vocabulary:
     from lmirl_jax.data import tokenizer_folder
 
     if place.is_dir() or place.suffix == ".json":
-        return tokenizer_folder.read_tokenizer(place)
+        return tokenizer_folder.read_tokenizer(place, chat)
+    if chat:
+        raise UserError(
+            f"CHAT=True: the SentencePiece model {path} has no chat template: set VOCABULARY_PATH to the folder of a chat model"
+        )
     return tokenizer_folder.read_pieces(place)
 
 

@@ -25,6 +25,8 @@ from lmirl_jax.types import Objective, SoftQ, UserError
 T5XBatch = Mapping[str, Any]
 Metrics = dict[str, Any]
 
+KINDS = (models.EncoderDecoderModel, models.DecoderOnlyModel)
+
 
 @check_arguments
 def with_objective(
@@ -44,7 +46,7 @@ def with_objective(
     `loss_normalizing_factor`).
 
     Args:
-        model: a T5X `EncoderDecoderModel`; it is not changed.
+        model: a T5X `EncoderDecoderModel` or `DecoderOnlyModel`; it is not changed.
         objective: the per-token loss. It is given those of `discounts`, `td_weight` and `vocab_size` that it names.
         td_weight: lambda; no schedule, because T5X gives a loss no step.
         discount: gamma, between the tokens of a target.
@@ -71,9 +73,11 @@ def episodes(
 
         discount_t = gamma (0 at a target's last token),   td_weight_t = 1 (0 at the last token unless it is EOS)
 
+    The rows of a `DecoderOnlyModel` hold prompts too, which have no weight in T5X's loss: they are no part of an episode.
+
     Args:
         batch: `decoder_target_tokens`, and `decoder_segment_ids` where rows are packed, [batch, length]; else T5X's padding is
-            id 0.
+            id 0. Without `encoder_input_tokens`, answers are where `decoder_loss_weights` are above 0.
         eos_id: the token that ends a target; one without it is truncated, and its last token has no reward.
         discount: gamma.
 
@@ -84,6 +88,9 @@ def episodes(
     segments = batch.get("decoder_segment_ids")
     if segments is None:
         segments = (tokens > 0).astype(jnp.int32)
+    weights = batch.get("decoder_loss_weights")
+    if "encoder_input_tokens" not in batch and weights is not None:
+        segments = jnp.where(weights > 0, segments, 0)
     real = segments > 0
     next_segments = jnp.pad(segments[:, 1:], ((0, 0), (0, 1)))
     before_last = real & (next_segments == segments)
@@ -173,15 +180,14 @@ class _Loss:
 def _check_model(model: Any) -> None:
     """Raises a UserError for a model whose loss cannot be replaced."""
     kind = type(model).__name__
-    # T5X's DecoderOnlyModel fits in here once `episodes` leaves out the tokens of its prompts.
-    if not isinstance(model, models.EncoderDecoderModel):
+    if not isinstance(model, KINDS):
         raise UserError(
-            f"integrations.with_objective: {kind} is no EncoderDecoderModel of T5X; leave it its own loss"
+            f"integrations.with_objective: {kind} is no EncoderDecoderModel or DecoderOnlyModel of T5X; leave it its own loss"
         )
-    if type(model).loss_fn is not models.EncoderDecoderModel.loss_fn:
+    if type(model).loss_fn is not models.BaseTransformerModel.loss_fn:
         raise UserError(
             f"integrations.with_objective: {kind} has a loss of its own, which an objective would replace; "
-            "use T5X's EncoderDecoderModel"
+            "use T5X's EncoderDecoderModel or DecoderOnlyModel"
         )
     if model.output_vocabulary.eos_id is None:
         raise UserError(
@@ -194,7 +200,8 @@ def _segment_ids(batch: T5XBatch) -> dict[str, Array]:
     """Where each feature has tokens, for T5X's metrics of padding: its segment ids, or without packing its mask."""
     suffix = "_segment_ids"
     packed = {name.removesuffix(suffix): ids for name, ids in batch.items() if name.endswith(suffix)}
-    return packed or {name: batch[name] != 0 for name in ("encoder_input_tokens", "decoder_target_tokens")}
+    names = [name for name in ("encoder_input_tokens", "decoder_target_tokens") if name in batch]
+    return packed or {name: batch[name] != 0 for name in names}
 
 
 def _loss_metrics(sums: Mapping[str, Float[Array, ""]], weights: Float[Array, "batch length"]) -> Metrics:

@@ -4,9 +4,10 @@ import json
 import pathlib
 
 from lmirl_jax.interop import hf_t5, t5x_names
+from lmirl_jax.interop.decoder_only_types import check_type, decoder_only_type
 from lmirl_jax.interop.name_table import Entry
 from lmirl_jax.interop.pretrained import FAMILIES
-from lmirl_jax.models import T5Config, T5GemmaConfig
+from lmirl_jax.models import DecoderOnlyConfig, T5Config, T5GemmaConfig
 from lmirl_jax.types import ModelConfig, UserError
 
 # T5X's gated feed-forward block.
@@ -19,9 +20,17 @@ def model_type_of(model: ModelConfig, template: pathlib.Path | None = None) -> s
     Args:
         model: the recipe of the network.
         template: the folder of the Hugging Face checkpoint that it came from, whose config.json then says it.
+
+    Raises:
+        UserError: transformers has no such network.
     """
     if template is not None:
-        return str(json.loads((template / "config.json").read_text(encoding="utf-8"))["model_type"])
+        model_type = str(json.loads((template / "config.json").read_text(encoding="utf-8"))["model_type"])
+        if isinstance(model, DecoderOnlyConfig):
+            check_type(model, model_type)
+        return model_type
+    if isinstance(model, DecoderOnlyConfig):
+        return decoder_only_type(model)
     if isinstance(model, T5GemmaConfig):
         return "t5gemma"
     if not isinstance(model, T5Config):

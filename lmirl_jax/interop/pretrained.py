@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from etils import epath
 
-from lmirl_jax.interop import hf_config, hf_t5, hf_t5gemma, t5x_names
+from lmirl_jax.interop import hf_config, hf_gemma, hf_llama, hf_qwen, hf_t5, hf_t5gemma, t5x_names
 from lmirl_jax.interop.fit import check_fit, parameter_shapes
 from lmirl_jax.interop.load_peft import MergedTensors, is_peft, open_peft
 from lmirl_jax.interop.name_table import Entry, TensorInfo, TensorSource
@@ -41,7 +41,19 @@ class Family(Protocol):
 
 
 # By the `model_type` of a config.json. ByT5 and Flan-T5 say 't5'.
-FAMILIES: Mapping[str, Any] = {"t5": hf_t5, "mt5": hf_t5, "umt5": hf_t5, "t5gemma": hf_t5gemma}
+FAMILIES: Mapping[str, Any] = {
+    "t5": hf_t5,
+    "mt5": hf_t5,
+    "umt5": hf_t5,
+    "t5gemma": hf_t5gemma,
+    "llama": hf_llama,
+    "qwen2": hf_qwen,
+    "qwen3": hf_qwen,
+    "gemma2": hf_gemma,
+    "gemma3_text": hf_gemma,
+}
+# The names of encoder-decoders end with these, and those of decoder-only models as their families say.
+CLASSES = ("ForConditionalGeneration", "WithLMHeadModel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +143,7 @@ def _open_hf(path: epath.Path) -> Pretrained:
         raise UserError(told if told.startswith(config.where) else f"{config.where}: {told}") from None
     ignored = (family.HEAD,) if tied else ()
     ignored += tuple(getattr(family, "COPIES", ())) + tuple(getattr(family, "UNUSED", ()))
+    ignored += tuple(name for name in tensors if name.endswith(getattr(family, "UNUSED_ENDS", ())))
     return Pretrained(
         path,
         "hf",
@@ -139,22 +152,29 @@ def _open_hf(path: epath.Path) -> Pretrained:
         tuple(family.table(model)),
         source,
         ignored,
-        _lengths(folder, config),
+        _lengths(folder, config, family),
     )
 
 
 def _family(config: hf_config.Config) -> Any:
     architectures = config.words("architectures") or ()
+    if config.model_type == "gemma3":
+        raise UserError(
+            f"{config.where}: model_type 'gemma3' reads images too: save its part for texts, a Gemma3ForCausalLM, with "
+            "transformers, and load that folder"
+        )
     if config.model_type not in FAMILIES:
         raise UserError(
             f"{config.where}: model_type {config.model_type[:60]!r} is not supported; those that are: {', '.join(FAMILIES)}"
         )
+    family = FAMILIES[config.model_type]
+    classes = getattr(family, "CLASSES", CLASSES)
     for name in architectures:
-        if not name.endswith(("ForConditionalGeneration", "WithLMHeadModel")):
+        if not name.endswith(classes):
             raise UserError(
-                f"{config.where}: a {name} is no language model: load a checkpoint of the class ...ForConditionalGeneration"
+                f"{config.where}: a {name} is no language model: load a checkpoint of the class ...{classes[0]}"
             )
-    return FAMILIES[config.model_type]
+    return family
 
 
 def _is_tied(source: TensorSource, family: Any, config: hf_config.Config) -> bool:
@@ -163,9 +183,11 @@ def _is_tied(source: TensorSource, family: Any, config: hf_config.Config) -> boo
     A copy that config.json calls separate stays separate: training may change one without the other.
     """
     head, embedding = (source.tensors().get(name) for name in (family.HEAD, family.EMBEDDING))
+    says = getattr(family, "TIED", None)
     if head is None or embedding is None:
-        return True
-    return config.get("tie_word_embeddings") is not False and _equal(source, family.HEAD, family.EMBEDDING)
+        return says is None or config.flag("tie_word_embeddings", says)
+    tied = config.get("tie_word_embeddings") if says is None else config.flag("tie_word_embeddings", says)
+    return tied is not False and _equal(source, family.HEAD, family.EMBEDDING)
 
 
 def _check_copies(source: TensorSource, family: Any, where: str) -> None:
@@ -191,8 +213,14 @@ def _equal(source: TensorSource, one: str, other: str) -> bool:
     return True
 
 
-def _lengths(folder: pathlib.Path, config: hf_config.Config) -> dict[str, int] | None:
-    """The lengths that the model was trained with, where its files state them: T5's positions are relative, and have no end."""
+def _lengths(folder: pathlib.Path, config: hf_config.Config, family: Any) -> dict[str, int] | None:
+    """The lengths that the model was trained with, where its files state them: T5's positions are relative, and have no end.
+
+    A decoder-only model reads prompt and answer in one row, which its positions bound: a third of them is for the answer.
+    """
+    if hasattr(family, "LONGEST"):
+        longest = config.count("max_position_embeddings", family.LONGEST, least=3)
+        return {"inputs": min(512, longest - longest // 3), "targets": min(256, longest // 3)}
     limits = [config.get("n_positions"), _tokenizer_limit(folder)]
     known = [int(limit) for limit in limits if type(limit) in (int, float) and 1 <= limit < LONGEST]
     if not known:

@@ -93,7 +93,8 @@ def write_config(
     special = {"eos_token_id": eos_ids[0] if len(eos_ids) == 1 else list(eos_ids), "pad_token_id": pad_id}
     if template is None:
         _write_json(folder / "config.json", ours | special | {"dtype": dtype})
-        start = {"decoder_start_token_id": ours["decoder_start_token_id"]}
+        names = ("decoder_start_token_id",) if "decoder_start_token_id" in ours else ("bos_token_id",)
+        start = {name: ours[name] for name in names}
         _write_json(folder / GENERATION, start | special)
         return
     before = json.loads((template / "config.json").read_text(encoding="utf-8"))

@@ -63,6 +63,16 @@ class DecoderOnlyTrunk(nnx.Module):
     def _mask(self, segment_ids: Array, is_prompt: Array) -> RowMask:
         return RowMask(segment_ids, is_prompt if self.config.bidirectional_prompts else None)
 
+    def read(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        """Reads rows of tokens as they are: the hidden state at t is the one after `tokens[:, : t + 1]` have been read.
+
+        Padding at the end of a row changes nothing before it.
+        """
+        ones = jnp.ones_like(tokens)
+        positions = jnp.cumsum(ones, axis=1) - 1
+        context = self.decoder.row_context(self._mask(ones, jnp.zeros_like(tokens, bool)), positions)
+        return self.decoder(self._embed(tokens), context)
+
     def hidden(
         self,
         batch: Batch,

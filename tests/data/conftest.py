@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.seqio_library import seqio, tf
+from tests.data import chat_templates
 
 
 @pytest.fixture
@@ -169,3 +170,38 @@ def hf_gemma(tmp_path_factory):
     tokenizer.add_special_tokens([f"<{role}>" for role in roles])
     config = {"tokenizer_class": "GemmaTokenizer", **{f"{role}_token": f"<{role}>" for role in roles}}
     return write_tokenizer_folder(tmp_path_factory.mktemp("hf") / "gemma", tokenizer, tokenizer_config=config)
+
+
+@pytest.fixture(scope="session")
+def hf_chat(hf_bytes, hf_gemma, tmp_path_factory):
+    """Folders with chat templates, by the name of their style; the tokenizers are those of hf_bytes and hf_gemma."""
+
+    def make(name, base, template, tokens=(), in_config=False, **roles):
+        folder = tmp_path_factory.mktemp("chat") / name
+        tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+        tokenizer.add_special_tokens(list(tokens))
+        config = json.loads((base / "tokenizer_config.json").read_text()) | roles
+        write_tokenizer_folder(folder, tokenizer, tokenizer_config=config | template_of(template, in_config))
+        if not in_config:
+            (folder / "chat_template.jinja").write_text(template)
+        return folder
+
+    def template_of(template, in_config):
+        named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": template}]
+        return {"chat_template": named} if in_config else {}
+
+    header = {
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|end_of_text|>",
+        "pad_token": "<|end_of_text|>",
+    }
+    return {
+        "qwen": make("qwen", hf_bytes, chat_templates.QWEN, pad_token="<|im_end|>"),
+        "thinking": make("thinking", hf_bytes, chat_templates.THINKING),
+        "llama 3": make(
+            "llama_3", hf_bytes, chat_templates.LLAMA_3, chat_templates.LLAMA_TOKENS, in_config=True, **header
+        ),
+        "gemma": make("gemma", hf_gemma, chat_templates.GEMMA, chat_templates.GEMMA_TOKENS),
+        "llama 2": make("llama_2", hf_bytes, chat_templates.LLAMA_2),
+        "plain": make("plain", hf_bytes, chat_templates.PLAIN),
+    }

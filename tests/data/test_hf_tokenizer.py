@@ -192,7 +192,7 @@ def test_special_tokens_stay_text_where_the_files_say_so(hf_bytes, tmp_path):
 
 def test_smollm2(shared_data):
     folder = shared_data / "checkpoints" / "smollm2_135m_instruct"
-    vocabulary = data.vocabulary(str(folder))
+    vocabulary = data.vocabulary(str(folder), chat=False)
     assert isinstance(vocabulary, HuggingFaceVocabulary)
     assert (vocabulary.eos_ids, vocabulary.start_id, vocabulary.vocab_size) == ((2,), 2, 49152)
     # It lacks a few of the control characters.

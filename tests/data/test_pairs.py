@@ -69,7 +69,10 @@ def test_prompts_that_do_not_fit_are_reported(tmp_path, task, caplog):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ({"targets": "3"}, r"line 2: no key 'inputs' \(found: targets\); write inputs, and targets"),
+        (
+            {"targets": "3"},
+            r"line 2: no key 'inputs' \(found: targets\); write inputs or messages, and targets",
+        ),
         ({"inputs": "1"}, "line 2: neither targets, candidates nor samples; write"),
         ({"inputs": "1", "candidates": ["a"], "samples": ["a"]}, "line 2: candidates and samples; write"),
         ({"inputs": "1", "candidates": []}, "line 2: candidates is no list of one string or more"),

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lmirl_jax import models, objectives
+from lmirl_jax import models, objectives, soft_q
 from lmirl_jax.rows import example_row, stack_rows
 from lmirl_jax.training.step import loss_sums
 from lmirl_jax.training.sums import means
@@ -90,14 +90,32 @@ def make_model(t5x, dropout_rate=0.0, **options):
     )
 
 
-def batches(task: str, *, pack: bool, lengths=LENGTHS):
+def make_decoder_only(t5x, **options):
+    """T5X's own decoder-only model, tiny, over bytes."""
+    import seqio
+    from t5x import adafactor
+    from t5x.examples.decoder_only import network
+
+    sizes = {"vocab_size": 384, "emb_dim": 16, "num_heads": 8, "head_dim": 4, "mlp_dim": 32}
+    config = network.TransformerConfig(**sizes, num_layers=2, dropout_rate=0.1)
+    return t5x.models.DecoderOnlyModel(
+        module=network.DecoderWrapper(config),
+        vocabulary=seqio.ByteVocabulary(),
+        optimizer_def=adafactor.Adafactor(
+            decay_rate=0.8, logical_factor_rules=adafactor.standard_logical_factor_rules()
+        ),
+        **options,
+    )
+
+
+def batches(task: str, *, pack: bool, lengths=LENGTHS, converter="EncDecFeatureConverter"):
     """T5X's batches of the task, by SeqIO's converter; again from the first where they end."""
     import seqio
 
     dataset = seqio.get_dataset(
         task,
         task_feature_lengths=lengths,
-        feature_converter=seqio.EncDecFeatureConverter(pack=pack),
+        feature_converter=getattr(seqio, converter)(pack=pack),
         shuffle=False,
         num_epochs=None,
     )
@@ -108,9 +126,11 @@ def train(model, task: str, pack: bool, steps: int = 20) -> list[dict[str, float
     """The metrics of each step of T5X's own trainer, with dropout and its Adafactor, over 8 devices."""
     from t5x import partitioning, trainer, utils
 
-    data = batches(task, pack=pack)
+    converter = model.FEATURE_CONVERTER_CLS.__name__
+    data = batches(task, pack=pack, converter=converter)
     partitioner = partitioning.PjitPartitioner(num_partitions=1)
-    shapes = {name: array.shape for name, array in next(batches(task, pack=pack)).items()}
+    first = next(batches(task, pack=pack, converter=converter))
+    shapes = {name: array.shape for name, array in first.items()}
     initializer = utils.TrainStateInitializer(
         optimizer_def=model.optimizer_def,
         init_fn=model.get_initial_variables,
@@ -150,6 +170,43 @@ def test_twenty_steps_of_mle_are_t5xs_own(t5x, task, pack, options):
             assert {"loss", "accuracy", "cross_ent_loss", "z_loss", "learning_rate"} <= set(names)
             for name in names:
                 np.testing.assert_array_equal(other[name], one[name], err_msg=f"{name}, step {step}")
+
+
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "unpacked"])
+def test_twenty_steps_of_mle_of_a_decoder_only_model_are_t5xs_own(t5x, task, pack):
+    model = make_decoder_only(t5x, **EVERY_OPTION)
+    own = train(model, task, pack)
+    ours = train(t5x.with_objective(model, objective=objectives.mle), task, pack)
+    assert len({metrics["loss"] for metrics in own}) == 20
+    for step, (one, other) in enumerate(zip(own, ours, strict=True)):
+        for name in one:
+            if not name.startswith("timing/"):
+                np.testing.assert_array_equal(other[name], one[name], err_msg=f"{name}, step {step}")
+
+
+def test_iqlearn_of_a_decoder_only_model_is_ours_on_its_logits(t5x, task):
+    """The answers of T5X's rows, cut out of them, in rows of ours: the same loss, and the same mean reward."""
+    batch = next(batches(task, pack=False, converter="DecoderFeatureConverter"))
+    options = {"objective": objectives.iqlearn, "td_weight": 0.3, "discount": 0.9}
+    plain = make_decoder_only(t5x, loss_normalizing_factor="NUM_REAL_TARGET_TOKENS")
+    shapes = {name: array.shape for name, array in batch.items()}
+    params = plain.get_initial_variables(jax.random.PRNGKey(0), shapes)["params"]
+    loss, metrics = jax.jit(t5x.with_objective(plain, **options).loss_fn, static_argnums=2)(
+        params, batch, None
+    )
+    logits = np.asarray(plain._compute_logits(params, batch, None))
+    total = count = rewards = 0.0
+    for row, (inputs, targets) in enumerate(first_examples(task)):
+        made = stack_rows([example_row(inputs, targets, lengths=LENGTHS, eos_ids=(1,), discount=0.9)])
+        ours = jax.tree.map(jnp.asarray, made)
+        place = slice(len(inputs), len(inputs) + len(targets))
+        out = soft_q.from_logits(jnp.asarray(logits[row, place])[None], jnp.asarray(targets)[None])
+        kept = slice(0, len(targets))
+        losses = objectives.iqlearn(out, ours.discounts[:, kept], td_weight=0.3 * ours.td_weights[:, kept])
+        total, count = total + float(losses.sum()), count + len(targets)
+        rewards += float(objectives.implied_rewards(out, ours.discounts[:, kept]).sum())
+    np.testing.assert_allclose(loss, total / count, rtol=1e-5)
+    np.testing.assert_allclose(metrics["reward"].compute(), rewards / count, rtol=1e-5)
 
 
 def our_params(theirs) -> nnx.State:

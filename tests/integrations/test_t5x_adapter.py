@@ -161,6 +161,67 @@ def test_packed_targets_are_marked_as_our_rows_are(t5x, seed):
     np.testing.assert_array_equal(has_reward, ours.td_weights)
 
 
+def with_prompts(theirs: dict, ours: object) -> tuple[dict, np.ndarray]:
+    """The rows of a decoder-only model: a prompt of two tokens, the second EOS, before each answer; and where answers lie."""
+    rows, answers = [], []
+    for tokens, segments in zip(*(np.asarray(x) for x in (ours.tokens, ours.segment_ids)), strict=True):
+        made, kept = [], []
+        for segment in range(1, segments.max() + 1):
+            answer = tokens[segments == segment]
+            made += [(6, segment, 0), (EOS, segment, 0), *((token, segment, 1) for token in answer)]
+            kept += [False, False, *[True] * len(answer)]
+        padding = 24 - len(made)
+        rows.append(made + [(0, 0, 0)] * padding)
+        answers.append(kept + [False] * padding)
+    tokens, segments, weights = np.moveaxis(np.array(rows), 2, 0)
+    batch = {
+        "decoder_target_tokens": tokens,
+        "decoder_segment_ids": segments,
+        "decoder_loss_weights": weights,
+    }
+    return jax.tree.map(jnp.asarray, batch), np.array(answers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_of_a_decoder_only_model_are_marked_as_those_of_an_encoder_decoder(t5x, seed):
+    """Packed and not; no token of a prompt has a discount or a reward, its EOS neither."""
+    theirs, ours = random_packed(seed)
+    batch, answers = with_prompts(theirs, ours)
+    real = np.asarray(ours.segment_ids) > 0
+    for found, expected in zip(t5x.episodes(batch, EOS, 0.9), (ours.discounts, ours.td_weights), strict=True):
+        np.testing.assert_allclose(found[answers], expected[real])
+        np.testing.assert_array_equal(found[~answers], 0.0)
+    one = {name: x[:1, :6] for name, x in batch.items() if name != "decoder_segment_ids"}
+    discounts, _ = t5x.episodes(one, EOS, 0.9)
+    np.testing.assert_array_equal(discounts[0, :2], 0.0)
+
+
+@pytest.mark.parametrize("name", ["iqlearn", "gem"])
+def test_a_decoder_only_model_has_the_loss_of_its_answers(t5x, name):
+    """Logits of the prompts change neither the loss nor the metrics of the answers; their gradient is 0."""
+    objective, options = OBJECTIVES[name]
+    theirs, ours = random_packed(7)
+    batch, answers = with_prompts(theirs, ours)
+    real = np.asarray(ours.segment_ids) > 0
+    logits = jax.random.normal(jax.random.key(0), (4, 16, 11))
+    everywhere = 3 * jax.random.normal(jax.random.key(1), (4, 24, 11))
+    everywhere = everywhere.at[jnp.asarray(answers)].set(logits[real])
+    losses = {"loss_normalizing_factor": "NUM_REAL_TARGET_TOKENS"}
+    settings = {"objective": objective, "td_weight": 0.3, "discount": 0.9, **options}
+    model = t5x.with_objective(make_model(t5x, "DecoderOnlyModel", **losses), **settings)
+    other = t5x.with_objective(make_model(t5x, **losses), **settings)
+    (loss, metrics), gradient = jax.value_and_grad(model.loss_fn, has_aux=True)(everywhere, batch, None)
+    (expected, expected_metrics), expected_gradient = jax.value_and_grad(other.loss_fn, has_aux=True)(
+        logits, theirs, None
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[answers], expected_gradient[real], atol=1e-7)
+    np.testing.assert_array_equal(gradient[~answers], 0.0)
+    found, expected = computed(metrics), computed(expected_metrics)
+    for key in ("reward", "entropy"):
+        assert found[key] == pytest.approx(expected[key], rel=1e-6), key
+
+
 OBJECTIVES = {
     "iqlearn": (objectives.iqlearn, {}),
     "hellinger": (functools.partial(objectives.iqlearn, phi=objectives.hellinger), {}),
@@ -268,7 +329,7 @@ def own_loss_model(t5x):
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
-        (lambda t5x: make_model(t5x, "DecoderOnlyModel"), {}, "DecoderOnlyModel is no EncoderDecoderModel"),
+        (lambda t5x: make_model(t5x, "BaseTransformerModel"), {}, "Model is no EncoderDecoderModel or Dec"),
         (own_loss_model, {}, "WithAuxiliaryLoss has a loss of its own"),
         (lambda t5x: make_model(t5x, eos_id=None), {}, "the output vocabulary has no EOS"),
         (make_model, {"objective": objectives.gem}, "SOFT_Q_TEMPERATURE"),

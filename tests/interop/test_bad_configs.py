@@ -83,7 +83,7 @@ VALUES = {
         ["T5EncoderModel"],
         ["T5ForSequenceClassification"],
     ),
-    "model_type": (None, "bert", "llama", "t5x", "T5", 3, ["t5"], {}, "x" * 10**5),
+    "model_type": (None, "bert", "llama", "gemma3", "t5x", "T5", 3, ["t5"], {}, "x" * 10**5),
 }
 
 

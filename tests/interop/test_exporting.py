@@ -11,6 +11,7 @@ import pytest
 import lmirl_jax
 from lmirl_jax import exporting, interop, runs
 from lmirl_jax.language_model import LanguageModel
+from tests import pretrained
 from tests.interop import refusals
 
 T5X = refusals.GOLDEN.parent / "golden_t5x"
@@ -122,7 +123,7 @@ def write_in_parts(golden, out: pathlib.Path, largest: int) -> None:
 
 
 @pytest.mark.parametrize("largest", [1, 20_000, 10**9])
-@pytest.mark.parametrize("family", ["t5_1_0", "t5gemma"])
+@pytest.mark.parametrize("family", ["t5_1_0", "t5gemma", "qwen2"])
 def test_several_files(golden, tmp_path, largest):
     write_in_parts(golden, tmp_path / "out", largest)
     files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
@@ -135,9 +136,8 @@ def test_several_files(golden, tmp_path, largest):
     assert set(index["weight_map"].values()) == set(files)
     assert index["metadata"]["total_size"] == sum(len(data) for _, data in tensors(golden).values())
     with np.load(golden / "expected.npz") as expected:
-        prompts = [row[:length] for row, length in zip(expected["inputs"], expected["lengths"])]
-        logits = lmirl_jax.load(tmp_path / "out").logits(expected["decoder_ids"], prompts)
-        np.testing.assert_allclose(logits, expected["logits"], atol=3e-5, rtol=0)
+        found = pretrained.logits(lmirl_jax.load(tmp_path / "out"), expected)
+        np.testing.assert_allclose(found, expected["logits"], atol=3e-5, rtol=0)
 
 
 def export_resized(family: str, out: pathlib.Path, size: int) -> runs.Policy:
@@ -150,7 +150,7 @@ def export_resized(family: str, out: pathlib.Path, size: int) -> runs.Policy:
 
 
 @pytest.mark.parametrize("size", [90, 128])
-@pytest.mark.parametrize("family", ["t5_1_0", "byt5", "t5gemma"])
+@pytest.mark.parametrize("family", ["t5_1_0", "byt5", "t5gemma", "llama", "gemma2"])
 def test_another_vocabulary(family, tmp_path, size):
     policy = export_resized(family, tmp_path / "out", size)
     before = interop.flatten(policy.params)
@@ -167,14 +167,13 @@ def load_without_vocabulary(folder: pathlib.Path):
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["t5_1_1", "t5gemma"])
+@pytest.mark.parametrize("family", ["t5_1_1", "t5gemma", "llama", "gemma3"])
 def test_transformers_loads_another_vocabulary(tmp_path, load_in_transformers, family):
     policy = export_resized(family, tmp_path / "out", 128)
     found, computed = load_in_transformers(tmp_path / "out")
     assert not (found["missing_keys"] or found["unexpected_keys"] or found["mismatched_keys"])
-    prompts = [row[:length] for row, length in zip(computed["inputs"], computed["lengths"])]
-    logits = LanguageModel(policy).logits(computed["decoder_ids"], prompts)
-    np.testing.assert_allclose(computed["logits"], logits, atol=3e-5, rtol=0)
+    found = pretrained.logits(LanguageModel(policy), computed)
+    np.testing.assert_allclose(computed["logits"], found, atol=3e-5, rtol=0)
 
 
 @pytest.mark.e2e

@@ -7,7 +7,7 @@ import lmirl_jax
 from lmirl_jax import sharding
 from lmirl_jax.evaluation import Generator
 from lmirl_jax.language_model import TokenPrompts
-from tests.pretrained import FAMILIES
+from tests.pretrained import FAMILIES, logits
 
 PROMPTS = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
 EOS = 1
@@ -17,9 +17,7 @@ def check_logits(folder, mesh=None) -> lmirl_jax.language_model.LanguageModel:
     """Compares the logits of padded prompts with those in `expected.npz`; returns the model."""
     model = lmirl_jax.load(folder, mesh=mesh)
     with np.load(folder / "expected.npz") as file:
-        prompts = [row[:length] for row, length in zip(file["inputs"], file["lengths"])]
-        logits = model.logits(file["decoder_ids"], prompts)
-        np.testing.assert_allclose(logits, file["logits"], atol=3e-5, rtol=0)
+        np.testing.assert_allclose(logits(model, file), file["logits"], atol=3e-5, rtol=0)
     return model
 
 

@@ -2,6 +2,7 @@
 
 python transformers_models.py make FOLDER     makes a checkpoint of each family, with `expected.npz` in each
 python transformers_models.py load FOLDER     prints what is missing or unexpected in a checkpoint, and what it generates
+python transformers_models.py count FOLDER    prints the number of parameters of each config.json in folders below
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import numpy as np
 import torch
 import transformers
+import transformers_decoder_only as decoder_only
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
@@ -83,11 +85,12 @@ def _untie(model):
 
 
 def write_tokenizer(name: str, place: pathlib.Path) -> None:
-    """Writes a tokenizer of the family's kind beside a model: EOS behind a prompt, or Gemma's BOS before it."""
+    """Writes a tokenizer of the family's kind beside a model: EOS behind a prompt, or BOS before it, or neither (Qwen)."""
     if name == "byt5":
         transformers.ByT5Tokenizer().save_pretrained(place)
         return
-    special = ["<pad>", "</s>", "<bos>" if name == "t5gemma" else "<unk>"] + ["<unk>"] * (name == "t5gemma")
+    has_bos = name == "t5gemma" or name in decoder_only.NAMES
+    special = ["<pad>", "</s>", "<bos>" if has_bos else "<unk>"] + ["<unk>"] * has_bos
     characters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789?:.,+-=▁"))
     words = ["▁add", "▁and", "▁is", "▁say", "▁it", "▁more", "12", "▁w", "he", "in", "an", "er", "or"]
     pieces = [(piece, 0.0) for piece in special] + [(piece, -3.0) for piece in words]
@@ -96,27 +99,36 @@ def write_tokenizer(name: str, place: pathlib.Path) -> None:
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    around = ("<bos> $A", "<bos>") if name == "t5gemma" else ("$A </s>", "</s>")
+    around = ("<bos> $A", "<bos>") if has_bos else ("$A </s>", "</s>")
     ids = [(around[1], special.index(around[1]))]
-    tokenizer.post_processor = processors.TemplateProcessing(single=around[0], special_tokens=ids)
+    if "qwen" not in name:
+        tokenizer.post_processor = processors.TemplateProcessing(single=around[0], special_tokens=ids)
     named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    if name == "t5gemma":
+    if has_bos:
         named["bos_token"] = "<bos>"
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(place)
 
 
 def make(folder: pathlib.Path) -> None:
     torch.manual_seed(0)
-    for name, model in models().items():
+    # What is made first does not depend on what is made after it.
+    for make_models in (models, lambda: decoder_only.models(STACK)):
+        _make(folder, make_models())
+
+
+def _make(folder: pathlib.Path, made: dict) -> None:
+    for name, model in made.items():
         with torch.no_grad():
             for parameter, value in model.named_parameters():
                 if "norm" in parameter:
                     value += 0.3 * torch.randn_like(value)
-                if name in ("t5_1_0", "umt5", "t5gemma") and (
+                if parameter.endswith("_proj.bias"):
+                    value += 0.5 * torch.randn_like(value)
+                if name in ("t5_1_0", "umt5", "t5gemma", *decoder_only.NAMES) and (
                     "embed_tokens" in parameter or "shared" in parameter
                 ):
                     # A tied embedding of the size of the other weights repeats the token before.
-                    value *= 0.3
+                    value *= 0.15 if name in ("gemma2", "gemma3") else 0.3
                 if "relative_attention_bias" in parameter:
                     value.copy_(torch.randn_like(value))
         place = folder / name
@@ -132,9 +144,15 @@ def make(folder: pathlib.Path) -> None:
         np.savez_compressed(place / "expected.npz", **compute(place))
 
 
+def loader(place: pathlib.Path):
+    """The class that reads the model of a folder."""
+    is_t5 = "t5" in json.loads((place / "config.json").read_text())["model_type"]
+    return transformers.AutoModelForSeq2SeqLM if is_t5 else transformers.AutoModelForCausalLM
+
+
 def compute(place: pathlib.Path) -> dict:
     """What transformers computes from a folder, for a batch of padded prompts."""
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32).eval()
+    model = loader(place).from_pretrained(place, dtype=torch.float32).eval()
     # T5's keeps some of its layers in float32 whatever is asked for; here all are.
     random = np.random.default_rng(1)
     lengths, steps = (150, 7, 19), 28
@@ -142,12 +160,16 @@ def compute(place: pathlib.Path) -> dict:
     mask = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
     inputs[~mask] = 0
     decoder_ids = random.integers(4, VOCAB, (3, steps))
-    decoder_ids[:, 0] = model.generation_config.decoder_start_token_id
-    given = {"input_ids": torch.tensor(inputs), "attention_mask": torch.tensor(mask.astype(int))}
-    with torch.no_grad():
-        ids = torch.tensor(decoder_ids)
-        logits = model(**given, decoder_input_ids=ids, decoder_attention_mask=torch.ones_like(ids)).logits
-        greedy = model.generate(**given, max_new_tokens=STEPS, do_sample=False, num_beams=1)
+    if not model.config.is_encoder_decoder:
+        logits, greedy = decoder_only.compute(model, inputs, lengths, decoder_ids, STEPS)
+    else:
+        decoder_ids[:, 0] = model.generation_config.decoder_start_token_id
+        given = {"input_ids": torch.tensor(inputs), "attention_mask": torch.tensor(mask.astype(int))}
+        with torch.no_grad():
+            ids = torch.tensor(decoder_ids)
+            logits = model(**given, decoder_input_ids=ids, decoder_attention_mask=torch.ones_like(ids)).logits
+            greedy = model.generate(**given, max_new_tokens=STEPS, do_sample=False, num_beams=1)[:, 1:]
+        logits, greedy = logits.numpy(), greedy.numpy()
     answers = {}
     if any(place.glob("*token*")):
         answers = {"answers": np.array(_answers(model, place))}
@@ -156,27 +178,30 @@ def compute(place: pathlib.Path) -> dict:
         "inputs": inputs,
         "lengths": np.array(lengths),
         "decoder_ids": decoder_ids,
-        "logits": logits.numpy(),
-        "greedy": greedy.numpy()[:, 1:],
+        "logits": logits,
+        "greedy": greedy,
     }
 
 
 def _answers(model, place: pathlib.Path) -> list[str]:
     """The greedy answers to prompts, as texts; a folder of transformers is used as its users do."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    # For Qwen 2, AutoTokenizer replaces the rules of tokenizer.json by those of its own class.
+    is_qwen = model.config.model_type == "qwen2"
+    kind = transformers.PreTrainedTokenizerFast if is_qwen else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(place)
     answers = []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-        made = model.generate(**ids, max_new_tokens=STEPS, do_sample=False, num_beams=1)
-        answers.append(
-            tokenizer.decode(made[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        made = model.generate(**ids, max_new_tokens=STEPS, do_sample=False, num_beams=1)[0]
+        if not model.config.is_encoder_decoder:
+            made = made[ids["input_ids"].shape[1] :]
+        answers.append(tokenizer.decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return answers
 
 
 def load(place: pathlib.Path) -> None:
     """Prints, as JSON, what does not fit when transformers loads a folder, and what it computes."""
-    _, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(place, output_loading_info=True)
+    _, info = loader(place).from_pretrained(place, output_loading_info=True)
     found = {
         key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
     }
@@ -187,5 +212,16 @@ def load(place: pathlib.Path) -> None:
     print(json.dumps(found))
 
 
+def count(folder: pathlib.Path) -> None:
+    """Prints, as JSON, the number of parameters of each network below a folder, which is not allocated."""
+    found = {}
+    for file in sorted(folder.glob("*/config.json")):
+        with torch.device("meta"):
+            model = loader(file.parent).from_config(transformers.AutoConfig.from_pretrained(file.parent))
+        model.tie_weights()
+        found[file.parent.name] = sum(parameter.numel() for parameter in model.parameters())
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    {"make": make, "load": load}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    {"make": make, "load": load, "count": count}[sys.argv[1]](pathlib.Path(sys.argv[2]))

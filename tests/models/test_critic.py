@@ -15,11 +15,14 @@ from lmirl_jax.models import CriticConfig, T5Config, critic_params, gradient_pen
 from lmirl_jax.training.state import build, init_params, init_state, state_shardings
 from lmirl_jax.types import ModelConfig, NetworkConfig, UserError
 from tests.batches import batch_of
+from tests.models.families import decoder_only
 from tests.training.fakes import make_batch, mesh_of
 
 TINY = T5Config(
     vocab_size=128, emb_dim=8, num_heads=4, head_dim=4, mlp_dim=16, num_encoder_layers=2, num_decoder_layers=2
 )
+# Embeddings of a usual size, beside which the steps of finite differences are small.
+DECODER_ONLY = decoder_only(emb_dim=8, vocab_size=128, scaled_embeddings=True)
 CONFIG = CriticConfig(TINY, ("value", "discriminator"))
 KEY = jax.random.key(0)
 
@@ -50,9 +53,9 @@ def with_heads(config: CriticConfig):
     return critic
 
 
-@pytest.fixture(scope="module")
-def critic():
-    return with_heads(CONFIG)
+@pytest.fixture(scope="module", params=[TINY, DECODER_ONLY], ids=["encoder-decoder", "decoder-only"])
+def critic(request):
+    return with_heads(CriticConfig(request.param, CONFIG.heads))
 
 
 def test_values_and_logits_are_exactly_0_at_the_start():
@@ -79,7 +82,7 @@ def test_at_the_start_no_length_pays():
 
 def test_outputs_are_affine_in_the_models_hidden_states(critic):
     """Of the policy with the same trunk: output t is read off the hidden state that predicts token t + 1."""
-    policy = built(TINY)
+    policy = built(critic.config.trunk)
     fresh = nnx.to_pure_dict(nnx.state(critic))
     params = critic_params(nnx.to_pure_dict(nnx.state(policy)), fresh)
     graph, state = nnx.split(critic)

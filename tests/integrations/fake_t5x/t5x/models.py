@@ -43,4 +43,5 @@ class EncoderDecoderModel(BaseTransformerModel):
 
 
 class DecoderOnlyModel(BaseTransformerModel):
-    pass
+    def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
+        return self.module(params, batch, dropout_rng)
