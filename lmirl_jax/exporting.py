@@ -10,10 +10,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from etils import epath
-from flax import nnx
 from jax.experimental import multihost_utils
 
 from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs, sharding
+from lmirl_jax.interop import hub
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import UserError
 
@@ -106,21 +106,20 @@ def _write_peft(policy: runs.Policy, folder: pathlib.Path, types: Callable[[str]
         )
     given = run_files.pretrained_files(policy.checkpoint)
     model_type = interop.model_type_of(policy.model, None if given is None else pathlib.Path(given))
-    if checkpoints.kind_of(checkpoints.base_of(record, policy.checkpoint)) != "hf":
+    found = checkpoints.base_of(record, policy.checkpoint)
+    if checkpoints.kind_of(found) != "hf" or interop.config_folder(found) != found:
         _log.warning(
             "the base of these adapters is %s, which transformers does not load: write it with FORMAT='hf' and name that folder "
             "as base_model_name_or_path in adapter_config.json",
             record.base,
         )
-    base, _, revision = (
-        record.base.partition("@") if not record.base.startswith("/") else (record.base, "", "")
-    )
+    base, revision = hub.parts(record.base)
     config = interop.adapter_config(
         rank=record.rank,
         alpha=record.alpha,
         base=base,
-        revision=revision or None,
-        is_encoder_decoder=hasattr(nnx.merge(policy.graph, policy.params), "encoder"),
+        revision=revision,
+        is_encoder_decoder="encoder" in policy.params,
     )
     shardings = jax.tree.map(lambda x: x.sharding, policy.params)
     adapters = checkpoints.load_adapters(policy.checkpoint, policy.params, shardings)

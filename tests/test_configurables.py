@@ -97,6 +97,7 @@ TABLE = {
     ),
     "models.LinearRopeScaling": "positive",
     "models.Llama3RopeScaling": "positive positive positive count",
+    "models.LoRAConfig": "object count positive share-below choices choice?",
     "models.T5Config": (
         "count count count count count count count share-below choice choice count count count whole "
         "choices switch switch? switch positive"

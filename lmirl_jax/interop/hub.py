@@ -38,6 +38,12 @@ def is_name(path: str) -> bool:
     return NAME.fullmatch(str(path)) is not None and not os.path.exists(path)
 
 
+def parts(path: str) -> tuple[str, str | None]:
+    """The repository and the commit of a `Snapshot.name`; of any other path itself, and None."""
+    repository, _, commit = path.rpartition("@")
+    return (repository, commit) if repository and COMMIT.fullmatch(commit) else (path, None)
+
+
 def snapshot(name: str) -> Snapshot:
     """Finds a checkpoint of the hub in the cache, or downloads it.
 

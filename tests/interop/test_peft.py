@@ -15,6 +15,7 @@ from lmirl_jax import checkpoints, interop
 from lmirl_jax.cli import main
 from lmirl_jax.interop.name_table import Entry
 from lmirl_jax.interop.save_peft import adapter_entries
+from lmirl_jax.models import DecoderOnlyConfig
 from lmirl_jax.types import UserError
 from tests.pretrained import GOLDEN
 
@@ -53,10 +54,12 @@ def bind(**macros: object) -> list[str]:
 
 
 def logits(path):
-    return lmirl_jax.load(path).logits(IDS, ENCODER_IDS)
+    model = lmirl_jax.load(path)
+    is_decoder_only = isinstance(model.policy.model, DecoderOnlyConfig)
+    return model.logits(IDS) if is_decoder_only else model.logits(IDS, ENCODER_IDS)
 
 
-@pytest.fixture(scope="module", params=["t5_1_0", "t5_1_1", "umt5", "t5gemma"])
+@pytest.fixture(scope="module", params=["t5_1_0", "umt5", "t5gemma", "llama", "qwen2", "gemma3"])
 def run(request, tmp_path_factory):
     """A run of adapters on a checkpoint of each family, by the command; and its base."""
     place = tmp_path_factory.mktemp(request.param)
@@ -117,7 +120,7 @@ def test_the_loss_falls_and_the_base_stays_as_it_is(run):
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["t5_1_1", "t5gemma"])
+@pytest.mark.parametrize("family", ["t5_1_1", "qwen3"])
 def test_adapters_that_peft_has_made_are_read(family, peft_python, tmp_path):
     base = GOLDEN / family
     run_peft(peft_python, "make", base, tmp_path / "made")

@@ -1,6 +1,7 @@
 """Online learners with adapters: the base without them is the first policy and the other networks' trunk; nothing is copied."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -48,7 +49,9 @@ def test_the_base_stays_and_is_stored_once(recipe):
 def test_a_mesh_equals_one_device(recipe, updates_of):
     make, (alone, history) = recipe
     state, sharded = updates_of(make(), mesh_of(8, 2, 2, 2), model=MODEL)
-    np.testing.assert_allclose([m["loss"] for m in sharded], [m["loss"] for m in history], rtol=2e-3)
+    np.testing.assert_allclose(
+        [m["loss"] for m in sharded], [m["loss"] for m in history], atol=1e-5, rtol=2e-3
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=5e-4),
         trainable(state.params),
@@ -66,7 +69,7 @@ def test_the_kl_is_from_the_base(updates_of):
     state, history = updates_of(learner, model=MODEL, rows=4, steps=4, optimizer=optax.sgd(1.0))
     assert abs(history[0]["kl"]) < 1e-6 and history[-1]["kl"] > 1e-5
     setting = Setting(MODEL, optax.sgd(0.1), mesh_of(1, 1, 1, 1), jax.random.key(0), 4)
-    batch = make_batch(0, 4)
+    batch = jax.tree.map(jnp.asarray, make_batch(0, 4))
     base = fakes.MODEL.build(jax.random.key(0))
     np.testing.assert_allclose(
         setting.first_policy(state).hidden(batch), base.hidden(batch), atol=1e-4, rtol=1e-4
