@@ -103,6 +103,7 @@ def files(folder: str) -> list[str]:
 
 def test_every_file_belongs_to_a_tested_folder():
     assert {name.split("/")[1] for name in configuration.bundled_files()} == {
+        "adapters",
         "models",
         "objectives",
         "meshes",

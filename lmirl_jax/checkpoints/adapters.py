@@ -1,7 +1,7 @@
 """Checkpoints that hold adapters alone: what they record about the base model that they belong to, and how both are loaded."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,6 +13,7 @@ from lmirl_jax.checkpoints.folders import is_finished, kind_of
 from lmirl_jax.checkpoints.metadata import identity
 from lmirl_jax.interop import hub
 from lmirl_jax.models import LoRAConfig
+from lmirl_jax.models.adapters import BaseDtype
 from lmirl_jax.types import UserError
 
 # The item of a checkpoint that makes it one of adapters.
@@ -32,7 +33,7 @@ class AdapterRecord:
 
     base: str
     fingerprint: str
-    base_dtype: str
+    base_dtype: BaseDtype
     rank: int
     alpha: float
 
@@ -67,12 +68,14 @@ def record_of_base(path: str, model: LoRAConfig) -> AdapterRecord:
     return AdapterRecord(name, identity(checkpoint), dtype, model.rank, model.alpha)
 
 
-def _dtype(checkpoint: epath.Path) -> str:
+def _dtype(checkpoint: epath.Path) -> BaseDtype:
+    """The type that holds every value of a checkpoint."""
     if kind_of(checkpoint) == "lmirl":
-        # A merged one has more digits than the base below it.
+        # Where adapters are merged, the sum has more digits than the base.
         return "float32"
-    opened = interop.open_pretrained(checkpoint)
-    return interop.widest(opened.dtypes)
+    widest = interop.widest(interop.open_pretrained(checkpoint).dtypes)
+    found: BaseDtype | None = next((dtype for dtype in get_args(BaseDtype) if dtype == widest), None)
+    return found or "float32"
 
 
 def base_of(record: AdapterRecord, where: Any) -> epath.Path:

@@ -125,14 +125,13 @@ class Adapter(nnx.Module):
         place: distinguishes the dropouts of a layer.
     """
 
-    def __init__(self, linear: nnx.Module, config: LoRAConfig, place: int, *, key: Key[Array, ""]):
+    def __init__(self, linear: Any, config: LoRAConfig, place: int, *, key: Key[Array, ""]):
         self.inputs = LINEAR[type(linear)]
         self.scale, self.dropout_rate, self.place = config.scale, config.dropout_rate, place
-        kernel: Any = linear.kernel
-        axes = kernel.get_metadata("out_sharding")
+        axes = linear.kernel.get_metadata("out_sharding")
         start = 1 if axes[0] == "layers" else 0
         middle = start + self.inputs
-        shape, rank = kernel.shape, (config.rank,)
+        shape, rank = linear.kernel.shape, (config.rank,)
         bound = 1.0 / math.sqrt(math.prod(shape[start:middle]))
         uniform = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
         self.lora_a = parameter(key, uniform, shape[:middle] + rank, (*axes[:middle], "adapter_rank"))
