@@ -50,11 +50,9 @@ def policy_gradient_step(
     Networks are evaluated without dropout; only the training of the discriminator uses it.
 
     Args:
-        state: `extra` has "replay", "reference" (parameters) if the loss needs it and nothing is frozen, and a `TrainState` for
-            each network.
+        state: `extra` has "replay", "reference" (parameters) if a copy is needed, and a `TrainState` for each network.
         expert: the global batch of demonstrations, [batch, ...]; their rewards are not used.
-        setting: the settings of the run.
-        rollouts: the settings with which the draw was sampled.
+        setting, rollouts: the settings of the run, and those with which the draw was sampled.
         loss: the loss of the policy.
         adversary: an `Adversary`, a `PairwiseAdversary`, or None where rollouts come with their rewards.
         networks: the networks beside the policy.

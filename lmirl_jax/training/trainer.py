@@ -62,15 +62,12 @@ def train(
     Args:
         model_dir: the folder for metrics.jsonl, TensorBoard events and checkpoints/. Training resumes from the newest checkpoint.
         train_steps: the total number of updates, including those before a resumption.
-        model: the recipe of the network.
-        learner: defines an update: `Offline`, or one of `lmirl_jax.online`.
-        optimizer: the optimizer of the policy, an optax transformation.
-        data, mesh: the training set, and the devices.
+        model, data, mesh: the recipe of the network, the training set, and the devices.
+        learner, optimizer: what an update is (`Offline`, or one of `lmirl_jax.online`), and the policy's optimizer, of optax.
         evaluations, eval_period: the evaluations, and the number of updates between them; the last update is evaluated too.
         best: the metric that chooses the best checkpoint, and the patience after which training stops early.
         checkpoint: when to save and which checkpoints to keep.
-        initial_checkpoint_path: a checkpoint from whose parameters training starts if `model_dir` has no checkpoint; with
-            adapters (`models.LoRAConfig`) it is their base.
+        initial_checkpoint_path: a checkpoint, the start if `model_dir` has none; of a `models.LoRAConfig` it is the base.
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         seed: the seed of initial parameters and dropout.
         log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
@@ -97,8 +94,8 @@ def train(
     directory = files.prepare_directory(model_dir)
     periods = eval_period, log_period
     run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
-    open_checkpoints = functools.partial(Checkpoints, directory, checkpoint, adapter)
-    return _run(run, open_checkpoints, initial_checkpoint_path, tensorboard, wandb_project, on_start)
+    saved = functools.partial(Checkpoints, directory, checkpoint, adapter)
+    return _run(run, saved, initial_checkpoint_path, tensorboard, wandb_project, on_start)
 
 
 def _run(
