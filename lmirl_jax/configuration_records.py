@@ -21,7 +21,8 @@ DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
-        "the position in the data counts examples (rows, if packed) and is kept; schedules count updates, so an epoch has another number of them"
+        "the position in the data counts examples (rows, if packed) and is kept; schedules count updates, so an epoch has "
+        "another number of them"
     ),
     (
         "DISCOUNT",

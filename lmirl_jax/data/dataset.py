@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
-from jaxtyping import Int
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
@@ -244,7 +243,8 @@ class TrainIterator:
         if state["dataset"] != self._fingerprint:
             raise UserError(
                 "the checkpoint was trained on other data, or in another order (task, vocabulary, TRAIN_NUM_EXAMPLES, "
-                "RANDOM_SEED, PROMPT_SEED, PACK, and with it TASK_FEATURE_LENGTHS and CHAT_TURNS): use a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
+                "RANDOM_SEED, PROMPT_SEED, PACK, and with it TASK_FEATURE_LENGTHS and CHAT_TURNS): use a new MODEL_DIR, with "
+                "INITIAL_CHECKPOINT_PATH to start from its weights"
             )
         self.close()
         self._next_index = int(state["next_index"])

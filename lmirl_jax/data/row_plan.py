@@ -1,7 +1,7 @@
 """Plans which examples share a row, from their lengths alone, before any of them is read."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +12,8 @@ PART = 8192
 VERSION = 1
 
 
-class RowPlan(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RowPlan:
     """The examples of each row.
 
     Args:

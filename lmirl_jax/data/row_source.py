@@ -33,8 +33,8 @@ class RowSource:
     def __len__(self) -> int:
         return len(self._examples) if self._plan is None else len(self._plan)
 
-    def __getitem__(self, row: int) -> list[bytes]:
-        used = [row] if self._plan is None else self._plan[row]
+    def __getitem__(self, index: int) -> list[bytes]:
+        used = [index] if self._plan is None else self._plan[index]
         return [self._source[int(self._examples[each])] for each in used]
 
     @property
