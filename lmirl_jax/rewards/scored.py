@@ -91,6 +91,6 @@ class ScoredAnswer:
             name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
         }
         values["offsets"] = tuple((begin, end) for begin, end in row["offsets"])
-        values = {"messages": None} | values
+        values.setdefault("messages", None)
         values["total"] = values.pop("return")
         return cls(**{name: values[name] for name in names - {"return"} | {"total"}})
