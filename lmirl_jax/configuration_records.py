@@ -9,7 +9,7 @@ from gin import config_parser
 # Settings that a run inherits from the run that it starts from, unless the user sets any of the same group.
 INHERITED = (
     ("MIXTURE_OR_TASK_NAME", "DATA", "VALIDATION_DATA"),
-    ("VOCABULARY_PATH",),
+    ("VOCABULARY_PATH", "CHAT"),
     ("TASK_FEATURE_LENGTHS",),
     ("BATCH_SIZE",),
     ("DISCOUNT",),
@@ -21,7 +21,8 @@ DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
-        "the position in the data counts examples and is kept; schedules count updates, so an epoch has another number of them"
+        "the position in the data counts examples (rows, if packed) and is kept; schedules count updates, so an epoch has "
+        "another number of them"
     ),
     (
         "DISCOUNT",
@@ -36,10 +37,15 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",
-    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES"): (
+    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK"): (
         "the order of the examples depends on it: a resume is refused where it does"
     ),
-    ("MIXTURE_OR_TASK_NAME", "DATA", "VOCABULARY_PATH"): "a resume is refused where the examples are others",
+    (
+        "MIXTURE_OR_TASK_NAME",
+        "DATA",
+        "VOCABULARY_PATH",
+        "CHAT",
+    ): "a resume is refused where the examples are others",
 }
 OTHER_EFFECT = "it holds from here on, not for the updates already made"
 # Settings that may change without a message, because they do not affect what is learnt.

@@ -125,7 +125,10 @@ def test_each_changed_setting_is_one_line_with_its_effect():
     }
     lines = configuration_records.changes(before, now)
     assert len(lines) == 6 and not [line for line in lines if "\n" in line]
-    assert "BATCH_SIZE was 4 and is 8: the position in the data counts examples and is kept" in lines[0]
+    assert (
+        "BATCH_SIZE was 4 and is 8: the position in the data counts examples (rows, if packed) and is kept"
+        in lines[0]
+    )
     assert "DISCOUNT was 0.9 and is 1.0: rewards mean another discounted sum" in lines[1]
     assert "LEARNING_RATE was 0.001 and is 0.01: the schedule" in lines[2]
     assert "OBJECTIVE was unset and is @objectives.mle: the loss is another from here on" in lines[3]
