@@ -1,13 +1,13 @@
 """Memory of training with adapters (LoRA) against training the whole model, offline and online with a KL term.
 
     launch/local.sh python benchmarks/adapters.py [--model=smollm2/smollm2_135m] [--batch=8] [--inputs=64] [--targets=64]
-        [--rank=16] [--forms=full,lora,lora_bfloat16] [--memory_only]
+        [--rank=16] [--forms=full,lora,lora_bfloat16] [--dtype=float32]
+        [--remat=minimal] [--memory_only]
 
-A model of random parameters and AdamW, activations in float32. `grpo` is a policy gradient whose KL term is from the first policy,
+A model of random parameters and AdamW. `grpo` is a policy gradient whose KL term is from the first policy,
 which is a copy of the whole model, or with adapters the base without them. Memory is what the compiler reports of an update,
 its inputs (state and batch) and its temporary arrays, and, without --memory_only, the peak resident memory of a process that
-makes two updates of each kind, which has the compiler, the libraries and the making of the first state in it too. Every form has a process
-of its own.
+makes two updates, in which libraries, compilation and the making of the first state count too. Each form has its own process.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def learner(kind: str, options):
 
 def network(form: str, options):
     settings = ["VOCAB_SIZE = 49152", "DECODER_START_ID = 0", "DROPOUT_RATE = 0.0"]
-    settings += ["DTYPE = 'float32'", "REMAT = 'minimal'"]
+    settings += [f"DTYPE = {options.dtype!r}", f"REMAT = {options.remat!r}"]
     configuration.load([f"gin/models/{options.model}.gin"], settings, complete=False)
     base = configuration.macro("MODEL")
     if form == "full":
@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2/smollm2_135m")
     parser.add_argument("--forms", default="full,lora,lora_bfloat16")
     parser.add_argument("--kinds", default="mle,grpo")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--remat", default="minimal")
     parser.add_argument("--memory_only", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     for name, default in {"batch": 8, "inputs": 64, "targets": 64, "rank": 16}.items():

@@ -141,7 +141,11 @@ class Adapter(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch length *inputs"]) -> Float[Array, "batch length *outputs"]:
         low = jnp.tensordot(self._dropped(x), self.lora_a[...].astype(x.dtype), self.inputs)
-        return jnp.tensordot(low, self.lora_b[...].astype(x.dtype), 1) * jnp.asarray(self.scale, x.dtype)
+        # Over a batch axis of one, so that remat 'minimal' does not store this product too, beside the linear map's: that of the
+        # rank is quickly made again.
+        b = self.lora_b[...].astype(x.dtype)[None]
+        made = jax.lax.dot_general(low[None], b, (((3,), (1,)), ((0,), (0,))))[0]
+        return made * jnp.asarray(self.scale, x.dtype)
 
     def _dropped(self, x: Array) -> Array:
         keys = getattr(self, "dropout_keys", None)
