@@ -109,7 +109,7 @@ setuptools.setup(
         "cuda": ["jax[cuda13]>=0.10.2"],
         "hub": ["huggingface_hub>=0.30"],
         "wandb": ["wandb>=0.18"],
-        "parity": ["torch>=2.5", "transformers>=5.0", "peft>=0.18"],
+        "parity": ["torch>=2.5", "transformers>=5.0", "peft>=0.21"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["lmirl = lmirl_jax.cli:main"]},

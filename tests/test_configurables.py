@@ -19,6 +19,7 @@ from lmirl_jax import (
 )
 from lmirl_jax.cli import main
 from lmirl_jax.types import UserError
+from tests.pretrained import GOLDEN
 
 WRONG = {
     "None": None,
@@ -306,6 +307,13 @@ MACRO_KINDS = {
         "object": "DATA LEARNER MESH MODEL OBJECTIVE OPTIMIZER TASK BEST_METRIC? INITIAL_CHECKPOINT_PATH? "
         "MIXTURE_OR_TASK_NAME? VOCABULARY_PATH? CHAT?",
     },
+    "lora": {
+        "count": "LORA_RANK",
+        "positive": "LORA_ALPHA",
+        "share-below": "LORA_DROPOUT_RATE",
+        "choices": "LORA_MATRICES",
+        "choice": "LORA_BASE_DTYPE?",
+    },
     "online_iqlearn": {
         "count": "SAMPLES_PER_PROMPT SAMPLE_BATCH_SIZE SAMPLE_EVERY REPLAY_SIZE?",
         "whole": "REPLAY_MAX_AGE? TD_RAMP_STEPS",
@@ -363,6 +371,10 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
         "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 8}",
     }
     files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
+    if run == "lora":
+        # Adapters need a model to stand on, and have its network.
+        files = ["--gin_file=gin/runs/finetune.gin", "--gin_file=gin/adapters/lora.gin"]
+        given["INITIAL_CHECKPOINT_PATH"] = repr(str(GOLDEN / "t5_1_1"))
     for macro in MACRO_KINDS[run][kind].split():
         name, optional = macro.removesuffix("?"), macro.endswith("?")
         accepted = {
