@@ -79,11 +79,10 @@ def main() -> None:
     for name, value in {"batch": 4, "inputs": 256, "targets": 256, "runs": 15}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    configuration.load(
-        ["gin/runs/finetune.gin", f"gin/models/t5_1_1/{options.size}.gin"],
-        [f"DATA = {options.data!r}", f"VOCABULARY_PATH = {options.vocabulary_path!r}", "DROPOUT_RATE = 0.0"]
-        + ["MODEL_DIR = ''", "TRAIN_STEPS = 1"],
-    )
+    macros = {"DATA": options.data, "VOCABULARY_PATH": options.vocabulary_path, "DROPOUT_RATE": 0.0}
+    macros |= {"MODEL_DIR": "", "TRAIN_STEPS": 1}
+    files = ["gin/runs/finetune.gin", f"gin/models/t5_1_1/{options.size}.gin"]
+    configuration.load(files, [f"{name} = {value!r}" for name, value in macros.items()])
     task, model, mesh = (configuration.macro(name) for name in ("TASK", "MODEL", "MESH"))
     lengths = {"inputs": options.inputs, "targets": options.targets}
     datasets = {
@@ -91,7 +90,8 @@ def main() -> None:
         for name in ("packed", "alone")
     }
     shares = {f"{name}_padding": padding(each) for name, each in datasets.items()}
-    options.data = None  # A path, on which no number depends.
+    # Paths, on which no number depends.
+    options.data = options.vocabulary_path = None
     print(
         json.dumps(provenance(options, jax.devices()[0]) | shares | measure(options, datasets, model, mesh))
     )
