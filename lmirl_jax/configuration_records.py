@@ -9,7 +9,7 @@ from gin import config_parser
 # Settings that a run inherits from the run that it starts from, unless the user sets any of the same group.
 INHERITED = (
     ("MIXTURE_OR_TASK_NAME", "DATA", "VALIDATION_DATA"),
-    ("VOCABULARY_PATH", "CHAT"),
+    ("VOCABULARY_PATH",),
     ("TASK_FEATURE_LENGTHS",),
     ("BATCH_SIZE",),
     ("DISCOUNT",),
@@ -18,6 +18,8 @@ INHERITED = (
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
+# Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
+CHAT = "CHAT"
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
@@ -166,6 +168,8 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
     if INHERITED[0][0] in keys and not explicit & set(DRAWN):
         keys += [name for name in DRAWN if name in record.values]
+    if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
+        keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:
         keys += [name for name in NETWORK if name in record.values and name not in explicit]
         keys += [key for key in _parameters(record, record.values["MODEL"]) if key not in explicit]

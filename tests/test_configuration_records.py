@@ -68,6 +68,20 @@ def test_the_same_demonstrations_are_drawn_whatever_the_seed_and_only_of_the_sam
     assert "MIXTURE_OR_TASK_NAME" in configuration_records.inherited_keys(record, {"TRAIN_NUM_EXAMPLES"})
 
 
+def test_a_vocabulary_is_inherited_with_the_use_of_its_chat_template():
+    """A user may set the template alone; that of another vocabulary is another template."""
+    record = configuration_records.read("VOCABULARY_PATH = '/data/chat'\nCHAT = False\nMODEL_DIR = '/run'\n")
+    names = {"VOCABULARY_PATH", "CHAT"}
+    for explicit, inherited in (
+        (set(), names),
+        ({"CHAT"}, {"VOCABULARY_PATH"}),
+        ({"VOCABULARY_PATH"}, set()),
+    ):
+        assert names & set(configuration_records.inherited_keys(record, explicit)) == inherited
+    assert "a resume is refused" in configuration_records.effect("CHAT")
+    assert "a resume is refused" in configuration_records.effect("PACK")
+
+
 def test_bundled_runs_of_a_checkpoint_of_their_own_hold_explicit_settings():
     keys = configuration.explicit_keys(["gin/runs/quickstart.gin"], [])
     assert {"MIXTURE_OR_TASK_NAME", "TRAIN_NUM_EXAMPLES", "BATCH_SIZE"} <= keys and "MODEL" not in keys
