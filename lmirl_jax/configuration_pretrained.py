@@ -58,6 +58,7 @@ data.get_task_or_vocabulary:
     data = %DATA
     validation_data = %VALIDATION_DATA
     vocabulary_path = %VOCABULARY_PATH
+    chat = %CHAT
 """
     return GinText(own.name, IMPORTS + more + own.text.removeprefix(IMPORTS))
 

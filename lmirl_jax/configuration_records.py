@@ -18,10 +18,13 @@ INHERITED = (
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
+# Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
+CHAT = "CHAT"
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
-        "the position in the data counts examples and is kept; schedules count updates, so an epoch has another number of them"
+        "the position in the data counts examples (rows, if packed) and is kept; schedules count updates, so an epoch has "
+        "another number of them"
     ),
     (
         "DISCOUNT",
@@ -36,10 +39,15 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",
-    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES"): (
+    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK"): (
         "the order of the examples depends on it: a resume is refused where it does"
     ),
-    ("MIXTURE_OR_TASK_NAME", "DATA", "VOCABULARY_PATH"): "a resume is refused where the examples are others",
+    (
+        "MIXTURE_OR_TASK_NAME",
+        "DATA",
+        "VOCABULARY_PATH",
+        "CHAT",
+    ): "a resume is refused where the examples are others",
 }
 OTHER_EFFECT = "it holds from here on, not for the updates already made"
 # Settings that may change without a message, because they do not affect what is learnt.
@@ -160,6 +168,8 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
     if INHERITED[0][0] in keys and not explicit & set(DRAWN):
         keys += [name for name in DRAWN if name in record.values]
+    if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
+        keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:
         keys += [name for name in NETWORK if name in record.values and name not in explicit]
         keys += [key for key in _parameters(record, record.values["MODEL"]) if key not in explicit]

@@ -30,7 +30,11 @@ Ids = Sequence[Any] | np.ndarray | jax.Array
 
 
 def load(
-    path: Path | os.PathLike[str], *, mesh: Mesh | None = None, vocabulary_path: Path | None = None
+    path: Path | os.PathLike[str],
+    *,
+    mesh: Mesh | None = None,
+    vocabulary_path: Path | None = None,
+    chat: bool | None = None,
 ) -> "LanguageModel":
     """Loads a checkpoint of any kind.
 
@@ -39,6 +43,7 @@ def load(
             'google/flan-t5-base', or a checkpoint of T5X.
         mesh: the devices; None for all of them, with a copy of the parameters on each.
         vocabulary_path: the vocabulary of a checkpoint that comes without one, such as those of T5X; see `data.vocabulary`.
+        chat: whether prompts are written with the chat template of a checkpoint of another library; None where it has one.
 
     Returns:
         The model. Without a vocabulary it takes and gives token ids only.
@@ -46,7 +51,7 @@ def load(
     Raises:
         UserError: there is no such checkpoint, or it cannot be read.
     """
-    return LanguageModel(runs.load(path, mesh, vocabulary_path=vocabulary_path))
+    return LanguageModel(runs.load(path, mesh, vocabulary_path=vocabulary_path, chat=chat))
 
 
 class LanguageModel:
@@ -110,15 +115,16 @@ class LanguageModel:
         """Answers prompts: with the likeliest tokens, or at a temperature above 0 with samples.
 
         Args:
-            text_or_ids: a prompt or several, as texts or as token ids.
+            text_or_ids: a prompt or several, as texts or as token ids; of a chat model also as conversations, each a list of
+                {"role": .., "content": ..}.
             max_new_tokens: the maximum number of tokens of an answer.
             temperature: the sampling temperature; 0 takes the likeliest token.
             num_samples: the number of answers to each prompt.
             seed: the seed of the sampling.
 
         Returns:
-            An answer of the kind of the prompt: a text, or ids up to EOS; a list of `num_samples` answers where there is more
-            than one; for several prompts a list with the answers to each.
+            An answer of the kind of the prompt: a text (also to a conversation), or ids up to EOS; a list of `num_samples`
+            answers where there is more than one; for several prompts a list with the answers to each.
         """
         is_text, several, prompts = self._prompts(text_or_ids)
         data = TokenPrompts(prompts, max_new_tokens, self.policy.task)
@@ -130,7 +136,7 @@ class LanguageModel:
             answers = [of_prompt[0] for of_prompt in answers]
         return answers if several else answers[0]
 
-    def score(self, inputs: str | Sequence[str], targets: Sequence[str], **options: Any) -> rewards.Scores:
+    def score(self, inputs: str | Sequence[Any], targets: Sequence[str], **options: Any) -> rewards.Scores:
         """The reward of every token of answers; see `rewards.score`."""
         return rewards.score(self.policy, inputs, targets, **options)
 
@@ -144,13 +150,15 @@ class LanguageModel:
         exporting.export(self.policy, path, "hf", dtype, "path")
 
     def _prompts(self, given: Any) -> tuple[bool, bool, list[np.ndarray]]:
-        """Whether prompts are texts, whether there are several, and the tokens of each."""
-        if isinstance(given, str):
+        """Whether prompts are texts or conversations, whether there are several, and the tokens of each."""
+        from lmirl_jax.data.messages import encode_given, is_conversation
+
+        if isinstance(given, str) or is_conversation(given):
             is_text, several, given = True, False, [given]
         elif not len(given):
             raise UserError("LanguageModel.generate: no prompt is given; give a text or token ids")
         else:
-            is_text = isinstance(given[0], str)
+            is_text = isinstance(given[0], str) or is_conversation(given[0])
             several = is_text or np.ndim(given[0]) > 0
             given = given if several else [given]
         if not is_text:
@@ -158,7 +166,11 @@ class LanguageModel:
                 self._check_ids(np.asarray(row), "text_or_ids")
             return is_text, several, [np.asarray(row, np.int32) for row in given]
         vocabulary = self.policy.task.input_vocabulary
-        return is_text, several, [np.asarray(vocabulary.encode_prompt(text), np.int32) for text in given]
+        return (
+            is_text,
+            several,
+            [encode_given(each, vocabulary, "LanguageModel.generate")[0] for each in given],
+        )
 
     def _check_ids(self, ids: np.ndarray, name: str) -> None:
         size = self.policy.model.vocab_size

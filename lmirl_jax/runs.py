@@ -58,6 +58,7 @@ def load(
     mesh: Mesh | None = None,
     task: Task | None = None,
     vocabulary_path: Path | None = None,
+    chat: bool | None = None,
 ) -> Policy:
     """Loads the policy of a checkpoint with the model, the vocabulary and the lengths that come with it.
 
@@ -67,6 +68,8 @@ def load(
         mesh: the devices; None for all of them, with a copy of the parameters on each.
         task: a task whose vocabularies must equal those of the run; None for no such check.
         vocabulary_path: the vocabulary of a checkpoint that comes without one, such as those of T5X; see `data.vocabulary`.
+        chat: whether prompts are written with the chat template of a checkpoint of another library; None where it has one, True
+            where it must have one. For a run its config.gin decides.
 
     Returns:
         The policy, with the task, the lengths and the discount of its run. Those of a checkpoint of another library are its
@@ -79,7 +82,11 @@ def load(
     checkpoint = checkpoints.find_checkpoint(os.fspath(path))
     mesh = sharding.make_mesh() if mesh is None else mesh
     if checkpoints.kind_of(checkpoint) != "lmirl":
-        return _load_pretrained(checkpoint, mesh, task, vocabulary_path)
+        return _load_pretrained(checkpoint, mesh, task, vocabulary_path, chat)
+    if chat is not None:
+        raise UserError(
+            f"chat={chat}: {checkpoint} is of a run, whose config.gin says whether it is a chat model: leave it out"
+        )
     if vocabulary_path is not None:
         raise UserError(
             f"vocabulary_path: {checkpoint} is of a run, whose config.gin names its vocabulary: leave it out"
@@ -113,16 +120,22 @@ def load(
     return load_policy(checkpoint, model, mesh, trained_task, lengths, discount)
 
 
-def _load_pretrained(checkpoint: epath.Path, mesh: Mesh, task: Any, vocabulary_path: str | None) -> Policy:
+def _load_pretrained(
+    checkpoint: epath.Path, mesh: Mesh, task: Any, vocabulary_path: str | None, chat: bool | None
+) -> Policy:
     """Loads a checkpoint of another library, with its own vocabulary, or else that of a task or at a path."""
     from lmirl_jax.data import MissingVocabulary, vocabulary, vocabulary_task
 
     pretrained = interop.open_pretrained(checkpoint)
     path = vocabulary_path or run_files.own_vocabulary(checkpoint)
     if path is not None or pretrained.model.vocab_size == configuration_pretrained.BYTE_ROWS:
-        own = vocabulary_task(vocabulary(path))
+        own = vocabulary_task(vocabulary(path, chat))
     elif task is not None:
         own = task
+    elif chat:
+        raise UserError(
+            f"chat=True: {checkpoint} has no tokenizer: set vocabulary_path to a folder with the chat model's"
+        )
     else:
         own = vocabulary_task(MissingVocabulary(str(checkpoint), pretrained.model.vocab_size))
     _check_size(checkpoint, own.output_vocabulary, pretrained.model)

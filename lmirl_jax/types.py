@@ -239,12 +239,14 @@ class TrainData(Protocol):
         rows_together: the number of consecutive rows that belong together, such as a chosen and a rejected answer; 1 where
             each row stands by itself.
         has_rewards: whether its batches have given rewards.
+        packed: whether several examples may share a row.
     """
 
     batch_size: int
     vocab_size: int
     rows_together: int
     has_rewards: bool
+    packed: bool
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""

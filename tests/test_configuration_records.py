@@ -68,6 +68,20 @@ def test_the_same_demonstrations_are_drawn_whatever_the_seed_and_only_of_the_sam
     assert "MIXTURE_OR_TASK_NAME" in configuration_records.inherited_keys(record, {"TRAIN_NUM_EXAMPLES"})
 
 
+def test_a_vocabulary_is_inherited_with_the_use_of_its_chat_template():
+    """A user may set the template alone; that of another vocabulary is another template."""
+    record = configuration_records.read("VOCABULARY_PATH = '/data/chat'\nCHAT = False\nMODEL_DIR = '/run'\n")
+    names = {"VOCABULARY_PATH", "CHAT"}
+    for explicit, inherited in (
+        (set(), names),
+        ({"CHAT"}, {"VOCABULARY_PATH"}),
+        ({"VOCABULARY_PATH"}, set()),
+    ):
+        assert names & set(configuration_records.inherited_keys(record, explicit)) == inherited
+    assert "a resume is refused" in configuration_records.effect("CHAT")
+    assert "a resume is refused" in configuration_records.effect("PACK")
+
+
 def test_bundled_runs_of_a_checkpoint_of_their_own_hold_explicit_settings():
     keys = configuration.explicit_keys(["gin/runs/quickstart.gin"], [])
     assert {"MIXTURE_OR_TASK_NAME", "TRAIN_NUM_EXAMPLES", "BATCH_SIZE"} <= keys and "MODEL" not in keys
@@ -125,7 +139,10 @@ def test_each_changed_setting_is_one_line_with_its_effect():
     }
     lines = configuration_records.changes(before, now)
     assert len(lines) == 6 and not [line for line in lines if "\n" in line]
-    assert "BATCH_SIZE was 4 and is 8: the position in the data counts examples and is kept" in lines[0]
+    assert (
+        "BATCH_SIZE was 4 and is 8: the position in the data counts examples (rows, if packed) and is kept"
+        in lines[0]
+    )
     assert "DISCOUNT was 0.9 and is 1.0: rewards mean another discounted sum" in lines[1]
     assert "LEARNING_RATE was 0.001 and is 0.01: the schedule" in lines[2]
     assert "OBJECTIVE was unset and is @objectives.mle: the loss is another from here on" in lines[3]

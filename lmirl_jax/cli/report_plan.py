@@ -26,11 +26,12 @@ from lmirl_jax.types import ModelConfig, Task, UserError
 
 @dataclasses.dataclass(frozen=True)
 class DamagedAnswer:
-    """A prompt, its target, and copies of the target with one error in each."""
+    """A prompt, its target, and copies of the target with one error in each; `messages` where the prompt is a conversation."""
 
     inputs: str
     targets: str
     damages: Sequence[rewards.Corruption]
+    messages: Any = None
 
 
 @check_arguments
@@ -160,7 +161,7 @@ def damage_answers(run: RewardingRun, config: ReportConfig) -> list[DamagedAnswe
             seed=config.corruption_seed,
             is_right=config.corruption_check,
         )
-        answers.append(DamagedAnswer(inputs, targets, damages))
+        answers.append(DamagedAnswer(inputs, targets, damages, example.get("messages")))
     return [answer for answer in answers if answer.damages]
 
 
@@ -173,7 +174,10 @@ def longest_answer(run: RewardingRun, answers: Sequence[DamagedAnswer]) -> int:
 def write_damaged_answers(answers: Sequence[DamagedAnswer], folder: epath.Path) -> epath.Path:
     """Writes each target and its damaged copies as candidates of one prompt; the undamaged target comes first."""
     lines = [
-        {"inputs": answer.inputs, "candidates": [answer.targets, *(d.targets for d in answer.damages)]}
+        {
+            **({"inputs": answer.inputs} if answer.messages is None else {"messages": answer.messages}),
+            "candidates": [answer.targets, *(d.targets for d in answer.damages)],
+        }
         for answer in answers
     ]
     path = folder / f"damaged-{_digest(lines)}.jsonl"

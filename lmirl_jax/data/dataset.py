@@ -1,31 +1,30 @@
-"""The training set: an endless, globally shuffled order of examples, cut into batches, that resumes anywhere at once.
+"""The training set: an endless, globally shuffled order of rows, cut into batches, that resumes anywhere at once.
 
-Example k of the order is computed from k (Grain's index shuffle): no process reads the rows of another, and a position is
-one number, the examples that all processes have consumed together.
+A row has one example, or several if they are packed. Row k of the order is computed from k (Grain's index shuffle): no
+process reads the rows of another, and a position is one number, the rows that all processes have consumed together.
 """
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import grain
 import numpy as np
-from jaxtyping import Int
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
+from lmirl_jax.data.packing import Packer
 from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
+from lmirl_jax.data.row_plan import VERSION
+from lmirl_jax.data.row_source import RowSource, drawn_examples, packed_rows
 from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.task_parts import FEATURES, TURNS, Example, last_turn
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
-from lmirl_jax.rows import Episodes, example_row, stack_rows
+from lmirl_jax.rows import Episodes, stack_rows
 from lmirl_jax.types import Batch, UserError
-
-_log = logging.getLogger(__name__)
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
@@ -44,7 +43,7 @@ class TrainDataset:
 
     Args:
         task: the task, from `get_task`.
-        batch_size: the number of examples in a global batch, over all processes.
+        batch_size: the number of rows in a global batch, over all processes.
         lengths: the number of tokens of a row, for `inputs` and `targets`; longer texts are trimmed.
         split: the split to train on.
         discount: gamma, 0 to 1.
@@ -58,6 +57,8 @@ class TrainDataset:
             answer the last one, so that data sets of prompts, and of demonstrations beside rollouts, have 'last'.
         episodes: what an episode of a conversation is: each of its assistant 'turns', or the whole 'conversation'; see
             `rows.mark_turns`.
+        pack: whether short examples share a row, as many as its lengths hold. The same ones share a row in every epoch, and the
+            rows are what is shuffled. Without shuffling, only neighbours share one.
 
     Raises:
         UserError: a setting out of range, no such split, a task with fewer than `num_examples`, or with `truncate=False` an
@@ -79,9 +80,10 @@ class TrainDataset:
         examples_seed: Seed = 0,
         turns: Literal["all", "last"] = "all",
         episodes: Episodes = "turns",
+        pack: bool = False,
     ):
         self.task = task
-        self.turns, self.episodes = turns, episodes
+        self.turns, self.episodes, self.packed = turns, episodes, pack
         self.batch_size, self.rows_together = batch_size, 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
@@ -98,19 +100,23 @@ class TrainDataset:
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate, last_turns=turns == "last")
-        sources = [
-            _drawn(part.name, split, part_records.source, num_examples, examples_seed)
-            for (part, _), part_records in zip(parts, records, strict=True)
-        ]
-        self.num_examples = sum(map(len, sources))
+        seed_of_order = seed if shuffle else None
+        sources = []
+        for (part, _), part_records in zip(parts, records, strict=True):
+            examples = drawn_examples(part.name, split, len(part_records), num_examples, examples_seed)
+            sizes = part_records.last_lengths if turns == "last" else part_records.lengths
+            plan = packed_rows(part.name, sizes[examples], self.lengths, seed_of_order) if pack else None
+            sources.append(RowSource(part_records.source, examples, plan))
+        self.num_examples = sum(source.num_examples for source in sources)
         self.has_rewards = any(part.rewarded for part in records)
         # Without weights, rewards and turns, the features of records need not be read.
         self._has_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         drawn = None if num_examples is None else [num_examples, examples_seed]
-        self.fingerprint = _fingerprint(records, rates, seed if shuffle else None, drawn)
-        self._rows = _endless(sources, rates, seed if shuffle else None).map(self._row)
+        packed = [VERSION, self.lengths["inputs"], self.lengths["targets"], turns] if pack else None
+        self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, packed)
+        self._rows = _endless(sources, rates, seed_of_order).map(self._row)
 
     def iterator(self, rows: slice) -> "TrainIterator":
         """Iterates over these rows of every global batch.
@@ -149,25 +155,35 @@ class TrainDataset:
         """The text of an answer for comparison with a reference: an unknown token does not equal anything in the reference."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
-    def _row(self, record: bytes) -> Batch:
+    def _row(self, records: list[bytes]) -> Batch:
+        packer = Packer(
+            1,
+            lengths=self.lengths,
+            discount=self.discount,
+            eos_ids=self.task.eos_ids,
+            with_rewards=self.has_rewards,
+            episodes=self.episodes,
+        )
+        for record in records:
+            self._add(packer, record)
+        return packer.rows[0]
+
+    def _add(self, packer: Packer, record: bytes) -> None:
         example = decode_example(record) if self._has_features else Example(*decode_record(record), {})
         rewards = token_rewards(example.features, len(example.targets))
         if self.turns == "last":
             example = last_turn(example)
         features, targets = example.features, example.targets
-        return example_row(
+        place = packer.add(
             self.task.trim_prompt(example.inputs, self.lengths["inputs"]),
             targets,
-            lengths=self.lengths,
-            with_rewards=self.has_rewards,
-            discount=self.discount,
-            eos_ids=self.task.eos_ids,
             weight=features.get(WEIGHT, 1.0),
             # The last turn is the end of its conversation.
             rewards=None if rewards is None else rewards[len(rewards) - len(targets) :],
             turns=features.get(TURNS),
-            episodes=self.episodes,
         )
+        # A plan gives a row no more than it holds.
+        assert place is not None
 
 
 class TrainIterator:
@@ -205,7 +221,7 @@ class TrainIterator:
     def get_state(self) -> dict[str, Any]:
         """The position, with fingerprints of the data set in its order and of the vocabularies.
 
-        `next_index` counts the examples that all processes have consumed together. The parameters of a checkpoint
+        `next_index` counts the rows that all processes have consumed together. The parameters of a checkpoint
         depend on the vocabularies.
         """
         return {
@@ -227,7 +243,8 @@ class TrainIterator:
         if state["dataset"] != self._fingerprint:
             raise UserError(
                 "the checkpoint was trained on other data, or in another order (task, vocabulary, TRAIN_NUM_EXAMPLES, "
-                "RANDOM_SEED, PROMPT_SEED): use a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
+                "RANDOM_SEED, PROMPT_SEED, PACK, and with it TASK_FEATURE_LENGTHS and CHAT_TURNS): use a new MODEL_DIR, with "
+                "INITIAL_CHECKPOINT_PATH to start from its weights"
             )
         self.close()
         self._next_index = int(state["next_index"])
@@ -244,36 +261,7 @@ class TrainIterator:
         return blocks[self._block :: self._blocks].to_iter_dataset(READ)
 
 
-class _Drawn:
-    """Some of the examples of a source, in its order."""
-
-    def __init__(self, source: grain.sources.RandomAccessDataSource, indices: Int[np.ndarray, " examples"]):
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self._source[int(self._indices[index])]
-
-
-def _drawn(
-    name: str, split: str, source: grain.sources.RandomAccessDataSource, count: int | None, seed: int
-) -> grain.sources.RandomAccessDataSource:
-    """The source itself, or `count` of its examples."""
-    if count is None:
-        return source
-    if count > len(source):
-        raise UserError(
-            f"TRAIN_NUM_EXAMPLES={count}: {name} has {len(source)} examples in split {split!r}; set at most that, or None for all"
-        )
-    _log.info("%s, %s: %d of %d examples, drawn with seed %d", name, split, count, len(source), seed)
-    return _Drawn(source, np.sort(np.random.default_rng(seed).permutation(len(source))[:count]))
-
-
-def _endless(
-    sources: list[grain.sources.RandomAccessDataSource], rates: list[float], seed: int | None
-) -> grain.MapDataset:
+def _endless(sources: list[RowSource], rates: list[float], seed: int | None) -> grain.MapDataset:
     """Every source over and over, shuffled anew each time unless the seed is None; a mixture takes turns by the rates."""
     parts = []
     for source in sources:
@@ -281,14 +269,26 @@ def _endless(
         if seed is not None:
             dataset = dataset.seed(seed).shuffle()
         parts.append(dataset.repeat(ENDLESS // len(source)))
-    return parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, rates)
+    if len(parts) == 1:
+        return parts[0]
+    # Rates are of examples: a task whose rows hold more of them has fewer rows.
+    of_rows = [
+        rate * (len(source) / source.num_examples) for rate, source in zip(rates, sources, strict=True)
+    ]
+    return grain.MapDataset.mix(parts, of_rows)
 
 
 def _fingerprint(
-    records: list[Records], rates: list[float], seed: int | None, drawn: list[int] | None
+    records: list[Records],
+    rates: list[float],
+    seed: int | None,
+    drawn: list[int] | None,
+    packed: list[Any] | None,
 ) -> str:
     """A hash of the tokens, so that a run can continue after a new comment in the task's code or a new path of the file."""
     described: list[Any] = [[part.content for part in records], rates, seed, seed is not None]
     if drawn is not None:
         described.append(drawn)
+    if packed is not None:
+        described.append({"packed": packed})
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

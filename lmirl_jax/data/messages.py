@@ -114,6 +114,28 @@ def encode_prompt(
     return conversation, np.array(tokens, np.int32), prompt_features(chat, conversation, tokens)
 
 
+def is_conversation(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages, not a text or tokens."""
+    return isinstance(prompt, (list, tuple)) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+
+
+def encode_given(
+    prompt: str | Sequence[Mapping[str, Any]], vocabulary: Any, where: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The tokens of a prompt up to where the answer begins, and its features; it is a text, or a conversation to answer.
+
+    Raises:
+        UserError: what `encode_prompt` raises, or a conversation that ends with an answer; names `where`.
+    """
+    if isinstance(prompt, str):
+        return np.asarray(vocabulary.encode_prompt(prompt), np.int32), {"inputs_pretokenized": prompt}
+    row = {MESSAGES: [dict(message) if isinstance(message, Mapping) else message for message in prompt]}
+    conversation, tokens, features = encode_prompt(row, vocabulary, where)
+    if conversation.answer is not None:
+        raise UserError(f"{where}: the last message is the assistant's; end with the message to answer")
+    return tokens, features
+
+
 def _read(message: Any, chat: ChatVocabulary, what: str) -> Message:
     if not isinstance(message, dict):
         raise UserError(f"{what} is {type(message).__name__}, not an object; write {FORM}")

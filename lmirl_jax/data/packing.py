@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from lmirl_jax.data.row_plan import places_needed
 from lmirl_jax.rows import Episodes, Turns, empty_row, mark_turns, put_example, stack_rows
 from lmirl_jax.types import Batch
 
@@ -32,6 +33,8 @@ class Packer:
         packed: whether examples share rows; False gives each example a separate row.
         with_rewards: whether the batch has the rewards of the tokens.
         episodes: what an episode of a conversation is; see `rows.mark_turns`.
+
+    `rows` are the rows without a batch axis.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class Packer:
         self._lengths, self._discount, self._eos_ids = lengths, discount, tuple(eos_ids)
         self._episodes: Episodes = episodes
         self._packed = packed
-        self._rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
-        # The numbers of input and target tokens in each row, and the number of its segments.
-        self._used = [(0, 0, 0)] * rows
+        self.rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
+        # The positions at which the next prompt and answer of each row begin, and the number of its segments.
+        self._next = [(0, 0, 0)] * rows
+        # The places that are left for prompts and answers in each row.
+        self._room = np.tile([lengths["inputs"], lengths["targets"]], (rows, 1))
         # The rows that are not full.
         self._open = list(range(rows))
 
@@ -66,16 +71,14 @@ class Packer:
 
         See `put_example`, and `mark_turns` for the turns of a conversation.
         """
-        room = self._lengths["inputs"], self._lengths["targets"]
-        n, m = min(len(inputs), room[0]), min(len(targets), room[1])
-        for index in self._open:
-            i, t, segments = self._used[index]
-            if i + n <= room[0] and t + m <= room[1]:
-                break
-        else:
+        needed = places_needed(np.array([len(inputs), len(targets)]), self._lengths)
+        index = next((index for index in self._open if (needed <= self._room[index]).all()), None)
+        if index is None:
             return None
+        i, t, segments = self._next[index]
+        n, m = min(len(inputs), int(needed[0])), int(needed[1])
         put_example(
-            self._rows[index],
+            self.rows[index],
             inputs,
             targets,
             eos_ids=self._eos_ids,
@@ -86,7 +89,7 @@ class Packer:
         )
         if turns is not None:
             mark_turns(
-                self._rows[index],
+                self.rows[index],
                 turns,
                 eos_ids=self._eos_ids,
                 discount=self._discount,
@@ -94,10 +97,11 @@ class Packer:
                 weight=weight,
                 start=t,
             )
-        self._used[index] = (i + n, t + m, segments + 1)
-        if not self._packed or i + n == room[0] or t + m == room[1]:
+        self._next[index] = (i + n, t + m, segments + 1)
+        self._room[index] -= needed
+        if not self._packed or not self._room[index].all():
             self._open.remove(index)
         return Place(index, t, t + m)
 
     def batch(self) -> Batch:
-        return stack_rows(self._rows)
+        return stack_rows(self.rows)

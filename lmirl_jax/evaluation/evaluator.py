@@ -244,10 +244,13 @@ def answer_row(answer: Answers) -> dict[str, Any]:
 
     Where samples have scores, the line has them too, in the plural (`returns`), and under `best` the number of the sample with
     the largest of each score.
+
+    A prompt that is more than one message of a user is there as `messages` too, which readers of the line take.
     """
     example = answer.example
     row = {
         "inputs": example.get("inputs_pretokenized", ""),
+        **{key: example[key] for key in ("messages",) if example.get(key)},
         "targets": example.get("targets_pretokenized", ""),
         "samples": list(answer.texts),
         "log_probs": [round(float(np.sum(values)), 6) for values in answer.log_probs],

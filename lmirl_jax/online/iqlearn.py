@@ -32,6 +32,7 @@ from lmirl_jax.training.sums import (
     accuracy_sum,
     count_tokens,
     means,
+    padding_share,
     policy_sums,
     total_weight,
     weighted_sum,
@@ -147,7 +148,7 @@ def online_step(
     del metrics["loss_expert"]
     metrics |= {"loss": loss, "loss_td": loss - metrics["loss_mle"], "td_weight": td_weight}
     metrics["samples/age"] = jnp.mean(ages.astype(jnp.float32))
-    return state, metrics | {"target_tokens": count_tokens(expert)}
+    return state, metrics | {"target_tokens": count_tokens(expert), "padding_share": padding_share(expert)}
 
 
 def _both_kinds(

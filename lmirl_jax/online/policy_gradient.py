@@ -91,6 +91,10 @@ class PolicyGradient:
             setting.microbatches,
             name="SAMPLE_BATCH_SIZE / SAMPLES_PER_PROMPT",
         )
+        if setting.packed and self.adversary is not None and not self.adversary.in_pairs:
+            raise UserError(
+                "PACK=True: the discriminator of @online.Adversary() reads one demonstration a row; set it to False"
+            )
         warn_of_unused_rewards(setting, "LEARNER=@online.PolicyGradient()")
         networks = {}
         if self.optimizer is not None:

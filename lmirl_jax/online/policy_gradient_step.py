@@ -28,7 +28,7 @@ from lmirl_jax.training.microbatches import (
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import read_soft_q
 from lmirl_jax.training.state import apply_gradients
-from lmirl_jax.training.sums import Sums, means, total_weight
+from lmirl_jax.training.sums import Sums, means, padding_share, total_weight
 from lmirl_jax.types import Batch
 
 
@@ -91,7 +91,8 @@ def policy_gradient_step(
         metrics |= network_metrics
     grouped = by_prompt((answers, experience.behaviour_log_probs, advantages))
     state, policy_metrics = _update_policy(setting, loss, state, expert, grouped)
-    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics | policy_metrics
+    metrics |= policy_metrics | {"padding_share": padding_share(expert)}
+    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics
 
 
 def _discriminator_demonstrations(

@@ -67,6 +67,11 @@ class Rollouts:
     discount: Share = 1.0
 
     def __post_init__(self):
+        if self.prompts.packed:
+            raise UserError(
+                "online.Rollouts.prompts are packed, and the policy answers one prompt a row: leave `pack` of their data set "
+                "False (prompts/data.TrainDataset.pack = False)"
+            )
         size = self.rows if self.replay_size is None else self.replay_size
         if size % self.rows:
             raise UserError(

@@ -81,7 +81,7 @@ class FilterConfig:
 def filter_scored(
     scored: epath.PathLike, output_path: epath.PathLike, config: FilterConfig = FilterConfig()
 ) -> FilterResult:
-    """Writes the best answers as JSONL with `inputs`, `targets`, and where there are any `weight` and `id`.
+    """Writes the best answers as JSONL with `inputs` and `targets`, or `messages`, and where there are any `weight` and `id`.
 
     The scored file is read twice, with one line in memory at a time; between the two passes only the measures stay in memory.
     The result has the order of the scored file, appears completely or not at all, and is a training set for `--gin.DATA`.
@@ -207,6 +207,8 @@ def _measure(answer: ScoredAnswer, by: str, where: str) -> float:
 
 def _row(answer: ScoredAnswer, weight: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {"inputs": answer.inputs, "targets": answer.targets}
+    if answer.messages is not None:
+        row = {"messages": [*answer.messages, {"role": "assistant", "content": answer.targets}]}
     if answer.id is not None:
         row["id"] = answer.id
     return row if weight is None else row | {"weight": float(f"{weight:.6g}")}

@@ -70,6 +70,7 @@ class _Sample:
     reference: str | None = None
     id: str | None = None
     offsets: tuple[tuple[int, int], ...] = ()
+    messages: Any = None
 
 
 def _inputs(prompts: Prompts, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """Scores answers in a notebook, with arrays as the result: `rewards.score`."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,13 @@ class Scores:
         return [answer.pieces for answer in self.answers]
 
 
-def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str], **options: Any) -> Scores:
+def score(model: RewardModel, inputs: str | Sequence[Any], targets: Sequence[str], **options: Any) -> Scores:
     """Scores answers to prompts with a checkpoint.
 
     Args:
         model: the checkpoint, from `runs.load`.
-        inputs: a prompt for each answer, or one prompt to which all answers belong.
+        inputs: a prompt for each answer, or one prompt to which all answers belong; a prompt is a text, or for a chat model
+            a conversation, a list of {"role": .., "content": ..}.
         targets: the answers.
         options: other arguments of `Scorer`, such as `discount`, `reference` or `batch_size`.
 
@@ -70,11 +71,14 @@ def score(model: RewardModel, inputs: str | Sequence[str], targets: Sequence[str
     """
     if isinstance(targets, str) or not len(targets):
         raise UserError("rewards.score: targets must be a list of answers, one or more")
-    if not isinstance(inputs, str) and len(inputs) != len(targets):
+    is_one = isinstance(inputs, str) or (len(inputs) > 0 and isinstance(inputs[0], Mapping))
+    if not is_one and len(inputs) != len(targets):
         raise UserError(
             f"rewards.score: {len(inputs)} prompts and {len(targets)} answers; give one for each, or one prompt for all"
         )
-    return as_arrays(list(Scorer(model, **options)(_pairs(model.task, inputs, targets))))
+    prompts = [inputs] if is_one else inputs
+    scorer = Scorer(model, **options)
+    return as_arrays(list(scorer(_pairs(model.task, prompts, targets, scorer.lengths["inputs"]))))
 
 
 def as_arrays(answers: Sequence[ScoredAnswer]) -> Scores:
@@ -90,14 +94,21 @@ def as_arrays(answers: Sequence[ScoredAnswer]) -> Scores:
     return Scores(tuple(answers), **columns)
 
 
-def _pairs(task: Any, inputs: str | Sequence[str], targets: Sequence[str]) -> Iterator[Any]:
+def _pairs(task: Any, prompts: Sequence[Any], targets: Sequence[str], longest: int) -> Iterator[Any]:
+    """A pair for each answer; one prompt is that of all of them, trimmed to the longest that a row holds."""
     from lmirl_jax.data import make_pair
+    from lmirl_jax.data.messages import encode_given
 
+    encoded = [encode_given(prompt, task.input_vocabulary, "rewards.score") for prompt in prompts]
     for number, text in enumerate(targets):
-        if isinstance(inputs, str):
-            yield make_pair(task, inputs, text, candidate=number, candidates=len(targets))
-        else:
-            yield make_pair(task, inputs[number], text, example=number)
+        tokens, features = encoded[number % len(encoded)]
+        place = {"example": number}
+        if len(encoded) == 1:
+            place = {"candidate": number, "candidates": len(targets)}
+        about = {"messages": features.get("messages"), **place}
+        yield make_pair(
+            task, features["inputs_pretokenized"], text, prompt=task.trim_prompt(tokens, longest), **about
+        )
 
 
 def _pad(values: Sequence[Any], length: int, fill: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """An answer with its rewards under a checkpoint: one line of the file that `lmirl score` writes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.types import UserError
@@ -36,6 +36,8 @@ class ScoredAnswer:
         v_0: the soft value of the prompt.
         log_likelihood: sum_t log pi_t.
         metrics: the metrics of the task for this answer, against the reference.
+        messages: the prompt as a conversation, where it is more than one message of a user; `inputs` is then its text. A file
+            has this key only there.
     """
 
     example: int
@@ -60,11 +62,16 @@ class ScoredAnswer:
     v_0: float
     log_likelihood: float
     metrics: Mapping[str, float]
+    messages: Sequence[Mapping[str, Any]] | None = None
 
     def to_row(self) -> dict[str, Any]:
         """The answer as a JSON object, in which `total` is called `return`."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields = {"return" if name == "total" else name: value for name, value in row.items()}
+        if self.messages is None:
+            del fields["messages"]
+        else:
+            fields["messages"] = [dict(message) for message in self.messages]
         return fields | {"offsets": [list(pair) for pair in self.offsets], "metrics": dict(self.metrics)}
 
     @classmethod
@@ -75,7 +82,7 @@ class ScoredAnswer:
             UserError: `lmirl score` did not write this row; the error begins with `where`.
         """
         names = {"return" if field.name == "total" else field.name for field in dataclasses.fields(cls)}
-        missing = sorted(names - set(row))
+        missing = sorted(names - set(row) - {"messages"})
         if missing:
             raise UserError(
                 f"{where}: no {', '.join(missing)}, so this is no line of lmirl score: name a file that it wrote"
@@ -84,5 +91,6 @@ class ScoredAnswer:
             name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
         }
         values["offsets"] = tuple((begin, end) for begin, end in row["offsets"])
+        values.setdefault("messages", None)
         values["total"] = values.pop("return")
         return cls(**{name: values[name] for name in names - {"return"} | {"total"}})

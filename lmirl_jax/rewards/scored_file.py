@@ -37,19 +37,31 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[ScoredAn
         # Parquet returns a map as a list of pairs.
         if isinstance(row.get("metrics"), list):
             row["metrics"] = dict(row["metrics"])
+        # Parquet has messages as JSON, since each may have keys of its own.
+        if isinstance(row.get("messages"), str):
+            row["messages"] = json.loads(row["messages"])
         yield ScoredAnswer.from_row(_NULLS | row, where)
 
 
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
-    """Writes the lines of a JSONL file as Parquet, in groups of rows: one column for each key, and `metrics` as a map."""
+    """Writes the lines of a JSONL file as Parquet, in groups of rows, with a column for each key.
+
+    `metrics` are a map, and `messages` are JSON.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = _schema(pa)
     with open(lines, encoding="utf-8") as file, pq.ParquetWriter(os.fspath(path), schema) as writer:
         while group := [json.loads(line) for line in itertools.islice(file, ROWS)]:
-            rows = [row | {"metrics": list(row["metrics"].items())} for row in group]
+            rows = [_to_columns(row) for row in group]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _to_columns(row: dict[str, Any]) -> dict[str, Any]:
+    messages = row.get("messages")
+    text = None if messages is None else json.dumps(messages, ensure_ascii=False)
+    return row | {"metrics": list(row["metrics"].items()), "messages": text}
 
 
 def _schema(pa: Any) -> Any:
@@ -69,5 +81,6 @@ def _schema(pa: Any) -> Any:
         **by_token,
         **dict.fromkeys(numbers, pa.float64()),
         "metrics": pa.map_(pa.string(), pa.float64()),
+        "messages": pa.string(),
     }
     return pa.schema(list(fields.items()))

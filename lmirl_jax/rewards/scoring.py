@@ -245,6 +245,7 @@ def _score(pair: Any, values: Mapping[str, np.ndarray], discount: float) -> Scor
         v_0=round(float(values["v"][0]), DECIMALS),
         log_likelihood=round(float(np.sum(log_prob)), DECIMALS),
         metrics={},
+        messages=pair.messages,
     )
 
 

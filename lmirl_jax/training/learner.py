@@ -40,6 +40,7 @@ class Setting:
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         rows_together: the number of consecutive rows that belong together; see `TrainData`.
         has_rewards: whether the demonstrations have given rewards.
+        packed: whether several demonstrations may share a row.
     """
 
     model: ModelConfig
@@ -50,6 +51,7 @@ class Setting:
     microbatches: int = 1
     rows_together: int = 1
     has_rewards: bool = False
+    packed: bool = False
 
     @property
     def dropout_key(self) -> Key[Array, ""]:

@@ -21,6 +21,7 @@ from lmirl_jax.training.sums import (
     accuracy_sum,
     count_tokens,
     means,
+    padding_share,
     policy_sums,
     total_weight,
     weighted_sum,
@@ -86,8 +87,9 @@ def train_step(
     groups, keys = group_rows((batch, dropout_keys), rows_together)
     gradients, sums = sum_over_parts(gradient_of(loss_of_part), state.params, groups, keys, microbatches)
     state, update_metrics = apply_gradients(state, gradients, optimizer, graph)
-    metrics = means(sums) | {"loss": sums["loss"].total / weight}
-    return state, metrics | update_metrics | {"td_weight": td_weight, "target_tokens": count_tokens(batch)}
+    metrics = means(sums) | {"loss": sums["loss"].total / weight, "td_weight": td_weight}
+    counts = {"target_tokens": count_tokens(batch), "padding_share": padding_share(batch)}
+    return state, metrics | update_metrics | counts
 
 
 def loss_sums(

@@ -41,6 +41,13 @@ def count_tokens(batch: Batch) -> Float[Array, ""]:
     return jnp.sum(jnp.asarray(batch.weights) > 0).astype(jnp.float32)
 
 
+def padding_share(batch: Batch) -> Float[Array, ""]:
+    """The share of the places for prompts and answers that hold no token."""
+    kinds = [ids for ids in (batch.prompt_segment_ids, batch.segment_ids) if ids is not None]
+    real = sum(jnp.sum(jnp.asarray(ids) > 0) for ids in kinds)
+    return 1 - jnp.asarray(real, jnp.float32) / sum(ids.size for ids in kinds)
+
+
 def policy_sums(out: SoftQ, batch: Batch) -> Sums:
     """Sums for the metrics of demonstrations or rollouts: the reward that the policy implies, and its entropy, in nats."""
     reward = implied_rewards(out, batch.discounts)

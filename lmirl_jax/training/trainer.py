@@ -84,7 +84,7 @@ def train(
     _check_data(data, model, mesh, microbatches)
     model, adapter = with_base(model, model_dir, initial_checkpoint_path)
     check_evaluations(evaluations, mesh, best)
-    rows = data.batch_size, microbatches, data.rows_together, data.has_rewards
+    rows = data.batch_size, microbatches, data.rows_together, data.has_rewards, data.packed
     setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
