@@ -80,7 +80,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     macros = {"DATA": options.data, "VOCABULARY_PATH": options.vocabulary_path, "DROPOUT_RATE": 0.0}
-    macros |= {"MODEL_DIR": "", "TRAIN_STEPS": 1}
+    macros |= {"MODEL_DIR": "unused", "TRAIN_STEPS": 1}
     files = ["gin/runs/finetune.gin", f"gin/models/t5_1_1/{options.size}.gin"]
     configuration.load(files, [f"{name} = {value!r}" for name, value in macros.items()])
     task, model, mesh = (configuration.macro(name) for name in ("TASK", "MODEL", "MESH"))

@@ -83,14 +83,7 @@ def load(
     mesh = sharding.make_mesh() if mesh is None else mesh
     if checkpoints.kind_of(checkpoint) != "lmirl":
         return _load_pretrained(checkpoint, mesh, task, vocabulary_path, chat)
-    if chat is not None:
-        raise UserError(
-            f"chat={chat}: {checkpoint} is of a run, whose config.gin says whether it is a chat model: leave it out"
-        )
-    if vocabulary_path is not None:
-        raise UserError(
-            f"vocabulary_path: {checkpoint} is of a run, whose config.gin names its vocabulary: leave it out"
-        )
+    _check_no_vocabulary(checkpoint, vocabulary_path, chat)
     # lmirl_jax.data prepares the import of SeqIO and TensorFlow, so it comes before config.gin, which may import them.
     importlib.import_module("lmirl_jax.data")
     with configuration.restore_afterwards():
@@ -118,6 +111,18 @@ def load(
             "name a run with the same VOCABULARY_PATH",
         )
     return load_policy(checkpoint, model, mesh, trained_task, lengths, discount)
+
+
+def _check_no_vocabulary(checkpoint: epath.Path, vocabulary_path: str | None, chat: bool | None) -> None:
+    """Raises a UserError for settings of a vocabulary that a run has already."""
+    if chat is not None:
+        raise UserError(
+            f"chat={chat}: {checkpoint} is of a run, whose config.gin says whether it is a chat model: leave it out"
+        )
+    if vocabulary_path is not None:
+        raise UserError(
+            f"vocabulary_path: {checkpoint} is of a run, whose config.gin names its vocabulary: leave it out"
+        )
 
 
 def _load_pretrained(

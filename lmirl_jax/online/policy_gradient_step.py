@@ -68,7 +68,7 @@ def policy_gradient_step(
         outputs |= network.read(network.complete(state.extra[name].params, state.params), answers)
     rewards = experience.rewards if adversary is None else adversary.rewards(outputs[HEAD], answers)
     advantages, targets, spread = _advantages(loss, rewards, answers, outputs.get("value"), rollouts)
-    metrics = _reward_metrics(rewards, spread, answers)
+    metrics = _reward_metrics(rewards, spread, answers) | {"padding_share": padding_share(expert)}
     metrics["samples/age"] = (state.step - state.extra["replay"].born[0]).astype(jnp.float32)
 
     by_prompt = functools.partial(group_rows, size=rollouts.samples_per_prompt)
@@ -91,8 +91,7 @@ def policy_gradient_step(
         metrics |= network_metrics
     grouped = by_prompt((answers, experience.behaviour_log_probs, advantages))
     state, policy_metrics = _update_policy(setting, loss, state, expert, grouped)
-    metrics |= policy_metrics | {"padding_share": padding_share(expert)}
-    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics
+    return dataclasses.replace(state, extra={**state.extra, **critics}), metrics | policy_metrics
 
 
 def _discriminator_demonstrations(
