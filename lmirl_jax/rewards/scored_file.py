@@ -46,12 +46,14 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[ScoredAn
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
     """Writes the lines of a JSONL file as Parquet, in groups of rows, with a column for each key.
 
-    `metrics` are a map, and `messages` are JSON.
+    `metrics` are a map, and `messages`, where any line has them, are JSON.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(pa)
+    with open(lines, encoding="utf-8") as file:
+        with_messages = any("messages" in json.loads(line) for line in file if '"messages"' in line)
+    schema = _schema(pa, with_messages)
     with open(lines, encoding="utf-8") as file, pq.ParquetWriter(os.fspath(path), schema) as writer:
         while group := [json.loads(line) for line in itertools.islice(file, ROWS)]:
             rows = [_to_columns(row) for row in group]
@@ -59,12 +61,13 @@ def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
 
 
 def _to_columns(row: dict[str, Any]) -> dict[str, Any]:
-    messages = row.get("messages")
-    text = None if messages is None else json.dumps(messages, ensure_ascii=False)
-    return row | {"metrics": list(row["metrics"].items()), "messages": text}
+    columns = row | {"metrics": list(row["metrics"].items())}
+    if "messages" in row:
+        columns["messages"] = json.dumps(row["messages"], ensure_ascii=False)
+    return columns
 
 
-def _schema(pa: Any) -> Any:
+def _schema(pa: Any, with_messages: bool) -> Any:
     texts = dict.fromkeys(("inputs", "targets", "reference", "id"), pa.string())
     integers = dict.fromkeys(("example", "candidate"), pa.int64())
     by_token = dict.fromkeys(
@@ -81,6 +84,6 @@ def _schema(pa: Any) -> Any:
         **by_token,
         **dict.fromkeys(numbers, pa.float64()),
         "metrics": pa.map_(pa.string(), pa.float64()),
-        "messages": pa.string(),
+        **({"messages": pa.string()} if with_messages else {}),
     }
     return pa.schema(list(fields.items()))
