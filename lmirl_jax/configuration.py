@@ -80,6 +80,9 @@ def load(
     if "" not in sys.path and os.getcwd() not in sys.path:
         # A user's task module may lie in the current folder. It comes last, so that it shadows nothing.
         sys.path.append(os.getcwd())
+    _check_order(
+        [_find(os.path.expanduser(given), paths) for given in gin_files if not isinstance(given, GinText)]
+    )
     gin.clear_config()
     with _looking_in(paths):
         for given in gin_files:
@@ -96,6 +99,21 @@ def load(
     values.check(before, complete)
     if complete:
         gin.finalize()
+
+
+def _check_order(paths: Sequence[str]) -> None:
+    """Raises a UserError where a run's file follows a part that it would replace, such as a model's or an adapter's file."""
+    root, part = find_gin_root() / "gin", None
+    for path in map(pathlib.Path, paths):
+        if not path.resolve().is_relative_to(root):
+            continue
+        if not path.resolve().is_relative_to(root / "runs"):
+            part = path
+        elif part is not None:
+            raise UserError(
+                f"--gin_file={path} comes after --gin_file={part}, whose settings it would replace by its own: give the "
+                "run's file first"
+            )
 
 
 def _parse(given: str | os.PathLike | GinText, paths: list[str]) -> None:

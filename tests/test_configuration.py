@@ -274,3 +274,17 @@ def test_a_gin_file_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "marked.gin").write_bytes("BATCH_SIZE = 7\n".encode("utf-8-sig"))
     configuration.load([str(tmp_path / "marked.gin")], complete=False)
     assert configuration.macro("BATCH_SIZE") == 7
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["models/t5_1_1/tiny", "objectives/mle", "meshes/fsdp", "adapters/lora", "optimizers/adafactor_t5"],
+)
+def test_a_runs_file_comes_before_its_parts(part):
+    """In the other order the run's own model, objective or mesh would replace it, without a word."""
+    files = ["gin/runs/finetune.gin", f"gin/{part}.gin"]
+    configuration.load(files, complete=False)
+    with pytest.raises(
+        UserError, match=rf"finetune.gin comes after \S*{part}.gin, .* give the run's file first"
+    ):
+        configuration.load(files[::-1], complete=False)
