@@ -10,7 +10,7 @@ from pyarrow import parquet
 from lmirl_jax import data
 from lmirl_jax.data import records as records_module
 from lmirl_jax.data import split_checks
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.types import UserError
 from tests.data.chat_templates import say
@@ -57,7 +57,7 @@ def first_batch(task, **settings):
 def test_one_question_is_the_same_as_inputs_and_targets(task_of):
     rows = [messages(*say("compare 1", "2 and")), {"inputs": "compare 1", "targets": "2 and"}]
     records = tokenized_records(task_of(rows).tasks[0], "train")
-    one, other = (decode_example(records.source[i]) for i in range(2))
+    one, other = (records.source[i] for i in range(2))
     np.testing.assert_array_equal(one.inputs, other.inputs)
     np.testing.assert_array_equal(one.targets, other.targets)
     assert (
@@ -71,7 +71,7 @@ def test_one_question_is_the_same_as_inputs_and_targets(task_of):
 def test_the_record_of_a_conversation(task_of):
     task = task_of([messages(*TWO, *say("e"))])
     records = tokenized_records(task.tasks[0], "train")
-    example, chat = decode_example(records.source[0]), task.input_vocabulary.encode_chat(TWO)
+    example, chat = records.source[0], task.input_vocabulary.encode_chat(TWO)
     np.testing.assert_array_equal(example.inputs, chat.inputs)
     np.testing.assert_array_equal(example.targets, chat.targets)
     text = "system\nYou help.\nuser\na\nassistant\nb\nuser\nc\nassistant\n"
