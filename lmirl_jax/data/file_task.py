@@ -104,25 +104,37 @@ class FileTask:
         Raises:
             UserError: a row that cannot be read; it names the file and the line.
         """
-        for where, row in self.source.rows(split, unread):
-            if MESSAGES in row:
-                chat, features = encode_conversation(row, self.vocabulary, where)
-                prompt, answer = chat.inputs, chat.targets
-                check_turns(row, len(chat.turns), where)
-            else:
-                prompt, answer = (
-                    self.vocabulary.encode_prompt(row["inputs"]),
-                    encode_answer(self.vocabulary, row["targets"]),
-                )
-                features = {f"{key}_pretokenized": row[key] for key in KEYS}
-            inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
-            check_rewards(row, len(targets), where)
-            for key in (WEIGHT, REWARD):
-                if key in row:
-                    features[key] = float(row[key])
-            if REWARDS in row:
-                features[REWARDS] = [float(reward) for reward in row[REWARDS]]
-            yield Example(inputs, targets, features)
+        for where, row in self.rows(split, unread):
+            yield self.encode(where, row)
+
+    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Reads a split once, in the file's order; yields for each row its name in errors, and its texts and numbers."""
+        return self.source.rows(split, unread)
+
+    def encode(self, where: str, row: Mapping[str, Any]) -> Example:
+        """The tokens of one row; a function of its arguments alone, which another process can call.
+
+        Raises:
+            UserError: messages or rewards that do not fit the vocabulary or the answer; names `where`.
+        """
+        if MESSAGES in row:
+            chat, features = encode_conversation(row, self.vocabulary, where)
+            prompt, answer = chat.inputs, chat.targets
+            check_turns(row, len(chat.turns), where)
+        else:
+            prompt, answer = (
+                self.vocabulary.encode_prompt(row["inputs"]),
+                encode_answer(self.vocabulary, row["targets"]),
+            )
+            features = {f"{key}_pretokenized": row[key] for key in KEYS}
+        inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
+        check_rewards(row, len(targets), where)
+        for key in (WEIGHT, REWARD):
+            if key in row:
+                features[key] = float(row[key])
+        if REWARDS in row:
+            features[REWARDS] = [float(reward) for reward in row[REWARDS]]
+        return Example(inputs, targets, features)
 
 
 def _content_hash(file: pathlib.Path) -> str:
