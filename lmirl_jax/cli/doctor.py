@@ -200,11 +200,12 @@ def _texts(flags: Flags) -> Report:
 
 def _check_data(data: str | None, validation_data: str | None) -> None:
     """Raises a UserError for a file that training would not find."""
-    from lmirl_jax.data.jsonl import existing_file
+    from lmirl_jax.data.jsonl import demonstration_files
 
-    for split, path in {"train": data, "validation": validation_data}.items():
-        if path is not None:
-            existing_file(path, split)
+    if data is not None:
+        demonstration_files(data, "DATA")
+    if validation_data is not None:
+        demonstration_files(validation_data, "VALIDATION_DATA", "validation")
 
 
 def _hints() -> list[str]:

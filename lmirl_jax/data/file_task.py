@@ -3,48 +3,25 @@
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from lmirl_jax.data.data_files import name_of
+from lmirl_jax.data.file_source import FileSource, file_source
 from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards, check_turns
-from lmirl_jax.data.jsonl import KEYS, MESSAGES, WEIGHT, existing_file, read_demonstrations
+from lmirl_jax.data.jsonl import KEYS, MESSAGES, WEIGHT
 from lmirl_jax.data.messages import encode_conversation
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary, encode_answer
-
-# A file whose time of change is at most this many nanoseconds ago may change again without a change of that time.
-SETTLED = 2 * 10**9
-
-# Loss and answers of a run are evaluated on the same file, which is hashed once.
-_hashes: dict[tuple[str, int, int, int], str] = {}
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
     """The fraction of predictions that equal their target, apart from white space at the ends."""
     hits = [t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)]
     return {"exact_match": sum(hits) / max(len(hits), 1)}
-
-
-@dataclasses.dataclass(frozen=True)
-class FileSource:
-    """A file for each split. The content of a file is its identity, not its path."""
-
-    files: Mapping[str, str]
-
-    def content_hash(self, split: str) -> str:
-        """Hashes a split's file, unless this process has hashed it since its last change."""
-        return _content_hash(existing_file(self.files[split], split))
-
-    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads a split's file once; yields for each row its name in errors, and its texts and numbers."""
-        return read_demonstrations(existing_file(self.files[split], split), unread)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +49,7 @@ class FileTask:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.source.files)
+        return self.source.splits
 
     @property
     def output_features(self) -> dict[str, FileFeature]:
@@ -108,18 +85,14 @@ class FileTask:
             yield self.encode(where, row)
 
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads the rows of a split; yields for each its name in errors, and its texts and numbers."""
+        """Reads a split once, in the file's order; yields for each row its name in errors, and its texts and numbers."""
         return self.source.rows(split, unread)
 
-    def encode(self, where: str, row: dict[str, Any]) -> Example:
-        """The tokens of one row.
-
-        Args:
-            where: the name of the row in errors.
-            row: its texts and numbers.
+    def encode(self, where: str, row: Mapping[str, Any]) -> Example:
+        """The tokens of one row; a function of its arguments alone, which another process can call.
 
         Raises:
-            UserError: a conversation or rewards that cannot be used; names the row.
+            UserError: messages or rewards that do not fit the vocabulary or the answer; names `where`.
         """
         if MESSAGES in row:
             chat, features = encode_conversation(row, self.vocabulary, where)
@@ -141,21 +114,6 @@ class FileTask:
         return Example(inputs, targets, features)
 
 
-def _content_hash(file: pathlib.Path) -> str:
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    if key not in _hashes:
-        with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if time.time_ns() - stat.st_mtime_ns < SETTLED:
-            return digest
-        _hashes[key] = digest
-    return _hashes[key]
-
-
 def file_task(data: str, validation_data: str | None, vocabulary: Vocabulary) -> FileTask:
     """A task over one file or two, named after the first."""
-    paths = {"train": data, "validation": validation_data}
-    files = {split: os.fspath(path) for split, path in paths.items() if path is not None}
-    name = re.sub(r"[^\w.]", "_", pathlib.PurePath(files["train"]).stem) or "data"
-    return FileTask(name, FileSource(files), vocabulary)
+    return FileTask(name_of(data), file_source(data, validation_data), vocabulary)

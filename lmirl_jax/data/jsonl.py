@@ -1,13 +1,14 @@
-"""Reads the rows of a file of demonstrations, JSON lines or another format, and checks them."""
+"""Reads the rows of files of demonstrations, JSON lines or another format, and checks them."""
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import NonNegative
-from lmirl_jax.data.formats import local_file, read_rows
+from lmirl_jax.data.data_files import data_files
+from lmirl_jax.data.formats import read_rows
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
@@ -21,11 +22,13 @@ MESSAGES = "messages"
 READ = (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS, "id")
 
 
-def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The demonstrations of a file, in order.
+def read_demonstrations(
+    files: Iterable[pathlib.Path], unread: UnreadKeys
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The demonstrations of some files, in order.
 
     Args:
-        file: a file of any format in `formats`.
+        files: files of any format in `formats`.
         unread: counts the keys that are not read.
 
     Yields:
@@ -35,7 +38,7 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
         UserError: names the file and the line that is not a JSON object with both strings or with messages, or has a weight
             that is not a number of 0 or more. Messages and rewards are judged where the vocabulary is known.
     """
-    for where, row in read_objects(file):
+    for where, row in read_objects(files):
         unread.add(row, where)
         both = [key for key in KEYS if key in row]
         if MESSAGES in row and both:
@@ -55,16 +58,17 @@ def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tupl
 
 
 def read_objects(
-    file: pathlib.Path, required: Sequence[str] = KEYS, also: str = ""
+    files: Iterable[pathlib.Path], required: Sequence[str] = KEYS, also: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the rows of a file, in order, each with its name in errors; see `formats.read_rows`.
+    """Yields the rows of some files, in order, each with its name in errors; see `formats.read_rows`.
 
     Raises:
         UserError: names the file and the row that is no object; `required` says in it which keys should be there.
     """
     remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     empty = f"write one JSON object with {' and '.join(required)} a line"
-    return read_rows(file, remedy, empty, also)
+    for file in files:
+        yield from read_rows(file, remedy, empty, also)
 
 
 def check_text(text: Any, what: str) -> None:
@@ -83,14 +87,20 @@ def check_text(text: Any, what: str) -> None:
         raise UserError(f"{what} holds half of a surrogate pair; write the character itself")
 
 
-def existing_file(file: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """The file of a split. Its existence is checked only when it is read, because a checkpoint is useful without its data.
+def demonstration_files(
+    path: str | os.PathLike[str], setting: str, split: str = "train"
+) -> list[pathlib.Path]:
+    """The files of DATA or VALIDATION_DATA. They are looked for when they are read: a checkpoint is useful without its data.
+
+    Args:
+        path: a path as `data_files` takes it.
+        setting: the name of the setting that gave the path.
+        split: the split to take of a saved dictionary of data sets.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
-    name = "DATA" if split == "train" else "VALIDATION_DATA"
-    return local_file(file, f"{name} must be a JSONL file with inputs and targets on every line")
+    return data_files(path, f"{setting} must name a file with inputs and targets in every row", split)
 
 
 def check_weight(number: Any, where: str) -> None:

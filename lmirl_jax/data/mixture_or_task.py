@@ -8,7 +8,8 @@ import numpy as np
 from lmirl_jax.arguments import Path, Text, check_arguments
 from lmirl_jax.data import vocabularies
 from lmirl_jax.data.chat_vocabulary import ChatVocabulary
-from lmirl_jax.data.file_task import FileSource, FileTask, file_task
+from lmirl_jax.data.file_source import FileSource
+from lmirl_jax.data.file_task import FileTask, file_task
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.types import UserError
@@ -80,8 +81,9 @@ def get_task(
 
     Args:
         mixture_or_task_name: a name in SeqIO's registry; the gin file imports the module that registers it.
-        data: instead of a name, a JSONL file with the strings `inputs` and `targets` on each line.
-        validation_data: a second file, only with `data`; without it there is no validation split.
+        data: instead of a name, a file with the strings `inputs` and `targets` in each row, of any format in `formats`; or a
+            folder that `datasets` saved, or a pattern of file names.
+        validation_data: the same for validation, only with `data`; without it only a folder with such a split has one.
         vocabulary_path: a folder with a Hugging Face tokenizer, or a SentencePiece model, that replaces the task's own
             vocabularies; None keeps them (a file's is bytes).
         chat: whether prompts are written with the tokenizer's chat template; None where it has one, True where it must have
@@ -129,7 +131,7 @@ def get_task_or_vocabulary(
 
 def vocabulary_task(vocabulary: Vocabulary) -> Task:
     """A task without splits, for the texts of a vocabulary."""
-    return Task("texts", (FileTask("texts", FileSource({}), vocabulary),), (1.0,))
+    return Task("texts", (FileTask("texts", FileSource(), vocabulary),), (1.0,))
 
 
 @check_arguments

@@ -13,8 +13,9 @@ import numpy as np
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Lengths, Path, check_arguments, has_parameter, takes
+from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.eval_dataset import EvalDataset
-from lmirl_jax.data.formats import is_text, local_file
+from lmirl_jax.data.formats import is_text
 from lmirl_jax.data.jsonl import MESSAGES, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
@@ -51,7 +52,7 @@ class PromptFile:
 
     Args:
         path: a file of rows with the string `inputs`, and maybe `targets`, or with `messages`, of any format in `formats`; or
-            named *.txt, text, whose empty lines are passed over.
+            named *.txt, text, whose empty lines are passed over; a folder that `datasets` saved, or a pattern of file names.
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: the maximum number of prompts; None for all.
@@ -71,10 +72,10 @@ class PromptFile:
         num_examples: Count | None = None,
         truncate: bool = True,
     ):
-        file = local_file(path, "PROMPTS must be JSONL with inputs on every line, or text (.txt)")
-        self.task, self.name = task, file.stem
+        files = data_files(path, "PROMPTS must name a file with inputs in every row, or text (.txt)")
+        self.task, self.name = task, name_of(path)
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
-        read = _text(file) if is_text(file) else _rows(file)
+        read = _read(files, path)
         encoded = [
             _encode(row, task.input_vocabulary, where) for where, row in itertools.islice(read, num_examples)
         ]
@@ -181,12 +182,21 @@ def _add_sampling_ids(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]
     return result
 
 
-def _rows(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file with their names in errors; `_encode` checks messages."""
+def _read(files: Iterable[pathlib.Path], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of files with their names in errors; `_encode` checks messages."""
     unread, count = UnreadKeys(READ_KEYS), 0
-    for where, row in read_objects(file, ("inputs",), also=", or text with a prompt a line (.txt)"):
+    for file in files:
+        for where, row in _text(file) if is_text(file) else _rows(file, unread):
+            count += 1
+            yield where, row
+    line = describe_unread(name, count, unread.counts, READ_KEYS)
+    if line is not None:
+        warn_once(line)
+
+
+def _rows(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, row in read_objects([file], ("inputs",), also=", or text with a prompt a line (.txt)"):
         unread.add(row, where)
-        count += 1
         if MESSAGES not in row and "inputs" not in row:
             there = ", ".join(sorted(row)) or "nothing"
             raise UserError(
@@ -196,9 +206,6 @@ def _rows(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if key in row:
                 check_text(row[key], f"{where}: {key}")
         yield where, row
-    line = describe_unread(str(file), count, unread.counts, READ_KEYS)
-    if line is not None:
-        warn_once(line)
 
 
 def _encode(row: dict[str, Any], vocabulary: Vocabulary, where: str) -> tuple[np.ndarray, dict[str, Any]]:
