@@ -27,6 +27,7 @@ class Flags:
     process_index: int | None = None
     initialization_timeout: int | None = None
     checkpoint: str | None = None
+    beam: str | None = None
 
 
 def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
@@ -102,6 +103,13 @@ CHECKPOINT = {
     "checkpoint": Flag(
         "PATH",
         "only say what this checkpoint is (a run's, Hugging Face's or T5X's), and whether it would load",
+        _replace_by(_non_empty),
+    )
+}
+BEAM = {
+    "beam": Flag(
+        "OPTIONS",
+        "prepare by Apache Beam with these options of its pipeline, in one string: '--runner=DirectRunner'",
         _replace_by(_non_empty),
     )
 }

@@ -7,6 +7,7 @@ another process waits. An interruption leaves the shards that are finished, and 
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -15,12 +16,12 @@ import pickle
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 
 from lmirl_jax.data import preparation_workers as workers
 from lmirl_jax.data.file_task import FileTask
-from lmirl_jax.data.jsonl import READ
+from lmirl_jax.data.jsonl import READ, demonstration_files
 from lmirl_jax.data.preparation_progress import PreparationProgress
 from lmirl_jax.data.record_writing import join_shards
 from lmirl_jax.data.row_counts import expected_rows
@@ -35,8 +36,25 @@ ALONE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """The shards of a split are there: their number, and for each key that is not read, the number of rows that have it."""
+
+    shards: int
+    unread: Mapping[str, int]
+
+
+# Makes all shards of a split in the folder of the writer.
+MakesShards = Callable[[ShardWriter, str], Made]
+
+
 def prepare(
-    task: TaskPart, reader: RowReader, split: str, folder: pathlib.Path, is_there: Callable[[], bool]
+    task: TaskPart,
+    reader: RowReader,
+    split: str,
+    folder: pathlib.Path,
+    is_there: Callable[[], bool],
+    make_shards: MakesShards,
 ) -> None:
     """Writes a split to its folder, which is complete or absent, unless another process writes it first.
 
@@ -46,6 +64,7 @@ def prepare(
         split: the split.
         folder: the folder to make.
         is_there: whether the folder is complete.
+        make_shards: makes the shards.
 
     Raises:
         UserError: a row that cannot be used, an empty split, a folder that cannot be written, or a process that was killed.
@@ -53,11 +72,9 @@ def prepare(
     with _held_folder(folder) as held:
         try:
             if not is_there():
-                unread = UnreadKeys(READ)
-                writer = shard_writer(task, reader, split, held)
-                with PreparationProgress(writer.name, expected_rows(task, split)) as progress:
-                    count = _make_shards(writer, parts(reader.rows(split, unread)), progress)
-                finish(writer, split, count, unread, folder)
+                vocabularies = {feature: vocabulary_of(task, feature) for feature in FEATURES}
+                writer = ShardWriter(f"task {task.name}, {split}", task.name, reader, vocabularies, held)
+                _finish(writer, split, make_shards(writer, split), folder)
         except UserError as error:
             # The data must change, and with them the name of the folder. A killed process says nothing against them.
             if not isinstance(error.__cause__, BrokenProcessPool):
@@ -66,24 +83,34 @@ def prepare(
         shutil.rmtree(held, ignore_errors=True)
 
 
-def shard_writer(task: TaskPart, reader: RowReader, split: str, folder: pathlib.Path) -> ShardWriter:
-    """What makes the shards of a split in a folder."""
-    vocabularies = {feature: vocabulary_of(task, feature) for feature in FEATURES}
-    return ShardWriter(f"task {task.name}, {split}", task.name, reader, vocabularies, folder)
+def make_shards(writer: ShardWriter, split: str) -> Made:
+    """Makes the shards on this machine, over all cores."""
+    unread = UnreadKeys(READ)
+    with PreparationProgress(writer.name, _expected(writer.reader, split)) as progress:
+        count = _make_parts(writer, parts(writer.reader.rows(split, unread)), progress)
+    return Made(count, unread.counts)
 
 
-def finish(writer: ShardWriter, split: str, count: int, unread: UnreadKeys, folder: pathlib.Path) -> None:
+def _finish(writer: ShardWriter, split: str, made: Made, folder: pathlib.Path) -> None:
     """Joins the shards in a folder of their own and gives it its name at the end."""
     whole = writer.folder / f"whole-{uuid.uuid4().hex}"
     whole.mkdir()
-    shards = [writer.file(number) for number in range(count)]
-    join_shards(writer.task, split, shards, unread.counts, whole)
+    shards = [writer.file(number) for number in range(made.shards)]
+    join_shards(writer.task, split, shards, made.unread, whole)
     try:
         os.rename(whole, folder)
     except OSError:
         # If the folder exists, another process has written the same tokens first.
         if not folder.is_dir():
             raise
+
+
+def _expected(reader: RowReader, split: str) -> int | None:
+    """The number of rows of a split, where it is known."""
+    if not isinstance(reader, FileTask):
+        return None
+    paths, settings = reader.source.paths, reader.source.settings
+    return expected_rows(demonstration_files(paths[split], settings[split], split))
 
 
 def kept_examples(writer: ShardWriter, number: int) -> int | None:
@@ -99,7 +126,7 @@ def kept_examples(writer: ShardWriter, number: int) -> int | None:
         return None
 
 
-def _make_shards(writer: ShardWriter, split_parts: Iterator[Part], progress: PreparationProgress) -> int:
+def _make_parts(writer: ShardWriter, split_parts: Iterator[Part], progress: PreparationProgress) -> int:
     """Makes the shards that are not there, in this process at first and by others if it takes long; returns their number."""
     count, alone, pool = 0, 0.0, None
     limit = processes() if isinstance(writer.reader, FileTask) and _travels(writer) else 1

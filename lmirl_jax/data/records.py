@@ -23,7 +23,7 @@ from jaxtyping import Int64
 
 from lmirl_jax.data.example_source import ExampleSource
 from lmirl_jax.data.file_task import FileTask
-from lmirl_jax.data.preparation import prepare
+from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
 from lmirl_jax.data.shards import RowReader
 from lmirl_jax.data.task_parts import TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
@@ -70,7 +70,9 @@ class Records:
         return len(self.lengths)
 
 
-def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) -> Records:
+def tokenized_records(
+    task: TaskPart, split: str, cache_dir: str | None = None, make_shards: MakesShards = make_shards
+) -> Records:
     """Opens the tokens of a split; writes them to the cache first unless they are there.
 
     A file is read once for its hash, and once more if its tokens are not in the cache. If two processes open it at the same
@@ -80,6 +82,7 @@ def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) 
         task: a `seqio.Task` or a `FileTask`.
         split: a split of the task.
         cache_dir: default `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`.
+        make_shards: how the tokens are made: on this machine, or by `beam_preparation`.
 
     Raises:
         UserError: no such split, no data, an empty split, a weight that is no number of 0 or more, nothing but weights of
@@ -95,7 +98,7 @@ def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) 
     folder = root / f"{task.name.replace(':', '_')}-{split}-{key[:32]}"
     records = _open(folder)
     if records is None:
-        prepare(task, reader, split, folder, lambda: _open(folder) is not None)
+        prepare(task, reader, split, folder, lambda: _open(folder) is not None, make_shards)
         records = _open(folder)
     if records is None:
         raise UserError(

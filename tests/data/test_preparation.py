@@ -1,6 +1,7 @@
 """Preparation: over processes as in one, and after an interruption as without one."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -9,7 +10,9 @@ import sys
 import textwrap
 import time
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from lmirl_jax import data
 from lmirl_jax.data import preparation, preparation_workers, row_counts, shards
@@ -37,6 +40,11 @@ def rows(count: int) -> list[dict]:
         {"inputs": f"say {n}", "targets": "x" * (n % 7), "weight": n % 3, "reward": n / 2}
         for n in range(count)
     ]
+
+
+def writer_of(task, folder):
+    vocabularies = dict.fromkeys(("inputs", "targets"), task.vocabulary)
+    return shards.ShardWriter(f"task {task.name}, train", task.name, task, vocabularies, folder)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -73,7 +81,7 @@ def test_small_files_and_objects_of_a_script_stay_in_this_process(prepare, write
     monkeypatch.setattr(preparation_workers, "pool", None)
     path = write_jsonl(rows(150))
     task = data.get_task(data=path).tasks[0]
-    writer = preparation.shard_writer(task, task, "train", pathlib.Path("here"))
+    writer = writer_of(task, pathlib.Path("here"))
     assert preparation._travels(writer)
     of_a_script = type("OfAScript", (type(task),), {"__module__": "__main__"})
     theirs = of_a_script(task.name, task.source, task.vocabulary)
@@ -156,7 +164,7 @@ def test_a_damaged_shard_is_written_again(prepare, write_jsonl, tmp_path, monkey
     (held / "00000001.npz").write_bytes(b"PK\x03\x04 cut off")
     write, task = shards.ShardWriter.write, data.get_task(data=path).tasks[0]
     part = list(shards.parts(task.rows("train", UnreadKeys(READ))))[2]
-    write(preparation.shard_writer(task, task, "train", held), part)
+    write(writer_of(task, held), part)
     flipped = bytearray((held / "00000002.npz").read_bytes())
     flipped[flipped.index(b"say 45")] ^= 1
     (held / "00000002.npz").write_bytes(flipped)
@@ -198,11 +206,15 @@ def test_the_line_of_progress_has_a_rate_and_the_time_left(monkeypatch, caplog):
     assert caplog.messages == [line, line]
 
 
-def test_rows_are_counted_where_they_are_many(write_jsonl, monkeypatch):
-    task = data.get_task(data=write_jsonl(rows(7))).tasks[0]
-    assert row_counts.expected_rows(task, "train") is None
+def test_rows_are_counted_where_they_are_many(write_jsonl, tmp_path, monkeypatch):
+    lines = pathlib.Path(write_jsonl(rows(7)))
+    parquet.write_table(pa.Table.from_pylist(rows(5)), tmp_path / "five.parquet")
+    array = tmp_path / "array.json"
+    array.write_text(json.dumps(rows(3)))
+    assert row_counts.expected_rows([lines]) is None
     monkeypatch.setattr(row_counts, "LARGE", 1)
-    assert row_counts.expected_rows(task, "train") == 7
+    assert row_counts.expected_rows([lines, tmp_path / "five.parquet"]) == 12
+    assert row_counts.expected_rows([lines, array]) is None
 
 
 def test_parts_are_cut_by_characters_too(monkeypatch):
