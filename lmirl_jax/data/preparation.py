@@ -30,6 +30,8 @@ from lmirl_jax.data.task_parts import FEATURES, TaskPart, vocabulary_of
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
 
+# More processes than these wait for the one that reads the rows.
+MOST_PROCESSES = 16
 # Other processes are started after this many seconds of work, because they take about a second to start.
 ALONE_SECONDS = 2.0
 
@@ -69,6 +71,7 @@ def prepare(
     Raises:
         UserError: a row that cannot be used, an empty split, a folder that cannot be written, or a process that was killed.
     """
+    processes()  # If the setting cannot be used, nothing that is finished is lost.
     with _held_folder(folder) as held:
         try:
             if not is_there():
@@ -171,10 +174,11 @@ def _until_error(split_parts: Iterator[Part], errors: list[UserError]) -> Iterat
 
 
 def processes() -> int:
-    """The number of processes that prepare: `$LMIRL_PREPARATION_PROCESSES`, else that of the cores of this process."""
+    """The number of processes that prepare: `$LMIRL_PREPARATION_PROCESSES`, else one for each core that this process may use."""
     given = os.environ.get("LMIRL_PREPARATION_PROCESSES")
     if given is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return min(cores or 1, MOST_PROCESSES)
     if not given.isdecimal() or int(given) < 1:
         raise UserError(f"LMIRL_PREPARATION_PROCESSES={given!r}: set it to a whole number of 1 or more")
     return int(given)
@@ -206,6 +210,7 @@ def _held_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             if not _lock(lock, folder):
                 # Without locks, each process has shards of its own.
+                shutil.rmtree(shards, ignore_errors=True)
                 shards = shards.with_name(f"{shards.name}-{uuid.uuid4().hex}")
                 shards.mkdir()
             elif not _is_same_file(lock, shards / "lock"):

@@ -1,6 +1,7 @@
 """Preparation: over processes as in one, and after an interruption as without one."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pyarrow as pa
@@ -183,12 +185,40 @@ def test_a_killed_process_is_told_and_its_shards_stay(prepare, write_jsonl, tmp_
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".shards"]
 
 
+def test_a_second_preparation_waits_for_the_first(prepare, write_jsonl, tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = write_jsonl(rows(60))
+    folder = prepare(path, "one").folder
+    found = []
+    with preparation._held_folder(tmp_path / "two" / folder.name):
+        other = threading.Thread(target=lambda: found.append(prepare(path, "two")))
+        other.start()
+        while "waiting for another process" not in caplog.text:
+            time.sleep(0.01)
+        assert not found
+    other.join(timeout=60)
+    assert contents(found[0].folder) == contents(folder) and len(list((tmp_path / "two").iterdir())) == 1
+
+
+def test_without_locks_each_process_prepares(prepare, write_jsonl, tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    path = write_jsonl(rows(60))
+    folder = prepare(path, "one").folder
+    monkeypatch.setattr(preparation.fcntl, "flock", refuse)
+    with preparation._held_folder(tmp_path / "two" / folder.name) as held:
+        assert contents(prepare(path, "two").folder) == contents(folder)
+        assert list((tmp_path / "two").iterdir()) != [held] and held.is_dir()
+
+
 def test_the_number_of_processes(monkeypatch):
     monkeypatch.setenv("LMIRL_PREPARATION_PROCESSES", "none")
     with pytest.raises(UserError, match="LMIRL_PREPARATION_PROCESSES='none': set it to a whole number"):
         preparation.processes()
     monkeypatch.delenv("LMIRL_PREPARATION_PROCESSES")
-    assert preparation.processes() >= 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(100)), raising=False)
+    assert preparation.processes() == preparation.MOST_PROCESSES
 
 
 def test_the_line_of_progress_has_a_rate_and_the_time_left(monkeypatch, caplog):
