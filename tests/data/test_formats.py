@@ -150,7 +150,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["b", "c"], "targets is a list, not a string; write one string, and a line for each further one"),
+        ([], "targets is an empty list; write an answer, or leave the row out"),
+        (["b", 3], "targets, answer 2 is int, not a string; put it in quotes"),
+        (["b", None], "targets, answer 2 is null, not a string; write its text"),
+        ([["b"]], "targets, answer 1 is a list, not a string; write one string"),
         (None, "targets is null, not a string; write its text"),
         ({"text": "b"}, "targets is an object, not a string; write its text"),
         (2, "targets is int, not a string; put it in quotes"),
@@ -160,7 +163,7 @@ def test_advice_suits_what_is_there(tmp_path, targets, message):
     path = write(tmp_path, "rows.jsonl", [{"inputs": "a", "targets": targets}])
     with pytest.raises(UserError, match=message) as raised:
         data.EvalDataset(data.get_task(data=path), LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
-    assert ("quotes" in str(raised.value)) == isinstance(targets, int)
+    assert ("quotes" in str(raised.value)) == ("int" in message)
 
 
 @pytest.mark.parametrize(
