@@ -1,5 +1,6 @@
 """Reads the rows of files of demonstrations, JSON lines or another format, and checks them."""
 
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from lmirl_jax.data.formats import read_rows
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
+
+_log = logging.getLogger(__name__)
 
 # The keys of a row that are read, by their roles; see `columns`.
 READ = ROLES
@@ -77,12 +80,22 @@ def read_objects(
     """Yields the rows of some files, in order, each with its name in errors; see `formats.read_rows`.
 
     Raises:
-        UserError: names the file and the row that is no object; `required` says in it which keys should be there.
+        UserError: names the file and the row that is no object, or there are no rows; `required` says in it which keys should be
+            there.
     """
     remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     empty = f"write one JSON object with {' and '.join(required)} a line"
+    files, count = list(files), 0
     for file in files:
-        yield from read_rows(file, remedy, empty, also)
+        before = count
+        # Of several files, some may be empty, as a table with a header alone is.
+        for where, row in read_rows(file, remedy, None if len(files) > 1 else empty, also):
+            count += 1
+            yield where, row
+        if count == before:
+            _log.info("%s is empty", file)
+    if not count:
+        raise UserError(f"{files[0]} and {len(files) - 1} more files are empty: {empty}")
 
 
 def check_targets(texts: Any, what: str) -> None:
