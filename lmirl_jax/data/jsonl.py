@@ -118,8 +118,10 @@ def check_text(text: Any, what: str) -> None:
         raise UserError(f"{what} is {kind}, not a string; write its text, or leave the line out")
     if not isinstance(text, str):
         raise UserError(f"{what} is {type(text).__name__}, not a string; put it in quotes")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{what} holds half of a surrogate pair; write the character itself")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} holds half of a surrogate pair; write the character itself") from None
 
 
 def demonstration_files(
