@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 
 from lmirl_jax.cli.flags import Flags
 
@@ -197,12 +198,12 @@ def _texts(flags: Flags) -> Report:
     return rows, []
 
 
-def _check_data(data: str | None, validation_data: str | None) -> None:
+def _check_data(data: str | Mapping[str, float] | None, validation_data: str | None) -> None:
     """Raises a UserError for a file that training would not find."""
     from lmirl_jax.data.jsonl import demonstration_files
 
-    if data is not None:
-        demonstration_files(data, "DATA")
+    for path in data if isinstance(data, Mapping) else [data] if data is not None else []:
+        demonstration_files(path, "DATA")
     if validation_data is not None:
         demonstration_files(validation_data, "VALIDATION_DATA", "validation")
 

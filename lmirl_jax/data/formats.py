@@ -66,7 +66,9 @@ def is_text(file: Any) -> bool:
     return not (isinstance(first, dict) and ("inputs" in first or "messages" in first))
 
 
-def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(
+    file: Any, remedy: str, empty: str | None, also: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a file of any format that is understood, in order, and what to call each in an error.
 
     A row of CSV is a `TextRow`.
@@ -74,7 +76,7 @@ def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tu
     Args:
         file: a `pathlib.Path` or `epath.Path` of a file that is there.
         remedy: the advice of errors about a row.
-        empty: the advice of the error about an empty file.
+        empty: the advice of the error about an empty file; None if it may be empty.
         also: other formats that are understood, for the error that names the formats.
 
     Raises:
@@ -92,7 +94,7 @@ def read_rows(file: Any, remedy: str, empty: str, also: str = "") -> Iterator[tu
             raise UserError(
                 f"{file}, after row {count}: damaged gzip ({error}); copy the file again, or unpack it first"
             ) from error
-    if not count:
+    if not count and empty is not None:
         raise UserError(f"{file} is empty: {empty}")
 
 

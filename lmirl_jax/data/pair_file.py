@@ -12,7 +12,7 @@ from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.chat_template import Message
 from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.file_source import content_hash
-from lmirl_jax.data.jsonl import MESSAGES, READ, check_text, read_objects
+from lmirl_jax.data.jsonl import MESSAGES, READ, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.split_checks import warn_once
@@ -61,10 +61,13 @@ class PairFile:
         self.files = data_files(path, "DATA must name a file with inputs and targets in every row")
         self.task, self.lengths, self.num_examples = task, lengths, num_examples
         self.name = name_of(path)
-        unread, counts = UnreadKeys(READ_KEYS), []
+        unread, counts, several = UnreadKeys(READ_KEYS), [], 0
         for line in self._lines(unread):
             counts.append(len(line.answers))
+            several += line.several
         self._count = sum(counts)
+        if several:
+            warn_once(f"{self.path}: {several} of {len(counts)} rows have several targets: the first is used")
         line = describe_unread(self.path, len(counts), unread.counts, READ_KEYS)
         if line is not None:
             warn_once(line)
@@ -100,12 +103,14 @@ class PairFile:
 
     def _lines(self, unread: UnreadKeys | None = None) -> Iterator["_Line"]:
         lines = read_objects(self.files, FEATURES)
-        for number, (where, line) in enumerate(lines):
+        for number, (where, given) in enumerate(lines):
             if number == self.num_examples:
                 return
+            row = self.task.columns.read(given, where)
             if unread is not None:
-                unread.add(line, where)
-            yield _read_line(line, where, self.task.input_vocabulary)
+                unread.check(row.values, where)
+                unread.add(row.values, row.hidden)
+            yield _read_line(row.values, where, self.task.input_vocabulary)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +123,7 @@ class _Line:
     id: str | None
     prompt: Int32[np.ndarray, " n"] | None = None
     messages: Sequence[Message] | None = None
+    several: bool = False  # Whether it has further targets, which are not used.
 
 
 @check_arguments
@@ -138,6 +144,10 @@ def pairs(
 def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Line:
     several = [key for key in ("candidates", "samples") if key in line]
     prompt = messages = None
+    targets = line.get("targets")
+    if isinstance(targets, list):
+        check_targets(targets, f"{where}: targets")
+        line = line | {"targets": targets[0]}
     if MESSAGES in line:
         conversation, prompt, features = encode_prompt(line, vocabulary, where)
         messages = features.get(MESSAGES)
@@ -157,7 +167,8 @@ def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Lin
     for key, text in [*strings, *([("the reference", reference)] if reference is not None else [])]:
         check_text(text, f"{where}: {key}")
     answers = list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
-    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages)
+    more = isinstance(targets, list) and len(targets) > 1
+    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages, more)
 
 
 def _tokens(

@@ -151,6 +151,19 @@ def test_a_pattern_of_one_file_is_that_file(tmp_path):
     assert data_files(str(odd), "") == [odd]
 
 
+def test_a_shard_may_be_empty_and_not_all_of_them(tmp_path):
+    schema = pyarrow.Table.from_pylist(rows("a")).schema
+    folder = save(tmp_path / "saved", rows("a"), rows("b"))
+    for shards, expected in (((0,), ["b"]), ((0, 1), None)):
+        for shard in shards:
+            with ipc.new_stream(folder / f"data-{shard:05}-of-00002.arrow", schema):
+                pass
+        if expected is not None:
+            assert inputs(data.get_task(data=str(folder)), "train", tmp_path) == expected
+    with pytest.raises(UserError, match=r"data-00000-of-00002\.arrow and 1 more files are empty: write one"):
+        inputs(data.get_task(data=str(folder)), "train", tmp_path)
+
+
 def test_a_row_of_a_later_file_is_named(tmp_path):
     (tmp_path / "1.jsonl").write_text(json.dumps(rows("a")[0]))
     (tmp_path / "2.jsonl").write_text("\n" + json.dumps({"inputs": "b"}))
