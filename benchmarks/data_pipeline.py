@@ -181,7 +181,10 @@ def training_rate(options) -> int:
 
     from lmirl_jax import configuration, objectives, sharding
 
-    bindings = ["MODEL_DIR = 'unused'", "TRAIN_STEPS = 1", "DATA = 'unused'"]
+    bindings = [
+        *("MODEL_DIR = 'unused'", "TRAIN_STEPS = 1", "DATA = 'unused'"),
+        f"VOCABULARY_PATH = {options.vocabulary_path!r}",
+    ]
     configuration.load(["gin/runs/finetune.gin"], bindings)
     model, mesh = configuration.macro("MODEL"), configuration.macro("MESH")
     with sharding.use(mesh):
