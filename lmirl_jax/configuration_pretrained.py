@@ -59,6 +59,7 @@ data.get_task_or_vocabulary:
     validation_data = %VALIDATION_DATA
     vocabulary_path = %VOCABULARY_PATH
     chat = %CHAT
+    metrics = @evaluation.metric_functions()
 """
     return GinText(own.name, IMPORTS + more + own.text.removeprefix(IMPORTS))
 

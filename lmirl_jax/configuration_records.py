@@ -16,8 +16,9 @@ INHERITED = (
 )
 # The network, which is inherited unless the user sets another one; each of the others unless the user sets it.
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
-# Which demonstrations of the task; inherited with it alone.
+# Which demonstrations of the task, and a file's metrics; each is inherited with the task alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
+MEASURED = ("METRICS", "BLEU_TOKENIZER", "ROUGE_TOKENIZER")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
@@ -70,6 +71,7 @@ FREE = (
         "EVAL_TEMPERATURE",
     ),
     *("EVALUATIONS", "BEST_METRIC", "BEST_MODE", "EARLY_STOPPING_PATIENCE", "EARLY_STOPPING_MIN_DELTA"),
+    *MEASURED,
     *("MESH", "TENSOR", "REMAT", "SOFT_Q_BLOCK_SIZE", "VALIDATION_DATA"),
 )
 FREE_MODULES = ("sharding", "evaluation")
@@ -166,8 +168,12 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
         explicit_in_group = explicit & set(group)
         if not explicit_in_group:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
-    if INHERITED[0][0] in keys and not explicit & set(DRAWN):
-        keys += [name for name in DRAWN if name in record.values]
+    if INHERITED[0][0] in keys:
+        with_task = (
+            *([] if explicit & set(DRAWN) else DRAWN),
+            *(name for name in MEASURED if name not in explicit),
+        )
+        keys += [name for name in with_task if name in record.values]
     if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
         keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:

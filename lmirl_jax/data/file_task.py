@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,18 +56,19 @@ class FileFeature:
 
 @dataclasses.dataclass(frozen=True)
 class FileTask:
-    """The counterpart of `seqio.Task` for files: its metric is `exact_match`, and texts are not postprocessed.
+    """The counterpart of `seqio.Task` for files; texts are not postprocessed.
 
     Args:
         name: the task's name, in the names of metrics and folders.
         source: the files.
         vocabulary: the vocabulary of both features.
+        predict_metric_fns: see `task_parts.TaskPart`.
     """
 
     name: str
     source: FileSource
     vocabulary: Vocabulary
-    predict_metric_fns = (exact_match,)
+    predict_metric_fns: tuple[Callable[..., Any], ...] = (exact_match,)
     predict_with_aux_metric_fns = ()
 
     @property
@@ -137,9 +138,16 @@ def _content_hash(file: pathlib.Path) -> str:
     return _hashes[key]
 
 
-def file_task(data: str, validation_data: str | None, vocabulary: Vocabulary) -> FileTask:
+def file_task(
+    data: str,
+    validation_data: str | None,
+    vocabulary: Vocabulary,
+    metrics: Sequence[Callable[..., Any]] | None = None,
+) -> FileTask:
     """A task over one file or two, named after the first."""
     paths = {"train": data, "validation": validation_data}
     files = {split: os.fspath(path) for split, path in paths.items() if path is not None}
     name = re.sub(r"[^\w.]", "_", pathlib.PurePath(files["train"]).stem) or "data"
-    return FileTask(name, FileSource(files), vocabulary)
+    return FileTask(
+        name, FileSource(files), vocabulary, (exact_match,) if metrics is None else tuple(metrics)
+    )

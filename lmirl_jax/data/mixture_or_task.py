@@ -1,7 +1,8 @@
 """Finds the training data: a registered SeqIO task or mixture, or a file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,7 @@ def get_task(
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
     chat: bool | None = None,
+    metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Finds a registered SeqIO task or mixture by name, or makes a task of a file.
 
@@ -86,6 +88,7 @@ def get_task(
             vocabularies; None keeps them (a file's is bytes).
         chat: whether prompts are written with the tokenizer's chat template; None where it has one, True where it must have
             one.
+        metrics: the metric functions of a file, from `evaluation.metric_functions`; None for `exact_match`.
 
     Returns:
         The task.
@@ -100,8 +103,10 @@ def get_task(
         raise UserError(
             "VALIDATION_DATA goes with DATA; a named task has a validation split of its own: leave it out"
         )
+    if metrics is not None and data is None:
+        raise UserError("METRICS goes with DATA; a named task has metrics of its own: leave it out")
     if data is not None:
-        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path, chat))
+        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path, chat), metrics)
         return Task(task.name, (task,), (1.0,))
     assert mixture_or_task_name is not None
     # This import loads SeqIO and TensorFlow.
@@ -117,6 +122,7 @@ def get_task_or_vocabulary(
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
     chat: bool | None = None,
+    metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Does what `get_task` does; where neither a name nor data is given, returns a task without splits.
 
@@ -124,7 +130,7 @@ def get_task_or_vocabulary(
     """
     if mixture_or_task_name is None and data is None:
         return vocabulary_task(vocabularies.vocabulary(vocabulary_path, chat))
-    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path, chat)
+    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path, chat, metrics)
 
 
 def vocabulary_task(vocabulary: Vocabulary) -> Task:

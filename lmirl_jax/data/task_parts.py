@@ -49,7 +49,7 @@ class TaskPart(Protocol):
 
     @property
     def predict_metric_fns(self) -> Sequence[Callable[..., Any]]:
-        """Functions of `(targets, predictions)`."""
+        """Functions of `(targets, predictions)`, and of a file's task `AnswerMetric`s too."""
         ...
 
     @property
