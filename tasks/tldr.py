@@ -1,6 +1,6 @@
 """`tldr`: a Reddit post in its author's own TL;DR (Völske et al., aclanthology.org/W17-4508), from TFDS `reddit:1.0.0`.
 
-TFDS has one split of 3,848,330 posts, in an order that was shuffled when it was prepared. Here `validation` is its first 2,000
+TFDS has one split of 3.8 million posts, in an order that was shuffled when it was prepared. Here `validation` is its first 2,000
 posts, `test` the next 2,000, and `train` the rest: these splits are our choice, because neither the paper nor TFDS states any. An
 author may have posts in two of them. Posts or summaries of white space alone are left out.
 

@@ -1,7 +1,7 @@
 """`wmt22_en_de`: English texts in German, trained on WMT's parallel corpora, tested on WMT22 (aclanthology.org/2022.wmt-1.1).
 
-`train` (34,782,245 pairs) and `validation` (newstest2018, 2,998) are those of TFDS `wmt19_translate/de-en:1.0.0`, the newest of
-its WMT data sets for this pair. The paper trains on 285 million examples that it does not name.
+`train` (about 35 million pairs) and `validation` (newstest2018, 2,998) are those of TFDS `wmt19_translate/de-en:1.0.0`, the
+newest of its WMT data sets for this pair. The paper trains on WMT22's own 285 million, which TFDS does not have.
 
 `test` is WMT22's test set as sacrebleu has it, with all of its references (A and B); `test_a` has reference A alone, as
 `sacrebleu -t wmt22 -l en-de` compares. Nothing is downloaded here: run `sacrebleu -t wmt22 -l en-de --echo src` once before. It

@@ -1,6 +1,6 @@
 """`xsum`: a BBC article in one sentence (Narayan et al., arXiv 1808.08745), from TFDS `xsum:1.1.0`.
 
-It has 203,577 articles for training, 11,305 for validation and 11,301 for test. TFDS prepares it from the authors'
+It has about 204,000 articles for training, and 11,300 each for validation and for test. TFDS prepares it from the authors'
 `xsum-extracts-from-downloads.tar.gz`, which has to be downloaded by hand.
 
 The prompt is T5's for summaries, `summarize: ` and the article; the paper does not state its own. A chat model gets the same text
