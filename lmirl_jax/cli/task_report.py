@@ -1,5 +1,6 @@
 """`lmirl tasks show`: the examples of a task or a file as a model reads them, their lengths, and what is lost of them."""
 
+import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Int64
 
 from lmirl_jax import configuration
 from lmirl_jax.arguments import Lengths
-from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.cli.task_modules import RUN_FILE, load
 from lmirl_jax.data.chat_vocabulary import USER, ChatVocabulary
 from lmirl_jax.data.jsonl import MESSAGES, READ
@@ -32,13 +33,11 @@ def report(flags: Flags) -> Iterator[str]:
     """The lines of the report on the task that the flags name.
 
     Raises:
-        UserError: an unknown name, or data that cannot be read.
+        UserError: an unknown name, or no split that can be read.
+        UsageError: the flags name no task and no file.
     """
-    given = [] if len(flags.words) < 2 else [f"MIXTURE_OR_TASK_NAME = {flags.words[1]!r}"]
-    if not given and any(binding.split(" = ")[0] == "DATA" for binding in flags.gin_bindings):
-        given = ["MIXTURE_OR_TASK_NAME = None"]
     _log_to_stderr()
-    load(flags, (RUN_FILE,), tuple(given))
+    load(flags, (RUN_FILE,), _bindings(flags))
     task, lengths = (
         configuration.macro("TASK", hint=Task),
         configuration.macro("TASK_FEATURE_LENGTHS", hint=Lengths),
@@ -51,8 +50,7 @@ def report(flags: Flags) -> Iterator[str]:
         try:
             records = tokenized_records(part, split)
         except UserError as error:
-            errors.append(error)
-            yield from (f"{part.name}, {split}: cannot be read: {error}", "")
+            errors.append((f"{part.name}, {split}", error))
             continue
         sizes = records.lengths if split == "train" and all_turns else records.last_lengths
         longest.append(sizes.max(axis=0))
@@ -61,17 +59,32 @@ def report(flags: Flags) -> Iterator[str]:
         for index in range(min(flags.num_examples, len(records))):
             yield from _example_lines(task, part, decode_example(records.source[index]), index)
     if not longest:
-        raise errors[0]
+        raise errors[0][1]
+    for where, error in errors:
+        yield from (f"{where}: cannot be read: {error}", "")
     yield from _suggestion(np.max(held, axis=0), np.max(longest, axis=0))
+
+
+def _bindings(flags: Flags) -> tuple[str, ...]:
+    """The binding of the name that stands after `show`; a file of the user's replaces a task that a gin file names."""
+    if len(flags.words) > 1:
+        return (f"MIXTURE_OR_TASK_NAME = {flags.words[1]!r}",)
+    if any(binding.partition("=")[0].strip() == "DATA" for binding in flags.gin_bindings):
+        return ("MIXTURE_OR_TASK_NAME = None",)
+    if not flags.gin_file and not flags.gin_bindings:
+        raise UsageError(
+            "no task to show: write lmirl tasks show NAME (lmirl tasks lists them), or --gin.DATA=\"'my.jsonl'\" for a file"
+        )
+    return ()
 
 
 def _splits(task: Task, wanted: Sequence[str]) -> list[tuple[TaskPart, str]]:
     known = list(dict.fromkeys(split for part in task.tasks for split in part.splits))
     unknown = [split for split in wanted if split not in known]
     if unknown:
-        raise UserError(
-            f"{task.name} has no split {unknown[0]!r}; it has {', '.join(known) or 'none'}: set --split"
-        )
+        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.4)
+        hint = f"did you mean --split={nearest[0]}?" if nearest else f"it has {', '.join(known) or 'none'}"
+        raise UserError(f"{task.name} has no split {unknown[0]!r}; {hint}")
     return [(part, split) for part in task.tasks for split in part.splits if not wanted or split in wanted]
 
 
@@ -91,7 +104,8 @@ def _split_lines(
     for column, feature in enumerate(FEATURES):
         cells = "".join(f"{value:>8,}" for value in rows[:, column])
         cut = int((sizes[:, column] > lengths[feature]).sum())
-        yield f"  {feature:8}{cells}  {cut:,} ({cut / count:.1%}) at TASK_FEATURE_LENGTHS of {lengths[feature]:,}"
+        share = "<0.1%" if 0 < cut / count < 0.001 else f"{cut / count:.1%}"
+        yield f"  {feature:8}{cells}  {cut:,} ({share}) at TASK_FEATURE_LENGTHS of {lengths[feature]:,}"
     lost = describe_losses(f"{part.name}, {split}", count, records.losses)
     yield f"  vocabulary: {'it holds all texts' if lost is None else lost.partition(': ')[2]}"
     unread = describe_unread(f"{part.name}, {split}", count, records.unread, READ)
