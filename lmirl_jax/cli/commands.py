@@ -103,11 +103,7 @@ COMMANDS = {
         "lmirl_jax.cli.tasks",
         "list tasks and mixtures; show a task's or a file's examples and lengths, and what the vocabulary loses",
         CONFIGURATION | TASKS,
-        Bindings(
-            "TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 256}\"",
-            "data.get_task.chat=False",
-            "DATA=\"'my.jsonl'\"",
-        ),
+        Bindings("CHAT=False", "data.get_task.chat=False", "DATA=\"'my.jsonl'\""),
         (
             "lmirl tasks",
             "lmirl tasks show gsm8k --tfds_data_dir=/data/tfds --gin.VOCABULARY_PATH=\"'/data/spiece.model'\"",

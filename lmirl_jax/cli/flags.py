@@ -85,7 +85,11 @@ CONFIGURATION = {
     "gin_search_paths": Flag(
         "A,B", "more folders to look for gin files in", lambda before, text: [*before, *_split_list(text)]
     ),
-    "tfds_data_dir": Flag("DIR", "where TensorFlow Datasets keeps its data sets", _replace_by(_non_empty)),
+    "tfds_data_dir": Flag(
+        "DIR",
+        "where TensorFlow Datasets keeps its data sets; files of tasks such as scitldr are in a folder of that name there",
+        _replace_by(_non_empty),
+    ),
     "seqio_additional_cache_dirs": Flag(
         "A,B", "more folders with SeqIO's cached tasks", lambda before, text: [*before, *_split_list(text)]
     ),
