@@ -6,6 +6,8 @@ of its `data/task1/raw`. `test_2016.1.en` and `test_2016.1.de` to `test_2016.5.d
 `test_descriptions`: an English description of each image, and five German ones that were written from the image. They are no
 translations, so that BLEU is low there.
 
+T5's vocabulary has no `Ä` and no `Ö`: it cannot write 70 of the training targets. Bytes hold all.
+
 The prompt is T5's for translations, `translate English to German: ` and the caption; the task is not one of the paper's, and
 the prompt is our choice. A chat model gets the same text as the message of a user. The metrics are sacrebleu's BLEU and ChrF, 0
 to 100, with their signatures (`evaluation.bleu`, `evaluation.chrf`).

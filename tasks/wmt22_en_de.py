@@ -7,6 +7,8 @@ newest of its WMT data sets for this pair. The paper trains on WMT22's own 285 m
 `sacrebleu -t wmt22 -l en-de` compares. Nothing is downloaded here: run `sacrebleu -t wmt22 -l en-de --echo src` once before. It
 writes to `~/.sacrebleu`, or to the folder that `$SACREBLEU` names.
 
+T5's vocabulary has no `Ä` and no `Ö`, so that some German targets cannot be written with it; bytes hold all.
+
 The prompt is T5's for translations, `translate English to German: ` and the text; the paper does not state its own. A chat
 model gets the same text as the message of a user. The metrics are sacrebleu's BLEU and ChrF, 0 to 100; commands report their
 signatures. `gin/runs/beam_eval.gin` has the paper's beams of 4 with length penalty 0.6.

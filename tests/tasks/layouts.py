@@ -36,6 +36,19 @@ def write_tfds(
     )
 
 
+def write_gsm8k(folder: pathlib.Path) -> None:
+    rows = [
+        {
+            "question": f"What is {n} + {n}?",
+            "answer": f"It is {n}+{n}=<<{n}+{n}={2 * n}>>{2 * n}.\n#### {2 * n}",
+            "annotation": "x",
+            "short_answer": str(2 * n),
+        }
+        for n in range(1, 6)
+    ]
+    write_tfds(folder, "gsm8k", "1.0.0", {"train": rows[:3], "test": rows[3:]})
+
+
 def write_xsum(folder: pathlib.Path) -> None:
     rows = {
         split: [

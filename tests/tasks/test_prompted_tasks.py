@@ -91,6 +91,26 @@ def test_a_split(name, split):
     assert metrics.get("rouge1", metrics.get("chrf")) == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    ("name", "split"), [("scitldr", "train"), ("multi30k_en_de", "train"), ("wmt22_en_de", "test")]
+)
+def test_seqio_reads_the_same(name, split):
+    """As T5X does, with lengths, shuffling and shards; a split of one shard is divided by its examples."""
+    task = seqio.TaskRegistry.get(name)
+    ours = [
+        example["targets"].tolist()
+        for example in data.EvalDataset(data.get_task(name), LENGTHS, split).examples
+    ]
+    settings = {"sequence_length": LENGTHS, "split": split, "shuffle": False}
+    whole = [row["targets"].tolist() for row in task.get_dataset(**settings).as_numpy_iterator()]
+    shards = [seqio.ShardInfo(index, 2) for index in range(2)]
+    parts = [task.get_dataset(**settings, shard_info=shard).as_numpy_iterator() for shard in shards]
+    assert whole == ours
+    assert sorted(row["targets"].tolist() for part in parts for row in part) == sorted(ours)
+    shuffled = task.get_dataset(LENGTHS, split, shuffle=True, seed=1)
+    assert sorted(row["targets"].tolist() for row in shuffled.as_numpy_iterator()) == sorted(ours)
+
+
 @pytest.mark.parametrize("name", SPLITS)
 def test_all_splits_are_tried(name):
     assert tuple(SPLITS[name]) == tuple(seqio.TaskRegistry.get(name).splits)
