@@ -18,6 +18,8 @@ INHERITED = (
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
+# How the files of DATA are read; inherited with them alone.
+OF_FILES = ("COLUMNS", "VALIDATION_SHARE")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
@@ -47,6 +49,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "DATA",
         "VOCABULARY_PATH",
         "CHAT",
+        *OF_FILES,
     ): "a resume is refused where the examples are others",
 }
 OTHER_EFFECT = "it holds from here on, not for the updates already made"
@@ -168,6 +171,8 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
     if INHERITED[0][0] in keys and not explicit & set(DRAWN):
         keys += [name for name in DRAWN if name in record.values]
+    if INHERITED[0][0] in keys:
+        keys += [name for name in OF_FILES if name in record.values and name not in explicit]
     if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
         keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:

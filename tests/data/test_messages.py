@@ -205,7 +205,7 @@ def test_turns_are_part_of_the_data(task_of, monkeypatch):
         ({"messages": say("a", "b"), "targets": "c"}, r"line 2: 'messages' and 'targets'; keep the messages"),
         (
             {"inputs": "a"},
-            r"line 2: no key 'targets' \(found: inputs\); every line needs inputs and targets, or messages",
+            r"line 2: no key 'targets' \(found: inputs\); every row needs inputs and targets, or messages",
         ),
         ({"massages": [], "inputs": "a"}, r"line 2: no key 'targets'"),
         ({"Messages": say("a", "b")}, r"line 2: the key 'Messages' is not read: write 'messages'"),
