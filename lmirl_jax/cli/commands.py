@@ -3,8 +3,8 @@
 import dataclasses
 import textwrap
 
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
-from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, TASKS, Flag
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
 RUNS = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
@@ -43,6 +43,13 @@ class Command:
 
 
 COMMANDS = {
+    "prepare": Command(
+        "lmirl_jax.cli.prepare",
+        "make the tokenised examples of a run before it starts; training does so by itself where they are not there",
+        CONFIGURATION | BEAM,
+        Bindings("DATA=\"'my.jsonl'\"", "data.get_task.chat=True", "VOCABULARY_PATH=\"'/tmp/tokenizer'\""),
+        (f"lmirl prepare {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\"",),
+    ),
     "train": Command(
         "lmirl_jax.cli.train",
         "fine-tune a model as its gin files say; resumes where MODEL_DIR has a checkpoint",

@@ -24,7 +24,6 @@ NEEDED = (
     "optax",
     "orbax-checkpoint",
     "grain",
-    "array_record",
     "seqio",
     "tensorflow",
     "tensorflow-text",

@@ -31,6 +31,7 @@ class Flags:
     split: list[str] = dataclasses.field(default_factory=list)
     num_examples: int = 2
     words: list[str] = dataclasses.field(default_factory=list)
+    beam: str | None = None
 
 
 def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
@@ -128,6 +129,13 @@ TASKS = {
         lambda before, text: [*before, _non_empty(text)],
     ),
     "num_examples": Flag("N", "how many examples to print of each split (2)", _replace_by(_whole_number)),
+}
+BEAM = {
+    "beam": Flag(
+        "OPTIONS",
+        "prepare by Apache Beam with these options of its pipeline, in one string: '--runner=DirectRunner'",
+        _replace_by(_non_empty),
+    )
 }
 # T5X has these flags. Here they have no effect: logs go to standard error, and an address implies several processes.
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")

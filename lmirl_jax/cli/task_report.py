@@ -15,7 +15,7 @@ from lmirl_jax.cli.task_modules import RUN_FILE, load
 from lmirl_jax.data.chat_vocabulary import USER, ChatVocabulary
 from lmirl_jax.data.jsonl import MESSAGES, READ
 from lmirl_jax.data.mixture_or_task import Task
-from lmirl_jax.data.records import Records, decode_example, tokenized_records
+from lmirl_jax.data.records import Records, tokenized_records
 from lmirl_jax.data.task_metrics import as_seqio
 from lmirl_jax.data.task_parts import FEATURES, Example, TaskPart, last_turn
 from lmirl_jax.data.unread_keys import describe_unread
@@ -57,7 +57,7 @@ def report(flags: Flags) -> Iterator[str]:
         held.append(_percentiles(sizes, (HELD,))[0])
         yield from _split_lines(part, split, records, sizes, lengths)
         for index in range(min(flags.num_examples, len(records))):
-            yield from _example_lines(task, part, decode_example(records.source[index]), index)
+            yield from _example_lines(task, part, records.source[index], index)
     if not longest:
         raise errors[0][1]
     for where, error in errors:

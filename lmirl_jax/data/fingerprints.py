@@ -63,7 +63,7 @@ def _vocabulary(vocabulary: Any) -> list[str]:
 
 def _source(task: seqio.Task, split: str) -> Any:
     if task.supports_caching and task.cache_dir:
-        return {"cache": [_file(path.path) for path in os.scandir(task.cache_dir) if path.is_file()]}
+        return {"cache": sorted(_file(path.path) for path in os.scandir(task.cache_dir) if path.is_file())}
     source = task.source
     if isinstance(source, SplitSources):
         source = source.sources[split]

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# Beside `targets`, which is the first reference. It is empty for most training examples, and so takes no room.
-OTHER_REFERENCES = "other_references"
+from lmirl_jax.data.task_parts import REFERENCES
 
 
 def add_task(
@@ -38,7 +37,7 @@ def add_task(
 
 
 def prompt_and_references(dataset: Any, *, prefix: str, source: str, target: str) -> Any:
-    """Rows of a text, or a list of sentences, and of one reference or several, as `inputs`, `targets` and `other_references`.
+    """Rows of a text, or a list of sentences, and of one reference or several, as `inputs`, `targets` and `references`.
 
     White space at the ends of texts is left out; within references a run of it becomes one space, because vocabularies such as
     T5's have no newline. Empty references are left out, and so are rows without a text or a reference.
@@ -64,7 +63,8 @@ def prompt_and_references(dataset: Any, *, prefix: str, source: str, target: str
         return {
             "inputs": tf.strings.join([prefix, row["text"]]),
             "targets": references[0],
-            OTHER_REFERENCES: references[1:],
+            # Empty where there is one, which is in `targets`: most training examples have no other.
+            REFERENCES: references[: tf.where(tf.size(references) > 1, tf.size(references), 0)],
         }
 
     dataset = dataset.map(texts_of, num_parallel_calls=tf.data.AUTOTUNE)
@@ -78,5 +78,5 @@ def postprocess(
     """A prediction stays as it is; a target becomes the list of all references."""
     if not is_target:
         return text
-    others = (example or {}).get(OTHER_REFERENCES, ())
-    return [text, *(each.decode("utf-8") if isinstance(each, bytes) else each for each in others)]
+    references = [each.decode(errors="surrogateescape") for each in (example or {}).get(REFERENCES, ())]
+    return references or [text]

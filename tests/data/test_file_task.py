@@ -12,7 +12,6 @@ import textwrap
 import pytest
 
 from lmirl_jax import data
-from lmirl_jax.data.records import decode_example
 from tests.data.test_vocabularies import written_model
 
 ROWS = [
@@ -53,7 +52,7 @@ def test_the_records_are_those_that_seqio_made(write_jsonl, tmp_path, vocabulary
     dataset = data.TrainDataset(task, 2, LENGTHS, cache_dir=str(tmp_path / "cache"))
     assert (records.content, dataset.fingerprint) == RECORDED[vocabulary, weights]
     assert records.weighted == (weights is WEIGHTED)
-    texts = [decode_example(records.source[i]).features for i in range(3)]
+    texts = [records.source[i].features for i in range(3)]
     assert [text["targets_pretokenized"] for text in texts] == [row["targets"] for row in ROWS]
 
 
@@ -63,7 +62,7 @@ def test_the_tokens_are_those_of_the_same_texts_as_a_seqio_task(write_jsonl, mak
     of_file, of_task = (data.tokenized_records(part, "train", str(tmp_path)) for part in (file, task))
     assert of_file.content == of_task.content
     for i in range(3):
-        assert decode_example(of_file.source[i]).features == decode_example(of_task.source[i]).features
+        assert of_file.source[i].features == of_task.source[i].features
 
 
 @pytest.fixture

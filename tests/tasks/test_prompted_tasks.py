@@ -212,7 +212,7 @@ def test_the_preprocessor_with_seqios_assertion():
         "refs": tf.ragged.constant([["", "a\n b", "c "], ["d"], [" "]]),
     }
     dataset = tf.data.Dataset.from_tensor_slices(rows)
-    expected = {"inputs": "tl: One\ntwo", "targets": "a b", "other_references": ["c"]}
+    expected = {"inputs": "tl: One\ntwo", "targets": "a b", "references": ["a b", "c"]}
     found = prompt_and_references(dataset, prefix="tl: ", source="text", target="refs")
     test_utils.assert_dataset(found, expected, {"inputs": tf.string, "targets": tf.string})
 
