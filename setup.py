@@ -71,7 +71,6 @@ setuptools.setup(
     python_requires=">=3.11",
     **layout(),
     install_requires=[
-        "array_record>=0.8",
         "einops>=0.8",
         "etils>=1.10",
         "flax>=0.12.8",

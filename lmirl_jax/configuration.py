@@ -167,11 +167,17 @@ def macro(name: str, default: Any = _MISSING, hint: Any = Any) -> Any:
 
 
 def make_absolute(names: Iterable[str]) -> None:
-    """Makes the relative paths in these macros absolute, so that they are valid in any folder."""
+    """Makes the relative paths in these macros absolute, so that they are valid in any folder: a path, or a mapping by them."""
+
+    def absolute(path: Any) -> Any:
+        return str(files.absolute_path(path)) if isinstance(path, str) and "://" not in path else path
+
     for name in names:
         value = macro(name, None)
-        if isinstance(value, str) and "://" not in value:
-            set_macros({name: str(files.absolute_path(value))})
+        if isinstance(value, Mapping):
+            set_macros({name: {absolute(path): each for path, each in value.items()}})
+        elif isinstance(value, str):
+            set_macros({name: absolute(value)})
 
 
 def set_macros(replacements: Mapping[str, Any]) -> None:

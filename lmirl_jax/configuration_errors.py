@@ -23,6 +23,8 @@ _EXAMPLES = {
     "TRAIN_STEPS": "1000",
     "MIXTURE_OR_TASK_NAME": "'number_paths'",
     "DATA": "'my.jsonl'",
+    "COLUMNS": "{'inputs': 'question', 'targets': 'answer'}",
+    "VALIDATION_SHARE": "0.05",
     "VOCABULARY_PATH": "'spiece.model'",
     "INITIAL_CHECKPOINT_PATH": "'/tmp/run/checkpoints/1000'",
     "CHECKPOINT_PATH": "'/tmp/run/checkpoints/1000'",

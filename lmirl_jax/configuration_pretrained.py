@@ -59,6 +59,8 @@ data.get_task_or_vocabulary:
     validation_data = %VALIDATION_DATA
     vocabulary_path = %VOCABULARY_PATH
     chat = %CHAT
+    columns = %COLUMNS
+    validation_share = %VALIDATION_SHARE
     metrics = @evaluation.metric_functions()
 """
     return GinText(own.name, IMPORTS + more + own.text.removeprefix(IMPORTS))

@@ -16,8 +16,10 @@ INHERITED = (
 )
 # The network, which is inherited unless the user sets another one; each of the others unless the user sets it.
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
-# Which demonstrations of the task, and a file's metrics; each is inherited with the task alone.
+# Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
+# How the files of DATA are read, and their metrics; each is inherited with them alone.
+OF_FILES = ("COLUMNS", "VALIDATION_SHARE")
 MEASURED = ("METRICS", "BLEU_TOKENIZER", "ROUGE_TOKENIZER")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
@@ -48,6 +50,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "DATA",
         "VOCABULARY_PATH",
         "CHAT",
+        *OF_FILES,
     ): "a resume is refused where the examples are others",
 }
 OTHER_EFFECT = "it holds from here on, not for the updates already made"
@@ -168,12 +171,11 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
         explicit_in_group = explicit & set(group)
         if not explicit_in_group:
             keys += [name for name in group if name in record.values or group is INHERITED[0]]
+    if INHERITED[0][0] in keys and not explicit & set(DRAWN):
+        keys += [name for name in DRAWN if name in record.values]
     if INHERITED[0][0] in keys:
-        with_task = (
-            *([] if explicit & set(DRAWN) else DRAWN),
-            *(name for name in MEASURED if name not in explicit),
-        )
-        keys += [name for name in with_task if name in record.values]
+        of_files = [*OF_FILES, *MEASURED]
+        keys += [name for name in of_files if name in record.values and name not in explicit]
     if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
         keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:

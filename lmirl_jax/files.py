@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -60,17 +61,18 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
 
     Args:
         outputs: the files to write; the temporary files of `open_resumable` and `open_atomic` beside them are checked too.
-        inputs: the paths of files by the names of their settings; values that are no paths are ignored.
+        inputs: the paths of files by the names of their settings: a path, a pattern, or a mapping by them; other values are
+            ignored.
         name: the setting that says where to write.
 
     Raises:
         UserError: an output is one of the inputs, lies in a folder that is one, or lies in a checkpoint.
     """
-    paths = {label: path for label, path in inputs.items() if isinstance(path, (str, os.PathLike)) and path}
+    paths = [(label, path) for label, value in inputs.items() for path in _paths(value)]
     for output in map(absolute_path, outputs):
         temporary_names = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
         for file in (output, *(output.parent / each for each in temporary_names)):
-            for label, path in paths.items():
+            for label, path in paths:
                 read = absolute_path(path)
                 if _same(file, read):
                     what = f"{name}={str(output)!r}"
@@ -82,6 +84,18 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
         for folder in output.parents:
             if (folder / "_CHECKPOINT_METADATA").is_file():
                 raise UserError(f"{name}={str(output)!r} lies in the checkpoint {folder}: name another")
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths that the value of a setting names, and those of the files that match it."""
+    if isinstance(value, Mapping):
+        for path in value:
+            yield from _paths(path)
+    elif isinstance(value, (str, os.PathLike)) and value:
+        path = os.fspath(value)
+        yield path
+        if "://" not in path and glob.has_magic(path):
+            yield from glob.iglob(os.path.expanduser(path), recursive=True)
 
 
 def _same(one: epath.Path, other: epath.Path) -> bool:

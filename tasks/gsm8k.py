@@ -25,6 +25,16 @@ from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.evaluation import final_number
 from lmirl_jax.tasks.gsm8k_calculator import with_calculator
 
+# `lmirl tasks` reads this without importing the file: the splits, the source and what it is.
+TASKS = {
+    "gsm8k": (
+        ("train", "validation", "test"),
+        "TFDS gsm8k:1.0.0",
+        "grade-school word problems with worked answers; a number counts after ####",
+    ),
+    "gsm8k_lenient": (("train", "validation", "test"), "TFDS gsm8k:1.0.0", "the same; any number may count"),
+}
+
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")
 # T5's vocabulary runs the spaces of an empty line together: ` ;  ; ` comes back as ` ; ; `.

@@ -26,6 +26,7 @@ NOT_RUN = {
     "'mle_0'": "names runs that stand for a reader's own",
     "google/flan-t5": "needs the hub; tests/cli/test_pretrained.py trains from a folder, and tests/interop from a cache",
     "/models/SmolLM2": "needs the weights; tests/cli/test_smollm2.py does it where they can be had",
+    "--beam=": "needs Beam and its cluster; tests/data/test_beam_preparation.py runs it where there is one",
     "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
 }
 # What stands in for launch/local.sh: the same command, with few steps and few answers.

@@ -59,6 +59,7 @@ KINDS = {
     "axis": "-1",  # of the mesh: -1 is what the others leave
     "numbers": "",  # a list of one or more
     "texts": "text",  # one, or a list of one or more
+    "columns": "",  # names of columns by role, one or more
     "corruptions": "dictionary",  # functions by name; none of them tests nothing
     "function": "function",  # any: which arguments it takes shows at its first call
     "certain": "",  # a function with certain arguments, a loss, a divergence
@@ -83,7 +84,7 @@ TABLE = {
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch",
-    "data.get_task": "text? path? path? path? switch? objects?",
+    "data.get_task": "text? path? path? path? switch? columns? share-below objects?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
     "data.validation_dataset": "object lengths text count? share switch",
@@ -293,7 +294,8 @@ MACRO_KINDS = {
         "whole": "DECODER_START_ID WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
         "seed": "RANDOM_SEED TRAIN_EXAMPLES_SEED",
         "share": "DISCOUNT",
-        "share-below": "DROPOUT_RATE",
+        "share-below": "DROPOUT_RATE VALIDATION_SHARE",
+        "columns": "COLUMNS?",
         "positive": "LEARNING_RATE SOFT_Q_TEMPERATURE?",
         "rate": "LEARNING_RATE_SCHEDULE",
         "weight": "TD_WEIGHT",

@@ -82,6 +82,30 @@ def test_a_vocabulary_is_inherited_with_the_use_of_its_chat_template():
     assert "a resume is refused" in configuration_records.effect("PACK")
 
 
+def test_how_files_are_read_is_inherited_with_them_alone():
+    text = RECORD + "COLUMNS = {'inputs': 'ask'}\nVALIDATION_SHARE = 0.1\n"
+    record, names = configuration_records.read(text), {"COLUMNS", "VALIDATION_SHARE"}
+    for explicit, inherited in ((set(), names), ({"COLUMNS"}, {"VALIDATION_SHARE"}), ({"DATA"}, set())):
+        assert names & set(configuration_records.inherited_keys(record, explicit)) == inherited
+    for name in names:
+        assert "a resume is refused" in configuration_records.effect(name)
+    # A record from before there were these settings has none of them.
+    assert not names & set(configuration_records.inherited_keys(configuration_records.read(RECORD), set()))
+
+
+def test_paths_of_a_mixture_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [
+        "MODEL_DIR = '/run'",
+        "TRAIN_STEPS = 1",
+        "DATA = {'a.jsonl': 2, 'b/*.csv': 1, 'gs://c/d.jsonl': 3}",
+    ]
+    configuration.load(["gin/runs/finetune.gin"], given, complete=False)
+    configuration.make_absolute(["DATA"])
+    paths = {str(tmp_path / "a.jsonl"): 2, str(tmp_path / "b/*.csv"): 1, "gs://c/d.jsonl": 3}
+    assert configuration.macro("DATA") == paths and list(configuration.macro("DATA")) == list(paths)
+
+
 def test_bundled_runs_of_a_checkpoint_of_their_own_hold_explicit_settings():
     keys = configuration.explicit_keys(["gin/runs/quickstart.gin"], [])
     assert {"MIXTURE_OR_TASK_NAME", "TRAIN_NUM_EXAMPLES", "BATCH_SIZE"} <= keys and "MODEL" not in keys

@@ -102,6 +102,15 @@ def test_an_input_is_no_output(tmp_path, monkeypatch, spelling, read):
         files.check_no_input([spelling], {"DATA": None, "PROMPTS": read}, "OUTPUT_PATH")
 
 
+@pytest.mark.parametrize("read", ["*.jsonl", {"a.csv": 1, "[p].jsonl": 2}])
+def test_an_output_is_none_of_the_files_that_a_pattern_matches(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text("a\n")
+    with pytest.raises(UserError, match=r"would overwrite DATA p\.jsonl, which is read"):
+        files.check_no_input(["p.jsonl"], {"DATA": read}, "OUTPUT_PATH")
+    files.check_no_input(["q.txt"], {"DATA": read}, "OUTPUT_PATH")
+
+
 @pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.partial.json", ".out.jsonl.tmp"])
 def test_what_grows_beside_an_output_is_no_input_either(tmp_path, name):
     with pytest.raises(UserError, match="would overwrite DATA"):

@@ -120,7 +120,7 @@ def test_the_house_loads_no_tensorflow():
 @pytest.mark.e2e
 def test_the_rooms_that_hold_no_data_need_neither_seqio_nor_grain():
     """A machine that only reads a model's rewards may lack the data libraries."""
-    absent = [*HEAVY, "grain", "array_record"]
+    absent = [*HEAVY, "grain"]
     names = [
         f"lmirl_jax.{room}"
         for room in ("soft_q", "objectives", "models", "decoding", "checkpoints", "training")

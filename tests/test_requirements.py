@@ -27,6 +27,9 @@ NOT_IMPORTED = {
 }
 # What lmirl_jax.integrations.t5x imports, where T5X is installed: on no registry, it can be in no extra; clu comes with it.
 WITH_T5X = {"t5x", "clu"}
+# What lmirl_jax.data.beam_preparation imports, in an environment of its own: it allows neither SentencePiece's protobuf nor our
+# pins, so that it can be in no extra.
+WITH_BEAM = {"apache_beam"}
 # Modules that tests write, and that benchmarks and scripts of the tests find beside them.
 SCRIPTS = {"transformers_decoder_only", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
 OURS = {"lmirl_jax", "tests", "user_tasks", *SCRIPTS}
@@ -58,7 +61,9 @@ def imported(*folders: str) -> dict[str, str]:
                 names = [str(node.module)]
             else:
                 continue
-            for top in {name.split(".")[0] for name in names} - OURS - WITH_T5X - sys.stdlib_module_names:
+            for top in (
+                {name.split(".")[0] for name in names} - OURS - WITH_T5X - WITH_BEAM - sys.stdlib_module_names
+            ):
                 # One that is not installed has its module's name.
                 owners = {canonicalize_name(name) for name in distributions.get(top, [top])}
                 assert len(owners) == 1, f"{path}: {top} is of {owners}"

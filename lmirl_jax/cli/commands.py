@@ -3,8 +3,8 @@
 import dataclasses
 import textwrap
 
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
-from lmirl_jax.cli.flags import CONFIGURATION, PROCESSES, Flag
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
 RUNS = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
@@ -29,16 +29,27 @@ class Bindings:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: `main(flags)` of its module, one line of help, the flags it takes, bindings that it takes, and examples."""
+    """A command: `main(flags)` of its module, one line of help, the flags it takes, bindings that it takes, and examples.
+
+    `words` are the names of further arguments that it takes, which are no flags.
+    """
 
     module: str
     help: str
     flags: dict[str, Flag]
     bindings: Bindings
     examples: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
 
 COMMANDS = {
+    "prepare": Command(
+        "lmirl_jax.cli.prepare",
+        "make the tokenised examples of a run before it starts; training does so by itself where they are not there",
+        CONFIGURATION | BEAM,
+        Bindings("DATA=\"'my.jsonl'\"", "data.get_task.chat=True", "VOCABULARY_PATH=\"'/tmp/tokenizer'\""),
+        (f"lmirl prepare {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\"",),
+    ),
     "train": Command(
         "lmirl_jax.cli.train",
         "fine-tune a model as its gin files say; resumes where MODEL_DIR has a checkpoint",
@@ -95,6 +106,18 @@ COMMANDS = {
             f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
         ),
     ),
+    "tasks": Command(
+        "lmirl_jax.cli.tasks",
+        "list tasks and mixtures; show a task's or a file's examples and lengths, and what the vocabulary loses",
+        CONFIGURATION | TASKS,
+        Bindings("CHAT=False", "data.get_task.chat=False", "DATA=\"'my.jsonl'\""),
+        (
+            "lmirl tasks",
+            "lmirl tasks show gsm8k --tfds_data_dir=/data/tfds --gin.VOCABULARY_PATH=\"'/data/spiece.model'\"",
+            "lmirl tasks show --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
+        ),
+        words=("show", "NAME"),
+    ),
     "convert": Command(
         "lmirl_jax.cli.convert",
         "write a checkpoint for Hugging Face's transformers, for T5X or as a run; from any of them",
@@ -146,13 +169,18 @@ def explanation(name: str) -> str:
     lines = [
         f"lmirl {name}: {command.help}",
         "",
-        f"usage: lmirl {name} [--flag=value ...]",
+        f"usage: lmirl {name} {_words(command.words)}[--flag=value ...]",
     ]
     lines += ["", *_wrap(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
         lines += ["", f"  --{flag}={about.value}", *_wrap(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    """The further arguments in brackets, each of which needs the one before: `[show [NAME]] `."""
+    return "".join(f"[{word} " for word in words).rstrip() + "]" * len(words) + " " * bool(words)
 
 
 def _wrap(text: str, indent: str) -> list[str]:

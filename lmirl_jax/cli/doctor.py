@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 
 from lmirl_jax.cli.flags import Flags
 
@@ -23,7 +24,6 @@ NEEDED = (
     "optax",
     "orbax-checkpoint",
     "grain",
-    "array_record",
     "seqio",
     "tensorflow",
     "tensorflow-text",
@@ -198,13 +198,14 @@ def _texts(flags: Flags) -> Report:
     return rows, []
 
 
-def _check_data(data: str | None, validation_data: str | None) -> None:
+def _check_data(data: str | Mapping[str, float] | None, validation_data: str | None) -> None:
     """Raises a UserError for a file that training would not find."""
-    from lmirl_jax.data.jsonl import existing_file
+    from lmirl_jax.data.jsonl import demonstration_files
 
-    for split, path in {"train": data, "validation": validation_data}.items():
-        if path is not None:
-            existing_file(path, split)
+    for path in data if isinstance(data, Mapping) else [data] if data is not None else []:
+        demonstration_files(path, "DATA")
+    if validation_data is not None:
+        demonstration_files(validation_data, "VALIDATION_DATA", "validation")
 
 
 def _hints() -> list[str]:

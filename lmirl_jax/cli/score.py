@@ -33,7 +33,7 @@ def main(flags: Flags) -> int:
     data = configuration.macro("DATA", None, hint=Path | None)
     named = configuration.macro("MIXTURE_OR_TASK_NAME", None) is not None
     # The task may differ from that of the run, which may be a file.
-    no_file = {"DATA": None, "VALIDATION_DATA": None} if named else {}
+    no_file = {"DATA": None, "VALIDATION_DATA": None, "VALIDATION_SHARE": 0.0} if named else {}
     path = configuration.macro("CHECKPOINT_PATH", hint=Path)
     checkpoint = add_run(flags, path, from_run=("DATA",), macros=no_file)
     line_file.check_inputs(checkpoint, DATA=data)

@@ -7,6 +7,7 @@ from etils import epath
 from lmirl_jax import checkpoints, configuration, configuration_records, files, run_files, runs, training
 from lmirl_jax.cli.configure import configure
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +21,9 @@ def main(flags: Flags) -> int:
 
 
 def _check_inputs() -> None:
-    """Raises a UserError where the run would write over a file that it reads."""
+    """Raises a UserError where the run would write over a file that it reads, or reads none that COLUMNS could be for."""
+    if configuration.macro("COLUMNS", None) is not None and configuration.macro("DATA", None) is None:
+        raise UserError("COLUMNS goes with DATA; a named task has no columns: leave it out")
     model_dir = configuration.macro("MODEL_DIR", None)
     if not isinstance(model_dir, str) or not model_dir:
         return  # The trainer says so.

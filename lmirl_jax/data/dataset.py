@@ -17,7 +17,7 @@ from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.packing import Packer
-from lmirl_jax.data.records import Records, decode_example, decode_record, tokenized_records
+from lmirl_jax.data.records import Records, tokenized_records
 from lmirl_jax.data.row_plan import VERSION
 from lmirl_jax.data.row_source import RowSource, drawn_examples, packed_rows
 from lmirl_jax.data.split_checks import check_records
@@ -101,16 +101,17 @@ class TrainDataset:
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate, last_turns=turns == "last")
         seed_of_order = seed if shuffle else None
+        self.has_rewards = any(part.rewarded for part in records)
+        # Without weights, rewards and turns, the features of examples need not be read.
+        with_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
         sources = []
         for (part, _), part_records in zip(parts, records, strict=True):
             examples = drawn_examples(part.name, split, len(part_records), num_examples, examples_seed)
             sizes = part_records.last_lengths if turns == "last" else part_records.lengths
             plan = packed_rows(part.name, sizes[examples], self.lengths, seed_of_order) if pack else None
-            sources.append(RowSource(part_records.source, examples, plan))
+            source = part_records.source if with_features else part_records.source.without_features()
+            sources.append(RowSource(source, examples, plan))
         self.num_examples = sum(source.num_examples for source in sources)
-        self.has_rewards = any(part.rewarded for part in records)
-        # Without weights, rewards and turns, the features of records need not be read.
-        self._has_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         drawn = None if num_examples is None else [num_examples, examples_seed]
@@ -155,7 +156,7 @@ class TrainDataset:
         """The text of an answer for comparison with a reference: an unknown token does not equal anything in the reference."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
-    def _row(self, records: list[bytes]) -> Batch:
+    def _row(self, examples: list[Example]) -> Batch:
         packer = Packer(
             1,
             lengths=self.lengths,
@@ -164,12 +165,11 @@ class TrainDataset:
             with_rewards=self.has_rewards,
             episodes=self.episodes,
         )
-        for record in records:
-            self._add(packer, record)
+        for example in examples:
+            self._add(packer, example)
         return packer.rows[0]
 
-    def _add(self, packer: Packer, record: bytes) -> None:
-        example = decode_example(record) if self._has_features else Example(*decode_record(record), {})
+    def _add(self, packer: Packer, example: Example) -> None:
         rewards = token_rewards(example.features, len(example.targets))
         if self.turns == "last":
             example = last_turn(example)

@@ -9,7 +9,7 @@ from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_argumen
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task, has_split
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.data.split_checks import check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.data.task_parts import FEATURES, last_turn
@@ -69,7 +69,7 @@ class EvalDataset:
             self.has_rewards |= records.rewarded > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
-                example = last_turn(decode_example(records.source[index]))
+                example = last_turn(records.source[index])
                 defaults: dict[str, Any] = {
                     "inputs_pretokenized": task.decode_inputs(example.inputs),
                     "targets_pretokenized": task.decode(example.targets),

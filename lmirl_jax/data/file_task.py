@@ -2,49 +2,41 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
-import os
-import pathlib
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from lmirl_jax.argument_rules import Words
+from lmirl_jax.arguments import Positive
+from lmirl_jax.data.columns import KEYS, MESSAGES, WEIGHT, Columns
+from lmirl_jax.data.data_files import name_of
+from lmirl_jax.data.file_source import FileSource, HeldOut, file_source
 from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards, check_turns
-from lmirl_jax.data.jsonl import KEYS, MESSAGES, WEIGHT, existing_file, read_demonstrations
 from lmirl_jax.data.messages import encode_conversation
-from lmirl_jax.data.task_parts import Example
+from lmirl_jax.data.task_parts import REFERENCES, Example
+from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary, encode_answer
 
-# A file whose time of change is at most this many nanoseconds ago may change again without a change of that time.
-SETTLED = 2 * 10**9
+FileRates = Annotated[
+    Mapping[str, Positive],
+    Words(
+        "{'a.jsonl': 3, 'b/*.csv': 1}, each path with a rate above 0",
+        lambda rates: all(rates) and bool(rates),
+    ),
+]
 
-# Loss and answers of a run are evaluated on the same file, which is hashed once.
-_hashes: dict[tuple[str, int, int, int], str] = {}
 
-
-def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The fraction of predictions that equal their target, apart from white space at the ends."""
-    hits = [t.strip() == p.strip() for t, p in zip(targets, predictions, strict=True)]
+def exact_match(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """The fraction of predictions that equal their target, or any of several, apart from white space at the ends."""
+    hits = [
+        prediction.strip() in [text.strip() for text in ([target] if isinstance(target, str) else target)]
+        for target, prediction in zip(targets, predictions, strict=True)
+    ]
     return {"exact_match": sum(hits) / max(len(hits), 1)}
-
-
-@dataclasses.dataclass(frozen=True)
-class FileSource:
-    """A file for each split. The content of a file is its identity, not its path."""
-
-    files: Mapping[str, str]
-
-    def content_hash(self, split: str) -> str:
-        """Hashes a split's file, unless this process has hashed it since its last change."""
-        return _content_hash(existing_file(self.files[split], split))
-
-    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Reads a split's file once; yields for each row its name in errors, and its texts and numbers."""
-        return read_demonstrations(existing_file(self.files[split], split), unread)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +49,8 @@ class FileFeature:
 @dataclasses.dataclass(frozen=True)
 class FileTask:
     """The counterpart of `seqio.Task` for files; texts are not postprocessed.
+
+    Of several answers to a prompt the first is learnt, and metrics get all of them as a list.
 
     Args:
         name: the task's name, in the names of metrics and folders.
@@ -73,14 +67,26 @@ class FileTask:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.source.files)
+        return self.source.splits
 
     @property
     def output_features(self) -> dict[str, FileFeature]:
         return dict.fromkeys(KEYS, FileFeature(self.vocabulary))
 
-    def postprocess_fn(self, decoded_model_output: Any, **kwargs: Any) -> Any:
-        return decoded_model_output
+    def postprocess_fn(
+        self,
+        decoded_model_output: str,
+        example: Mapping[str, Any] | None = None,
+        is_target: bool = False,
+        **kwargs: Any,
+    ) -> str | list[str]:
+        """The text itself; as a target, all references of an example that has several."""
+        if example is None or REFERENCES not in example:
+            return decoded_model_output
+        references = [text.decode(errors="surrogateescape") for text in example[REFERENCES]]
+        if is_target:
+            return references
+        return mark_unknown(decoded_model_output, "\n".join(references), unknown_surface(self.vocabulary))
 
     def fingerprint(self, split: str, format_version: int) -> str:
         """The hash that names a split's tokens on disk."""
@@ -89,7 +95,7 @@ class FileTask:
             "task": self.name,
             "split": split,
             "vocabulary": self.vocabulary.fingerprint(),
-            "file": self.source.content_hash(split),
+            **self.source.identity(split),
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -105,49 +111,77 @@ class FileTask:
         Raises:
             UserError: a row that cannot be read; it names the file and the line.
         """
-        for where, row in self.source.rows(split, unread):
-            if MESSAGES in row:
-                chat, features = encode_conversation(row, self.vocabulary, where)
-                prompt, answer = chat.inputs, chat.targets
-                check_turns(row, len(chat.turns), where)
-            else:
-                prompt, answer = (
-                    self.vocabulary.encode_prompt(row["inputs"]),
-                    encode_answer(self.vocabulary, row["targets"]),
-                )
-                features = {f"{key}_pretokenized": row[key] for key in KEYS}
-            inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
-            check_rewards(row, len(targets), where)
-            for key in (WEIGHT, REWARD):
-                if key in row:
-                    features[key] = float(row[key])
-            if REWARDS in row:
-                features[REWARDS] = [float(reward) for reward in row[REWARDS]]
-            yield Example(inputs, targets, features)
+        for where, row in self.rows(split, unread):
+            yield self.encode(where, row)
+
+    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Reads a split once, in the file's order; yields for each row its name in errors, and its texts and numbers."""
+        return self.source.rows(split, unread)
+
+    def encode(self, where: str, row: Mapping[str, Any]) -> Example:
+        """The tokens of one row; a function of its arguments alone, which another process can call.
+
+        Raises:
+            UserError: messages or rewards that do not fit the vocabulary or the answer; names `where`.
+        """
+        if MESSAGES in row:
+            chat, features = encode_conversation(row, self.vocabulary, where)
+            prompt, answer = chat.inputs, chat.targets
+            check_turns(row, len(chat.turns), where)
+        else:
+            features = text_features(row)
+            prompt = self.vocabulary.encode_prompt(row["inputs"])
+            answer = encode_answer(self.vocabulary, features["targets_pretokenized"])
+        inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
+        check_rewards(row, len(targets), where)
+        for key in (WEIGHT, REWARD):
+            if key in row:
+                features[key] = float(row[key])
+        if REWARDS in row:
+            features[REWARDS] = [float(reward) for reward in row[REWARDS]]
+        return Example(inputs, targets, features)
 
 
-def _content_hash(file: pathlib.Path) -> str:
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    if key not in _hashes:
-        with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if time.time_ns() - stat.st_mtime_ns < SETTLED:
-            return digest
-        _hashes[key] = digest
-    return _hashes[key]
+def text_features(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of a row as features: of several targets the first, and all of them as `references`."""
+    features = {f"{key}_pretokenized": row[key] for key in KEYS if key in row}
+    targets = row.get("targets")
+    if isinstance(targets, list):
+        features["targets_pretokenized"] = targets[0]
+        if len(targets) > 1:
+            features[REFERENCES] = targets
+    return features
 
 
-def file_task(
-    data: str,
-    validation_data: str | None,
+def file_tasks(
+    data: str | Mapping[str, float],
+    held_out: HeldOut,
     vocabulary: Vocabulary,
+    columns: Columns,
     metrics: Sequence[Callable[..., Any]] | None = None,
-) -> FileTask:
-    """A task over one file or two, named after the first."""
-    paths = {"train": data, "validation": validation_data}
-    files = {split: os.fspath(path) for split, path in paths.items() if path is not None}
-    name = re.sub(r"[^\w.]", "_", pathlib.PurePath(files["train"]).stem) or "data"
-    return FileTask(
-        name, FileSource(files), vocabulary, (exact_match,) if metrics is None else tuple(metrics)
-    )
+) -> tuple[tuple[FileTask, ...], tuple[float, ...]]:
+    """A task for each path of DATA, named after it, and the rate of each.
+
+    In a mixture the files of VALIDATION_DATA are a task of their own, of rate 0.
+
+    Raises:
+        UserError: validation data both in a file and as a share of DATA.
+    """
+    held_out.check()
+    rates = data if isinstance(data, Mapping) else {data: 1.0}
+    parts = [(path, file_source(path, held_out, columns), float(rate)) for path, rate in rates.items()]
+    if len(parts) > 1 and held_out.data is not None:
+        validation = (held_out.data, parts[0][1].only("validation"), 0.0)
+        parts = [*((path, source.only("train"), rate) for path, source, rate in parts), validation]
+    functions = (exact_match,) if metrics is None else tuple(metrics)
+    tasks: list[FileTask] = []
+    for path, source, _ in parts:
+        name = _unique(name_of(path), [task.name for task in tasks])
+        tasks.append(FileTask(name, source, vocabulary, functions))
+    return tuple(tasks), tuple(rate for _, _, rate in parts)
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    """The name, with a number behind it if it is taken."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(each for each in names if each not in taken)

@@ -1,96 +1,142 @@
-"""Reads the rows of a file of demonstrations, JSON lines or another format, and checks them."""
+"""Reads the rows of files of demonstrations, JSON lines or another format, and checks them."""
 
+import logging
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import NonNegative
-from lmirl_jax.data.formats import local_file, read_rows
+from lmirl_jax.data.columns import KEYS, MESSAGES, ROLES, WEIGHT, Columns
+from lmirl_jax.data.data_files import data_files
+from lmirl_jax.data.formats import read_rows
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
+from lmirl_jax.data.texts import has_surrogates
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
 
-KEYS = ("inputs", "targets")
-# The weight of an example in the loss, a number of 0 or more; 1 where a row has none.
-WEIGHT = "weight"
-# A conversation, in place of the keys above.
-MESSAGES = "messages"
-# An id is only for the user to read.
-READ = (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS, "id")
+_log = logging.getLogger(__name__)
+
+# The keys of a row that are read, by their roles; see `columns`.
+READ = ROLES
 
 
-def read_demonstrations(file: pathlib.Path, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The demonstrations of a file, in order.
+def read_demonstrations(
+    files: Iterable[pathlib.Path],
+    columns: Columns,
+    unread: UnreadKeys,
+    takes: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The demonstrations of some files, in order.
 
     Args:
-        file: a file of any format in `formats`.
+        files: files of any format in `formats`.
+        columns: the columns of their rows.
         unread: counts the keys that are not read.
+        takes: whether a row is wanted; None for all rows.
 
     Yields:
-        The name of the row in errors, and the values that training reads.
+        The name of the row in errors, and the values that training reads, by their roles.
 
     Raises:
-        UserError: names the file and the line that is not a JSON object with both strings or with messages, or has a weight
+        UserError: names the file and the row that is no object with a prompt and an answer or with messages, or has a weight
             that is not a number of 0 or more. Messages and rewards are judged where the vocabulary is known.
     """
-    for where, row in read_objects(file):
-        unread.add(row, where)
-        both = [key for key in KEYS if key in row]
-        if MESSAGES in row and both:
+    read = set()
+    for where, given in read_objects(files):
+        row = columns.read(given, where)
+        values = row.values
+        unread.check(values, where)
+        read.update(values)
+        both = [key for key in KEYS if key in values]
+        if MESSAGES in values and both:
             raise UserError(
                 f"{where}: {MESSAGES!r} and {both[0]!r}; keep the messages, which hold the answer too, or inputs and targets"
             )
-        for key in () if MESSAGES in row else KEYS:
-            if key not in row:
-                there = ", ".join(sorted(row)) or "nothing"
-                raise UserError(
-                    f"{where}: no key {key!r} (found: {there}); every line needs {' and '.join(KEYS)}, or {MESSAGES}"
-                )
-            check_text(row[key], f"{where}: {key}")
-        if WEIGHT in row:
-            check_weight(row[WEIGHT], where)
-        yield where, {key: row[key] for key in (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS) if key in row}
+        for key in (MESSAGES,) if MESSAGES in {*values, *columns.names} else KEYS:
+            if key not in values:
+                raise columns.lacking(key, given, where)
+            if key != MESSAGES:
+                check = check_targets if key == "targets" else check_text
+                check(values[key], f"{where}: {row.names[key]}")
+        if WEIGHT in values:
+            check_weight(values[WEIGHT], where)
+        if takes is None or takes(values):
+            unread.add(values, row.hidden)
+            yield (
+                where,
+                {key: values[key] for key in (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS) if key in values},
+            )
+    absent = [role for role in columns.names if role not in {*read, *KEYS}]
+    if absent:
+        raise UserError(
+            f"COLUMNS names {columns.names[absent[0]]!r} as the {absent[0]}, and no row has it: correct the name, or leave it out"
+        )
 
 
 def read_objects(
-    file: pathlib.Path, required: Sequence[str] = KEYS, also: str = ""
+    files: Iterable[pathlib.Path], required: Sequence[str] = KEYS, also: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the rows of a file, in order, each with its name in errors; see `formats.read_rows`.
+    """Yields the rows of some files, in order, each with its name in errors; see `formats.read_rows`.
 
     Raises:
-        UserError: names the file and the row that is no object; `required` says in it which keys should be there.
+        UserError: names the file and the row that is no object, or there are no rows; `required` says in it which keys should be
+            there.
     """
     remedy = "write {" + ", ".join(f'"{key}": ".."' for key in required) + "}"
     empty = f"write one JSON object with {' and '.join(required)} a line"
-    return read_rows(file, remedy, empty, also)
+    files, count = list(files), 0
+    for file in files:
+        before = count
+        # Of several files, some may be empty, as a table with a header alone is.
+        for where, row in read_rows(file, remedy, None if len(files) > 1 else empty, also):
+            count += 1
+            yield where, row
+        if count == before:
+            _log.info("%s is empty", file)
+    if not count:
+        raise UserError(f"{files[0]} and {len(files) - 1} more files are empty: {empty}")
+
+
+def check_targets(texts: Any, what: str) -> None:
+    """Raises a UserError that describes the value, unless it is an answer, or a list of one answer or more."""
+    if not isinstance(texts, list):
+        check_text(texts, what)
+        return
+    if not texts:
+        raise UserError(f"{what} is an empty list; write an answer, or leave the row out")
+    for number, text in enumerate(texts, start=1):
+        check_text(text, f"{what}, answer {number}")
 
 
 def check_text(text: Any, what: str) -> None:
     """Raises a UserError that describes the value, unless it is a string that UTF-8 can hold."""
     if isinstance(text, list):
-        raise UserError(
-            f"{what} is a list, not a string; write one string, and a line for each further one; lmirl score takes a list of "
-            "answers as 'candidates', and metrics take several references from a task of your own"
-        )
+        raise UserError(f"{what} is a list, not a string; write one string")
     if text is None or isinstance(text, dict):
         kind = "null" if text is None else "an object"
         raise UserError(f"{what} is {kind}, not a string; write its text, or leave the line out")
     if not isinstance(text, str):
         raise UserError(f"{what} is {type(text).__name__}, not a string; put it in quotes")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if has_surrogates(text):
         raise UserError(f"{what} holds half of a surrogate pair; write the character itself")
 
 
-def existing_file(file: str | os.PathLike[str], split: str) -> pathlib.Path:
-    """The file of a split. Its existence is checked only when it is read, because a checkpoint is useful without its data.
+def demonstration_files(
+    path: str | os.PathLike[str], setting: str, split: str = "train"
+) -> list[pathlib.Path]:
+    """The files of DATA or VALIDATION_DATA. They are looked for when they are read: a checkpoint is useful without its data.
+
+    Args:
+        path: a path as `data_files` takes it.
+        setting: the name of the setting that gave the path.
+        split: the split to take of a saved dictionary of data sets.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
-    name = "DATA" if split == "train" else "VALIDATION_DATA"
-    return local_file(file, f"{name} must be a JSONL file with inputs and targets on every line")
+    return data_files(path, f"{setting} must name a file with inputs and targets in every row", split)
 
 
 def check_weight(number: Any, where: str) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lmirl_jax.arguments import Path, Text, check_arguments
+from lmirl_jax.arguments import Path, ShareBelowOne, Text, check_arguments
 from lmirl_jax.data import vocabularies
 from lmirl_jax.data.chat_vocabulary import ChatVocabulary
-from lmirl_jax.data.file_task import FileSource, FileTask, file_task
+from lmirl_jax.data.columns import ColumnNames, Columns
+from lmirl_jax.data.file_source import FileSource, HeldOut
+from lmirl_jax.data.file_task import FileRates, FileTask, file_tasks
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.types import UserError
@@ -17,11 +19,19 @@ from lmirl_jax.types import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task, or a mixture of tasks with the rate at which each is sampled."""
+    """A task, or a mixture of tasks with the rate at which each is sampled.
+
+    Args:
+        name: the name of the task or the mixture.
+        tasks: the tasks.
+        rates: the rate of each.
+        columns: the columns of files of prompts and of answers for this task, where they have them.
+    """
 
     name: str
     tasks: tuple[TaskPart, ...]
     rates: tuple[float, ...]
+    columns: Columns = dataclasses.field(default_factory=lambda: Columns(lenient=True))
 
     @property
     def input_vocabulary(self) -> Vocabulary:
@@ -72,22 +82,29 @@ class Task:
 @check_arguments
 def get_task(
     mixture_or_task_name: Text | None = None,
-    data: Path | None = None,
+    data: Path | FileRates | None = None,
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
     chat: bool | None = None,
+    columns: ColumnNames | None = None,
+    validation_share: ShareBelowOne = 0.0,
     metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Finds a registered SeqIO task or mixture by name, or makes a task of a file.
 
     Args:
         mixture_or_task_name: a name in SeqIO's registry; the gin file imports the module that registers it.
-        data: instead of a name, a JSONL file with the strings `inputs` and `targets` on each line.
-        validation_data: a second file, only with `data`; without it there is no validation split.
+        data: instead of a name, a file with the strings `inputs` and `targets` in each row, of any format in `formats`; or a
+            folder that `datasets` saved, or a pattern of file names. Of several, it is a mapping by them, with the rate at which
+            each is sampled.
+        validation_data: the same for validation, only with `data`; without it only a folder with such a split has one.
         vocabulary_path: a folder with a Hugging Face tokenizer, or a SentencePiece model, that replaces the task's own
             vocabularies; None keeps them (a file's is bytes).
         chat: whether prompts are written with the tokenizer's chat template; None where it has one, True where it must have
             one.
+        columns: by role (`inputs`, `targets`, `messages`, `weight`, `reward`, `rewards`, `id`), the name of its column in files;
+            the other roles have their usual names (`columns`).
+        validation_share: the share of the prompts in `data` that are held out as the validation split, by a hash of each.
         metrics: the metric functions of a file, from `evaluation.metric_functions`; None for `exact_match`.
 
     Returns:
@@ -105,23 +122,31 @@ def get_task(
         )
     if metrics is not None and data is None:
         raise UserError("METRICS goes with DATA; a named task has metrics of its own: leave it out")
+    if validation_share and data is None:
+        raise UserError("VALIDATION_SHARE goes with DATA; a named task has its own splits: set it to 0")
     if data is not None:
-        task = file_task(data, validation_data, vocabularies.vocabulary(vocabulary_path, chat), metrics)
-        return Task(task.name, (task,), (1.0,))
+        own = vocabularies.vocabulary(vocabulary_path, chat)
+        held_out = HeldOut(validation_data, validation_share)
+        tasks, rates = file_tasks(data, held_out, own, Columns(columns or {}), metrics)
+        name = tasks[0].name if len(tasks) == 1 else "mixture"
+        return Task(name, tasks, rates, _for_answers(columns))
     assert mixture_or_task_name is not None
     # This import loads SeqIO and TensorFlow.
     from lmirl_jax.data.seqio_tasks import find_tasks
 
-    return Task(mixture_or_task_name, *find_tasks(mixture_or_task_name, vocabulary_path, chat))
+    found = find_tasks(mixture_or_task_name, vocabulary_path, chat)
+    return Task(mixture_or_task_name, *found, _for_answers(columns))
 
 
 @check_arguments
 def get_task_or_vocabulary(
     mixture_or_task_name: Text | None = None,
-    data: Path | None = None,
+    data: Path | FileRates | None = None,
     validation_data: Path | None = None,
     vocabulary_path: Path | None = None,
     chat: bool | None = None,
+    columns: ColumnNames | None = None,
+    validation_share: ShareBelowOne = 0.0,
     metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Does what `get_task` does; where neither a name nor data is given, returns a task without splits.
@@ -129,13 +154,28 @@ def get_task_or_vocabulary(
     It is for checkpoints that no run of ours has trained: they have a vocabulary, but no task.
     """
     if mixture_or_task_name is None and data is None:
-        return vocabulary_task(vocabularies.vocabulary(vocabulary_path, chat))
-    return get_task(mixture_or_task_name, data, validation_data, vocabulary_path, chat, metrics)
+        task = vocabulary_task(vocabularies.vocabulary(vocabulary_path, chat))
+        return dataclasses.replace(task, columns=_for_answers(columns))
+    return get_task(
+        mixture_or_task_name,
+        data,
+        validation_data,
+        vocabulary_path,
+        chat,
+        columns,
+        validation_share,
+        metrics,
+    )
 
 
 def vocabulary_task(vocabulary: Vocabulary) -> Task:
     """A task without splits, for the texts of a vocabulary."""
-    return Task("texts", (FileTask("texts", FileSource({}), vocabulary),), (1.0,))
+    return Task("texts", (FileTask("texts", FileSource(), vocabulary),), (1.0,))
+
+
+def _for_answers(columns: ColumnNames | None) -> Columns:
+    """The columns of files of prompts and answers: those that `lmirl infer` writes have the usual names."""
+    return Columns(columns or {}, lenient=True)
 
 
 @check_arguments

@@ -1,7 +1,6 @@
-"""Pairs of a prompt and an answer from a JSONL file: one answer a line, several candidates, or what `lmirl infer` wrote."""
+"""Pairs of a prompt and an answer from a file: one answer a line, several candidates, or what `lmirl infer` wrote."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +10,9 @@ from jaxtyping import Int32
 
 from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.chat_template import Message
-from lmirl_jax.data.formats import local_file
-from lmirl_jax.data.jsonl import MESSAGES, READ, check_text, read_objects
+from lmirl_jax.data.data_files import data_files, name_of
+from lmirl_jax.data.file_source import content_hash
+from lmirl_jax.data.jsonl import MESSAGES, READ, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.split_checks import warn_once
@@ -33,14 +33,15 @@ REMEDY = "write inputs or messages, and targets (a string), candidates or sample
 
 @check_arguments
 class PairFile:
-    """The pairs of a JSONL file: on each line `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
+    """The pairs of a file: in each row `inputs`, and `targets`, or several `candidates`, or an infer output's `samples`.
 
     Beside candidates and samples `targets` is the reference; a line of one pair may have `reference` too, and any line an
     `id`. Texts are read as they stand, after none of a task's preprocessors; samples keep the tokens that were drawn. In
     place of inputs a line may have `messages`: a last assistant turn is the answer, or beside candidates the reference.
 
     Args:
-        path: the file; every line of it is checked here, before the first is scored.
+        path: the file, a folder that `datasets` saved or a pattern of file names; every line is checked here, before the first
+            is scored.
         task: whose vocabularies the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: the maximum number of lines; None for all.
@@ -56,14 +57,18 @@ class PairFile:
         lengths: Lengths,
         num_examples: Count | None = None,
     ):
-        self.file = local_file(path, "DATA must be JSONL with inputs and targets on every line")
+        self.path = os.fspath(path)
+        self.files = data_files(path, "DATA must name a file with inputs and targets in every row")
         self.task, self.lengths, self.num_examples = task, lengths, num_examples
-        self.name = self.file.stem
-        unread, counts = UnreadKeys(READ_KEYS), []
+        self.name = name_of(path)
+        unread, counts, several = UnreadKeys(READ_KEYS), [], 0
         for line in self._lines(unread):
             counts.append(len(line.answers))
+            several += line.several
         self._count = sum(counts)
-        line = describe_unread(str(self.file), len(counts), unread.counts, READ_KEYS)
+        if several:
+            warn_once(f"{self.path}: {several} of {len(counts)} rows have several targets: the first is used")
+        line = describe_unread(self.path, len(counts), unread.counts, READ_KEYS)
         if line is not None:
             warn_once(line)
 
@@ -84,28 +89,28 @@ class PairFile:
                 losses["targets"].add(self.task.output_vocabulary, pair.target_tokens, pair.targets)
                 trimmed = self.task.trim_prompt(pair.input_tokens, self.lengths["inputs"])
                 yield dataclasses.replace(pair, input_tokens=trimmed)
-        message = describe_losses(str(self.file), len(self), losses)
+        message = describe_losses(self.path, len(self), losses)
         if message is not None:
             warn_once(message)
         if truncated:
             warn_once(
-                f"{self.file}: the prompts of {truncated} answers are longer than {self.lengths['inputs']} tokens and are "
+                f"{self.path}: the prompts of {truncated} answers are longer than {self.lengths['inputs']} tokens and are "
                 f"truncated; TASK_FEATURE_LENGTHS with 'inputs': {longest} takes all of them"
             )
 
     def fingerprint(self) -> str:
-        with open(self.file, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{content[:16]} {self.num_examples}"
+        return f"{content_hash(self.files)[:16]} {self.num_examples}"
 
     def _lines(self, unread: UnreadKeys | None = None) -> Iterator["_Line"]:
-        lines = read_objects(self.file, FEATURES)
-        for number, (where, line) in enumerate(lines):
+        lines = read_objects(self.files, FEATURES)
+        for number, (where, given) in enumerate(lines):
             if number == self.num_examples:
                 return
+            row = self.task.columns.read(given, where)
             if unread is not None:
-                unread.add(line, where)
-            yield _read_line(line, where, self.task.input_vocabulary)
+                unread.check(row.values, where)
+                unread.add(row.values, row.hidden)
+            yield _read_line(row.values, where, self.task.input_vocabulary)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +123,7 @@ class _Line:
     id: str | None
     prompt: Int32[np.ndarray, " n"] | None = None
     messages: Sequence[Message] | None = None
+    several: bool = False  # Whether it has further targets, which are not used.
 
 
 @check_arguments
@@ -138,6 +144,10 @@ def pairs(
 def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Line:
     several = [key for key in ("candidates", "samples") if key in line]
     prompt = messages = None
+    targets = line.get("targets")
+    if isinstance(targets, list):
+        check_targets(targets, f"{where}: targets")
+        line = line | {"targets": targets[0]}
     if MESSAGES in line:
         conversation, prompt, features = encode_prompt(line, vocabulary, where)
         messages = features.get(MESSAGES)
@@ -157,7 +167,8 @@ def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Lin
     for key, text in [*strings, *([("the reference", reference)] if reference is not None else [])]:
         check_text(text, f"{where}: {key}")
     answers = list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
-    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages)
+    more = isinstance(targets, list) and len(targets) > 1
+    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages, more)
 
 
 def _tokens(

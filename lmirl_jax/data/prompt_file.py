@@ -13,9 +13,12 @@ import numpy as np
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Lengths, Path, check_arguments, has_parameter, takes
+from lmirl_jax.data.columns import Columns
+from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.eval_dataset import EvalDataset
-from lmirl_jax.data.formats import is_text, local_file
-from lmirl_jax.data.jsonl import MESSAGES, check_text, read_objects
+from lmirl_jax.data.file_task import text_features
+from lmirl_jax.data.formats import is_text
+from lmirl_jax.data.jsonl import MESSAGES, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.pair_file import READ_KEYS
@@ -51,7 +54,7 @@ class PromptFile:
 
     Args:
         path: a file of rows with the string `inputs`, and maybe `targets`, or with `messages`, of any format in `formats`; or
-            named *.txt, text, whose empty lines are passed over.
+            named *.txt, text, whose empty lines are passed over; a folder that `datasets` saved, or a pattern of file names.
         task: whose vocabulary the model has.
         lengths: tokens of a row, for `inputs` and `targets`.
         num_examples: the maximum number of prompts; None for all.
@@ -71,10 +74,10 @@ class PromptFile:
         num_examples: Count | None = None,
         truncate: bool = True,
     ):
-        file = local_file(path, "PROMPTS must be JSONL with inputs on every line, or text (.txt)")
-        self.task, self.name = task, file.stem
+        files = data_files(path, "PROMPTS must name a file with inputs in every row, or text (.txt)")
+        self.task, self.name = task, name_of(path)
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
-        read = _text(file) if is_text(file) else _rows(file)
+        read = _read(files, path, task.columns)
         encoded = [
             _encode(row, task.input_vocabulary, where) for where, row in itertools.islice(read, num_examples)
         ]
@@ -181,34 +184,40 @@ def _add_sampling_ids(examples: Iterable[dict[str, Any]]) -> list[dict[str, Any]
     return result
 
 
-def _rows(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file with their names in errors; `_encode` checks messages."""
+def _read(files: Iterable[pathlib.Path], name: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of files with their names in errors; `_encode` checks messages."""
     unread, count = UnreadKeys(READ_KEYS), 0
-    for where, row in read_objects(file, ("inputs",), also=", or text with a prompt a line (.txt)"):
-        unread.add(row, where)
-        count += 1
-        if MESSAGES not in row and "inputs" not in row:
-            there = ", ".join(sorted(row)) or "nothing"
-            raise UserError(
-                f"{where}: no key 'inputs' (found: {there}); every line needs inputs, or {MESSAGES}"
-            )
-        for key in FEATURES:
-            if key in row:
-                check_text(row[key], f"{where}: {key}")
-        yield where, row
-    line = describe_unread(str(file), count, unread.counts, READ_KEYS)
+    for file in files:
+        for where, row in _text(file) if is_text(file) else _rows(file, columns, unread):
+            count += 1
+            yield where, row
+    line = describe_unread(name, count, unread.counts, READ_KEYS)
     if line is not None:
         warn_once(line)
+
+
+def _rows(file: pathlib.Path, columns: Columns, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, given in read_objects([file], ("inputs",), also=", or text with a prompt a line (.txt)"):
+        values, names, hidden = columns.read(given, where)
+        unread.check(values, where)
+        unread.add(values, hidden)
+        if MESSAGES not in values and "inputs" not in values:
+            there = ", ".join(sorted(given)) or "nothing"
+            raise UserError(
+                f"{where}: no key 'inputs' (found: {there}); every row needs inputs, or {MESSAGES}, or names that COLUMNS gives"
+            )
+        for key, check in zip(FEATURES, (check_text, check_targets), strict=True):
+            if key in values:
+                check(values[key], f"{where}: {names[key]}")
+        yield where, values
 
 
 def _encode(row: dict[str, Any], vocabulary: Vocabulary, where: str) -> tuple[np.ndarray, dict[str, Any]]:
     """The tokens of a prompt, and its features. Where `lmirl infer` wrote the row, `inputs` is the text of its messages."""
     if MESSAGES in row:
         _, tokens, features = encode_prompt(row, vocabulary, where)
-        texts = {"targets_pretokenized": row["targets"]} if "targets" in row else {}
-        return tokens, texts | features
-    texts = {f"{key}_pretokenized": row[key] for key in FEATURES if key in row}
-    return np.array(vocabulary.encode_prompt(row["inputs"]), np.int32), texts
+        return tokens, text_features({"targets": row["targets"]} if "targets" in row else {}) | features
+    return np.array(vocabulary.encode_prompt(row["inputs"]), np.int32), text_features(row)
 
 
 def _text(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:

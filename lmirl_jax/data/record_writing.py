@@ -1,132 +1,124 @@
-"""Writes the tokens of a split: one record for each example, and the facts about all of them."""
+"""Joins the shards of a split into the files that are read, in memory that does not grow with them."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from jaxtyping import Int32, Int64
 
-from lmirl_jax.data.given_rewards import check_rewards, has_rewards, token_rewards
-from lmirl_jax.data.jsonl import READ, WEIGHT, check_weight
-from lmirl_jax.data.task_parts import (
-    FEATURES,
-    TURNS,
-    TURNS_LEFT_OUT,
-    Example,
-    TaskPart,
-    last_turn,
-    vocabulary_of,
-)
-from lmirl_jax.data.texts import stored_text
-from lmirl_jax.data.unread_keys import UnreadKeys
-from lmirl_jax.data.vocabulary_losses import Losses
+from lmirl_jax.data.example_source import FEATURES, PLACES, TOKENS
+from lmirl_jax.data.given_rewards import token_rewards
+from lmirl_jax.data.jsonl import WEIGHT
+from lmirl_jax.data.shards import Facts, parse_facts, read_facts, read_shard
+from lmirl_jax.data.task_parts import TURNS
 from lmirl_jax.types import UserError
 
 
-@runtime_checkable
-class ExampleReader(Protocol):
-    """Reads the examples of a task's splits: a `FileTask`, or a `SeqioReader`."""
-
-    def fingerprint(self, split: str, format_version: int) -> str:
-        """The hash that names a split's tokens on disk."""
-        ...
-
-    def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
-        """The examples of a split, in order; `unread` counts the keys of a file's rows that are not read."""
-        ...
-
-
-class _Content:
-    """A hash of all tokens, weights, rewards and turns.
-
-    If any example has a weight, the weights of all are hashed, which is known only at the end. So there are two hashes, without
-    and with weights, to avoid a second reading of the examples.
-    """
-
-    def __init__(self) -> None:
-        self._plain, self._weighted = hashlib.sha256(), hashlib.sha256()
-        self.heaviest: float | None = None
-
-    def add(self, tokens: bytes, example: Example) -> None:
-        weight = example.features.get(WEIGHT)
-        if weight is not None:
-            self.heaviest = max(weight, self.heaviest or 0)
-        rewards = token_rewards(example.features, len(example.targets))
-        suffix = b"" if rewards is None else repr(rewards.tolist()).encode()
-        suffix += b"" if TURNS not in example.features else repr(example.features[TURNS]).encode()
-        self._plain.update(tokens + suffix)
-        self._weighted.update(tokens + repr(float(1 if weight is None else weight)).encode() + suffix)
-
-    def digest(self) -> str:
-        return (self._plain if self.heaviest is None else self._weighted).hexdigest()
-
-
-def write_records(task: TaskPart, reader: ExampleReader, split: str, folder: pathlib.Path) -> None:
+def join_shards(
+    task: str, split: str, shards: Sequence[pathlib.Path], unread: Mapping[str, int], folder: pathlib.Path
+) -> None:
     """Writes the files of a split, as `records` describes them, into an empty folder.
 
+    Args:
+        task: the name of the task.
+        split: the name of the split.
+        shards: the files of all shards, in order.
+        unread: for each key that is not read, the number of rows that have it.
+        folder: the folder.
+
     Raises:
-        UserError: no examples, or one whose weight or rewards cannot be used.
+        UserError: no examples, or nothing but weights of 0.
     """
-    vocabularies = {key: vocabulary_of(task, key) for key in FEATURES}
-    eos_ids = vocabularies["targets"].eos_ids
-    lengths, last_lengths, without_eos, rewarded, content = [], [], 0, 0, _Content()
-    conversations = turns_left_out = 0
-    losses = {feature: Losses() for feature in FEATURES}
-    unread = UnreadKeys(READ)
-    # Each group has one record, so that reading an example decompresses only that one.
-    writer = array_record_module.ArrayRecordWriter(str(folder / "examples.array_record"), "group_size:1")
-    try:
-        for example in reader.examples(split, unread):
-            _check(example, f"task {task.name}, {split}, example {len(lengths)}")
-            tokens = _encode_tokens(example)
-            writer.write(tokens + json.dumps(example.features).encode())
-            content.add(tokens, example)
-            rewarded += has_rewards(example.features)
-            for feature, lost in losses.items():
-                text = stored_text(example.features, feature)
-                lost.add(vocabularies[feature], getattr(example, feature), text)
-            lengths.append((len(example.inputs), len(example.targets)))
-            last = last_turn(example)
-            last_lengths.append((len(last.inputs), len(last.targets)))
-            conversations += TURNS in example.features
-            turns_left_out += TURNS_LEFT_OUT in example.features
-            without_eos += len(example.targets) == 0 or int(example.targets[-1]) not in eos_ids
-    finally:
-        writer.close()
-    if not lengths:
-        raise UserError(f"split {split!r} of task {task.name} is empty: check its source")
-    if content.heaviest == 0:
-        raise UserError(
-            f"every weight in split {split!r} of task {task.name} is 0: nothing is left to learn from"
-        )
-    np.save(folder / "lengths.npy", np.array([lengths, last_lengths], np.int64))
-    info = {
-        "task": task.name,
+    facts = Facts()
+    for shard in shards:
+        facts.merge(read_facts(shard))
+    if not facts.examples:
+        raise UserError(f"split {split!r} of task {task} is empty: check its source")
+    if facts.heaviest == 0:
+        raise UserError(f"every weight in split {split!r} of task {task} is 0: nothing is left to learn from")
+    token_type = "<u2" if facts.lowest >= 0 and facts.highest < 2**16 else "<i4"
+    content = _write_arrays(shards, facts, token_type, folder)
+    counted = ("examples", "without_eos", "rewarded", "conversations", "turns_left_out")
+    info = {name: getattr(facts, name) for name in counted} | {
+        "task": task,
         "split": split,
-        "examples": len(lengths),
-        "without_eos": without_eos,
-        "losses": {feature: dataclasses.asdict(lost) for feature, lost in losses.items()},
-        "unread": dict(unread.counts),
-        "weighted": content.heaviest is not None,
-        "rewarded": rewarded,
-        "conversations": conversations,
-        "turns_left_out": turns_left_out,
-        "content": content.digest(),
+        "token_type": token_type,
+        "losses": {feature: dataclasses.asdict(lost) for feature, lost in facts.losses.items()},
+        "unread": dict(unread),
+        "weighted": facts.heaviest is not None,
+        "content": content,
     }
     (folder / "info.json").write_text(json.dumps(info))
 
 
-def _check(example: Example, where: str) -> None:
-    if WEIGHT in example.features:
-        check_weight(example.features[WEIGHT], where)
-    check_rewards(example.features, len(example.targets), where)
+def _write_arrays(shards: Sequence[pathlib.Path], facts: Facts, token_type: str, folder: pathlib.Path) -> str:
+    """Writes the arrays of all shards one after the other, and returns the hash of their content."""
+    count, digest = facts.examples, hashlib.sha256()
+    create: Any = np.lib.format.open_memmap
+    lengths = create(folder / "lengths.npy", "w+", np.int64, (2, count, 2))
+    places = create(folder / PLACES, "w+", np.int64, (count + 1, 3))
+    begin, end_of_tokens, end_of_features = 0, 0, 0
+    with open(folder / TOKENS, "wb") as tokens, open(folder / FEATURES, "wb") as features:
+        for shard in shards:
+            read = read_shard(shard)
+            tokens.write(read["tokens"].astype(token_type).tobytes())
+            features.write(read["features"].tobytes())
+            for chunk in _hashed(read, weighted=facts.heaviest is not None):
+                digest.update(chunk)
+            sizes = read["lengths"]
+            rows = slice(begin, begin + len(sizes))
+            lengths[:, rows] = sizes, read["last_lengths"]
+            ends = np.cumsum(sizes.sum(axis=1))
+            ends_of_features = np.cumsum(read["feature_sizes"])
+            places[rows, 0] = end_of_tokens + ends - sizes.sum(axis=1)
+            places[rows, 1] = end_of_tokens + ends - sizes[:, 1]
+            places[rows, 2] = end_of_features + ends_of_features - read["feature_sizes"]
+            begin = rows.stop
+            end_of_tokens += int(ends[-1])
+            end_of_features += int(ends_of_features[-1])
+    places[count] = end_of_tokens, end_of_tokens, end_of_features
+    places.flush()
+    lengths.flush()
+    return digest.hexdigest()
 
 
-def _encode_tokens(example: Example) -> bytes:
-    counts = np.array([len(example.inputs), len(example.targets)], "<i4")
-    tokens = np.concatenate([example.inputs, example.targets]).astype("<i4")
-    return counts.tobytes() + tokens.tobytes()
+def _hashed(arrays: Mapping[str, np.ndarray], weighted: bool) -> Iterator[bytes]:
+    """The bytes of a shard's examples that the hash of the content is made of.
+
+    They are, for each, the numbers of its inputs and targets and its tokens as int32; its weight, if any example of the split
+    has one; its rewards and turns, if it has any.
+    """
+    tokens, lengths = arrays["tokens"], arrays["lengths"]
+    facts = parse_facts(arrays["facts"])
+    if not (weighted or facts.rewarded or facts.conversations):
+        yield _with_lengths(tokens, lengths)
+        return
+    begin, at = 0, 0
+    for (n, m), size in zip(lengths.tolist(), arrays["feature_sizes"].tolist(), strict=True):
+        features = json.loads(arrays["features"][at : at + size].tobytes())
+        yield np.array([n, m], "<i4").tobytes() + tokens[begin : begin + n + m].astype("<i4").tobytes()
+        if weighted:
+            yield repr(float(features.get(WEIGHT, 1))).encode()
+        rewards = token_rewards(features, m)
+        if rewards is not None:
+            yield repr(rewards.tolist()).encode()
+        if TURNS in features:
+            yield repr(features[TURNS]).encode()
+        begin, at = begin + n + m, at + size
+
+
+def _with_lengths(tokens: Int32[np.ndarray, " tokens"], lengths: Int64[np.ndarray, "examples 2"]) -> bytes:
+    """The tokens, with both lengths of each example before its own."""
+    sizes = lengths.sum(axis=1)
+    places = np.cumsum(sizes) - sizes + 2 * np.arange(len(sizes))
+    joined = np.empty(len(tokens) + lengths.size, "<i4")
+    is_token = np.ones(len(joined), bool)
+    for column in (0, 1):
+        joined[places + column] = lengths[:, column]
+        is_token[places + column] = False
+    joined[is_token] = tokens
+    return joined.tobytes()

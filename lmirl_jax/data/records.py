@@ -1,8 +1,7 @@
-"""The tokens of a split on disk: written once as ArrayRecord, in a folder named after a hash of all that determines them.
+"""The tokens of a split on disk: written once, in a folder named after a hash of all that determines them.
 
-A folder of the cache holds one split of one task:
+A folder of the cache holds one split of one task: the files of `example_source`, and
 
-    examples.array_record   one record for each example: its tokens, then its other features as JSON
     lengths.npy             [2, n, 2] token counts of inputs and targets, EOS included, which show what would be truncated; then
                             the same where the last assistant turn of a conversation is the target
     info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
@@ -17,20 +16,20 @@ import logging
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int64
 
+from lmirl_jax.data.example_source import ExampleSource
 from lmirl_jax.data.file_task import FileTask
-from lmirl_jax.data.record_writing import ExampleReader, write_records
-from lmirl_jax.data.task_parts import Example, TaskPart
+from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
+from lmirl_jax.data.shards import RowReader
+from lmirl_jax.data.task_parts import TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Records:
 
     Args:
         folder: the folder of the split.
-        source: the records by index, for `decode_record`.
+        source: the examples by their number.
         lengths: token counts of inputs and targets.
         last_lengths: the same where the last assistant turn of a conversation is the target.
         content: a hash of all tokens, weights, rewards and turns.
@@ -55,7 +54,7 @@ class Records:
     """
 
     folder: pathlib.Path
-    source: grain.sources.ArrayRecordDataSource
+    source: ExampleSource
     lengths: Int64[np.ndarray, "examples 2"]
     last_lengths: Int64[np.ndarray, "examples 2"]
     content: str
@@ -71,16 +70,19 @@ class Records:
         return len(self.lengths)
 
 
-def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) -> Records:
+def tokenized_records(
+    task: TaskPart, split: str, cache_dir: str | None = None, make_shards: MakesShards = make_shards
+) -> Records:
     """Opens the tokens of a split; writes them to the cache first unless they are there.
 
-    A file is read once for its hash, and once more if its tokens are not in the cache. If two processes
-    write at the same time, the first to finish wins.
+    A file is read once for its hash, and once more if its tokens are not in the cache. If two processes open it at the same
+    time, one writes and the other waits for it.
 
     Args:
         task: a `seqio.Task` or a `FileTask`.
         split: a split of the task.
         cache_dir: default `$LMIRL_CACHE_DIR`, else `~/.cache/lmirl_jax/examples`.
+        make_shards: how the tokens are made: on this machine, or by `beam_preparation`.
 
     Raises:
         UserError: no such split, no data, an empty split, a weight that is no number of 0 or more, nothing but weights of
@@ -96,7 +98,7 @@ def tokenized_records(task: TaskPart, split: str, cache_dir: str | None = None) 
     folder = root / f"{task.name.replace(':', '_')}-{split}-{key[:32]}"
     records = _open(folder)
     if records is None:
-        _write_folder(task, reader, split, folder)
+        prepare(task, reader, split, folder, lambda: _open(folder) is not None, make_shards)
         records = _open(folder)
     if records is None:
         raise UserError(
@@ -112,25 +114,12 @@ def cache_folder(cache_dir: str | None = None) -> pathlib.Path:
     ).expanduser()
 
 
-def decode_record(record: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs and targets of a record."""
-    n, m = np.frombuffer(record, "<i4", 2)
-    tokens = np.frombuffer(record, "<i4", n + m, offset=8)
-    return tokens[:n], tokens[n:]
-
-
-def decode_example(record: bytes) -> Example:
-    """The whole example of a record."""
-    inputs, targets = decode_record(record)
-    return Example(inputs, targets, json.loads(record[8 + 4 * (len(inputs) + len(targets)) :]))
-
-
 def _open(folder: pathlib.Path) -> Records | None:
     """The records of a folder; None if there are none or, after a crash of the machine, some are missing."""
     try:
         info = json.loads((folder / "info.json").read_text())
-        lengths, last_lengths = np.load(folder / "lengths.npy")
-        source = grain.sources.ArrayRecordDataSource(str(folder / "examples.array_record"))
+        lengths, last_lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+        source = ExampleSource(folder, info["token_type"])
         if len(source) != info["examples"] or len(lengths) != info["examples"]:
             raise ValueError(
                 f"{len(source)} records and {len(lengths)} lengths for {info['examples']} examples"
@@ -155,7 +144,7 @@ def _open(folder: pathlib.Path) -> Records | None:
     return Records(folder, source, lengths, last_lengths, losses=losses, **counts)
 
 
-def _reader(task: Any) -> ExampleReader:
+def _reader(task: Any) -> RowReader:
     """Returns a reader of the task's examples: a `FileTask` itself, or SeqIO's pipeline for a SeqIO task."""
     if isinstance(task, FileTask):
         return task
@@ -163,27 +152,3 @@ def _reader(task: Any) -> ExampleReader:
     from lmirl_jax.data.seqio_examples import SeqioReader
 
     return SeqioReader(task)
-
-
-def _write_folder(task: TaskPart, reader: ExampleReader, split: str, folder: pathlib.Path) -> None:
-    """Writes to a temporary name beside the folder and renames it at the end, so that the folder is complete or absent."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write tokenised examples under {folder.parent} ({error.strerror}): set LMIRL_CACHE_DIR to a "
-            "folder that can be written"
-        ) from error
-    try:
-        temporary.chmod(0o755)
-        _log.info("tokenising %s, split %s", task.name, split)
-        write_records(task, reader, split, temporary)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            # If the folder exists, another process has written the same tokens first.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

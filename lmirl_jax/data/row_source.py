@@ -1,13 +1,14 @@
-"""The records of each row of a training set, by the number of the row."""
+"""The examples of each row of a training set, by the number of the row."""
 
 import logging
 from collections.abc import Mapping
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from lmirl_jax.data import row_plan
+from lmirl_jax.data.example_source import ExampleSource
+from lmirl_jax.data.task_parts import Example
 from lmirl_jax.types import UserError
 
 _log = logging.getLogger(__name__)
@@ -17,14 +18,14 @@ class RowSource:
     """The rows of some examples of a source, one in each row or packed by a plan.
 
     Args:
-        source: the records of all examples.
+        source: all examples.
         examples: the numbers of those that are used.
         plan: the rows of the used examples; None for one in each row.
     """
 
     def __init__(
         self,
-        source: grain.sources.RandomAccessDataSource,
+        source: ExampleSource,
         examples: Int[np.ndarray, " used"],
         plan: row_plan.RowPlan | None = None,
     ):
@@ -33,7 +34,7 @@ class RowSource:
     def __len__(self) -> int:
         return len(self._examples) if self._plan is None else len(self._plan)
 
-    def __getitem__(self, index: int) -> list[bytes]:
+    def __getitem__(self, index: int) -> list[Example]:
         used = [index] if self._plan is None else self._plan[index]
         return [self._source[int(self._examples[each])] for each in used]
 

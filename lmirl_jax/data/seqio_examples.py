@@ -18,7 +18,7 @@ SEED = 42
 
 @dataclasses.dataclass(frozen=True)
 class SeqioReader:
-    """Reads the splits of a SeqIO task; see `record_writing.ExampleReader`."""
+    """Reads the splits of a SeqIO task; see `shards.RowReader`."""
 
     task: seqio.Task
 
@@ -35,14 +35,21 @@ class SeqioReader:
             )
         return fingerprints.split_fingerprint(self.task, split, format_version)
 
-    def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
+    def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, Example]]:
         """The examples in the task's own order; all their features are kept, so that no key is unread.
 
         SeqIO runs without a sequence length, so that EOS is appended to the whole text, and later trimming can be counted.
         """
         for element in _dataset(self.task, split).as_numpy_iterator():
             features = {key: _plain(value) for key, value in element.items() if key not in FEATURES}
-            yield Example(np.asarray(element["inputs"]), np.asarray(element["targets"]), features)
+            yield (
+                self.task.name,
+                Example(np.asarray(element["inputs"]), np.asarray(element["targets"]), features),
+            )
+
+    def encode(self, where: str, row: Example) -> Example:
+        """The row itself, of which SeqIO has made an example."""
+        return row
 
 
 def _dataset(task: seqio.Task, split: str) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ from lmirl_jax.data.jsonl import MESSAGES
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.offsets import Offsets
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.data.split_checks import check_records
 from lmirl_jax.data.task_parts import last_turn
 from lmirl_jax.data.texts import stored_text
@@ -119,7 +119,7 @@ class TaskPairs:
         number = 0
         for records, count in zip(self._records, self._counts, strict=True):
             for index in range(count):
-                example = last_turn(decode_example(records.source[index]))
+                example = last_turn(records.source[index])
                 yield self._pair(example.inputs, example.targets, example.features, number)
                 number += 1
 

@@ -12,6 +12,9 @@ FEATURES = ("inputs", "targets")
 # ends; and the number of earlier turns that are part of `inputs`, because they cannot be learnt.
 TURNS, TURNS_LEFT_OUT = "assistant_turns", "assistant_turns_left_out"
 
+# The feature of an example that has several answers: all of them, the one that is learnt among them.
+REFERENCES = "references"
+
 
 class Example(NamedTuple):
     """One tokenised example, untrimmed, and its features that are not tokens (texts, numbers and lists of them)."""

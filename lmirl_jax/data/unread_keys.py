@@ -23,17 +23,22 @@ class UnreadKeys:
         self._plain = {_plain(key): key for key in read}
         self.counts: collections.Counter[str] = collections.Counter()
 
-    def add(self, row: Mapping[str, Any], where: str) -> None:
-        """Counts the keys of a row that are not read.
-
-        Raises:
-            UserError: a key differs only in case, spaces or underscores from one that is read and that the row lacks.
-        """
+    def check(self, row: Mapping[str, Any], where: str) -> None:
+        """Raises a UserError for a key that differs only in case, spaces or underscores from one that the row lacks."""
         for key in row.keys() - self._read:
             meant = self._plain.get(_plain(key))
             if meant is not None and meant not in row:
                 raise UserError(f"{where}: the key {key!r} is not read: write {meant!r}, or leave it out")
-            self.counts[key] += 1
+
+    def add(self, row: Mapping[str, Any], hidden: Collection[str] = ()) -> None:
+        """Counts the keys of a row that are not read.
+
+        Args:
+            row: the values that are read, and others, by key.
+            hidden: further keys of the row that are not read, although other rows have read keys of their names.
+        """
+        self.counts.update(row.keys() - self._read)
+        self.counts.update(hidden)
 
 
 def describe_unread(name: str, total: int, counts: Mapping[str, int], read: Collection[str]) -> str | None:

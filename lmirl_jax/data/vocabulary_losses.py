@@ -54,6 +54,13 @@ class Losses:
             if not self.changed_example:
                 self.changed_example = (text, vocabulary.decode(vocabulary.encode(text)))
 
+    def merge(self, other: "Losses") -> None:
+        """Adds the counts of texts that come after these."""
+        self.unknown += other.unknown
+        self.changed += other.changed
+        self.unknown_example = self.unknown_example or other.unknown_example
+        self.changed_example = self.changed_example or other.changed_example
+
 
 def describe_losses(name: str, total: int, losses: Mapping[str, Losses]) -> str | None:
     """Says in one line how many of `total` examples the vocabulary changes; None if it changes none.

@@ -9,7 +9,8 @@ from typing import Any
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.data.formats import ROWS, read_rows
+from lmirl_jax.data.arrow_rows import ROWS
+from lmirl_jax.data.formats import read_rows
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.types import UserError
 

@@ -60,7 +60,9 @@ def run_steps(
     pending = PendingMetrics(writers, progress, run.train_steps, run.log_period, run.updates.alarm)
     with contextlib.closing(progress), stop_on_signal() as stop:
         for step in range(start + 1, run.train_steps + 1):
-            batch = sharding.to_global(run.setting.mesh, next(run.batches), run.setting.batch_size)
+            # The devices are at the step before, whose metrics are not read yet: reading ahead and copying cost them no time.
+            rows = pending.next_batch(run.batches)
+            batch = sharding.to_global(run.setting.mesh, rows, run.setting.batch_size)
             if step == start + 1:
                 progress.say(run.updates.describe(batch.weights.shape))
             state, timing = _draw_if_due(run, state, step, pending)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lmirl_jax.training.metric_writers import MetricWriter
 from lmirl_jax.training.progress import Progress
-from lmirl_jax.types import UserError
+from lmirl_jax.types import Batch, BatchIterator, UserError
 
 
 class PendingMetrics:
@@ -30,6 +30,7 @@ class PendingMetrics:
         self._read: tuple[int, dict[str, float]] | None = None
         self._first: int | None = None
         self._clock: float | None = None
+        self._waited = 0.0
 
     def push(
         self, step: int, metrics: dict[str, jax.Array], timing: Mapping[str, float] = MappingProxyType({})
@@ -37,6 +38,13 @@ class PendingMetrics:
         """Takes the metrics of a step that was just dispatched, and writes those of the step before."""
         self.flush()
         self._waiting = (step, metrics, timing)
+
+    def next_batch(self, batches: BatchIterator) -> Batch:
+        """Takes the next batch, and counts the time for which it is waited."""
+        began = time.monotonic()
+        batch = next(batches)
+        self._waited += time.monotonic() - began
+        return batch
 
     def restart_clock(self) -> None:
         """Leaves the time since the last step out of the next step's timing, for example after an evaluation."""
@@ -73,10 +81,18 @@ class PendingMetrics:
         self._progress.update(step, metrics)
 
     def _timing(self, tokens: float) -> dict[str, float]:
-        """Seconds and tokens per second since the step before; undefined for the first, which compiles."""
+        """Seconds and tokens per second since the step before; undefined for the first, which compiles.
+
+        The share of these seconds in which the trainer waited for a batch is 0 where data are read ahead in time.
+        """
         now = time.monotonic()
         before, self._clock = self._clock, now
+        waited, self._waited = self._waited, 0.0
         if before is None:
             return {}
         seconds = max(now - before, 1e-9)
-        return {"timing/seconds_per_step": seconds, "timing/target_tokens_per_second": tokens / seconds}
+        return {
+            "timing/seconds_per_step": seconds,
+            "timing/target_tokens_per_second": tokens / seconds,
+            "timing/data_wait_share": waited / seconds,
+        }

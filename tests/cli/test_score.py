@@ -239,7 +239,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
     made = str(tmp_path / "out" / "scored.jsonl")
     (tmp_path / "bad.jsonl").write_text('{"inputs": "1+2", "targets": "3"}\n{"inputs": "1+2"}\n')
     for macros, line in [
-        ({"DATA": "nowhere.jsonl"}, "no file at nowhere.jsonl: DATA must be JSONL"),
+        ({"DATA": "nowhere.jsonl"}, "no file at nowhere.jsonl: DATA must name a file"),
         ({"DATA": str(tmp_path / "bad.jsonl")}, "bad.jsonl, line 2: neither targets, candidates nor samples"),
         ({"SCORE_SPLIT": "dev"}, "number_paths has no split 'dev'; it has"),
         ({"SHAPING": "values"}, "SHAPING='values' must be 'value', or None"),

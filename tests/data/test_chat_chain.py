@@ -7,7 +7,7 @@ import pytest
 
 from lmirl_jax import data
 from lmirl_jax.cli import main
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.data.task_parts import last_turn
 from lmirl_jax.rewards import read_scored
 from tests.data.chat_templates import say
@@ -74,7 +74,7 @@ def test_every_stage_reads_the_same_conversation(run, hf_chat, tmp_path, capsys)
     vocabulary = data.vocabulary(str(hf_chat["qwen"]))
     task = data.get_task(data=str(kept), vocabulary_path=str(hf_chat["qwen"]))
     records = tokenized_records(task.tasks[0], "train")
-    examples = [last_turn(decode_example(records.source[i])) for i in range(4)]
+    examples = [last_turn(records.source[i]) for i in range(4)]
     pairs = list(data.PairFile(str(answered), task, LENGTHS))
     asked = [vocabulary.encode_messages(messages) for messages in (prompts[0], *prompts)]
     for example, pair, answer, ids in zip(examples, pairs, answers, asked, strict=True):

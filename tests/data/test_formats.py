@@ -6,7 +6,7 @@ import pathlib
 
 import pyarrow
 import pytest
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 from lmirl_jax import data
 from lmirl_jax.data.formats import check_output_name
@@ -21,6 +21,11 @@ def write(tmp_path, name, content):
     path = tmp_path / name
     if name.endswith("parquet"):
         parquet.write_table(pyarrow.Table.from_pylist(content), path)
+    elif name.endswith("arrow"):
+        table = pyarrow.Table.from_pylist(content)
+        make = ipc.new_file if name.startswith("file") else ipc.new_stream
+        with make(path, table.schema) as writer:
+            writer.write_table(table)
     elif isinstance(content, bytes):
         path.write_bytes(content)
     elif isinstance(content, str):
@@ -54,6 +59,16 @@ def read_all(path, tmp_path):
         ("array.json", json.dumps(ROWS)),
         ("array.jsonl", " \n" + json.dumps(ROWS, indent=2)),
         ("table.parquet", ROWS),
+        ("stream.arrow", ROWS),
+        ("file.arrow", ROWS),
+        ("table.csv", "inputs,targets\none,1\nzwei,2\n"),
+        ("table.tsv", "inputs\ttargets\none\t1\n\nzwei\t2\n"),
+        ("semicolons.csv", "inputs;targets\none;1\nzwei;2\n"),
+        ("marked.csv", b"\xef\xbb\xbfinputs,targets\r\none,1\r\nzwei,2\r\n"),
+        ("lines.jsonl.gz", gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode())),
+        ("array.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("table.csv.gz", gzip.compress(b"inputs,targets\none,1\nzwei,2\n")),
+        ("packed", gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode())),
     ],
 )
 def test_content_decides_and_all_settings_agree(tmp_path, name, content):
@@ -71,15 +86,19 @@ def test_a_weight_that_parquet_leaves_empty_is_1(tmp_path):
     ("name", "content", "message"),
     [
         (
-            "table.csv",
+            "table.xls",
             "inputs,targets\na,b\n",
-            r"table\.csv: neither what it holds nor its ending '\.csv' is understood",
+            r"table\.xls: neither what it holds nor its ending '\.xls' is understood",
         ),
         ("table", "a,b\n", "nor its name without an ending is understood: give JSON lines or a JSON array"),
+        ("rows.jsonl.zst", b"\x28\xb5\x2f\xfd", r"rows\.jsonl\.zst is compressed: unpack it first"),
+        ("rows.zip", b"PK\x03\x04", r"rows\.zip is compressed: unpack it first"),
+        ("twice.gz", gzip.compress(gzip.compress(b"{}")), r"twice\.gz is compressed: unpack it first"),
+        ("rows.parquet.gz", gzip.compress(b"PAR1"), r"rows\.parquet\.gz is compressed: unpack it first"),
         (
-            "rows.jsonl.gz",
-            gzip.compress(b'{"inputs": "a"}', mtime=0),
-            r"rows\.jsonl\.gz is compressed: unpack it first",
+            "cut.jsonl.gz",
+            gzip.compress(b'{"inputs": "a", "targets": "b"}\n', mtime=0)[:-9],
+            r"cut\.jsonl\.gz, after row .: damaged gzip \(Compressed file ended .*; copy the file again",
         ),
         ("rows.parquet", b"PAR1 and no more", r"rows\.parquet, after row 0: not Parquet \("),
         (
@@ -87,13 +106,25 @@ def test_a_weight_that_parquet_leaves_empty_is_1(tmp_path):
             '{"inputs": "a", "targets": ' + "[" * 100_000,
             r"deep\.jsonl, line 1: brackets are nested too deeply",
         ),
-        ("deep.json", '[{"inputs": ' + "[" * 100_000, r"deep\.json: brackets are nested too deeply"),
+        ("deep.json", '[{"inputs": ' + "[" * 100_000, r"deep\.json, item 1: brackets are nested too deeply"),
         (
             "digits.jsonl",
             '{"inputs": ' + "1" * 5000 + "}",
             r"digits\.jsonl, line 1: not JSON \(Exceeds the limit",
         ),
         ("array.json", '[{"inputs": "a", "targets": "b"}, 3]', r"array\.json, item 2: not a JSON object"),
+        (
+            "array.json",
+            '[{"inputs": "a", "targets": "b"}',
+            r"array\.json, item 1: not JSON \(',' is missing\)",
+        ),
+        ("array.json", '[{"inputs": "a", "tar', r"array\.json, item 1: not JSON \(Unterminated string"),
+        (
+            "array.json",
+            '[{"inputs": "a", "targets": "b"}] x',
+            r"array\.json: not JSON \(text after the array's end",
+        ),
+        ("array.json", "[ ]", r"array\.json is empty"),
         (
             "twice.jsonl",
             '{"inputs": "a", "targets": "b"}\n{"inputs": "a", "targets": "b", "inputs": "c"}\n',
@@ -119,7 +150,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["b", "c"], "targets is a list, not a string; write one string, and a line for each further one"),
+        ([], "targets is an empty list; write an answer, or leave the row out"),
+        (["b", 3], "targets, answer 2 is int, not a string; put it in quotes"),
+        (["b", None], "targets, answer 2 is null, not a string; write its text"),
+        ([["b"]], "targets, answer 1 is a list, not a string; write one string"),
         (None, "targets is null, not a string; write its text"),
         ({"text": "b"}, "targets is an object, not a string; write its text"),
         (2, "targets is int, not a string; put it in quotes"),
@@ -129,7 +163,7 @@ def test_advice_suits_what_is_there(tmp_path, targets, message):
     path = write(tmp_path, "rows.jsonl", [{"inputs": "a", "targets": targets}])
     with pytest.raises(UserError, match=message) as raised:
         data.EvalDataset(data.get_task(data=path), LENGTHS, "train", cache_dir=str(tmp_path / "cache"))
-    assert ("quotes" in str(raised.value)) == isinstance(targets, int)
+    assert ("quotes" in str(raised.value)) == ("int" in message)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +171,9 @@ def test_advice_suits_what_is_there(tmp_path, targets, message):
     [
         ("gs://bucket/x.jsonl", "^gs://bucket/x.jsonl is not on this machine: copy it to a disk here"),
         ("s3://bucket/x.jsonl", "^s3://bucket/x.jsonl is not on this machine"),
-        (".", "is a folder: .*; name a file in it$"),
+        (".", "is a folder: .*; name a file in it, or a pattern such as"),
         ("none.jsonl", r"^no file at none\.jsonl: "),
+        ("part-*.jsonl", r"^no file matches part-\*\.jsonl: "),
     ],
 )
 def test_what_is_no_file_here(tmp_path, monkeypatch, path, message):

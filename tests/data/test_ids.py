@@ -7,7 +7,6 @@ import pytest
 
 from lmirl_jax import data
 from lmirl_jax.data.pieces import decode_with_offsets, encode_with_offsets
-from lmirl_jax.data.records import decode_example
 from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.rows import answers_of, prompts_of
 
@@ -71,7 +70,7 @@ def test_unknown_words_are_counted_where_their_id_is_0(write_jsonl, spiece_eos_2
     task = data.get_task(data=path, vocabulary_path=str(spiece_eos_2))
     records = data.tokenized_records(task.tasks[0], "train", str(tmp_path / "cache"))
     assert (records.losses["targets"].unknown, records.losses["inputs"].unknown) == (1, 0)
-    assert 0 in decode_example(records.source[0]).targets
+    assert 0 in records.source[0].targets
 
 
 def test_pairs_prompts_and_offsets(task, tmp_path):

@@ -99,11 +99,11 @@ def test_bytes_that_are_no_utf8(tmp_path):
 
 
 def test_a_missing_file_is_missed_when_it_is_read(tmp_path):
-    with pytest.raises(UserError, match=r"no file at /no/such\.jsonl: DATA must be a JSONL file"):
+    with pytest.raises(UserError, match=r"no file at /no/such\.jsonl: DATA must name a file"):
         train("/no/such.jsonl", tmp_path)
     good = tmp_path / "good.jsonl"
     good.write_text('{"inputs": "a", "targets": "b"}\n')
-    with pytest.raises(UserError, match="VALIDATION_DATA must be a JSONL file"):
+    with pytest.raises(UserError, match="VALIDATION_DATA must name a file"):
         data.EvalDataset(
             data.get_task(data=str(good), validation_data=str(tmp_path)), {"inputs": 8, "targets": 8}
         )

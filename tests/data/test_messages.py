@@ -10,7 +10,7 @@ from pyarrow import parquet
 from lmirl_jax import data
 from lmirl_jax.data import records as records_module
 from lmirl_jax.data import split_checks
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.rows import answers_of, prompts_of
 from lmirl_jax.types import UserError
 from tests.data.chat_templates import say
@@ -57,7 +57,7 @@ def first_batch(task, **settings):
 def test_one_question_is_the_same_as_inputs_and_targets(task_of):
     rows = [messages(*say("compare 1", "2 and")), {"inputs": "compare 1", "targets": "2 and"}]
     records = tokenized_records(task_of(rows).tasks[0], "train")
-    one, other = (decode_example(records.source[i]) for i in range(2))
+    one, other = (records.source[i] for i in range(2))
     np.testing.assert_array_equal(one.inputs, other.inputs)
     np.testing.assert_array_equal(one.targets, other.targets)
     assert (
@@ -71,7 +71,7 @@ def test_one_question_is_the_same_as_inputs_and_targets(task_of):
 def test_the_record_of_a_conversation(task_of):
     task = task_of([messages(*TWO, *say("e"))])
     records = tokenized_records(task.tasks[0], "train")
-    example, chat = decode_example(records.source[0]), task.input_vocabulary.encode_chat(TWO)
+    example, chat = records.source[0], task.input_vocabulary.encode_chat(TWO)
     np.testing.assert_array_equal(example.inputs, chat.inputs)
     np.testing.assert_array_equal(example.targets, chat.targets)
     text = "system\nYou help.\nuser\na\nassistant\nb\nuser\nc\nassistant\n"
@@ -171,14 +171,14 @@ def test_turns_are_part_of_the_data(task_of, monkeypatch):
     """The same tokens with other turns are other data."""
     task, fingerprints = task_of([messages(*TWO)]), []
     for shift in (0, 1):
-        read = task.tasks[0].examples
+        encode = task.tasks[0].encode
 
-        def moved(split, unread, shift=shift, read=read):
-            for example in read(split, unread):
-                example.features["assistant_turns"][0][1] += shift
-                yield example
+        def moved(self, where, row, shift=shift, encode=encode):
+            example = encode(where, row)
+            example.features["assistant_turns"][0][1] += shift
+            return example
 
-        monkeypatch.setattr(type(task.tasks[0]), "examples", lambda self, *given, moved=moved: moved(*given))
+        monkeypatch.setattr(type(task.tasks[0]), "encode", moved)
         monkeypatch.setattr(records_module, "FORMAT_VERSION", shift)
         fingerprints.append(data.TrainDataset(task, 1, LENGTHS).fingerprint)
         monkeypatch.undo()
@@ -205,7 +205,7 @@ def test_turns_are_part_of_the_data(task_of, monkeypatch):
         ({"messages": say("a", "b"), "targets": "c"}, r"line 2: 'messages' and 'targets'; keep the messages"),
         (
             {"inputs": "a"},
-            r"line 2: no key 'targets' \(found: inputs\); every line needs inputs and targets, or messages",
+            r"line 2: no key 'targets' \(found: inputs\); every row needs inputs and targets, or messages",
         ),
         ({"massages": [], "inputs": "a"}, r"line 2: no key 'targets'"),
         ({"Messages": say("a", "b")}, r"line 2: the key 'Messages' is not read: write 'messages'"),
@@ -363,7 +363,15 @@ def test_smollm2_learns_what_it_generates(task_of, shared_data):
         assert batch.weights.sum() == batch.td_weights.sum() == len(ids)
 
 
-def test_a_row_is_a_chat_only_where_its_features_say_so(task_of):
-    """Rows without turns are read without their features."""
-    assert not data.TrainDataset(task_of([messages(*say("a", "b"))]), 1, LENGTHS)._has_features
-    assert data.TrainDataset(task_of([messages(*TWO)]), 1, LENGTHS)._has_features
+def test_features_are_read_only_where_there_are_turns(task_of, monkeypatch):
+    files = []
+
+    def read(*arguments):
+        dataset = data.TrainDataset(task_of(*arguments), 1, LENGTHS)
+        monkeypatch.setattr(json, "loads", lambda text: files.append(text) or {})
+        next(dataset.iterator(slice(0, 1)))
+        monkeypatch.undo()
+        return len(files)
+
+    assert read([messages(*say("a", "b"))]) == 0
+    assert read([messages(*TWO)]) > 0

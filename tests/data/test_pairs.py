@@ -92,7 +92,7 @@ def test_lines_that_cannot_be_read(tmp_path, task, line, message):
 
 
 def test_files_and_counts_that_there_are_not(tmp_path, task):
-    with pytest.raises(UserError, match=r"no file at nowhere\.jsonl: DATA must be JSONL"):
+    with pytest.raises(UserError, match=r"no file at nowhere\.jsonl: DATA must name a file"):
         data.pairs(task, LENGTHS, "nowhere.jsonl")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(UserError, match="is empty"):

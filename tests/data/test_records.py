@@ -10,7 +10,7 @@ import pytest
 from lmirl_jax import data
 from lmirl_jax.data import fingerprints
 from lmirl_jax.data import records as records_module
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.data.seqio_library import seqio, tf
 from lmirl_jax.types import UserError
 
@@ -21,7 +21,7 @@ def test_records_are_read_as_they_were_written(make_task, tmp_path):
     found = tokenized_records(make_task(TEXTS), "train", str(tmp_path))
     assert len(found) == 2 and found.without_eos == 0
     np.testing.assert_array_equal(found.lengths, [[2, 3], [3, 2]])
-    example = decode_example(found.source[0])
+    example = found.source[0]
     assert example.inputs.tolist() == [100, 1] and example.targets.tolist() == [101, 102, 1]
     assert example.features == {"inputs_pretokenized": "a", "targets_pretokenized": "bc"}
 
@@ -42,7 +42,7 @@ def test_weights_come_back_and_change_what_the_data_are(make_task, tmp_path):
         return tokenized_records(make_task(TEXTS, name, preprocessors=preprocessors), "train", str(tmp_path))
 
     found = made([0.5, 2.0], "one")
-    assert [decode_example(found.source[i]).features["weight"] for i in range(2)] == [0.5, 2.0]
+    assert [found.source[i].features["weight"] for i in range(2)] == [0.5, 2.0]
     assert found.weighted and not tokenized_records(make_task(TEXTS), "train", str(tmp_path)).weighted
     assert found.content != made([2.0, 0.5], "two").content
     with pytest.raises(UserError, match=r"task three, train, example 1: weight is -1\.0"):
@@ -62,7 +62,7 @@ def test_other_features_come_back(make_task, tmp_path):
     task = make_task(
         TEXTS, preprocessors=[more, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
     )
-    features = decode_example(tokenized_records(task, "train", str(tmp_path)).source[0]).features
+    features = tokenized_records(task, "train", str(tmp_path)).source[0].features
     assert features["number"] == 7 and features["names"] == ["ä", "b"] and features["share"] == 0.5
     assert features["raw"].encode("utf-8", "surrogateescape") == b"\xff"
 
@@ -77,7 +77,7 @@ def test_nothing_is_trimmed_and_missing_eos_is_counted(make_task, tmp_path):
 
 def test_a_second_reading_writes_nothing(make_task, tmp_path, monkeypatch):
     first = tokenized_records(make_task(TEXTS), "train", str(tmp_path))
-    monkeypatch.setattr(records_module, "_write_folder", None)
+    monkeypatch.setattr(records_module, "prepare", None)
     second = tokenized_records(make_task(TEXTS), "train", str(tmp_path))
     assert first.folder == second.folder and first.content == second.content
 
@@ -91,7 +91,7 @@ def test_random_preprocessors_draw_the_same_again(make_task, tmp_path):
         TEXTS, preprocessors=[jumble, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
     )
     draws = [
-        decode_example(tokenized_records(task, "train", str(tmp_path / name)).source[0]).features["draw"]
+        tokenized_records(task, "train", str(tmp_path / name)).source[0].features["draw"]
         for name in ("first", "second")
     ]
     assert draws[0] == draws[1]

@@ -6,7 +6,7 @@ import seqio
 import tensorflow as tf
 
 from lmirl_jax import data
-from lmirl_jax.data.records import decode_example, tokenized_records
+from lmirl_jax.data.records import tokenized_records
 from lmirl_jax.data.seqio_vocabularies import WrappedVocabulary
 from lmirl_jax.data.task_pairs import make_pair
 from lmirl_jax.data.vocabularies import as_vocabulary
@@ -15,7 +15,7 @@ from tests.data.conftest import HARD_TEXTS
 
 def examples(task, split="train"):
     records = tokenized_records(task.tasks[0], split)
-    return [decode_example(records.source[i]) for i in range(len(records))]
+    return [records.source[i] for i in range(len(records))]
 
 
 @pytest.mark.parametrize("kind", ["hf_t5", "hf_bytes", "hf_gemma"])
@@ -98,7 +98,7 @@ def test_prompts_and_texts_are_cached_apart(hf_gemma, make_task, tmp_path, monke
         feature = seqio.Feature(WrappedVocabulary(ours, for_prompts), add_eos=False)
         task = make_task({"train": [("if", "an")]}, output_features={"inputs": feature, "targets": feature})
         records = tokenized_records(task, "train")
-        tokens.append(decode_example(records.source[0]).inputs.tolist())
+        tokens.append(records.source[0].inputs.tolist())
     assert tokens == [ours.encode("if"), ours.encode_prompt("if")]
 
 

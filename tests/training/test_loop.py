@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import checkpoints, files, objectives, training
+from lmirl_jax import checkpoints, files, objectives, sharding, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
 
@@ -69,6 +70,46 @@ def test_what_a_run_leaves(uninterrupted):
         )
     info = (folder / "model-info.txt").read_text()
     assert "Variable encoder/layers/attention/query/kernel" in info and "Total number of parameters" in info
+
+
+def test_the_next_batch_is_on_the_devices_before_the_metrics_of_a_step_are_read(tmp_path, monkeypatch):
+    """So data and copies cost no time while a step runs: batch 3 is put there while step 2 may still run."""
+    events = []
+
+    class Recorded(training.Offline):
+        def start(self, setting):
+            updates = super().start(setting)
+
+            def step(state, batch):
+                events.append("step")
+                return updates.step(state, batch)
+
+            return dataclasses.replace(updates, step=step, alarm=lambda metrics: events.append("read"))
+
+    put = sharding.to_global
+    monkeypatch.setattr(sharding, "to_global", lambda *given: events.append("put") or put(*given))
+    train(tmp_path, 3, learner=Recorded(objectives.mle), checkpoint=training.CheckpointConfig(period=9))
+    assert events == ["put", "step", "put", "step", "read", "put", "step", "read", "read"]
+
+
+def test_waiting_for_data_is_a_share_of_the_step(tmp_path, monkeypatch):
+    """By a clock that a batch takes forward by 1 second, and the end of a step by 3."""
+    clock, take = [0.0], FakeIterator.__next__
+
+    def wait(seconds):
+        clock[0] += seconds
+
+    class Slow(training.Offline):
+        def start(self, setting):
+            return dataclasses.replace(super().start(setting), alarm=lambda metrics: wait(3))
+
+    time = types.SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr("lmirl_jax.training.pending_metrics.time", time)
+    monkeypatch.setattr(FakeIterator, "__next__", lambda self: wait(1) or take(self))
+    train(tmp_path, 3, learner=Slow(objectives.mle), checkpoint=training.CheckpointConfig(period=9))
+    # Batches 1 and 2 come before the end of step 1, batch 3 before that of step 2, and none before that of step 3.
+    shares = [line.get("timing/data_wait_share") for line in metrics(tmp_path)]
+    assert shares == [None, 1 / 4, 0.0]
 
 
 @pytest.mark.parametrize(
