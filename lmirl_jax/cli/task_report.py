@@ -33,7 +33,7 @@ def report(flags: Flags) -> Iterator[str]:
     """The lines of the report on the task that the flags name.
 
     Raises:
-        UserError: an unknown name, or no split that can be read.
+        UserError: an unknown name, or, after all lines, a split that cannot be read.
         UsageError: the flags name no task and no file.
     """
     _log_to_stderr()
@@ -63,6 +63,10 @@ def report(flags: Flags) -> Iterator[str]:
     for where, error in errors:
         yield from (f"{where}: cannot be read: {error}", "")
     yield from _suggestion(np.max(held, axis=0), np.max(longest, axis=0))
+    if errors:
+        raise UserError(
+            f"not all could be read: {', '.join(where for where, _ in errors)} (the reason is above)"
+        )
 
 
 def _bindings(flags: Flags) -> tuple[str, ...]:
