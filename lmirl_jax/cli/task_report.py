@@ -25,6 +25,8 @@ from lmirl_jax.types import UserError
 PERCENTILES = (50, 90, 95, 99, 100)
 # Suggested lengths hold this share of the texts, in percent, and are multiples of MULTIPLE.
 HELD, MULTIPLE = 99, 8
+# How many examples of a split are printed, unless --num_examples says it.
+NUM_EXAMPLES = 2
 # The most characters of a text that are printed.
 MOST = 1000
 
@@ -56,7 +58,8 @@ def report(flags: Flags) -> Iterator[str]:
         longest.append(sizes.max(axis=0))
         held.append(_percentiles(sizes, (HELD,))[0])
         yield from _split_lines(part, split, records, sizes, lengths)
-        for index in range(min(flags.num_examples, len(records))):
+        count = NUM_EXAMPLES if flags.num_examples is None else flags.num_examples
+        for index in range(min(count, len(records))):
             yield from _example_lines(task, part, records.source[index], index)
     if not longest:
         raise errors[0][1]

@@ -177,6 +177,9 @@ def test_a_chat_is_shown_as_its_template_writes_it(capsys, tmp_path, shared_data
         ),
         (["show", "--gin.DATA='x.jsonl'"], 1, "no file at x.jsonl"),
         (["--import=no_tasks"], 1, "--import=no_tasks: there is no module no_tasks; it must lie in"),
+        (["--split=train"], 2, "--split is for lmirl tasks show NAME; the list has no use for it"),
+        (["--num_examples=0"], 2, "--num_examples is for lmirl tasks show NAME"),
+        (["--gin.DATA='x.jsonl'"], 2, "--gin.NAME=VALUE is for lmirl tasks show, or for a --gin_file"),
         (["--num_examples=x"], 2, "--num_examples=x: needs a whole number: --num_examples=N"),
     ],
 )
