@@ -29,7 +29,7 @@ class Flags:
     checkpoint: str | None = None
     modules: list[str] = dataclasses.field(default_factory=list)
     split: list[str] = dataclasses.field(default_factory=list)
-    num_examples: int = 2
+    num_examples: int | None = None
     words: list[str] = dataclasses.field(default_factory=list)
     beam: str | None = None
 

@@ -25,6 +25,8 @@ from lmirl_jax.types import UserError
 PERCENTILES = (50, 90, 95, 99, 100)
 # Suggested lengths hold this share of the texts, in percent, and are multiples of MULTIPLE.
 HELD, MULTIPLE = 99, 8
+# How many examples of a split are printed, unless --num_examples says it.
+NUM_EXAMPLES = 2
 # The most characters of a text that are printed.
 MOST = 1000
 
@@ -33,7 +35,7 @@ def report(flags: Flags) -> Iterator[str]:
     """The lines of the report on the task that the flags name.
 
     Raises:
-        UserError: an unknown name, or no split that can be read.
+        UserError: an unknown name, or, after all lines, a split that cannot be read.
         UsageError: the flags name no task and no file.
     """
     _log_to_stderr()
@@ -56,13 +58,18 @@ def report(flags: Flags) -> Iterator[str]:
         longest.append(sizes.max(axis=0))
         held.append(_percentiles(sizes, (HELD,))[0])
         yield from _split_lines(part, split, records, sizes, lengths)
-        for index in range(min(flags.num_examples, len(records))):
+        count = NUM_EXAMPLES if flags.num_examples is None else flags.num_examples
+        for index in range(min(count, len(records))):
             yield from _example_lines(task, part, records.source[index], index)
     if not longest:
         raise errors[0][1]
     for where, error in errors:
         yield from (f"{where}: cannot be read: {error}", "")
     yield from _suggestion(np.max(held, axis=0), np.max(longest, axis=0))
+    if errors:
+        raise UserError(
+            f"not all could be read: {', '.join(where for where, _ in errors)} (the reason is above)"
+        )
 
 
 def _bindings(flags: Flags) -> tuple[str, ...]:

@@ -15,6 +15,11 @@ def main(flags: Flags) -> int:
         for line in task_report.report(flags):
             print(line, flush=True)
         return 0
+    for flag, value in {"--split": flags.split, "--num_examples": flags.num_examples}.items():
+        if value not in (None, []):
+            raise UsageError(f"{flag} is for lmirl tasks show NAME; the list has no use for it")
+    if flags.gin_bindings and not flags.gin_file:
+        raise UsageError("--gin.NAME=VALUE is for lmirl tasks show, or for a --gin_file")
     known = task_list.bundled_tasks()
     if flags.gin_file or flags.modules:
         from lmirl_jax.cli import task_modules

@@ -126,8 +126,9 @@ def test_a_task_with_several_references_and_an_absent_split(capsys, tmp_path):
     folder.mkdir()
     for name in ("dev", "test"):
         (folder / f"{name}.jsonl").write_text('{"source": ["Long."], "target": ["One.", "Two."]}\n')
-    code, out, _ = lmirl(capsys, "show", "scitldr", f"--tfds_data_dir={tmp_path}")
-    assert code == 0
+    code, out, err = lmirl(capsys, "show", "scitldr", f"--tfds_data_dir={tmp_path}")
+    assert code == 1
+    assert err.endswith("lmirl: not all could be read: scitldr, train (the reason is above)\n")
     assert "scitldr, validation: 1 examples; metrics: rouge" in out
     assert out.count("    targets (5 tokens)\n      One.\n    reference 2\n      Two.\n") == 2
     assert "scitldr, train: cannot be read: no file train.jsonl" in out
@@ -176,6 +177,9 @@ def test_a_chat_is_shown_as_its_template_writes_it(capsys, tmp_path, shared_data
         ),
         (["show", "--gin.DATA='x.jsonl'"], 1, "no file at x.jsonl"),
         (["--import=no_tasks"], 1, "--import=no_tasks: there is no module no_tasks; it must lie in"),
+        (["--split=train"], 2, "--split is for lmirl tasks show NAME; the list has no use for it"),
+        (["--num_examples=0"], 2, "--num_examples is for lmirl tasks show NAME"),
+        (["--gin.DATA='x.jsonl'"], 2, "--gin.NAME=VALUE is for lmirl tasks show, or for a --gin_file"),
         (["--num_examples=x"], 2, "--num_examples=x: needs a whole number: --num_examples=N"),
     ],
 )
