@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import logging
 import os
 import pathlib
 import shutil
@@ -37,6 +38,16 @@ def strict_promotion(request):
             yield
     else:
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """A command that runs in this process sends the log to standard error, where the tests after it would not find it."""
+    log = logging.getLogger("lmirl_jax")
+    before = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Reads the rows of Parquet and of Arrow files and streams, a batch in memory at a time; their empty values are left out."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ from lmirl_jax.types import UserError
 
 # The number of rows that are in memory at a time.
 ROWS = 1024
+# The bytes of a column of Parquet that are read at a time.
+_BUFFER = 2**20
 
 
 def read_parquet(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -23,15 +26,22 @@ def read_parquet(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[s
     """
     from pyarrow import parquet
 
-    return _rows(lambda: parquet.ParquetFile(stream).iter_batches(ROWS), name, "Parquet", remedy)
+    def batches() -> Iterator[Any]:
+        # Otherwise a whole group of rows, which may be the file, is read before its first row.
+        file = parquet.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
+        return file.iter_batches(ROWS, use_threads=False)
+
+    return _rows(batches, name, "Parquet", remedy)
 
 
 def read_arrow_file(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of Arrow's file format; see `read_parquet`."""
+    import pyarrow
     from pyarrow import ipc
 
     def batches() -> Iterator[Any]:
-        with ipc.open_file(stream) as reader:
+        # A batch may be the whole file; mapped, it is not read into memory.
+        with pyarrow.memory_map(os.fspath(stream.name)) as mapped, ipc.open_file(mapped) as reader:
             yield from map(reader.get_batch, range(reader.num_record_batches))
 
     return _rows(batches, name, "Arrow", remedy)
@@ -39,10 +49,11 @@ def read_arrow_file(stream: ByteStream, name: str, remedy: str) -> Iterator[tupl
 
 def read_arrow_stream(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of Arrow's stream format, which `datasets` writes; see `read_parquet`."""
+    import pyarrow
     from pyarrow import ipc
 
     def batches() -> Iterator[Any]:
-        with ipc.open_stream(stream) as reader:
+        with pyarrow.memory_map(os.fspath(stream.name)) as mapped, ipc.open_stream(mapped) as reader:
             yield from reader
 
     return _rows(batches, name, "Arrow", remedy)

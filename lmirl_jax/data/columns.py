@@ -24,6 +24,8 @@ MESSAGES = "messages"
 ROLES = (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS, "id")
 # The usual names of the columns of a role, beside its own.
 USUAL = {"inputs": ("prompt", "question", "instruction"), "targets": ("completion", "answer", "output")}
+# The most layouts of rows that are kept.
+_LAYOUTS = 1024
 INSTRUCTION, MORE = "instruction", "input"
 # Columns of text formats that hold JSON; a text may look like a number or a list.
 _JSON = (MESSAGES, WEIGHT, REWARD, REWARDS, "candidates", "samples", "tokens")
@@ -76,6 +78,9 @@ class Columns:
 
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lenient: bool = False
+    _layouts: dict[tuple[str, ...], Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def read(self, row: Mapping[str, Any], where: str) -> Row:
         """Finds the columns of a row.
@@ -87,16 +92,27 @@ class Columns:
         Raises:
             UserError: two columns for one role, an answer beside a conversation, or messages and a text as prompt and answer.
         """
-        found = {role: column for role in ROLES if (column := self._column(role, row, where)) is not None}
-        _check_conversation(found, self.names, where)
-        used = set(found.values())
-        values = {key: value for key, value in row.items() if key not in used and key not in ROLES}
-        hidden = [key for key in row if key not in used and key in ROLES]
+        found, rest, hidden = self._layout(row, where)
+        values = {key: row[key] for key in rest}
         values |= {role: row[column] for role, column in found.items()}
         if found.get("inputs") == INSTRUCTION and INSTRUCTION not in self.names.values() and MORE in values:
             values["inputs"] = _join(values["inputs"], values.pop(MORE), where)
         _join_messages(values, found, where)
         return Row(_parsed(values) if isinstance(row, TextRow) else values, found, hidden)
+
+    def _layout(self, row: Mapping[str, Any], where: str) -> tuple[dict[str, str], list[str], list[str]]:
+        """By role its column, the columns without a role, and those that a role hides."""
+        keys = tuple(row)
+        # Most rows of a file have the same columns.
+        if keys not in self._layouts:
+            found = {role: column for role in ROLES if (column := self._column(role, row, where)) is not None}
+            _check_conversation(found, self.names, where)
+            others = [key for key in keys if key not in found.values()]
+            rest, hidden = ([key for key in others if (key in ROLES) == role] for role in (False, True))
+            if len(self._layouts) >= _LAYOUTS:
+                self._layouts.clear()
+            self._layouts[keys] = found, rest, hidden
+        return self._layouts[keys]
 
     def lacking(self, role: str, row: Mapping[str, Any], where: str) -> UserError:
         """The error about a row without a column for a role."""

@@ -109,11 +109,13 @@ def _finish(writer: ShardWriter, split: str, made: Made, folder: pathlib.Path) -
 
 
 def _expected(reader: RowReader, split: str) -> int | None:
-    """The number of rows of a split, where it is known."""
+    """The number of rows of a split, where it is known; about, where it is a share of those of its files."""
     if not isinstance(reader, FileTask):
         return None
-    paths, settings = reader.source.paths, reader.source.settings
-    return expected_rows(demonstration_files(paths[split], settings[split], split))
+    source, share = reader.source, reader.source.held_out
+    files = demonstration_files(source.paths[split], source.settings[split], "train" if share else split)
+    count = expected_rows(files)
+    return None if count is None else round(count * (share if share and split == "validation" else 1 - share))
 
 
 def kept_examples(writer: ShardWriter, number: int) -> int | None:

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from lmirl_jax import data
+from lmirl_jax import configuration, data
 from lmirl_jax.cli import main
 from lmirl_jax.data import preparation, shards
 from lmirl_jax.data.beam_preparation import beam_shards
@@ -27,7 +27,8 @@ def test_the_command_prepares_what_training_reads(write_jsonl, tmp_path, monkeyp
     path = write_jsonl([{"inputs": "a", "targets": "b"}] * 3)
     settings = {"MODEL_DIR": str(tmp_path / "run"), "TRAIN_STEPS": 1, "DATA": path, "VALIDATION_DATA": path}
     bindings = [f"--gin.{name}={value!r}" for name, value in settings.items()]
-    assert main(["prepare", "--gin_file=gin/runs/finetune.gin", *bindings]) == 0
+    with configuration.restore_afterwards():
+        assert main(["prepare", "--gin_file=gin/runs/finetune.gin", *bindings]) == 0
     train, validation = capsys.readouterr().out.splitlines()
     folder = train.removeprefix("examples, train: 3 examples in ")
     assert validation.startswith("examples, validation: 3 examples in ")

@@ -3,13 +3,15 @@
 import gzip
 import json
 import pathlib
+import random
+import tracemalloc
 
 import pyarrow
 import pytest
 from pyarrow import ipc, parquet
 
 from lmirl_jax import data
-from lmirl_jax.data.formats import check_output_name
+from lmirl_jax.data.formats import check_output_name, read_rows
 from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.types import UserError
 
@@ -100,6 +102,7 @@ def test_a_weight_that_parquet_leaves_empty_is_1(tmp_path):
             gzip.compress(b'{"inputs": "a", "targets": "b"}\n', mtime=0)[:-9],
             r"cut\.jsonl\.gz, after row .: damaged gzip \(Compressed file ended .*; copy the file again",
         ),
+        ("empty.arrow", b"", r"empty\.arrow, after row 0: not Arrow \("),
         ("rows.parquet", b"PAR1 and no more", r"rows\.parquet, after row 0: not Parquet \("),
         (
             "deep.jsonl",
@@ -232,3 +235,24 @@ def test_keys_that_are_not_read_are_reported_in_every_run(tmp_path, caplog):
     warn_once.cache_clear()
     data.PromptFile(path, task, LENGTHS)
     assert caplog.messages == [f"{path}: {told}"] * 2
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "csv", "parquet", "arrow"])
+def test_memory_does_not_grow_with_the_file(tmp_path, ending):
+    """Each file has 16 MB in one piece: an array, or a single group of rows."""
+    path, count = tmp_path / f"long.{ending}", 4000
+    rows = [{"inputs": random.Random(n).randbytes(2000).hex()} for n in range(count)]
+    if ending == "json":
+        path.write_text(json.dumps(rows))
+    elif ending == "csv":
+        path.write_text("\n".join(["inputs", *(row["inputs"] for row in rows)]))
+    else:
+        write(tmp_path, path.name, rows)
+    del rows
+    tracemalloc.start()
+    try:
+        found = sum(1 for _ in read_rows(path, "", ""))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == count and peak < 10e6 < 15e6 < path.stat().st_size

@@ -35,6 +35,7 @@ def first_batch(dataset):
 def test_a_reward_is_paid_at_the_last_token_and_rewards_at_each(write_jsonl, cache, caplog):
     rows = [GOOD | {"reward": 2, "weight": 0.5}, GOOD | {"rewards": [0.5, -1, 3]}, GOOD]
     path = write_jsonl(rows)
+    warn_once.cache_clear()  # Another test may have been told the same.
     dataset = train(path, cache)
     batch = first_batch(dataset)
     expected = [[0, 0, 2, 0, 0], [0.5, -1, 3, 0, 0], [0] * 5]
