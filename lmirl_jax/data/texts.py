@@ -12,7 +12,7 @@ NO_CHARACTER = "\ufdd0"
 def stored_text(features: Mapping[str, Any], feature: str) -> str | None:
     """The text that a task tokenised, as SeqIO's `tokenize` stores it; None where it stores none, or no UTF-8."""
     text = features.get(f"{feature}_pretokenized")
-    return text if isinstance(text, str) and not _has_surrogates(text) else None
+    return text if isinstance(text, str) and not has_surrogates(text) else None
 
 
 def unknown_surface(vocabulary: Vocabulary) -> str:
@@ -31,6 +31,12 @@ def mark_unknown(prediction: str, reference: str, surface: str) -> str:
     return prediction.replace(surface, NO_CHARACTER) if surface and surface in reference else prediction
 
 
-def _has_surrogates(text: str) -> bool:
-    """Whether the text holds bytes that are not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def has_surrogates(text: str) -> bool:
+    """Whether the text holds halves of surrogate pairs, as which bytes that are not UTF-8 are read."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
