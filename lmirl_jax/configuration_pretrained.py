@@ -61,6 +61,7 @@ data.get_task_or_vocabulary:
     chat = %CHAT
     columns = %COLUMNS
     validation_share = %VALIDATION_SHARE
+    metrics = @evaluation.metric_functions()
 """
     return GinText(own.name, IMPORTS + more + own.text.removeprefix(IMPORTS))
 

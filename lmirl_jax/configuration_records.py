@@ -18,8 +18,9 @@ INHERITED = (
 NETWORK = ("MODEL", "VOCAB_SIZE", "DECODER_START_ID", "DROPOUT_RATE")
 # Which demonstrations of the task; inherited with it alone.
 DRAWN = ("TRAIN_NUM_EXAMPLES", "TRAIN_EXAMPLES_SEED")
-# How the files of DATA are read; inherited with them alone.
+# How the files of DATA are read, and their metrics; each is inherited with them alone.
 OF_FILES = ("COLUMNS", "VALIDATION_SHARE")
+MEASURED = ("METRICS", "BLEU_TOKENIZER", "ROUGE_TOKENIZER")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
@@ -73,6 +74,7 @@ FREE = (
         "EVAL_TEMPERATURE",
     ),
     *("EVALUATIONS", "BEST_METRIC", "BEST_MODE", "EARLY_STOPPING_PATIENCE", "EARLY_STOPPING_MIN_DELTA"),
+    *MEASURED,
     *("MESH", "TENSOR", "REMAT", "SOFT_Q_BLOCK_SIZE", "VALIDATION_DATA"),
 )
 FREE_MODULES = ("sharding", "evaluation")
@@ -172,7 +174,8 @@ def inherited_keys(record: Record, explicit: set[str]) -> list[str]:
     if INHERITED[0][0] in keys and not explicit & set(DRAWN):
         keys += [name for name in DRAWN if name in record.values]
     if INHERITED[0][0] in keys:
-        keys += [name for name in OF_FILES if name in record.values and name not in explicit]
+        of_files = [*OF_FILES, *MEASURED]
+        keys += [name for name in of_files if name in record.values and name not in explicit]
     if "VOCABULARY_PATH" in keys and CHAT in record.values and CHAT not in explicit:
         keys.append(CHAT)
     if "MODEL" not in explicit and "MODEL" in record.values:

@@ -3,6 +3,9 @@
 It has 7,473 training problems and 1,319 test problems and no validation split: here `validation` and `test` are both
 TFDS's test, so report numbers on it with that in mind.
 
+The prompt is the question alone; the paper states none, so that this is our choice. A chat model gets the question as the
+message of a user.
+
 The answers are full of calculator annotations, `<<48/2=24>>`, and newlines, and T5's vocabulary has neither `<` nor newline.
 The task writes `[48/2=24]` and ` ; ` instead and undoes both before metrics. Other brackets of an answer stay unchanged:
 they never look like a calculation without spaces. With the byte vocabulary each of the 8,792 answers comes back whole, with
@@ -24,6 +27,16 @@ from lmirl_jax import evaluation
 from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.evaluation import final_number
 from lmirl_jax.tasks.gsm8k_calculator import with_calculator
+
+# `lmirl tasks` reads this without importing the file: the splits, the source and what it is.
+TASKS = {
+    "gsm8k": (
+        ("train", "validation", "test"),
+        "TFDS gsm8k:1.0.0",
+        "grade-school word problems with worked answers; a number counts after ####",
+    ),
+    "gsm8k_lenient": (("train", "validation", "test"), "TFDS gsm8k:1.0.0", "the same; any number may count"),
+}
 
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 _BRACKETS = re.compile(r"\[([-+*/().0-9]*=[-+*/().0-9]*)\]")

@@ -30,6 +30,9 @@ from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import GivenText
 from lmirl_jax.data.seqio_import import register_with_seqio
 
+# `lmirl tasks` reads this without importing the file: the splits, the source and what it is.
+TASKS = {"number_paths": (("train", "validation", "test"), "generated", "add four numbers in any order")}
+
 NUMBERS = 4  # in a prompt
 LARGEST = 9  # of the numbers; the smallest is 1
 DERIVATIONS = 8  # with each training prompt

@@ -19,6 +19,11 @@ from typing import Any
 from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.tasks import number_paths
 
+# `lmirl tasks` reads this without importing the file: the splits, the source and what it is.
+TASKS = {
+    "number_paths_large": (("train", "validation", "test"), "generated", "the same with one larger number")
+}
+
 LARGER = range(10, 13)
 HELD_OUT = 150  # prompts in validation, and as many in test
 SEED = 0

@@ -1,6 +1,7 @@
 """What every test shares: eight forced CPU devices, strict promotion, a compilation cache, the data at hand."""
 
 import functools
+import gc
 import logging
 import os
 import pathlib
@@ -18,6 +19,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CACHE = os.path.join(tempfile.gettempdir(), f"lmirl_jax_tests_{os.getuid()}")
+MANY_MAPS = 15_000
 SMOLLM2 = pathlib.Path.home() / ".cache" / "lmirl_jax" / "smollm2_135m_instruct"
 # Commands under test run in processes of their own: they inherit both through the environment.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(CACHE, "xla"))
@@ -86,6 +88,19 @@ def quick_compilation(request):
         jax.config.update("jax_disable_most_optimizations", True)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Drops compiled functions before Linux refuses more memory maps (65,530 by default), where XLA ends the process.
+
+    A compiled step has about a hundred of them, which the compilation caches of JAX keep for good.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ KINDS = {
     "corruptions": "dictionary",  # functions by name; none of them tests nothing
     "function": "function",  # any: which arguments it takes shows at its first call
     "certain": "",  # a function with certain arguments, a loss, a divergence
+    "metrics": "",  # a list of names, or functions; none of them computes nothing
     "objects": "list",  # none of them is nothing to do
     "object": "",  # what a configurable with brackets makes
     "caller": "",  # given by whoever calls the function, so that a binding would have no effect
@@ -83,7 +84,7 @@ TABLE = {
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
     "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch",
-    "data.get_task": "text? path? path? path? switch? columns? share-below",
+    "data.get_task": "text? path? path? path? switch? columns? share-below objects?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
     "data.validation_dataset": "object lengths text count? share switch",
@@ -93,6 +94,7 @@ TABLE = {
     "evaluation.Generator": (
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
+    "evaluation.metric_functions": "metrics? text text",
     "models.DecoderOnlyConfig": (
         "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
         "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole"
@@ -301,9 +303,10 @@ MACRO_KINDS = {
         "switch": "SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
-        "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT BEST_MODE?",
+        "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT BEST_MODE? BLEU_TOKENIZER ROUGE_TOKENIZER",
         "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
+        "metrics": "METRICS?",
         "objects": "EVALUATIONS",
         # Texts that name nothing are refused as well.
         "object": "DATA LEARNER MESH MODEL OBJECTIVE OPTIMIZER TASK BEST_METRIC? INITIAL_CHECKPOINT_PATH? "

@@ -45,7 +45,9 @@ def commands_of(path: pathlib.Path) -> list[str]:
 def is_command(line: str) -> bool:
     """Prose may begin with the program's name too: a command has a flag, or stands alone."""
     words = COMMAND.sub("", line, count=1).split()
-    return words[0] not in NO_COMMANDS and (len(words) == 1 or words[1].startswith("--"))
+    return words[0] not in NO_COMMANDS and (
+        len(words) == 1 or words[1].startswith("--") or words[:2] == ["tasks", "show"]
+    )
 
 
 def words_of(line: str) -> list[str]:
@@ -55,10 +57,13 @@ def words_of(line: str) -> list[str]:
 def parse(arguments: list[str]) -> None:
     """Reads a command line as `lmirl` does, up to the configuration; the files that it reads or writes need not be there."""
     name, *rest = arguments
-    read = flags.parse(rest, commands.COMMANDS[name].flags)
+    command = commands.COMMANDS[name]
+    read = flags.parse(rest, command.flags, len(command.words))
     gin_files = list(read.gin_file)
     if name in OVER_A_RUN or name == "quickstart":
         gin_files = ["gin/runs/number_paths.gin", *gin_files]
+    if name == "tasks":
+        gin_files = ["gin/runs/finetune.gin", *gin_files]
     if name == "convert":
         gin_files = ["gin/runs/convert.gin", *gin_files]
     configuration.load(gin_files, read.gin_bindings, read.gin_search_paths, complete=False)

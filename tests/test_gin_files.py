@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from lmirl_jax import checkpoints, configuration, models, objectives, online, rewards, soft_q, training
+from lmirl_jax import (
+    checkpoints,
+    configuration,
+    evaluation,
+    models,
+    objectives,
+    online,
+    rewards,
+    soft_q,
+    training,
+)
 from tests import decoder_only_sizes
 from tests.fakes import make_run
 
@@ -327,7 +337,20 @@ def test_the_filter_runs_settings_are_the_functions_own():
     assert configuration.with_configuration(rewards.FilterConfig)() == rewards.FilterConfig()
 
 
-@pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/infer.gin"])
+def test_the_papers_beams():
+    bindings = [*RUN_BINDINGS, "CHECKPOINT_PATH = '/unused'"]
+    configuration.load(["gin/runs/number_paths.gin", "gin/runs/beam_eval.gin"], bindings)
+    with gin.config_scope("sweep"):
+        generator = configuration.with_configuration(evaluation.Generator)()
+    assert (generator.num_beams, generator.beam_alpha, generator.num_samples) == (4, 0.6, 1)
+    assert configuration.macro("TEMPERATURES") == [1.0]
+    assert (configuration.macro("EVAL_SPLIT"), configuration.macro("EVALUATOR_NUM_EXAMPLES", None)) == (
+        "test",
+        None,
+    )
+
+
+@pytest.mark.parametrize("name", ["gin/runs/eval.gin", "gin/runs/beam_eval.gin", "gin/runs/infer.gin"])
 def test_runs_over_a_checkpoint(name):
     bindings = [*RUN_BINDINGS, "MIXTURE_OR_TASK_NAME = 'number_paths'", "CHECKPOINT_PATH = '/unused'"]
     configuration.load(["gin/runs/number_paths.gin", name], bindings)

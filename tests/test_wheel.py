@@ -70,6 +70,7 @@ def test_the_wheel_holds_what_the_checkout_holds_and_nothing_at_the_top(reposito
 
 def test_it_runs_from_an_empty_folder(installed, tmp_path):
     assert "usage: lmirl" in python(installed, tmp_path, "-m", "lmirl_jax", "--help")
+    assert "\nxsum  " in python(installed, tmp_path, "-m", "lmirl_jax", "tasks")
     script = (installed / "bin" / "lmirl").read_text()
     assert "from lmirl_jax.cli import main" in script
 
@@ -91,5 +92,5 @@ def test_it_finds_its_own_gin_files_and_tasks(installed, tmp_path):
 
 @pytest.mark.slow
 def test_its_tasks_import(installed, tmp_path):
-    code = "from lmirl_jax.tasks import gsm8k, number_paths; print(gsm8k.__file__)"
+    code = "from lmirl_jax.tasks import gsm8k, number_paths, wmt22_en_de; print(gsm8k.__file__)"
     assert str(installed) in python(installed, tmp_path, "-c", code)

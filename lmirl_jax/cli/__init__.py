@@ -60,7 +60,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(commands.explanation(name))
         return 0
     command = commands.COMMANDS[name]
-    flags = flag_parsing.parse(rest, command.flags)
+    flags = flag_parsing.parse(rest, command.flags, len(command.words))
     return importlib.import_module(command.module).main(flags)
 
 

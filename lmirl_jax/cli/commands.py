@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, Flag
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
@@ -29,13 +29,17 @@ class Bindings:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: `main(flags)` of its module, one line of help, the flags it takes, bindings that it takes, and examples."""
+    """A command: `main(flags)` of its module, one line of help, the flags it takes, bindings that it takes, and examples.
+
+    `words` are the names of further arguments that it takes, which are no flags.
+    """
 
     module: str
     help: str
     flags: dict[str, Flag]
     bindings: Bindings
     examples: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -102,6 +106,18 @@ COMMANDS = {
             f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
         ),
     ),
+    "tasks": Command(
+        "lmirl_jax.cli.tasks",
+        "list tasks and mixtures; show a task's or a file's examples and lengths, and what the vocabulary loses",
+        CONFIGURATION | TASKS,
+        Bindings("CHAT=False", "data.get_task.chat=False", "DATA=\"'my.jsonl'\""),
+        (
+            "lmirl tasks",
+            "lmirl tasks show gsm8k --tfds_data_dir=/data/tfds --gin.VOCABULARY_PATH=\"'/data/spiece.model'\"",
+            "lmirl tasks show --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
+        ),
+        words=("show", "NAME"),
+    ),
     "convert": Command(
         "lmirl_jax.cli.convert",
         "write a checkpoint for Hugging Face's transformers, for T5X or as a run; from any of them",
@@ -153,13 +169,18 @@ def explanation(name: str) -> str:
     lines = [
         f"lmirl {name}: {command.help}",
         "",
-        f"usage: lmirl {name} [--flag=value ...]",
+        f"usage: lmirl {name} {_words(command.words)}[--flag=value ...]",
     ]
     lines += ["", *_wrap(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
         lines += ["", f"  --{flag}={about.value}", *_wrap(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    """The further arguments in brackets, each of which needs the one before: `[show [NAME]] `."""
+    return "".join(f"[{word} " for word in words).rstrip() + "]" * len(words) + " " * bool(words)
 
 
 def _wrap(text: str, indent: str) -> list[str]:

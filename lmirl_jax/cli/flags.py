@@ -27,6 +27,10 @@ class Flags:
     process_index: int | None = None
     initialization_timeout: int | None = None
     checkpoint: str | None = None
+    modules: list[str] = dataclasses.field(default_factory=list)
+    split: list[str] = dataclasses.field(default_factory=list)
+    num_examples: int | None = None
+    words: list[str] = dataclasses.field(default_factory=list)
     beam: str | None = None
 
 
@@ -58,11 +62,13 @@ class Flag:
         value: the form of the value in help texts.
         help: the explanation of the flag.
         add: the value after one more occurrence of the flag, from the value before and the text of the occurrence.
+        attribute: the attribute of `Flags` that keeps it; None for the flag's own name.
     """
 
     value: str
     help: str
     add: Callable[[Any, str], Any]
+    attribute: str | None = None
 
 
 CONFIGURATION = {
@@ -80,7 +86,11 @@ CONFIGURATION = {
     "gin_search_paths": Flag(
         "A,B", "more folders to look for gin files in", lambda before, text: [*before, *_split_list(text)]
     ),
-    "tfds_data_dir": Flag("DIR", "where TensorFlow Datasets keeps its data sets", _replace_by(_non_empty)),
+    "tfds_data_dir": Flag(
+        "DIR",
+        "where TensorFlow Datasets keeps its data sets; files of tasks such as scitldr are in a folder of that name there",
+        _replace_by(_non_empty),
+    ),
     "seqio_additional_cache_dirs": Flag(
         "A,B", "more folders with SeqIO's cached tasks", lambda before, text: [*before, *_split_list(text)]
     ),
@@ -106,6 +116,20 @@ CHECKPOINT = {
         _replace_by(_non_empty),
     )
 }
+TASKS = {
+    "import": Flag(
+        "MODULE",
+        "a module that registers tasks with SeqIO, as a gin file would import it; repeat it for more",
+        lambda before, text: [*before, _non_empty(text)],
+        attribute="modules",
+    ),
+    "split": Flag(
+        "NAME",
+        "show this split; repeat it for more (all)",
+        lambda before, text: [*before, _non_empty(text)],
+    ),
+    "num_examples": Flag("N", "how many examples to print of each split (2)", _replace_by(_whole_number)),
+}
 BEAM = {
     "beam": Flag(
         "OPTIONS",
@@ -117,8 +141,8 @@ BEAM = {
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")
 
 
-def parse(arguments: Sequence[str], known: dict[str, Flag]) -> Flags:
-    """Reads `--flag=value` and `--flag value`.
+def parse(arguments: Sequence[str], known: dict[str, Flag], most_words: int = 0) -> Flags:
+    """Reads `--flag=value` and `--flag value`, and up to `most_words` words that are no flags.
 
     Raises:
         UsageError: one line with the nearest flag, for what is not among `known`.
@@ -129,6 +153,9 @@ def parse(arguments: Sequence[str], known: dict[str, Flag]) -> Flags:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if name in _IGNORED and word.startswith("--"):
+            continue
+        if not word.startswith("-") and len(flags.words) < most_words:
+            flags.words.append(word)
             continue
         if not word.startswith("--") or not (
             name in known or (name.startswith("gin.") and "gin_bindings" in known)
@@ -149,8 +176,9 @@ def _set(flags: Flags, name: str, value: str, known: dict[str, Flag]) -> None:
             raise UsageError(f"--{name} needs a value: --{name}=VALUE")
         flags.gin_bindings.append(binding)
         return
+    attribute = known[name].attribute or name
     try:
-        setattr(flags, name, known[name].add(getattr(flags, name), value))
+        setattr(flags, attribute, known[name].add(getattr(flags, attribute), value))
     except ValueError as error:
         raise UsageError(f"--{name}={value}: needs {error}: --{name}={_shape(name, known)}") from None
 

@@ -125,7 +125,7 @@ def settings(scorer: Scorer, pairs: PairSet, task: TaskOrMixture | None) -> dict
         "CHECKPOINT_PATH": named(scorer.model),
         "REFERENCE_PATH": named(scorer.reference),
         "DATA": pairs.fingerprint(),
-        "METRICS": task is not None,
+        "SCORE_METRICS": task is not None,
         **scorer.settings(),
     }
 

@@ -166,9 +166,9 @@ class EvalDataset:
             targets = [self.target(self.examples[index]) for index in indices]
             part_aux = {key: [values[index] for index in indices] for key, values in aux.items()}
             part_outputs = [outputs[index] for index in indices]
-            values = predict_metrics(part, targets, part_outputs) | aux_metrics(
-                part, targets, part_outputs, part_aux
-            )
+            prompts = [self.examples[index]["inputs_pretokenized"] for index in indices]
+            values = predict_metrics(part, prompts, targets, part_outputs)
+            values |= aux_metrics(part, targets, part_outputs, part_aux)
             results |= {self._prefix(name) + key: value for key, value in values.items()}
         return results
 
@@ -210,7 +210,8 @@ class EvalDataset:
         part = self._parts[example["task_name"]]
         outputs = [self.postprocess(text, example) for text in texts]
         target = self.target(example)
-        values = predict_metrics(part, [target] * len(texts), outputs)
+        prompts = [example["inputs_pretokenized"]] * len(texts)
+        values = predict_metrics(part, prompts, [target] * len(texts), outputs)
         aux_values: dict[str, Any] = {"samples": [outputs]}
         if scores:
             aux_values["scores"] = {name: [list(values)] for name, values in scores.items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from lmirl_jax.data.columns import MESSAGES, Columns
 from lmirl_jax.data.data_files import has_split
+from lmirl_jax.data.formats import table_ending
 from lmirl_jax.data.jsonl import demonstration_files, read_demonstrations
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
@@ -73,7 +74,10 @@ class FileSource:
         """What determines the rows of a split, for the hash of its tokens."""
         columns = {"columns": dict(self.columns.names)} if self.columns.names else {}
         share = {"validation_share": self.held_out} if self.held_out else {}
-        return {"file": self.content_hash(split), **columns, **share}
+        # The separator of a table is the one that its name stands for, if its first line has several.
+        endings = [table_ending(file) for file in self._files(split)]
+        tables = {"tables": endings} if any(endings) else {}
+        return {"file": self.content_hash(split), **columns, **share, **tables}
 
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
         """Reads a split's files once; yields for each row its name in errors, and its texts and numbers."""

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class FileFeature:
 
 @dataclasses.dataclass(frozen=True)
 class FileTask:
-    """The counterpart of `seqio.Task` for files: its metric is `exact_match`, and texts are not postprocessed.
+    """The counterpart of `seqio.Task` for files; texts are not postprocessed.
 
     Of several answers to a prompt the first is learnt, and metrics get all of them as a list.
 
@@ -56,12 +56,13 @@ class FileTask:
         name: the task's name, in the names of metrics and folders.
         source: the files.
         vocabulary: the vocabulary of both features.
+        predict_metric_fns: see `task_parts.TaskPart`.
     """
 
     name: str
     source: FileSource
     vocabulary: Vocabulary
-    predict_metric_fns = (exact_match,)
+    predict_metric_fns: tuple[Callable[..., Any], ...] = (exact_match,)
     predict_with_aux_metric_fns = ()
 
     @property
@@ -153,7 +154,11 @@ def text_features(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_tasks(
-    data: str | Mapping[str, float], held_out: HeldOut, vocabulary: Vocabulary, columns: Columns
+    data: str | Mapping[str, float],
+    held_out: HeldOut,
+    vocabulary: Vocabulary,
+    columns: Columns,
+    metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> tuple[tuple[FileTask, ...], tuple[float, ...]]:
     """A task for each path of DATA, named after it, and the rate of each.
 
@@ -168,10 +173,11 @@ def file_tasks(
     if len(parts) > 1 and held_out.data is not None:
         validation = (held_out.data, parts[0][1].only("validation"), 0.0)
         parts = [*((path, source.only("train"), rate) for path, source, rate in parts), validation]
+    functions = (exact_match,) if metrics is None else tuple(metrics)
     tasks: list[FileTask] = []
     for path, source, _ in parts:
         name = _unique(name_of(path), [task.name for task in tasks])
-        tasks.append(FileTask(name, source, vocabulary))
+        tasks.append(FileTask(name, source, vocabulary, functions))
     return tuple(tasks), tuple(rate for _, _, rate in parts)
 
 

@@ -21,6 +21,7 @@ from importlib import metadata
 from typing import Any
 
 from lmirl_jax.data import tfds_folder, vocabularies
+from lmirl_jax.data.local_files import LocalFiles, SplitSources
 from lmirl_jax.data.seqio_library import seqio
 
 _INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -64,10 +65,12 @@ def _source(task: seqio.Task, split: str) -> Any:
     if task.supports_caching and task.cache_dir:
         return {"cache": sorted(_file(path.path) for path in os.scandir(task.cache_dir) if path.is_file())}
     source = task.source
+    if isinstance(source, SplitSources):
+        source = source.sources[split]
     if isinstance(source, seqio.TfdsDataSource):
-        return {"tfds": tfds_folder.describe_tfds(task, split)}
+        return {"tfds": tfds_folder.describe_tfds(task.name, source, split)}
     described = {"class": _code(type(source)), "fields": _describe(vars(source), ())}
-    if isinstance(source, seqio.FileDataSource):
+    if isinstance(source, (seqio.FileDataSource, LocalFiles)):
         described["files"] = [_file(path) for path in source.list_shards(split)]
     return described
 

@@ -101,29 +101,40 @@ def read_rows(
 def _reader(file: Any, opened: ByteStream, also: str) -> tuple[ByteStream, _Reader]:
     """The bytes of a file that is open, unpacked, and the function that reads their rows."""
     stream: ByteStream = opened
-    path = pathlib.PurePath(file)
+    ending = _ending(file)
     begins = _begins(stream)
     packed = begins.startswith(_GZIP)
     if packed:
         stream = gzip.GzipFile(fileobj=opened)
         begins = _begins(stream)
-        path = path.with_suffix("") if path.suffix == GZIP else path
     binary = next((read for mark, read in _BINARY.items() if begins.startswith(mark)), None)
     if begins.startswith(_COMPRESSED) or (packed and binary is not None):
         raise UserError(f"{file} is compressed: unpack it first")
     if binary is None:
-        binary = {PARQUET: read_parquet, ARROW: read_arrow_stream}.get(path.suffix)
+        binary = {PARQUET: read_parquet, ARROW: read_arrow_stream}.get(ending)
     if binary is not None:
         return stream, binary
     bare = begins.removeprefix(b"\xef\xbb\xbf").lstrip()
     if bare.startswith(b"[") and bare[1:].lstrip().startswith((b"{", b"]")):
         return stream, read_array
-    if bare.startswith(b"{") or path.suffix in JSON:
+    if bare.startswith(b"{") or ending in JSON:
         return stream, read_lines
-    if path.suffix in SEPARATORS:
-        return stream, functools.partial(_csv, path.suffix)
-    which = f"its ending {path.suffix!r}" if path.suffix else "its name without an ending"
+    if ending in SEPARATORS:
+        return stream, functools.partial(_csv, ending)
+    which = f"its ending {ending!r}" if ending else "its name without an ending"
     raise UserError(f"{file}: neither what it holds nor {which} is understood: give {UNDERSTOOD}{also}")
+
+
+def table_ending(file: Any) -> str | None:
+    """The ending of a table of texts, `.csv` or `.tsv`, also in gzip; None for a file of another name."""
+    ending = _ending(file)
+    return ending if ending in SEPARATORS else None
+
+
+def _ending(file: Any) -> str:
+    """The ending of a file's name, without that of gzip."""
+    path = pathlib.PurePath(file)
+    return path.with_suffix("").suffix if path.suffix == GZIP else path.suffix
 
 
 def _csv(ending: str, stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from lmirl_jax.data.columns import KEYS, MESSAGES, ROLES, WEIGHT, Columns
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.formats import read_rows
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
+from lmirl_jax.data.texts import has_surrogates
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
 
@@ -118,10 +119,8 @@ def check_text(text: Any, what: str) -> None:
         raise UserError(f"{what} is {kind}, not a string; write its text, or leave the line out")
     if not isinstance(text, str):
         raise UserError(f"{what} is {type(text).__name__}, not a string; put it in quotes")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{what} holds half of a surrogate pair; write the character itself") from None
+    if has_surrogates(text):
+        raise UserError(f"{what} holds half of a surrogate pair; write the character itself")
 
 
 def demonstration_files(

@@ -1,7 +1,8 @@
 """Finds the training data: a registered SeqIO task or mixture, or a file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,7 @@ def get_task(
     chat: bool | None = None,
     columns: ColumnNames | None = None,
     validation_share: ShareBelowOne = 0.0,
+    metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Finds a registered SeqIO task or mixture by name, or makes a task of a file.
 
@@ -103,6 +105,7 @@ def get_task(
         columns: by role (`inputs`, `targets`, `messages`, `weight`, `reward`, `rewards`, `id`), the name of its column in files;
             the other roles have their usual names (`columns`).
         validation_share: the share of the prompts in `data` that are held out as the validation split, by a hash of each.
+        metrics: the metric functions of a file, from `evaluation.metric_functions`; None for `exact_match`.
 
     Returns:
         The task.
@@ -117,12 +120,14 @@ def get_task(
         raise UserError(
             "VALIDATION_DATA goes with DATA; a named task has a validation split of its own: leave it out"
         )
+    if metrics is not None and data is None:
+        raise UserError("METRICS goes with DATA; a named task has metrics of its own: leave it out")
     if validation_share and data is None:
         raise UserError("VALIDATION_SHARE goes with DATA; a named task has its own splits: set it to 0")
     if data is not None:
         own = vocabularies.vocabulary(vocabulary_path, chat)
         held_out = HeldOut(validation_data, validation_share)
-        tasks, rates = file_tasks(data, held_out, own, Columns(columns or {}))
+        tasks, rates = file_tasks(data, held_out, own, Columns(columns or {}), metrics)
         name = tasks[0].name if len(tasks) == 1 else "mixture"
         return Task(name, tasks, rates, _for_answers(columns))
     assert mixture_or_task_name is not None
@@ -142,6 +147,7 @@ def get_task_or_vocabulary(
     chat: bool | None = None,
     columns: ColumnNames | None = None,
     validation_share: ShareBelowOne = 0.0,
+    metrics: Sequence[Callable[..., Any]] | None = None,
 ) -> Task:
     """Does what `get_task` does; where neither a name nor data is given, returns a task without splits.
 
@@ -151,7 +157,14 @@ def get_task_or_vocabulary(
         task = vocabulary_task(vocabularies.vocabulary(vocabulary_path, chat))
         return dataclasses.replace(task, columns=_for_answers(columns))
     return get_task(
-        mixture_or_task_name, data, validation_data, vocabulary_path, chat, columns, validation_share
+        mixture_or_task_name,
+        data,
+        validation_data,
+        vocabulary_path,
+        chat,
+        columns,
+        validation_share,
+        metrics,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lmirl_jax.data.answer_metric import AnswerMetric
 from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.types import UserError
@@ -23,11 +24,16 @@ class _AuxValues(dict):
         raise _MissingAuxValue(key)
 
 
-def predict_metrics(task: TaskPart, targets: list[Any], predictions: list[Any]) -> dict[str, float]:
-    """The metrics of functions of `(targets, predictions)`."""
+def predict_metrics(
+    task: TaskPart, prompts: list[str], targets: list[Any], predictions: list[Any]
+) -> dict[str, float]:
+    """The metrics of functions of `(targets, predictions)`, and those of each answer by itself, which read its prompt."""
     results: dict[str, Any] = {}
     for function in task.predict_metric_fns:
-        results |= function(targets, predictions)
+        if isinstance(function, AnswerMetric):
+            results |= function(prompts, targets, predictions)
+        else:
+            results |= function(targets, predictions)
     return _numbers(results)
 
 
@@ -55,13 +61,14 @@ def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> 
     prediction = mark_unknown(answer, reference, surface)
     try:
         target = task.postprocess_fn(reference, example=example, is_target=True)
-        return predict_metrics(
-            task, [target], [task.postprocess_fn(prediction, example=example, is_target=False)]
-        )
+        output = task.postprocess_fn(prediction, example=example, is_target=False)
+        return predict_metrics(task, [inputs], [target], [output])
+    except UserError:
+        raise
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
-            f"the metrics of task {task.name} raised {what} for the answer {answer!r} to {inputs!r}: set METRICS=False to "
+            f"the metrics of task {task.name} raised {what} for the answer {answer!r} to {inputs!r}: set SCORE_METRICS=False to "
             "score without them"
         ) from error
 

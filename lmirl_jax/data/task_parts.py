@@ -12,7 +12,7 @@ FEATURES = ("inputs", "targets")
 # ends; and the number of earlier turns that are part of `inputs`, because they cannot be learnt.
 TURNS, TURNS_LEFT_OUT = "assistant_turns", "assistant_turns_left_out"
 
-# The feature of an example of a file that has several answers: all of them, the one that is learnt among them.
+# The feature of an example that has several answers: all of them, the one that is learnt among them.
 REFERENCES = "references"
 
 
@@ -52,7 +52,7 @@ class TaskPart(Protocol):
 
     @property
     def predict_metric_fns(self) -> Sequence[Callable[..., Any]]:
-        """Functions of `(targets, predictions)`."""
+        """Functions of `(targets, predictions)`, and of a file's task `AnswerMetric`s too."""
         ...
 
     @property

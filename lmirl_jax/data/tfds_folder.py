@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.types import UserError
@@ -36,14 +37,18 @@ def add_cache_dirs(paths: Sequence[str]) -> None:
     seqio.add_global_cache_dirs(remote + local)
 
 
-def describe_tfds(task: seqio.Task, split: str) -> dict[str, object]:
-    """Describes the TFDS data set of a task's split: its name, version, files and their sizes.
+def data_folder() -> epath.Path:
+    """The folder of all data sets: that of `set_tfds_data_dir`, else the default of TFDS."""
+    return epath.Path(_data_dir or str(tfds.core.constants.DATA_DIR))
+
+
+def describe_tfds(task: str, source: seqio.TfdsDataSource, split: str) -> dict[str, object]:
+    """Describes the TFDS data set of a split: its name, version, files and their sizes; `task` is the name in errors.
 
     Raises:
         UserError: the data set is missing. It is not downloaded, because on a pod each host would download it.
     """
-    source: Any = task.source
-    loader = source.tfds_dataset
+    loader: Any = source.tfds_dataset
     if not loader.tfds_splits and _data_dir is not None:
         # A loader that was used before keeps the first folder that it was given.
         loader.override_data_dir(_data_dir)
@@ -57,7 +62,7 @@ def describe_tfds(task: seqio.Task, split: str) -> dict[str, object]:
             builder = tfds.builder_from_directory(folder)
     except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
         raise UserError(
-            f"task {task.name}: no TFDS data set {name} in {folder}; set --tfds_data_dir to the folder that holds "
+            f"task {task}: no TFDS data set {name} in {folder}; set --tfds_data_dir to the folder that holds "
             f"{str(name).replace(':', '/')}, or prepare it with tfds.load({name!r}, data_dir=..)"
         ) from error
     files = sorted(path for path in builder.data_path.iterdir() if path.is_file())

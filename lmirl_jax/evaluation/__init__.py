@@ -1,5 +1,6 @@
 """Evaluation of policies: answers, metrics of tasks, diversity, and quality-diversity fronts."""
 
+from lmirl_jax.evaluation.answer_matches import chosen_letter, multiple_choice, number
 from lmirl_jax.evaluation.comparison import verdict
 from lmirl_jax.evaluation.corpus_metrics import (
     bleu,
@@ -16,6 +17,7 @@ from lmirl_jax.evaluation.final_numbers import final_number
 from lmirl_jax.evaluation.front import Cell, table
 from lmirl_jax.evaluation.generation import Answers, Generator
 from lmirl_jax.evaluation.metric_intervals import intervals, signatures
+from lmirl_jax.evaluation.named_metrics import metric_functions
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu, t5_rouge
 from lmirl_jax.evaluation.voting import (
@@ -41,6 +43,7 @@ __all__ = [
     "bleu_signature",
     "bootstrap_interval",
     "by_prompt",
+    "chosen_letter",
     "chrf",
     "chrf_interval",
     "chrf_signature",
@@ -54,6 +57,9 @@ __all__ = [
     "majority",
     "mean_interval",
     "measure",
+    "metric_functions",
+    "multiple_choice",
+    "number",
     "pareto_hull",
     "pass_at_k",
     "pass_at_k_per_prompt",

@@ -61,7 +61,7 @@ class FrozenReward:
     reference: Network | None = None
     beta: NonNegative = 1.0
 
-    takes_target = False
+    takes_reference = False
 
     def score(self, experience: Experience, prompts: PromptData, mesh: Mesh) -> Experience:
         """Adds the reward of each token to a draw; every device computes the rewards of its rows."""

@@ -127,7 +127,7 @@ class PolicyGradient:
     @property
     def _with_demonstrations(self) -> bool:
         if isinstance(self.reward, RewardSource):
-            return self.reward.takes_target
+            return self.reward.takes_reference
         return self.reward.in_pairs
 
     def _updates(

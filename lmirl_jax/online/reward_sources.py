@@ -34,7 +34,7 @@ class RewardSource(Protocol):
     """Rewards the rollouts of each draw, and does not learn: `RewardFunction`, `FrozenReward`."""
 
     @property
-    def takes_target(self) -> bool:
+    def takes_reference(self) -> bool:
         """Whether it needs the demonstrations of the prompts."""
         ...
 
@@ -50,19 +50,19 @@ class RewardFunction:
 
     Args:
         function: `(prompt, answer) -> reward`, of texts; a number is the reward of the answer's last token, an array has a
-            number for each of its tokens (EOS included). It may name two more arguments: `target`, the text of the prompt's
-            demonstration, and `tokens`, those of the answer.
+            number for each of its tokens (EOS included). It may name two more arguments: `reference`, the text of the
+            prompt's demonstration, and `tokens`, those of the answer. So a metric of METRICS can be a reward.
     """
 
     function: Callable[..., Any]
 
     def __post_init__(self):
         try:
-            inspect.signature(self.function).bind("", "", **self._optional_arguments(target="", tokens=[]))
+            inspect.signature(self.function).bind("", "", **self._optional_arguments(reference="", tokens=[]))
         except TypeError as error:
             raise UserError(
                 f"REWARD_FUNCTION={self.name} cannot be called with a prompt and an answer ({error}): give it these two "
-                "arguments, and if it wants them `target` and `tokens`"
+                "arguments, and if it wants them `reference` and `tokens`"
             ) from None
 
     @property
@@ -70,19 +70,22 @@ class RewardFunction:
         return getattr(self.function, "__name__", repr(self.function))
 
     @property
-    def takes_target(self) -> bool:
-        return bool(self._optional_arguments(target=""))
+    def takes_reference(self) -> bool:
+        return bool(self._optional_arguments(reference=""))
 
     def score(self, experience: Experience, prompts: TextData, mesh: Mesh) -> Experience:
         """Adds the reward of each token to a draw; every process scores the rows that its devices hold."""
         prompt_tokens, answer_tokens = _local_tokens(experience.prompts), _local_tokens(experience.answers)
-        targets = _local_tokens(experience.demonstrations) if experience.demonstrations else answer_tokens
+        shown = _local_tokens(experience.demonstrations) if experience.demonstrations else answer_tokens
         size = experience.answers.tokens.shape
         rewards = np.zeros((len(answer_tokens), size[1]), np.float32)
-        for row, (inputs, tokens, target_tokens) in enumerate(zip(prompt_tokens, answer_tokens, targets)):
-            prompt, target = prompts.decode_inputs(inputs), prompts.decode(target_tokens)
-            text = prompts.decode_against(tokens, target) if self.takes_target else prompts.decode(tokens)
-            arguments, texts = self._optional_arguments(target=target, tokens=tokens), (prompt, text)
+        for row, (inputs, tokens, shown_tokens) in enumerate(zip(prompt_tokens, answer_tokens, shown)):
+            prompt, reference = prompts.decode_inputs(inputs), prompts.decode(shown_tokens)
+            text = (
+                prompts.decode_against(tokens, reference) if self.takes_reference else prompts.decode(tokens)
+            )
+            arguments = self._optional_arguments(reference=reference, tokens=tokens)
+            texts = (prompt, text)
             rewards[row, : len(tokens)] = self._as_token_rewards(
                 self._call(texts, arguments), len(tokens), texts
             )

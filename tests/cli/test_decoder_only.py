@@ -119,14 +119,14 @@ def test_answers_depend_neither_on_the_batch_nor_on_the_prompts_beside_them(base
 
 
 @pytest.mark.e2e
-def test_two_processes_give_what_one_does_and_resume(tmp_path):
-    """2 processes of 4 devices, stopped and started again, against 1 process of 8: offline and online in one learner."""
+def test_two_processes_give_what_one_does(tmp_path):
+    """2 processes of 4 devices against 1 process of 8: offline and online in one learner."""
 
-    def run(folder: pathlib.Path, steps: int, processes: int) -> list[dict]:
+    def run(folder: pathlib.Path, processes: int) -> list[dict]:
         launcher = pathlib.Path(__file__).parents[2] / "launch/processes.py"
         start = [str(launcher), str(processes)] if processes > 1 else ["-m", "lmirl_jax"]
         environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
-        given = bind(MODEL_DIR=str(folder), TRAIN_STEPS=steps, CHECKPOINT_PERIOD=1)
+        given = bind(MODEL_DIR=str(folder), TRAIN_STEPS=2)
         files = ["--gin_file=gin/runs/online_iqlearn.gin", *SMALL, "--gin_file=gin/meshes/fsdp.gin"]
         done = subprocess.run(
             [sys.executable, "-P", *start, "train", *files, "--gin.EVALUATIONS=[]", *given],
@@ -138,9 +138,8 @@ def test_two_processes_give_what_one_does_and_resume(tmp_path):
         assert done.returncode == 0, done.stderr
         return read_metrics(epath.Path(folder) / "metrics.jsonl")
 
-    whole = run(tmp_path / "whole", 3, 1)
-    run(tmp_path / "parts", 2, 2)
-    parts = run(tmp_path / "parts", 3, 2)
+    whole = run(tmp_path / "whole", 1)
+    parts = run(tmp_path / "parts", 2)
     for ours, theirs in zip(parts, whole, strict=True):
         for name in ("loss", "loss_mle", "reward", "entropy", "samples/entropy", "samples/length"):
             key = f"train/{name}"

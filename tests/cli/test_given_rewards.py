@@ -93,7 +93,7 @@ def test_an_objective_that_uses_no_rewards_says_so(tmp_path, capfd):
 def test_online_iqlearn_refuses_rewards(tmp_path, capfd):
     data = tmp_path / "bandit.jsonl"
     write_bandit(data, (0.0, 1.0, -0.5))
-    online = [SETTINGS[1], "--gin_file=gin/runs/online_iqlearn.gin", *SETTINGS[2:]]
+    online = ["--gin_file=gin/runs/online_iqlearn.gin", *SETTINGS[1:]]
     train = [*online, f"--gin.DATA='{data}'", "--gin.TRAIN_STEPS=1", f"--gin.MODEL_DIR='{tmp_path / 'run'}'"]
     assert cli.main(["train", *train]) == 1
     last = capfd.readouterr().err.splitlines()[-1]
@@ -104,7 +104,7 @@ def test_online_iqlearn_refuses_rewards(tmp_path, capfd):
 def test_a_policy_gradient_says_that_it_does_not_use_them(tmp_path, capfd):
     data = tmp_path / "bandit.jsonl"
     write_bandit(data, (0.0, 1.0, -0.5))
-    gail = [SETTINGS[1], "--gin_file=gin/runs/gail.gin", *SETTINGS[2:]]
+    gail = ["--gin_file=gin/runs/gail.gin", *SETTINGS[1:]]
     train = [*gail, f"--gin.DATA='{data}'", "--gin.TRAIN_STEPS=1", f"--gin.MODEL_DIR='{tmp_path / 'run'}'"]
     assert cli.main(["train", *train]) == 0
     line = "WARNING: the data give rewards, and LEARNER=@online.PolicyGradient() does not use them"

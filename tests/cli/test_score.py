@@ -247,7 +247,10 @@ def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
         ({"REFERENCE_PATH": "/nowhere"}, "no checkpoint at /nowhere"),
         ({"OUTPUT_PATH": str(tmp_path)}, "is a folder: name a file, such as"),
         ({"SCORE_SPLITS": "test"}, "SCORE_SPLIT"),
-        ({"DATA": str(data), "METRICS": False, "SCORE_BATCH_SIZE": 3}, "SCORE_BATCH_SIZE=3 cannot be split"),
+        (
+            {"DATA": str(data), "SCORE_METRICS": False, "SCORE_BATCH_SIZE": 3},
+            "SCORE_BATCH_SIZE=3 cannot be split",
+        ),
     ]:
         given = arguments(run, **{"OUTPUT_PATH": made, "SCORE_BATCH_SIZE": 8} | macros)
         code, error = lmirl_jax.cli.main(given), capsys.readouterr().err.strip().splitlines()[-1]

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from lmirl_jax import data
 from lmirl_jax.data.formats import read_rows
 from lmirl_jax.types import UserError
 
@@ -41,6 +42,16 @@ def test_a_mistake_is_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as raised:
         list(read_rows(path, "", "write rows"))
     assert "\n" not in str(raised.value)
+
+
+def test_the_name_of_a_table_with_two_separators_is_part_of_its_identity(tmp_path):
+    prints = set()
+    for name, inputs in (("t.csv", "a\tb"), ("t.tsv", "a")):
+        (tmp_path / name).write_text("inputs,targets\tx\na\tb,c\n")
+        prints.add(data.get_task(data=str(tmp_path / name)).tasks[0].fingerprint("train", 1))
+        first = next(iter(read_rows(tmp_path / name, "", "")))[1]
+        assert next(iter(first.values())) == inputs
+    assert len(prints) == 2
 
 
 def test_bytes_that_are_no_utf8(tmp_path):

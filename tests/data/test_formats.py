@@ -16,6 +16,13 @@ from lmirl_jax.data.split_checks import warn_once
 from lmirl_jax.types import UserError
 
 LENGTHS = {"inputs": 8, "targets": 8}
+
+
+def zipped(content: bytes) -> bytes:
+    """The same bytes at any time: they are in the names of tests."""
+    return gzip.compress(content, mtime=0)
+
+
 ROWS = [{"inputs": "one", "targets": "1", "weight": 2.0}, {"inputs": "zwei", "targets": "2"}]
 
 
@@ -67,10 +74,10 @@ def read_all(path, tmp_path):
         ("table.tsv", "inputs\ttargets\none\t1\n\nzwei\t2\n"),
         ("semicolons.csv", "inputs;targets\none;1\nzwei;2\n"),
         ("marked.csv", b"\xef\xbb\xbfinputs,targets\r\none,1\r\nzwei,2\r\n"),
-        ("lines.jsonl.gz", gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode())),
-        ("array.json.gz", gzip.compress(json.dumps(ROWS).encode())),
-        ("table.csv.gz", gzip.compress(b"inputs,targets\none,1\nzwei,2\n")),
-        ("packed", gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode())),
+        ("lines.jsonl.gz", zipped("\n".join(json.dumps(row) for row in ROWS).encode())),
+        ("array.json.gz", zipped(json.dumps(ROWS).encode())),
+        ("table.csv.gz", zipped(b"inputs,targets\none,1\nzwei,2\n")),
+        ("packed", zipped("\n".join(json.dumps(row) for row in ROWS).encode())),
     ],
 )
 def test_content_decides_and_all_settings_agree(tmp_path, name, content):
@@ -95,11 +102,11 @@ def test_a_weight_that_parquet_leaves_empty_is_1(tmp_path):
         ("table", "a,b\n", "nor its name without an ending is understood: give JSON lines or a JSON array"),
         ("rows.jsonl.zst", b"\x28\xb5\x2f\xfd", r"rows\.jsonl\.zst is compressed: unpack it first"),
         ("rows.zip", b"PK\x03\x04", r"rows\.zip is compressed: unpack it first"),
-        ("twice.gz", gzip.compress(gzip.compress(b"{}")), r"twice\.gz is compressed: unpack it first"),
-        ("rows.parquet.gz", gzip.compress(b"PAR1"), r"rows\.parquet\.gz is compressed: unpack it first"),
+        ("twice.gz", zipped(zipped(b"{}")), r"twice\.gz is compressed: unpack it first"),
+        ("rows.parquet.gz", zipped(b"PAR1"), r"rows\.parquet\.gz is compressed: unpack it first"),
         (
             "cut.jsonl.gz",
-            gzip.compress(b'{"inputs": "a", "targets": "b"}\n', mtime=0)[:-9],
+            zipped(b'{"inputs": "a", "targets": "b"}\n')[:-9],
             r"cut\.jsonl\.gz, after row .: damaged gzip \(Compressed file ended .*; copy the file again",
         ),
         ("empty.arrow", b"", r"empty\.arrow, after row 0: not Arrow \("),

@@ -116,6 +116,6 @@ def test_metrics_of_one_answer(task):
     found = data.answer_metrics(task.tasks[0], "1+2+3+4", "1+2=3 3+3=6 6+4=10", "1+2=3 3+3=6 6+5=11")
     assert found == {"accuracy": 0.0, "valid": 0.0, "step_validity": 2 / 3}
     with pytest.raises(
-        UserError, match=r"the metrics of task number_paths raised ValueError: .* set METRICS=False"
+        UserError, match=r"the metrics of task number_paths raised ValueError: .* set SCORE_METRICS=False"
     ):
         data.answer_metrics(task.tasks[0], "one and two", "3", "3")

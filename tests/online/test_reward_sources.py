@@ -40,8 +40,8 @@ def test_an_array_has_one_for_each_token():
     np.testing.assert_array_equal(rewards, [[2.5, 0.5, 0, 0], [2.5, 3, 3.5, 4]])
 
 
-def test_the_target_is_given_where_it_is_asked_for():
-    rewards = score(lambda prompt, answer, target: answer == target)
+def test_the_reference_is_given_where_it_is_asked_for():
+    rewards = score(lambda prompt, answer, reference: answer == reference)
     np.testing.assert_array_equal(rewards, [[0, 1, 0, 0], [0, 0, 0, 0]])
 
 

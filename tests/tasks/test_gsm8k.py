@@ -8,6 +8,7 @@ import seqio
 from lmirl_jax import data
 from lmirl_jax.tasks import gsm8k
 from lmirl_jax.tasks.gsm8k_calculator import with_calculator
+from tests.tasks import layouts
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,29 @@ def test_votes_may_be_weighted():
     aux_values = {"samples": [["#### 1", "#### 2", "#### 1"]], "scores": {"return": [[0.0, 1.0, 0.0]]}}
     found = gsm8k.votes(["#### 2"], [""], aux_values)
     assert found == {"pass_at_3": 1.0, "maj_at_3": 0.0, "weighted_maj_at_3_by_return": 1.0}  # e against 2.
+
+
+def test_from_small_data_of_its_layout(tmp_path):
+    layouts.write_gsm8k(tmp_path)
+    data.set_tfds_data_dir(str(tmp_path))
+    try:
+        task, lengths = data.get_task("gsm8k"), {"inputs": 64, "targets": 64}
+        train = data.EvalDataset(task, lengths, "train", cache_dir=str(tmp_path / "cache"))
+        tests = [
+            data.EvalDataset(task, lengths, split, cache_dir=str(tmp_path / "cache"))
+            for split in ("validation", "test")
+        ]
+    finally:
+        data.set_tfds_data_dir(None)
+    assert (len(train), *map(len, tests)) == (3, 2, 2)
+    first = tests[0].examples[0]
+    assert task.decode_inputs(first["inputs"]) == "What is 4 + 4?"
+    assert task.decode(first["targets"]) == "It is 4+4=[4+4=8]8. ; #### 8"
+    assert tests[0].target(first) == "It is 4+4=<<4+4=8>>8.\n#### 8"
+    assert tests[1].metrics(["4+4=[4+4=9]9 ; #### 9", "#### 10"]) == {
+        "accuracy": 0.5,
+        "accuracy_with_calculator": 1.0,
+    }
 
 
 @pytest.mark.parametrize("vocabulary", [None, "spiece.model"])
