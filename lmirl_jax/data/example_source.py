@@ -19,6 +19,8 @@ from jaxtyping import Int64, Shaped
 from lmirl_jax.data.task_parts import Example
 
 TOKENS, FEATURES, PLACES = "tokens.bin", "features.bin", "places.npy"
+# Beside them; see `records`.
+LENGTHS = "lengths.npy"
 
 
 class ExampleSource:

@@ -99,27 +99,14 @@ class FileTask:
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
-    def examples(self, split: str, unread: UnreadKeys) -> Iterator[Example]:
-        """The tokens of a split in the file's order: prompts as the vocabulary has them, answers with EOS after them.
-
-        A conversation of several assistant turns has them as its feature `turns`.
-
-        Args:
-            split: an element of `splits`.
-            unread: counts the keys that are not read.
-
-        Raises:
-            UserError: a row that cannot be read; it names the file and the line.
-        """
-        for where, row in self.rows(split, unread):
-            yield self.encode(where, row)
-
     def rows(self, split: str, unread: UnreadKeys) -> Iterator[tuple[str, dict[str, Any]]]:
         """Reads a split once, in the file's order; yields for each row its name in errors, and its texts and numbers."""
         return self.source.rows(split, unread)
 
     def encode(self, where: str, row: Mapping[str, Any]) -> Example:
         """The tokens of one row; a function of its arguments alone, which another process can call.
+
+        A conversation of several assistant turns has them as its feature `turns`.
 
         Raises:
             UserError: messages or rewards that do not fit the vocabulary or the answer; names `where`.

@@ -111,7 +111,8 @@ def _finish(writer: ShardWriter, split: str, made: Made, folder: pathlib.Path) -
 def _expected(reader: RowReader, split: str) -> int | None:
     """The number of rows of a split, where it is known; about, where it is a share of those of its files."""
     if not isinstance(reader, FileTask):
-        return None
+        count = getattr(reader, "num_examples", None)
+        return None if count is None else count(split)
     source, share = reader.source, reader.source.held_out
     files = demonstration_files(source.paths[split], source.settings[split], "train" if share else split)
     count = expected_rows(files)

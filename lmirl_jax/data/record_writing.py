@@ -1,16 +1,17 @@
 """Joins the shards of a split into the files that are read, in memory that does not grow with them."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from lmirl_jax.data.example_source import FEATURES, PLACES, TOKENS
+from lmirl_jax.data.example_source import FEATURES, LENGTHS, PLACES, TOKENS
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.shards import Facts, parse_facts, read_facts, read_shard
@@ -57,33 +58,39 @@ def join_shards(
 
 def _write_arrays(shards: Sequence[pathlib.Path], facts: Facts, token_type: str, folder: pathlib.Path) -> str:
     """Writes the arrays of all shards one after the other, and returns the hash of their content."""
-    count, digest = facts.examples, hashlib.sha256()
-    create: Any = np.lib.format.open_memmap
-    lengths = create(folder / "lengths.npy", "w+", np.int64, (2, count, 2))
-    places = create(folder / PLACES, "w+", np.int64, (count + 1, 3))
-    begin, end_of_tokens, end_of_features = 0, 0, 0
-    with open(folder / TOKENS, "wb") as tokens, open(folder / FEATURES, "wb") as features:
+    digest, end_of_tokens, end_of_features = hashlib.sha256(), 0, 0
+    with (
+        open(folder / TOKENS, "wb") as tokens,
+        open(folder / FEATURES, "wb") as features,
+        _array(folder / PLACES, (facts.examples + 1, 3)) as places,
+    ):
         for shard in shards:
             read = read_shard(shard)
             tokens.write(read["tokens"].astype(token_type).tobytes())
             features.write(read["features"].tobytes())
             for chunk in _hashed(read, weighted=facts.heaviest is not None):
                 digest.update(chunk)
-            sizes = read["lengths"]
-            rows = slice(begin, begin + len(sizes))
-            lengths[:, rows] = sizes, read["last_lengths"]
-            ends = np.cumsum(sizes.sum(axis=1))
-            ends_of_features = np.cumsum(read["feature_sizes"])
-            places[rows, 0] = end_of_tokens + ends - sizes.sum(axis=1)
-            places[rows, 1] = end_of_tokens + ends - sizes[:, 1]
-            places[rows, 2] = end_of_features + ends_of_features - read["feature_sizes"]
-            begin = rows.stop
-            end_of_tokens += int(ends[-1])
-            end_of_features += int(ends_of_features[-1])
-    places[count] = end_of_tokens, end_of_tokens, end_of_features
-    places.flush()
-    lengths.flush()
+            sizes, bytes_of_features = read["lengths"], read["feature_sizes"]
+            ends = end_of_tokens + np.cumsum(sizes.sum(axis=1))
+            ends_of_features = end_of_features + np.cumsum(bytes_of_features)
+            begins = [ends - sizes.sum(axis=1), ends - sizes[:, 1], ends_of_features - bytes_of_features]
+            places.write(np.stack(begins, axis=1).astype("<i8").tobytes())
+            end_of_tokens, end_of_features = int(ends[-1]), int(ends_of_features[-1])
+        places.write(np.array([end_of_tokens, end_of_tokens, end_of_features], "<i8").tobytes())
+    with _array(folder / LENGTHS, (2, facts.examples, 2)) as lengths:
+        for name in ("lengths", "last_lengths"):
+            for shard in shards:
+                lengths.write(read_shard(shard, [name])[name].astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _array(file: pathlib.Path, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """A `.npy` file of whole numbers, to which they are written in order: on a full disk a write fails, a memory map kills."""
+    with open(file, "wb") as opened:
+        header = {"descr": "<i8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(opened, header)
+        yield opened
 
 
 def _hashed(arrays: Mapping[str, np.ndarray], weighted: bool) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from lmirl_jax.data.example_source import ExampleSource
+from lmirl_jax.data.example_source import LENGTHS, ExampleSource
 from lmirl_jax.data.file_task import FileTask
 from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
 from lmirl_jax.data.shards import RowReader
@@ -118,7 +118,7 @@ def _open(folder: pathlib.Path) -> Records | None:
     """The records of a folder; None if there are none or, after a crash of the machine, some are missing."""
     try:
         info = json.loads((folder / "info.json").read_text())
-        lengths, last_lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+        lengths, last_lengths = np.load(folder / LENGTHS, mmap_mode="r")
         source = ExampleSource(folder, info["token_type"])
         if len(source) != info["examples"] or len(lengths) != info["examples"]:
             raise ValueError(

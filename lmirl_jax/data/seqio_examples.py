@@ -47,6 +47,10 @@ class SeqioReader:
                 Example(np.asarray(element["inputs"]), np.asarray(element["targets"]), features),
             )
 
+    def num_examples(self, split: str) -> int | None:
+        """The number of examples of the source, where it tells; preprocessors may change it."""
+        return self.task.num_input_examples(split)
+
     def encode(self, where: str, row: Example) -> Example:
         """The row itself, of which SeqIO has made an example."""
         return row

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -192,21 +192,20 @@ class ShardWriter:
         return facts.examples
 
 
-def read_shard(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a shard, which has a checksum of each.
+def read_shard(file: pathlib.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a shard, all or those of some names; it has a checksum of each.
 
     Raises:
         Exception: the file is cut off or damaged; zipfile and NumPy each raise their own.
     """
     # NumPy would leave a file open that is no shard.
     with open(file, "rb") as opened, np.load(opened) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: arrays[name] for name in names or arrays.files}
 
 
 def read_facts(file: pathlib.Path) -> Facts:
     """The facts of a shard."""
-    with open(file, "rb") as opened, np.load(opened) as arrays:
-        return parse_facts(arrays["facts"])
+    return parse_facts(read_shard(file, ["facts"])["facts"])
 
 
 def parse_facts(described: UInt8[np.ndarray, " bytes"]) -> Facts:

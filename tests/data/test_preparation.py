@@ -20,6 +20,7 @@ from lmirl_jax import data
 from lmirl_jax.data import preparation, preparation_workers, row_counts, shards
 from lmirl_jax.data.jsonl import READ
 from lmirl_jax.data.preparation_progress import PreparationProgress
+from lmirl_jax.data.seqio_library import seqio
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
 
@@ -245,6 +246,23 @@ def test_rows_are_counted_where_they_are_many(write_jsonl, tmp_path, monkeypatch
     monkeypatch.setattr(row_counts, "LARGE", 1)
     assert row_counts.expected_rows([lines, tmp_path / "five.parquet"]) == 12
     assert row_counts.expected_rows([lines, array]) is None
+
+
+def test_a_source_of_seqio_tells_how_many_there_are(make_task, tmp_path, monkeypatch):
+    totals, task = [], make_task({"train": [("a", "b"), ("c", "d")]})
+    source = seqio.FunctionDataSource(
+        task.source._dataset_fn, splits=("train",), num_input_examples={"train": 2}
+    )
+    monkeypatch.setattr(
+        preparation, "expected_rows", lambda files: pytest.fail("a SeqIO task has no files here")
+    )
+    start = PreparationProgress.__init__
+    monkeypatch.setattr(
+        PreparationProgress, "__init__", lambda *given: totals.append(given[-1]) or start(*given)
+    )
+    for each in (task, make_task({"train": [("a", "b")]}, "told", source=source)):
+        data.tokenized_records(each, "train", str(tmp_path))
+    assert totals == [None, 2]
 
 
 def test_parts_are_cut_by_characters_too(monkeypatch):
