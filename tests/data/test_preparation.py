@@ -105,6 +105,16 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.e2e
+def test_a_script_that_does_not_guard_itself_runs_once(write_jsonl, tmp_path, repository):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(INTERRUPTED) + "print('ran')\n")
+    command = [sys.executable, str(script), write_jsonl(rows(150)), str(tmp_path / "cache")]
+    environment = os.environ | {"LMIRL_PREPARATION_PROCESSES": "2", "PYTHONPATH": str(repository)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", "")
+
+
 def living(group: int) -> list[str]:
     """The processes of a group, without those that have ended and wait for their parent."""
     stats = []
