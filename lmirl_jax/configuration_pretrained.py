@@ -19,6 +19,7 @@ IMPORTS = """\
 from __gin__ import dynamic_registration
 
 from lmirl_jax import data
+from lmirl_jax import evaluation
 from lmirl_jax import models
 """
 
