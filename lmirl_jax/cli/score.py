@@ -136,5 +136,6 @@ def _with_metrics(answers: Iterator[ScoredAnswer], task: TaskOrMixture | None) -
         if answer.reference is None or task is None or len(task.tasks) > 1:
             yield answer
         else:
-            metrics = data_room.answer_metrics(task.tasks[0], answer.inputs, answer.reference, answer.targets)
+            texts = (answer.inputs, answer.reference, answer.targets)
+            metrics = data_room.answer_metrics(task.tasks[0], *texts, answer.references)
             yield dataclasses.replace(answer, metrics=metrics)

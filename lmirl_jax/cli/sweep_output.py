@@ -127,7 +127,7 @@ def sample_answers(sweep: Sweep, point: tuple[float, float]) -> list[reports.Pro
     return [
         reports.PromptAnswers(
             row["inputs"],
-            row["targets"],
+            row["targets"] if isinstance(row["targets"], str) else " | ".join(row["targets"]),
             {label: answers[i]["samples"][:MOST_SAMPLES] for label, answers in of_runs.items()},
         )
         for i, row in enumerate(first[: sweep.config.shown_prompts])

@@ -64,10 +64,12 @@ class PairFile:
         unread, counts, several = UnreadKeys(READ_KEYS), [], 0
         for line in self._lines(unread):
             counts.append(len(line.answers))
-            several += line.several
+            several += line.further
         self._count = sum(counts)
         if several:
-            warn_once(f"{self.path}: {several} of {len(counts)} rows have several targets: the first is used")
+            warn_once(
+                f"{self.path}: {several} of {len(counts)} rows have several targets: the first is scored"
+            )
         line = describe_unread(self.path, len(counts), unread.counts, READ_KEYS)
         if line is not None:
             warn_once(line)
@@ -81,7 +83,8 @@ class PairFile:
         for number, line in enumerate(self._lines()):
             for candidate, (text, tokens) in enumerate(line.answers):
                 place = {"example": number, "candidate": candidate, "candidates": len(line.answers)}
-                about = {"reference": line.reference, "id": line.id, "messages": line.messages}
+                about = {"reference": line.reference, "references": line.references}
+                about |= {"id": line.id, "messages": line.messages}
                 pair = make_pair(self.task, line.inputs, text, tokens, line.prompt, **about, **place)
                 longest = max(longest, len(pair.input_tokens))
                 truncated += len(pair.input_tokens) > self.lengths["inputs"]
@@ -123,7 +126,8 @@ class _Line:
     id: str | None
     prompt: Int32[np.ndarray, " n"] | None = None
     messages: Sequence[Message] | None = None
-    several: bool = False  # Whether it has further targets, which are not used.
+    references: tuple[str, ...] = ()  # All, where there are several.
+    further: bool = False  # Whether it has further targets than the one that is scored.
 
 
 @check_arguments
@@ -167,8 +171,10 @@ def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Lin
     for key, text in [*strings, *([("the reference", reference)] if reference is not None else [])]:
         check_text(text, f"{where}: {key}")
     answers = list(zip(texts, _tokens(line, len(texts), where, several), strict=True))
-    more = isinstance(targets, list) and len(targets) > 1
-    return _Line(line["inputs"], answers, reference, _id(line.get("id"), where), prompt, messages, more)
+    all_targets = tuple(targets) if isinstance(targets, list) and len(targets) > 1 else ()
+    references, further = (all_targets, False) if several else ((), bool(all_targets))
+    name = _id(line.get("id"), where)
+    return _Line(line["inputs"], answers, reference, name, prompt, messages, references, further)
 
 
 def _tokens(

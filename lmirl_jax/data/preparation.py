@@ -125,9 +125,8 @@ def kept_examples(writer: ShardWriter, number: int) -> int | None:
         return parse_facts(read_shard(writer.file(number))["facts"]).examples
     except FileNotFoundError:
         return None
-    except (
-        Exception
-    ) as error:  # Of a file that a crash of the machine has cut off, each layer raises its own.
+    except Exception as error:
+        # Of a file that a crash of the machine has cut off, each layer raises its own.
         _log.warning("%s is damaged (%s): writing it again", writer.file(number), error)
         return None
 

@@ -2,13 +2,13 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lmirl_jax.data.answer_metric import AnswerMetric
-from lmirl_jax.data.task_parts import TaskPart, vocabulary_of
+from lmirl_jax.data.task_parts import REFERENCES, TaskPart, vocabulary_of
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.types import UserError
 
@@ -50,13 +50,16 @@ def aux_metrics(
     return _numbers(results)
 
 
-def answer_metrics(task: TaskPart, inputs: str, reference: str, answer: str) -> dict[str, float]:
-    """The task's metrics of one answer alone, against one reference; all are texts.
+def answer_metrics(
+    task: TaskPart, inputs: str, reference: str, answer: str, references: Sequence[str] = ()
+) -> dict[str, float]:
+    """The task's metrics of one answer alone, against its reference, or against all `references`; all are texts.
 
     Raises:
         UserError: the task's functions cannot read the texts.
     """
-    example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference})
+    several = {REFERENCES: list(references)} if references else {}
+    example = as_seqio({"inputs_pretokenized": inputs, "targets_pretokenized": reference, **several})
     surface = unknown_surface(vocabulary_of(task, "targets"))
     prediction = mark_unknown(answer, reference, surface)
     try:

@@ -26,7 +26,8 @@ class Pair:
     """An answer to a prompt: texts, tokens (EOS included, untrimmed), and the characters of each target token.
 
     `example` numbers prompts and `candidate` the `candidates` answers of each, which come one after the other.
-    `reference` is the answer of the data set, if the answer to score is another one. `messages` is the prompt as a
+    `reference` is the answer of the data set, if the answer to score is another one, and `references` are all of several, with
+    which metrics compare. `messages` is the prompt as a
     conversation, where `inputs` alone would not give it back. A prompt of a chat model is trimmed to the end that a row holds.
     """
 
@@ -39,6 +40,7 @@ class Pair:
     candidate: int = 0
     candidates: int = 1
     reference: str | None = None
+    references: tuple[str, ...] = ()
     id: str | None = None
     messages: Sequence[Message] | None = None
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from lmirl_jax import files
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, Path, check_arguments
+from lmirl_jax.data.task_parts import REFERENCES
 from lmirl_jax.evaluation.diversity import distinct_n, distinct_n_per_prompt, self_bleu_per_prompt
 from lmirl_jax.evaluation.generation import Answers, Generator, Prompts
 from lmirl_jax.statistics.evidence import first_of
@@ -245,13 +246,14 @@ def answer_row(answer: Answers) -> dict[str, Any]:
     Where samples have scores, the line has them too, in the plural (`returns`), and under `best` the number of the sample with
     the largest of each score.
 
-    A prompt that is more than one message of a user is there as `messages` too, which readers of the line take.
+    A prompt that is more than one message of a user is there as `messages` too, which readers of the line take. Of several
+    references `targets` is the list.
     """
     example = answer.example
     row = {
         "inputs": example.get("inputs_pretokenized", ""),
         **{key: example[key] for key in ("messages",) if example.get(key)},
-        "targets": example.get("targets_pretokenized", ""),
+        "targets": list(example.get(REFERENCES, ())) or example.get("targets_pretokenized", ""),
         "samples": list(answer.texts),
         "log_probs": [round(float(np.sum(values)), 6) for values in answer.log_probs],
     }

@@ -35,9 +35,10 @@ class ScoredAnswer:
         centred_return: the return minus the mean return of the answers to the prompt; None where the prompt has one answer.
         v_0: the soft value of the prompt.
         log_likelihood: sum_t log pi_t.
-        metrics: the metrics of the task for this answer, against the reference.
+        metrics: the metrics of the task for this answer, against the reference, or against all of several.
         messages: the prompt as a conversation, where it is more than one message of a user; `inputs` is then its text. A file
             has this key only there.
+        references: all references, where there are several; files have the first alone.
     """
 
     example: int
@@ -63,11 +64,13 @@ class ScoredAnswer:
     log_likelihood: float
     metrics: Mapping[str, float]
     messages: Sequence[Mapping[str, Any]] | None = None
+    references: tuple[str, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """The answer as a JSON object, in which `total` is called `return`."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields = {"return" if name == "total" else name: value for name, value in row.items()}
+        del fields["references"]
         if self.messages is None:
             del fields["messages"]
         else:
@@ -82,6 +85,7 @@ class ScoredAnswer:
             UserError: `lmirl score` did not write this row; the error begins with `where`.
         """
         names = {"return" if field.name == "total" else field.name for field in dataclasses.fields(cls)}
+        names.remove("references")
         missing = sorted(names - set(row) - {"messages"})
         if missing:
             raise UserError(

@@ -246,6 +246,7 @@ def _score(pair: Any, values: Mapping[str, np.ndarray], discount: float) -> Scor
         log_likelihood=round(float(np.sum(log_prob)), DECIMALS),
         metrics={},
         messages=pair.messages,
+        references=pair.references,
     )
 
 

@@ -44,8 +44,9 @@ def count_tokens(batch: Batch) -> Float[Array, ""]:
 def padding_share(batch: Batch) -> Float[Array, ""]:
     """The share of the places for prompts and answers that hold no token."""
     kinds = [ids for ids in (batch.prompt_segment_ids, batch.segment_ids) if ids is not None]
-    real = sum(jnp.sum(jnp.asarray(ids) > 0) for ids in kinds)
-    return 1 - jnp.asarray(real, jnp.float32) / sum(ids.size for ids in kinds)
+    # Counts of padding, because 1 less the share of tokens may be rounded below 0.
+    padding = sum(jnp.sum(jnp.asarray(ids) == 0) for ids in kinds)
+    return jnp.asarray(padding, jnp.float32) / sum(ids.size for ids in kinds)
 
 
 def policy_sums(out: SoftQ, batch: Batch) -> Sums:

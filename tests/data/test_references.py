@@ -9,6 +9,8 @@ from pyarrow import parquet
 
 from lmirl_jax import data
 from lmirl_jax.data.file_task import exact_match
+from lmirl_jax.evaluation.evaluator import answer_row
+from lmirl_jax.evaluation.generation import Answers
 
 LENGTHS = {"inputs": 16, "targets": 16}
 ROWS = [
@@ -73,17 +75,37 @@ def test_prompts_keep_all_and_scores_take_the_first(path, caplog):
     assert prompts.examples[0]["references"] == ["one", "two"]
     pairs = list(data.PairFile(path, task, LENGTHS))
     assert [pair.targets for pair in pairs] == ["one", "three", "four"]
-    assert f"{path}: 1 of 3 rows have several targets: the first is used" in caplog.messages
+    assert f"{path}: 1 of 3 rows have several targets: the first is scored" in caplog.messages
 
 
-def test_the_first_is_the_reference_of_candidates(path, tmp_path):
+def test_candidates_are_compared_with_all(path, tmp_path, caplog):
     task = data.get_task(data=path)
     file = tmp_path / "pairs.jsonl"
-    file.write_text(json.dumps({"inputs": "a", "candidates": ["x", "y"], "targets": ["one", "two"]}))
-    assert [(pair.targets, pair.reference) for pair in data.PairFile(str(file), task, LENGTHS)] == [
-        ("x", "one"),
-        ("y", "one"),
+    file.write_text(json.dumps({"inputs": "a", "candidates": ["x", "two"], "targets": ["one", "two"]}))
+    pairs = list(data.PairFile(str(file), task, LENGTHS))
+    assert [(pair.targets, pair.reference, pair.references) for pair in pairs] == [
+        ("x", "one", ("one", "two")),
+        ("two", "one", ("one", "two")),
     ]
+    assert not [line for line in caplog.messages if "several targets" in line]
+    metrics = [
+        data.answer_metrics(task.tasks[0], pair.inputs, "one", pair.targets, pair.references)
+        for pair in pairs
+    ]
+    assert metrics == [{"exact_match": 0.0}, {"exact_match": 1.0}]
+
+
+def test_the_lines_of_answers_have_all(path, tmp_path):
+    """What `lmirl infer` writes is what `lmirl score` reads."""
+    task = data.get_task(data=path)
+    prompts = data.PromptFile(path, task, LENGTHS)
+    lines = [answer_row(Answers(example, ("two",), (), ())) for example in prompts.examples]
+    assert [line["targets"] for line in lines] == [["one", "two"], "three", "four"]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pairs = list(data.PairFile(str(file), task, LENGTHS))
+    assert [pair.references for pair in pairs] == [("one", "two"), (), ()]
+    assert [pair.reference for pair in pairs] == ["one", "three", "four"]
 
 
 def test_references_of_parquet_are_lists(path, tmp_path):
