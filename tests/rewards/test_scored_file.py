@@ -60,7 +60,8 @@ def test_parquet_comes_back(tmp_path, kind):
     [
         ("", r"scored\.jsonl is empty: SCORED must be what lmirl score wrote"),
         ("{\n", r"scored\.jsonl, line 1: not JSON"),
-        ("[]\n", r"scored\.jsonl, line 1: not a JSON object"),
+        ("[]\n", r"scored\.jsonl is empty: SCORED must be what lmirl score wrote"),
+        ("7\n", r"scored\.jsonl, line 1: not a JSON object"),
         ('{"inputs": "a"}\n', r"scored\.jsonl, line 1: no candidate, .* so this is no line of lmirl score"),
     ],
 )
