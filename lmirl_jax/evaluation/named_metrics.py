@@ -79,7 +79,7 @@ def _find(metric: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
     if isinstance(metric, str) and "." not in metric:
         if metric not in METRICS:
             near = difflib.get_close_matches(metric, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(METRICS)}"
+            hint = f"write {near[0]!r}" if near else f"choose of {', '.join(METRICS)}"
             raise UserError(
                 f"METRICS: there is no {metric!r}; {hint}, or name a function of yours, 'module.function'"
             )

@@ -102,7 +102,7 @@ def test_a_function_of_the_users_own(mine):
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        (["rogue"], "METRICS: there is no 'rogue'; did you mean 'rouge'"),
+        (["rogue"], "METRICS: there is no 'rogue'; write 'rouge', or name a function"),
         (["zzz"], "METRICS: there is no 'zzz'; choose of exact_match"),
         (["bleu", "bleu"], "METRICS has 'bleu' twice"),
         (["my_own_metrics.two"], "cannot be called with a prompt, an answer and a reference"),
