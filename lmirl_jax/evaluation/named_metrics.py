@@ -104,7 +104,7 @@ def _imported(path: str) -> Callable[..., Any]:
         if error.name is None or not module.startswith(error.name):
             raise
         raise UserError(
-            f"METRICS: there is no module {error.name!r} for {path!r}: put its file into a folder of PYTHONPATH"
+            f"METRICS: there is no module {error.name!r} for {path!r}: put its file into this folder, or one of PYTHONPATH"
         ) from None
     except AttributeError:
         raise UserError(f"METRICS: module {module!r} has no {name!r}") from None
