@@ -68,6 +68,7 @@ class _Sample:
     inputs: str = ""
     targets: str = ""
     reference: str | None = None
+    references: tuple[str, ...] = ()
     id: str | None = None
     offsets: tuple[tuple[int, int], ...] = ()
     messages: Any = None

@@ -14,8 +14,9 @@ def table(repository, header: str) -> list[str]:
 
 
 def test_keys(repository):
-    fields = ["return" if field.name == "total" else field.name for field in dataclasses.fields(ScoredAnswer)]
-    assert sorted(table(repository, "| key |")) == sorted(fields)
+    fields = {"return" if field.name == "total" else field.name for field in dataclasses.fields(ScoredAnswer)}
+    # Of several references a line has the first.
+    assert sorted(table(repository, "| key |")) == sorted(fields - {"references"})
 
 
 def test_settings(repository):
