@@ -57,11 +57,6 @@ def test_blocks_have_the_gradient_of_the_whole():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
 
 
-def assert_close_by_the_largest(found, expected):
-    """A gradient near 0 is a sum of large terms that cancel, whose rounding it has: the largest of the array is the measure."""
-    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * max(1, np.abs(expected).max()))
-
-
 @pytest.mark.parametrize("name", ["gemma2", "gemma3", "prefix", "llama"])
 def test_a_model_reads_long_rows_as_it_reads_short_ones(name, monkeypatch):
     """Rows of 18 places, in blocks of 4: values, gradients, and what the cache is filled with."""
@@ -75,7 +70,8 @@ def test_a_model_reads_long_rows_as_it_reads_short_ones(name, monkeypatch):
 
         def loss(state):
             hidden = nnx.merge(graph, state).hidden(batch)
-            return jnp.sum(jnp.where(real, hidden, 0) ** 3), jnp.where(real, hidden, 0)
+            # Its derivative is at most 1, so that gradients are no small sums of large terms.
+            return jnp.sum(jnp.where(real, jnp.sin(hidden), 0)), jnp.where(real, hidden, 0)
 
         return jax.grad(loss, has_aux=True)(state)
 
@@ -84,7 +80,7 @@ def test_a_model_reads_long_rows_as_it_reads_short_ones(name, monkeypatch):
     monkeypatch.setattr(dot_products, "BLOCK", 4)
     monkeypatch.setattr(dot_products.attend_in_blocks, "__defaults__", (4,))
     blocks = call(model, run)
-    jax.tree.map(assert_close_by_the_largest, whole, blocks)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4), whole, blocks)
 
 
 def cost(length, window, block):

@@ -35,7 +35,7 @@ def run(
 ):
     """The parameters and metrics after some steps on a mesh."""
     # Adam divides a gradient near 0 by itself, and with it the rounding that differs: this epsilon is far above both.
-    optimizer = optimizer or optax.adamw(1e-2, eps=1e-4)
+    optimizer = optimizer or training.adamw(1e-2, eps=1e-4)
     graph, _ = build(TINY, KEY)
     _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
     step = functools.partial(
