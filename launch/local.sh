@@ -121,19 +121,31 @@ ensure_browser() {
     } </dev/null >/dev/null 2>&1 || say "chromium could not be installed: the tests that open pages are skipped"
 }
 
-# Tests compare with transformers, and skip where it is not. Continuous integration installs it, in a place of its own, because
-# a model's own library should not share its environment with the one that is tested.
-ensure_parity() {
-    local place=$root/.venv-parity
-    if [[ -n ${LMIRL_PARITY_PYTHON:-} || -z ${CI:-} || -f $place/.lmirl_installed ]]; then return; fi
-    say "installing torch and transformers into $place for the tests that compare with them"
-    if (cd -- "$root" && "$python" -I -m venv --clear -- "$place" &&
-        PIP_USER=0 timeout 900 "$place/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
-            --requirement tests/interop/requirements.txt) </dev/null >&2; then
+# Tests compare with other libraries, and skip where these are not. Continuous integration installs them, each in a place of its
+# own, because they conflict with what is tested, or bring versions of what it uses too.
+ensure_beside() {
+    local place=$root/$1 what=$2 given=$3 install=$4
+    if [[ -n $given || -z ${CI:-} || -f $place/.lmirl_installed ]]; then return; fi
+    say "installing $what into $place for the tests that compare with it"
+    if (cd -- "$root" && "$python" -I -m venv --clear -- "$place" && "$install" "$place/bin/python") </dev/null >&2; then
         : >"$place/.lmirl_installed"
     else
-        say "they could not be installed: the tests that compare with transformers are skipped"
+        say "$what could not be installed: the tests that compare with it are skipped"
     fi
+}
+
+pip_install() {
+    PIP_USER=0 timeout 900 "$1" -I -m pip install -qq --disable-pip-version-check --no-input "${@:2}"
+}
+
+install_transformers() { pip_install "$1" --requirement tests/interop/requirements.txt; }
+
+# Beam allows neither our protobuf, with which it runs all the same, nor our pins of a few more.
+install_beam() {
+    local pins=$root/.venv-beam/constraints.txt
+    grep -v -E '^(beartype|pillow|protobuf|pyarrow|python-dateutil)==' constraints.txt >"$pins" &&
+        pip_install "$1" --constraint "$pins" --editable . apache-beam==2.77.0 pytest &&
+        pip_install "$1" --constraint constraints.txt --no-deps protobuf
 }
 
 number() {
@@ -177,7 +189,8 @@ case $1 in
 test)
     shift
     ensure_browser
-    ensure_parity
+    ensure_beside .venv-parity "torch and transformers" "${LMIRL_PARITY_PYTHON:-}" install_transformers
+    ensure_beside .venv-beam "Apache Beam" "${LMIRL_BEAM_PYTHON:-}" install_beam
     cd -- "$root"
     exec "$python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
     ;;

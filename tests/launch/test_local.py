@@ -176,7 +176,8 @@ def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp
     log = tmp_path / "log"
     (tools / "apt-get").write_text(f'#!/usr/bin/env bash\necho "$@" >>"{log}"\n[[ $2 != install ]]\n')
     (tools / "apt-get").chmod(0o755)
-    given = {"PATH": str(tools), "CODE": "3", "LMIRL_PARITY_PYTHON": "one that is there"}
+    others = {"LMIRL_PARITY_PYTHON": "one that is there", "LMIRL_BEAM_PYTHON": "another"}
+    given = {"PATH": str(tools), "CODE": "3", **others}
     done = call(checkout / "launch/local.sh", "test", "-q", CI="", **given)
     assert (done.returncode, done.stderr) == (3, "") and not log.exists()
     done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **given)
@@ -184,6 +185,11 @@ def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp
     assert done.returncode == 3 and "chromium could not be installed" in done.stderr  # And the tests ran.
     (tools / "chromium").symlink_to(shutil.which("true"))
     assert call(checkout / "launch/local.sh", "test", CI="true", **given).stderr == ""
-    # Nor does it keep the tests from running that transformers cannot be installed.
-    done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **given | {"LMIRL_PARITY_PYTHON": ""})
-    assert done.returncode == 3 and "the tests that compare with transformers are skipped" in done.stderr
+    # Nor does it keep the tests from running that other libraries cannot be installed.
+    for name, what in (
+        ("LMIRL_PARITY_PYTHON", "torch and transformers"),
+        ("LMIRL_BEAM_PYTHON", "Apache Beam"),
+    ):
+        done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **given | {name: ""})
+        assert done.returncode == 3
+        assert f"{what} could not be installed: the tests that compare with it are skipped" in done.stderr
