@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, TASKS, Flag
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, SHOW_BATCH, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
@@ -127,13 +127,14 @@ COMMANDS = {
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",
-        "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read; or a checkpoint",
-        CONFIGURATION | CHECKPOINT_FLAG,
+        "show versions, devices, the mesh and what is missing, and how soft Q-values would be read; or a checkpoint, or a batch",
+        CONFIGURATION | CHECKPOINT_FLAG | SHOW_BATCH,
         Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
         (
             "lmirl doctor",
             "lmirl doctor --checkpoint=/tmp/run",
             "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
+            f"lmirl doctor {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\" --show_batch",
         ),
     ),
     "quickstart": Command(
@@ -173,7 +174,7 @@ def explanation(name: str) -> str:
     ]
     lines += ["", *_wrap(str(command.bindings), "  ")]
     for flag, about in command.flags.items():
-        lines += ["", f"  --{flag}={about.value}", *_wrap(about.help, "      ")]
+        lines += ["", f"  --{flag}{'=' * bool(about.value)}{about.value}", *_wrap(about.help, "      ")]
     lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join(lines)
 

@@ -38,6 +38,12 @@ def main(flags: Flags) -> int:
     """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
     if flags.checkpoint is not None:
         return _checkpoint(flags.checkpoint)
+    if flags.show_batch:
+        from lmirl_jax.cli import batch_report
+
+        for line in batch_report.report(flags):
+            print(line)
+        return 0
     rows: list[tuple[str, str]] = []
     problems: list[str] = []
     of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)

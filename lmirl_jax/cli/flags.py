@@ -32,6 +32,7 @@ class Flags:
     num_examples: int | None = None
     words: list[str] = dataclasses.field(default_factory=list)
     beam: str | None = None
+    show_batch: bool = False
 
 
 def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
@@ -59,7 +60,7 @@ class Flag:
     """A flag.
 
     Args:
-        value: the form of the value in help texts.
+        value: the form of the value in help texts; empty for a flag that takes none.
         help: the explanation of the flag.
         add: the value after one more occurrence of the flag, from the value before and the text of the occurrence.
         attribute: the attribute of `Flags` that keeps it; None for the flag's own name.
@@ -116,6 +117,14 @@ CHECKPOINT = {
         _replace_by(_non_empty),
     )
 }
+SHOW_BATCH = {
+    "show_batch": Flag(
+        "",
+        "print the first batch of the run that the gin files describe, token by token: text, weight, discount, TD weight, reward",
+        lambda before, text: True,
+    ),
+    "num_examples": Flag("N", "how many rows of the batch to print (2)", _replace_by(_whole_number)),
+}
 TASKS = {
     "import": Flag(
         "MODULE",
@@ -142,7 +151,7 @@ _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")
 
 
 def parse(arguments: Sequence[str], known: dict[str, Flag], most_words: int = 0) -> Flags:
-    """Reads `--flag=value` and `--flag value`, and up to `most_words` words that are no flags.
+    """Reads `--flag=value`, `--flag value` and flags without a value, and up to `most_words` words that are no flags.
 
     Raises:
         UsageError: one line with the nearest flag, for what is not among `known`.
@@ -161,7 +170,10 @@ def parse(arguments: Sequence[str], known: dict[str, Flag], most_words: int = 0)
             name in known or (name.startswith("gin.") and "gin_bindings" in known)
         ):
             raise UsageError(_unknown(word, known))
-        if not equals:
+        takes_value = name not in known or known[name].value
+        if equals and not takes_value:
+            raise UsageError(f"--{name} takes no value: write --{name}")
+        if not equals and takes_value:
             if not rest or rest[0].startswith("--"):
                 raise UsageError(f"--{name} needs a value: --{name}={_shape(name, known)}")
             value = rest.pop(0)
