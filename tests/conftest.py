@@ -29,6 +29,14 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests that take an hour run only where they are asked for: -m soak."""
+    if "soak" not in config.option.markexpr:
+        soaks = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in soaks]
+        config.hook.pytest_deselected(items=soaks)
+
+
 @pytest.fixture(autouse=True)
 def strict_promotion(request):
     """Our own arithmetic never mixes types by accident; optax's does, so the trainer's tests go without."""
