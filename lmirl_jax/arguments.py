@@ -120,6 +120,8 @@ def has_parameter(*names: str) -> Callable[[Any], bool]:
     return condition
 
 
+# The most tokens of a prompt or an answer that can be asked for, 16 million; more is a slip of the keyboard.
+LONGEST_ROW = 2**24
 Count = Annotated[int, Within(1)]
 Whole = Annotated[int, Within(0)]
 Seed = Annotated[int, Words(f"a whole number from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)]
@@ -133,8 +135,11 @@ Path = Annotated[str, Words("a path in quotes", _not_empty)]
 Lengths = Annotated[
     Mapping[str, int],
     Words(
-        "{'inputs': 512, 'targets': 256} or other whole numbers of 1 or more for just these two",
-        lambda value: set(value) == {"inputs", "targets"} and all(fits(n, Count) for n in value.values()),
+        f"{{'inputs': 512, 'targets': 256}} or other whole numbers from 1 to {LONGEST_ROW:,} for just these two",
+        lambda value: (
+            set(value) == {"inputs", "targets"}
+            and all(fits(n, Count) and n <= LONGEST_ROW for n in value.values())
+        ),
     ),
 ]
 Schedule = Annotated[

@@ -118,8 +118,15 @@ def in_file(path: str, bundled: Iterable[str]) -> Iterator[None]:
         # A syntax error outside gin files is a bug in a module that a gin file imports.
         if not str(error.filename or "").endswith(".gin") and _innermost(error)[0] is None:
             raise
+        remedy = ": check its quotes and brackets, and that it begins on the line of its name"
+        problem = _first_line(error.msg).rstrip(".") + remedy * ("value" in error.msg)
+        raise UserError(f"{display_path(error.filename or path)}:{error.lineno}: {problem}") from None
+    except RecursionError as error:
+        # The innermost frames may be those of Python's own reader of files.
+        if not any(map(_is_of_gin, traceback.extract_tb(error.__traceback__)[-5:])):
+            raise
         raise UserError(
-            f"{display_path(error.filename or path)}:{error.lineno}: {_first_line(error.msg)}"
+            f"{display_path(path)}: its includes lead back to a file that includes them: remove one of these includes"
         ) from None
     except tokenize.TokenError as error:
         raise UserError(f"{display_path(path)}: {error.args[0]}: is a bracket or quote left open?") from None
@@ -179,8 +186,11 @@ def _innermost(error: Exception) -> tuple[str | None, int, str]:
 
 def _raised_by_gin(error: Exception) -> bool:
     """Whether gin itself raised the exception. If not, a module that a gin file imports has a bug and needs its traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return os.path.dirname(frames[-1].filename) == os.path.dirname(config_parser.__file__)
+    return _is_of_gin(traceback.extract_tb(error.__traceback__)[-1])
+
+
+def _is_of_gin(frame: traceback.FrameSummary) -> bool:
+    return os.path.dirname(frame.filename) == os.path.dirname(config_parser.__file__)
 
 
 def _first_line(message: str) -> str:

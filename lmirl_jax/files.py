@@ -18,8 +18,19 @@ from lmirl_jax.types import UserError
 
 
 def absolute_path(path: epath.PathLike) -> epath.Path:
-    """The absolute path: `~` becomes the home folder, and the path of a bucket stays unchanged."""
-    given = epath.Path(path)
+    """The absolute path: `~` becomes the home folder, and the path of a bucket stays unchanged.
+
+    Raises:
+        UserError: the path is a web address, or no path of this system.
+    """
+    try:
+        given = epath.Path(path)
+    except KeyError:
+        raise UserError(
+            f"{str(path)!r} is neither a path on a disk nor in a bucket (gs://, s3://): download it and name the copy"
+        ) from None
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r} holds a null character, which no path may: check how it was made")
     return given if "://" in str(path) else given.expanduser().resolve()
 
 

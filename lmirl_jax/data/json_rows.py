@@ -9,7 +9,7 @@ from typing import Any
 from lmirl_jax.types import UserError
 
 ByteStream = io.BufferedReader | gzip.GzipFile
-# The characters of an array that are read at a time, and the most that one item of it may have.
+# The characters of an array that are read at a time, and the most that one item of it, or a line, may have.
 _CHUNK, _LONGEST = 2**16, 2**26
 
 
@@ -22,13 +22,17 @@ def read_lines(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str
         remedy: the advice of errors about a row.
 
     Raises:
-        UserError: a line that is no JSON object, has a key twice, is nested too deeply or no UTF-8.
+        UserError: a line that is no JSON object, has a key twice, is nested too deeply, too long or no UTF-8.
     """
     number = 0
     try:
         # Some editors begin with a byte-order mark.
         with io.TextIOWrapper(stream, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST), ""), start=1):
+                if len(line) == _LONGEST:
+                    raise UserError(
+                        f"{name}, line {number}: {_LONGEST:,} characters and more; write every example in a line of its own"
+                    )
                 if line.strip():
                     where = f"{name}, line {number}"
                     yield where, _require_object(_decode(line, where, remedy), where, remedy)
