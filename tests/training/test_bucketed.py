@@ -117,7 +117,7 @@ def online_iqlearn():
     return online.OnlineIQLearn(objectives.iqlearn, online.Rollouts(fakes.Prompts(8)), 0.3, 0.3)
 
 
-@pytest.mark.parametrize("make", [online_iqlearn, gail])
+@pytest.mark.parametrize("make", [online_iqlearn, pytest.param(gail, marks=pytest.mark.slow)])
 def test_online_learners_take_short_demonstrations(make):
     """The rollouts are equal, since their prompts have one shape."""
     ours, theirs = (
