@@ -119,7 +119,7 @@ class TrainDataset:
         drawn = None if num_examples is None else [num_examples, examples_seed]
         self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout())
         order = endless_order(self._sources, rates, seed_of_order)
-        self._rows = order.map(lambda row: self._row(*row, self.lengths))
+        self._rows = order.map(lambda row: self._row(row[0], row[1], self.lengths))
         self._batches = None
         if buckets > 1:
             shape = self.lengths, buckets, batch_size
@@ -151,7 +151,7 @@ class TrainDataset:
         """Reads rows of a bucketed batch."""
         assert self._batches is not None
         examples, lengths = self._batches[number]
-        return stack_rows([self._row(*example, lengths) for example in examples[rows].tolist()])
+        return stack_rows([self._row(source, index, lengths) for source, index in examples[rows].tolist()])
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
