@@ -31,7 +31,7 @@ NEVER = 10**9
 class Prompts:
     """The fixed batch again and again, as a training set."""
 
-    vocab_size, eos_ids, rows_together, has_rewards, packed = 32000, (1,), 1, False, False
+    vocab_size, eos_ids, rows_together, has_rewards, packed, buckets = 32000, (1,), 1, False, False, 1
 
     def __init__(self, options):
         self.batch_size = options.batch

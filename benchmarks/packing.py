@@ -1,10 +1,11 @@
-"""Real tokens per second of training on packed rows against rows of one example, on the examples of a file.
+"""Padding and real tokens per second of training: packed rows, length buckets, and rows of one example, on a file.
 
     launch/local.sh python benchmarks/packing.py DATA [--size=tiny] [--batch=4] [--inputs=256] [--targets=256] [--runs=15]
-        [--vocabulary_path=PATH]
+        [--buckets=4,8,16] [--vocabulary_path=PATH]
 
-Prints a JSON object: examples in a row, shares of padding over an epoch, tokens per second of both (medians), their ratio
-pair by pair, and the machine. Batches of both alternate; each is one the trainer would see, of as many rows.
+Prints a JSON object: for each kind of rows its share of padding, its rows and their places over an epoch, the number of shapes,
+and tokens per second (all tokens by all seconds, without compilations); the ratio of packed to one example each, pair by pair;
+and the machine. Batches of all kinds take turns; each is one the trainer would see, of as many rows. `--runs=0` measures no time.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def timed(update, state, batch) -> tuple[training.TrainState, float, float]:
 
 
 def measure(options, datasets, model, mesh) -> dict:
-    """Updates on batches of each data set in turn."""
+    """Updates on batches of each data set in turn, without those that compile."""
     key, optimizer = jax.random.key(0), optax.sgd(1e-3)
     graph, _ = build(model, key)
     _, shardings = state_shardings(mesh, model, optimizer, key)
@@ -41,34 +42,44 @@ def measure(options, datasets, model, mesh) -> dict:
     settings = {"graph": graph, "loss": loss, "optimizer": optimizer, "key": key, "microbatches": 1}
     update = jax.jit(functools.partial(training.train_step, **settings))
     iterators = {name: each.iterator(slice(0, options.batch)) for name, each in datasets.items()}
-    rates: dict[str, list[float]] = {name: [] for name in datasets}
+    measured: dict[str, list[tuple[int, float]]] = {name: [] for name in datasets}
+    compiled = set()
     with sharding.use(mesh):
         state = init_state(shardings, model, optimizer, key)
-        for run in range(options.runs + 1):
+        while min(map(len, measured.values())) < options.runs:
             for name, iterator in iterators.items():
-                state, seconds, tokens = timed(update, state, next(iterator))
-                # The first update compiles.
-                if run:
-                    rates[name].append(tokens / seconds)
-    ratios = [packed / alone for packed, alone in zip(rates["packed"], rates["alone"], strict=True)]
-    numbers = {f"{name}_tokens_per_second": round(statistics.median(each), 1) for name, each in rates.items()}
+                batch = next(iterator)
+                shape = batch.tokens.shape, batch.prompt_tokens.shape
+                state, seconds, tokens = timed(update, state, batch)
+                if shape in compiled:
+                    measured[name].append((tokens, seconds))
+                compiled.add(shape)
+    numbers = {}
+    for name, each in measured.items():
+        tokens, seconds = (sum(column) for column in zip(*each, strict=True))
+        numbers[f"{name}_tokens_per_second"] = round(tokens / seconds, 1)
+    rates = {name: [tokens / seconds for tokens, seconds in each] for name, each in measured.items()}
+    ratios = [packed / alone for packed, alone in zip(rates["packed"], rates["alone"], strict=False)]
     return numbers | {
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(min(ratios), 3), round(max(ratios), 3)],
     }
 
 
-def padding(dataset) -> float:
-    """The share of padding of a data set's rows over an epoch."""
+def padding(dataset) -> dict:
+    """The share of padding of a data set's rows over an epoch, their number and their places, and the number of shapes."""
     iterator = dataset.iterator(slice(0, dataset.batch_size))
-    real = places = examples = 0
+    real = places = examples = rows = 0
+    shapes = set()
     while examples < dataset.num_examples:
         batch = next(iterator)
+        rows += len(batch.tokens)
+        shapes.add((batch.tokens.shape, batch.prompt_tokens.shape))
         for ids in (batch.segment_ids, batch.prompt_segment_ids):
             real, places = real + int((ids > 0).sum()), places + ids.size
         examples += int(batch.segment_ids.max(axis=1).sum())
     iterator.close()
-    return round(1 - real / places, 4)
+    return {"padding": round(1 - real / places, 4), "rows": rows, "places": places, "shapes": len(shapes)}
 
 
 def main() -> None:
@@ -76,6 +87,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--vocabulary_path")
+    parser.add_argument("--buckets", default="4,8,16")
     for name, value in {"batch": 4, "inputs": 256, "targets": 256, "runs": 15}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
@@ -85,16 +97,16 @@ def main() -> None:
     configuration.load(files, [f"{name} = {value!r}" for name, value in macros.items()])
     task, model, mesh = (configuration.macro(name) for name in ("TASK", "MODEL", "MESH"))
     lengths = {"inputs": options.inputs, "targets": options.targets}
-    datasets = {
-        name: data.TrainDataset(task, options.batch, lengths, pack=name == "packed")
-        for name in ("packed", "alone")
-    }
-    shares = {f"{name}_padding": padding(each) for name, each in datasets.items()}
+    kinds: dict = {"packed": {"pack": True}, "alone": {}}
+    kinds |= {f"buckets_{count}": {"buckets": int(count)} for count in options.buckets.split(",")}
+    datasets = {name: data.TrainDataset(task, options.batch, lengths, **kind) for name, kind in kinds.items()}
+    shares = {}
+    for name, each in datasets.items():
+        shares |= {f"{name}_{number}": value for number, value in padding(each).items()}
     # Paths, on which no number depends.
     options.data = options.vocabulary_path = None
-    print(
-        json.dumps(provenance(options, jax.devices()[0]) | shares | measure(options, datasets, model, mesh))
-    )
+    speed = measure(options, datasets, model, mesh) if options.runs else {}
+    print(json.dumps(provenance(options, jax.devices()[0]) | shares | speed))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ CHAT = "CHAT"
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
         "the position in the data counts examples (rows, if packed) and is kept; schedules count updates, so an epoch has "
-        "another number of them"
+        "another number of them; with BUCKETS above 1 the order depends on BATCH_SIZE, and a resume is refused"
     ),
     (
         "DISCOUNT",
@@ -42,7 +42,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",
-    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK"): (
+    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK", "BUCKETS"): (
         "the order of the examples depends on it: a resume is refused where it does"
     ),
     (

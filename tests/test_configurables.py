@@ -83,7 +83,7 @@ TABLE = {
     ),
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
-    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch",
+    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch count",
     "data.get_task": "text? path? path? path? switch? columns? share-below objects?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
@@ -290,7 +290,7 @@ MACRO_KINDS = {
     "finetune": {
         "count": "BATCH_SIZE CHECKPOINT_PERIOD EVAL_BATCH_SIZE EVAL_NUM_SAMPLES EVAL_PERIOD LOG_PERIOD NUM_MICROBATCHES "
         "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS? "
-        "TRAIN_NUM_EXAMPLES?",
+        "TRAIN_NUM_EXAMPLES? BUCKETS",
         "whole": "DECODER_START_ID WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
         "seed": "RANDOM_SEED TRAIN_EXAMPLES_SEED",
         "share": "DISCOUNT",
@@ -300,7 +300,7 @@ MACRO_KINDS = {
         "rate": "LEARNING_RATE_SCHEDULE",
         "weight": "TD_WEIGHT",
         "non-negative": "EARLY_STOPPING_MIN_DELTA EVAL_TEMPERATURE",
-        "switch": "SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
+        "switch": "PACK SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
         "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT BEST_MODE? BLEU_TOKENIZER ROUGE_TOKENIZER",

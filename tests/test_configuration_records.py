@@ -79,7 +79,8 @@ def test_a_vocabulary_is_inherited_with_the_use_of_its_chat_template():
     ):
         assert names & set(configuration_records.inherited_keys(record, explicit)) == inherited
     assert "a resume is refused" in configuration_records.effect("CHAT")
-    assert "a resume is refused" in configuration_records.effect("PACK")
+    for name in ("PACK", "BUCKETS", "BATCH_SIZE"):
+        assert "a resume is refused" in configuration_records.effect(name)
 
 
 def test_how_files_are_read_is_inherited_with_them_alone():

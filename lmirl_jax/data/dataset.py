@@ -4,31 +4,36 @@ A row has one example, or several if they are packed. Row k of the order is comp
 process reads the rows of another, and a position is one number, the rows that all processes have consumed together.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import grain
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
+from lmirl_jax.data import length_buckets, row_plan
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.packing import Packer
 from lmirl_jax.data.records import Records, tokenized_records
-from lmirl_jax.data.row_plan import VERSION
-from lmirl_jax.data.row_source import RowSource, drawn_examples, packed_rows
+from lmirl_jax.data.row_source import (
+    ENDLESS,
+    RowSource,
+    bucketed_batches,
+    drawn_examples,
+    endless_order,
+    packed_rows,
+)
 from lmirl_jax.data.split_checks import check_records
-from lmirl_jax.data.task_parts import FEATURES, TURNS, Example, last_turn
+from lmirl_jax.data.task_parts import FEATURES, TURNS, Example, TaskPart, last_turn
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.data.train_iterator import TrainIterator
-from lmirl_jax.rows import Episodes
+from lmirl_jax.rows import Episodes, stack_rows
 from lmirl_jax.types import Batch, UserError
-
-# The number of examples in an endless order. With Grain's own number it cannot count batches of one example.
-ENDLESS = 2**53
 
 
 @check_arguments
@@ -57,10 +62,12 @@ class TrainDataset:
             `rows.mark_turns`.
         pack: whether short examples share a row, as many as its lengths hold. The same ones share a row in every epoch, and the
             rows are what is shuffled. Without shuffling, only neighbours share one.
+        buckets: the greatest number of shapes of batches. Above 1, examples of similar lengths share a batch, whose rows are as
+            short as they allow. Each shape is compiled separately. Without shuffling, the batches are the same as with 1.
 
     Raises:
-        UserError: a setting out of range, no such split, a task with fewer than `num_examples`, or with `truncate=False` an
-            example that does not fit.
+        UserError: a setting out of range, no such split, a task with fewer than `num_examples`, both `pack` and `buckets`, or
+            with `truncate=False` an example that does not fit.
     """
 
     def __init__(
@@ -79,22 +86,18 @@ class TrainDataset:
         turns: Literal["all", "last"] = "all",
         episodes: Episodes = "turns",
         pack: bool = False,
+        buckets: Count = 1,
     ):
+        if pack and buckets > 1:
+            raise UserError(
+                f"PACK=True and BUCKETS={buckets}: packed rows are of one length; set PACK=False or BUCKETS=1"
+            )
         self.task = task
-        self.turns, self.episodes, self.packed = turns, episodes, pack
+        self.turns, self.episodes, self.packed, self.buckets = turns, episodes, pack, buckets
         self.batch_size, self.rows_together = batch_size, 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
-        parts = [
-            (part, rate)
-            for part, rate in zip(task.tasks, task.rates, strict=True)
-            if split in part.splits and rate > 0
-        ]
-        if not parts:
-            splits = sorted({split for part in task.tasks for split in part.splits})
-            raise UserError(
-                f"{task.name} has no split {split!r} to train on; it has {', '.join(splits) or 'none'}"
-            )
+        parts = _parts(task, split)
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate, last_turns=turns == "last")
@@ -102,20 +105,25 @@ class TrainDataset:
         self.has_rewards = any(part.rewarded for part in records)
         # Without weights, rewards and turns, the features of examples need not be read.
         with_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
-        sources = []
+        self._sources, sizes = [], []
         for (part, _), part_records in zip(parts, records, strict=True):
             examples = drawn_examples(part.name, split, len(part_records), num_examples, examples_seed)
-            sizes = part_records.last_lengths if turns == "last" else part_records.lengths
-            plan = packed_rows(part.name, sizes[examples], self.lengths, seed_of_order) if pack else None
+            tokens = part_records.last_lengths if turns == "last" else part_records.lengths
+            sizes.append(tokens[examples])
+            plan = packed_rows(part.name, sizes[-1], self.lengths, seed_of_order) if pack else None
             source = part_records.source if with_features else part_records.source.without_features()
-            sources.append(RowSource(source, examples, plan))
-        self.num_examples = sum(source.num_examples for source in sources)
+            self._sources.append(RowSource(source, examples, plan))
+        self.num_examples = sum(source.num_examples for source in self._sources)
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         drawn = None if num_examples is None else [num_examples, examples_seed]
-        packed = [VERSION, self.lengths["inputs"], self.lengths["targets"], turns] if pack else None
-        self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, packed)
-        self._rows = _endless(sources, rates, seed_of_order).map(self._row)
+        self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout())
+        order = endless_order(self._sources, rates, seed_of_order)
+        self._rows = order.map(lambda row: self._row(row[0], row[1], self.lengths))
+        self._batches = None
+        if buckets > 1:
+            shape = self.lengths, buckets, batch_size
+            self._batches = bucketed_batches(task.name, order, sizes, rates, *shape, seed_of_order)
 
     def iterator(self, rows: slice) -> TrainIterator:
         """Iterates over these rows of every global batch.
@@ -128,14 +136,22 @@ class TrainDataset:
             raise ValueError(
                 f"rows {start}:{stop}:{step} are no aligned block of a batch of {self.batch_size}"
             )
-        return TrainIterator(
-            self._rows,
-            self.batch_size,
-            start // size,
-            self.batch_size // size,
-            self.fingerprint,
-            self.task.vocabulary_fingerprints,
-        )
+        block = functools.partial(self._blocks, start // size, self.batch_size // size)
+        return TrainIterator(block, self.batch_size, self.fingerprint, self.task.vocabulary_fingerprints)
+
+    def _blocks(self, block: int, blocks: int, index: int) -> grain.MapDataset:
+        """One of several blocks of each batch, from a position on."""
+        size = self.batch_size // blocks
+        if self._batches is None:
+            return self._rows[index:].batch(size, batch_fn=stack_rows)[block::blocks]
+        read = functools.partial(self._read, slice(block * size, (block + 1) * size))
+        return grain.MapDataset.range(index // self.batch_size, ENDLESS // self.batch_size).map(read)
+
+    def _read(self, rows: slice, number: int) -> Batch:
+        """Reads rows of a bucketed batch."""
+        assert self._batches is not None
+        examples, lengths = self._batches[number]
+        return stack_rows([self._row(source, index, lengths) for source, index in examples[rows].tolist()])
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -154,16 +170,17 @@ class TrainDataset:
         """The text of an answer for comparison with a reference: an unknown token does not equal anything in the reference."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
-    def _row(self, examples: list[Example]) -> Batch:
+    def _row(self, source: int, index: int, lengths: Mapping[str, int]) -> Batch:
+        """Reads a row of a source, in these lengths."""
         packer = Packer(
             1,
-            lengths=self.lengths,
+            lengths=lengths,
             discount=self.discount,
             eos_ids=self.task.eos_ids,
             with_rewards=self.has_rewards,
             episodes=self.episodes,
         )
-        for example in examples:
+        for example in self._sources[source][index]:
             self._add(packer, example)
         return packer.rows[0]
 
@@ -172,8 +189,9 @@ class TrainDataset:
         if self.turns == "last":
             example = last_turn(example)
         features, targets = example.features, example.targets
+        prompt = self.task.trim_prompt(example.inputs, self.lengths["inputs"])
         place = packer.add(
-            self.task.trim_prompt(example.inputs, self.lengths["inputs"]),
+            prompt,
             targets,
             weight=features.get(WEIGHT, 1.0),
             # The last turn is the end of its conversation.
@@ -181,24 +199,32 @@ class TrainDataset:
             turns=features.get(TURNS),
         )
         # A plan gives a row no more than it holds.
-        assert place is not None
+        assert place is not None and len(prompt) <= len(packer.rows[0].prompt_tokens)
+        assert place.stop - place.start == min(len(targets), self.lengths["targets"])
+
+    def _layout(self) -> dict[str, Any] | None:
+        """What determines which examples share a row or a batch, where anything but their order does."""
+        lengths = [self.lengths["inputs"], self.lengths["targets"], self.turns]
+        if self.packed:
+            return {"packed": [row_plan.VERSION, *lengths]}
+        if self.buckets > 1:
+            return {"bucketed": [length_buckets.VERSION, *lengths, self.buckets, self.batch_size]}
+        return None
 
 
-def _endless(sources: list[RowSource], rates: list[float], seed: int | None) -> grain.MapDataset:
-    """Every source over and over, shuffled anew each time unless the seed is None; a mixture takes turns by the rates."""
-    parts = []
-    for source in sources:
-        dataset = grain.MapDataset.source(source)
-        if seed is not None:
-            dataset = dataset.seed(seed).shuffle()
-        parts.append(dataset.repeat(ENDLESS // len(source)))
-    if len(parts) == 1:
-        return parts[0]
-    # Rates are of examples: a task whose rows hold more of them has fewer rows.
-    of_rows = [
-        rate * (len(source) / source.num_examples) for rate, source in zip(rates, sources, strict=True)
+def _parts(task: Task, split: str) -> list[tuple[TaskPart, float]]:
+    """The parts of a task that have the split, with their rates."""
+    parts = [
+        (part, rate)
+        for part, rate in zip(task.tasks, task.rates, strict=True)
+        if split in part.splits and rate > 0
     ]
-    return grain.MapDataset.mix(parts, of_rows)
+    if not parts:
+        splits = sorted({split for part in task.tasks for split in part.splits})
+        raise UserError(
+            f"{task.name} has no split {split!r} to train on; it has {', '.join(splits) or 'none'}"
+        )
+    return parts
 
 
 def _fingerprint(
@@ -206,12 +232,12 @@ def _fingerprint(
     rates: list[float],
     seed: int | None,
     drawn: list[int] | None,
-    packed: list[Any] | None,
+    layout: dict[str, Any] | None,
 ) -> str:
     """A hash of the tokens, so that a run can continue after a new comment in the task's code or a new path of the file."""
     described: list[Any] = [[part.content for part in records], rates, seed, seed is not None]
     if drawn is not None:
         described.append(drawn)
-    if packed is not None:
-        described.append({"packed": packed})
+    if layout is not None:
+        described.append(layout)
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]

@@ -1,15 +1,20 @@
-"""The examples of each row of a training set, by the number of the row."""
+"""The examples of each row of a training set, by the number of the row, and the order of the rows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import grain
 import numpy as np
 from jaxtyping import Int
 
 from lmirl_jax.data import row_plan
 from lmirl_jax.data.example_source import ExampleSource
+from lmirl_jax.data.length_buckets import LengthBuckets
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.types import UserError
+
+# The number of rows in an endless order. With Grain's own number it cannot count batches of one row.
+ENDLESS = 2**53
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +48,39 @@ class RowSource:
         return len(self._examples)
 
 
+class _Numbers:
+    """The rows of a source, each as the number of the source and that of the row."""
+
+    def __init__(self, source: int, count: int):
+        self._source, self._count = source, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._source, index
+
+
+def endless_order(sources: list[RowSource], rates: list[float], seed: int | None) -> grain.MapDataset:
+    """The rows of all sources, each as the number of its source and its own number there.
+
+    Every source comes over and over, shuffled anew each time unless the seed is None; a mixture takes turns by the rates.
+    """
+    parts = []
+    for number, source in enumerate(sources):
+        dataset = grain.MapDataset.source(_Numbers(number, len(source)))
+        if seed is not None:
+            dataset = dataset.seed(seed).shuffle()
+        parts.append(dataset.repeat(ENDLESS // len(source)))
+    if len(parts) == 1:
+        return parts[0]
+    # Rates are of examples: a task whose rows hold more of them has fewer rows.
+    of_rows = [
+        rate * (len(source) / source.num_examples) for rate, source in zip(rates, sources, strict=True)
+    ]
+    return grain.MapDataset.mix(parts, of_rows)
+
+
 def drawn_examples(
     name: str, split: str, available: int, count: int | None, seed: int
 ) -> Int[np.ndarray, " used"]:
@@ -71,3 +109,27 @@ def packed_rows(
         *(100 * share for share in shares),
     )
     return plan
+
+
+def bucketed_batches(
+    name: str,
+    order: grain.MapDataset,
+    sizes: Sequence[Int[np.ndarray, "examples 2"]],
+    rates: Sequence[float],
+    lengths: Mapping[str, int],
+    count: int,
+    batch_size: int,
+    seed: int | None,
+) -> LengthBuckets:
+    """Plans batches of a few shapes; see `LengthBuckets`. Logs the shapes, and how much of the first batches is padding."""
+    room = [lengths["inputs"], lengths["targets"]]
+    trimmed = [np.minimum(each, room) for each in sizes]
+    shares = [rate / sum(rates) for rate in rates]
+    batches = LengthBuckets(order, trimmed, shares, lengths, count, batch_size, seed)
+    shapes = ", ".join(f"{inputs}+{targets}" for inputs, targets in batches.shapes)
+    ours, whole = (100 * share for share in batches.padding(batches.window))
+    _log.info(
+        "%s: batches of %d shapes: %s tokens; in the first %d, %.0f%% is padding, in rows of %d+%d it were %.0f%%",
+        *(name, len(batches.shapes), shapes, batches.window, ours, *room, whole),
+    )
+    return batches

@@ -1,11 +1,10 @@
 """Iterates over the batches of a training set, from any position in its order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
 
-from lmirl_jax.rows import stack_rows
 from lmirl_jax.types import Batch, UserError
 
 # Batches are prepared by threads, ahead of the trainer: reading and stacking release the interpreter's lock.
@@ -13,21 +12,24 @@ READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 class TrainIterator:
-    """Iterates over one block of every global batch; the position in the order is the same for all blocks."""
+    """Iterates over one block of every global batch; the position in the order is the same for all blocks.
+
+    Args:
+        blocks: gives the blocks from a position on.
+        batch_size: the number of rows of a global batch.
+        fingerprint: that of the data set in its order.
+        vocabularies: the fingerprints of the vocabularies.
+    """
 
     def __init__(
         self,
-        rows: grain.MapDataset,
+        blocks: Callable[[int], grain.MapDataset],
         batch_size: int,
-        block: int,
-        blocks: int,
         fingerprint: str,
         vocabularies: Mapping[str, str],
     ):
-        self._rows = rows
-        self._batch_size = batch_size
-        self._block = block
         self._blocks = blocks
+        self._batch_size = batch_size
         self._fingerprint = fingerprint
         self._vocabularies = dict(vocabularies)
         self._batches: Any = None
@@ -38,7 +40,7 @@ class TrainIterator:
 
     def __next__(self) -> Batch:
         if self._batches is None:
-            self._batches = iter(self._from(self._next_index))
+            self._batches = iter(self._blocks(self._next_index).to_iter_dataset(READ))
         batch = next(self._batches)
         # The position does not include batches that are only prepared.
         self._next_index += self._batch_size
@@ -57,7 +59,9 @@ class TrainIterator:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continues from a state of an iterator of the same data, which may have another batch size and number of processes.
+        """Continues from a state of an iterator of the same data, which may have another number of processes.
+
+        It may have another batch size too, unless the data are bucketed.
 
         Raises:
             UserError: the state belongs to another vocabulary, to other examples, or to another order of them.
@@ -69,8 +73,8 @@ class TrainIterator:
         if state["dataset"] != self._fingerprint:
             raise UserError(
                 "the checkpoint was trained on other data, or in another order (task, vocabulary, TRAIN_NUM_EXAMPLES, "
-                "RANDOM_SEED, PROMPT_SEED, PACK, and with it TASK_FEATURE_LENGTHS and CHAT_TURNS): use a new MODEL_DIR, with "
-                "INITIAL_CHECKPOINT_PATH to start from its weights"
+                "RANDOM_SEED, PROMPT_SEED, PACK, BUCKETS, and with either TASK_FEATURE_LENGTHS and CHAT_TURNS, with BUCKETS "
+                "BATCH_SIZE too): use a new MODEL_DIR, with INITIAL_CHECKPOINT_PATH to start from its weights"
             )
         self.close()
         self._next_index = int(state["next_index"])
@@ -80,8 +84,3 @@ class TrainIterator:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-    def _from(self, index: int) -> grain.IterDataset:
-        size = self._batch_size // self._blocks
-        blocks = self._rows[index:].batch(size, batch_fn=stack_rows)
-        return blocks[self._block :: self._blocks].to_iter_dataset(READ)

@@ -19,7 +19,7 @@ HEAD = "discriminator"
 # The number of bins of the calibration error.
 BINS = 10
 Scores = Float[Array, "rows states"]
-SampledScores = Float[Array, "answers states"]
+SampledScores = Float[Array, "answers sampled_states"]
 
 
 @check_arguments

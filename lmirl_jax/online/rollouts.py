@@ -22,9 +22,15 @@ from lmirl_jax.types import AnswerBatch, Batch, PromptBatch, TrainData, UserErro
 
 @runtime_checkable
 class PromptData(TrainData, Protocol):
-    """A training set whose prompts the policy answers, `batch_size` at a time, such as `data.TrainDataset`."""
+    """A training set whose prompts the policy answers, `batch_size` at a time, such as `data.TrainDataset`.
+
+    Args:
+        lengths: the greatest lengths of a row, for `inputs` and `targets`.
+        buckets: the greatest number of shapes of its batches; 1 where all have these lengths.
+    """
 
     lengths: Mapping[str, int]
+    buckets: int
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -71,6 +77,11 @@ class Rollouts:
             raise UserError(
                 "online.Rollouts.prompts are packed, and the policy answers one prompt a row: leave `pack` of their data set "
                 "False (prompts/data.TrainDataset.pack = False)"
+            )
+        if self.prompts.buckets > 1:
+            raise UserError(
+                "online.Rollouts.prompts are bucketed, and a replay buffer has rollouts of one shape: leave `buckets` of their "
+                "data set 1 (prompts/data.TrainDataset.buckets = 1)"
             )
         size = self.rows if self.replay_size is None else self.replay_size
         if size % self.rows:

@@ -19,7 +19,7 @@ from lmirl_jax.training.pending_metrics import PendingMetrics
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.training.signals import stop_on_signal
 from lmirl_jax.training.state import TrainState
-from lmirl_jax.types import BatchIterator
+from lmirl_jax.types import Batch, BatchIterator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +58,16 @@ def run_steps(
         _say_best(run, saved, progress)
         return state
     pending = PendingMetrics(writers, progress, run.train_steps, run.log_period, run.updates.alarm)
+    shapes = _Shapes(run, progress)
     with contextlib.closing(progress), stop_on_signal() as stop:
         for step in range(start + 1, run.train_steps + 1):
             # The devices are at the step before, whose metrics are not read yet: reading ahead and copying cost them no time.
             rows = pending.next_batch(run.batches)
             batch = sharding.to_global(run.setting.mesh, rows, run.setting.batch_size)
-            if step == start + 1:
-                progress.say(run.updates.describe(batch.weights.shape))
+            compiles = shapes.is_new(batch)
             state, timing = _draw_if_due(run, state, step, pending)
+            if compiles:
+                pending.restart_clock()
             state, metrics = run.updates.step(state, batch)
             pending.push(step, metrics, timing)
             stopping = stop.is_set() if jax.process_count() == 1 else saved.preempted(step)
@@ -88,6 +90,26 @@ def run_steps(
             progress.say(f"stopped early at step {step} of {run.train_steps}: {run.best.describe_patience()}")
         _say_best(run, saved, progress)
     return state
+
+
+class _Shapes:
+    """The shapes of batches that an update is compiled for; says once how each is computed."""
+
+    def __init__(self, run: Run, progress: Progress):
+        self._describe, self._progress = run.updates.describe, progress
+        self._seen: set[tuple[tuple[int, ...], ...]] = set()
+        self._said: set[str] = set()
+
+    def is_new(self, batch: Batch) -> bool:
+        shape = tuple(array.shape for array in jax.tree.leaves(batch))
+        if shape in self._seen:
+            return False
+        self._seen.add(shape)
+        text = self._describe(batch.weights.shape)
+        if text not in self._said:
+            self._said.add(text)
+            self._progress.say(text)
+        return True
 
 
 def _draw_if_due(

@@ -47,7 +47,7 @@ class PendingMetrics:
         return batch
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the next step's timing, for example after an evaluation."""
+        """Leaves the time since the last step out of the next timing, for example after an evaluation or a compilation."""
         self._clock = None
 
     def read(self) -> None:
@@ -81,7 +81,7 @@ class PendingMetrics:
         self._progress.update(step, metrics)
 
     def _timing(self, tokens: float) -> dict[str, float]:
-        """Seconds and tokens per second since the step before; undefined for the first, which compiles.
+        """Seconds and tokens per second since the step before; undefined for the first, and where another shape is compiled.
 
         The share of these seconds in which the trainer waited for a batch is 0 where data are read ahead in time.
         """

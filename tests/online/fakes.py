@@ -14,7 +14,7 @@ class Prompts(FakeData):
 
     def __init__(self, batch_size: int = 16):
         super().__init__(batch_size)
-        self.lengths = {"inputs": 7, "targets": 6}
+        self.lengths, self.buckets = {"inputs": 7, "targets": 6}, 1
         self.eos_ids = (1,)
 
     def decode_inputs(self, tokens) -> str:
