@@ -227,6 +227,17 @@ def test_what_was_set_aside_is_a_ruin_too(run):
         keep_newest_whole(epath.Path(run / "checkpoints"))
 
 
+def test_a_run_inherits_from_the_checkpoint_that_it_goes_on_from(run):
+    """Before it opens its checkpoints, `train` reads what the newest says of itself: then of the one before."""
+    flip_a_bit(run / "checkpoints/4", "data/metadata")
+    assert checkpoints.resumable_checkpoint(str(run)).name == "2"
+    flip_a_bit(run / "checkpoints/2", "state/_METADATA")
+    with pytest.raises(
+        UserError, match=r"checkpoints/4 is damaged: data/metadata has changed .* no whole one"
+    ):
+        checkpoints.resumable_checkpoint(str(run))
+
+
 def test_a_rollback_reads_no_damaged_checkpoint(run):
     saved = checkpoints.Checkpoints(epath.Path(run), training.CheckpointConfig())
     nothing = types.SimpleNamespace(params=None, extra=None)
