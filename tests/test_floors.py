@@ -39,6 +39,8 @@ FLOORS = {
 # Files that are part of another's room.
 ROOMS = {
     "argument_rules": "arguments",
+    "content_hashes": "files",
+    "line_hashes": "files",
     "soft_q_blocked": "soft_q",
     "tiles": "soft_q",
     "configuration_errors": "configuration",

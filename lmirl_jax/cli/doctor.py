@@ -31,6 +31,7 @@ NEEDED = (
     "gin-config",
     "numpy",
     "tensorboard",
+    "xxhash",
 )
 
 

@@ -113,7 +113,7 @@ PROCESSES = {
 CHECKPOINT = {
     "checkpoint": Flag(
         "PATH",
-        "only say what this checkpoint is (a run's, Hugging Face's or T5X's), and whether it would load",
+        "only say what this checkpoint is (a run's, Hugging Face's or T5X's), whether it would load, and whether it is damaged",
         _replace_by(_non_empty),
     )
 }
