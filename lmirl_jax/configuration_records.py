@@ -65,6 +65,7 @@ FREE = (
         "LOG_PERIOD",
         "WANDB_PROJECT",
     ),
+    *("ON_NONFINITE", "MAX_NONFINITE_UPDATES", "SPIKE_FACTOR", "MAX_ROLLBACKS", "WATCHDOG_SECONDS"),
     *(
         "EVAL_PERIOD",
         "EVAL_STEPS",

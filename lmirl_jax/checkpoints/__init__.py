@@ -8,7 +8,14 @@ parameters alone, and `adapter` (JSON) says which checkpoint is their base.
 
 from lmirl_jax.checkpoints.adapters import AdapterRecord, base_of, read_record, record_of_base
 from lmirl_jax.checkpoints.find import find_checkpoint, pinned
-from lmirl_jax.checkpoints.folders import has_checkpoints, kind_of, output_folder, run_folder, step_of
+from lmirl_jax.checkpoints.folders import (
+    finished_steps,
+    has_checkpoints,
+    kind_of,
+    output_folder,
+    run_folder,
+    step_of,
+)
 from lmirl_jax.checkpoints.load import check_params, load_adapters, load_params
 from lmirl_jax.checkpoints.metadata import identity, recorded_vocabularies
 from lmirl_jax.checkpoints.save import CheckpointConfig, Checkpoints
@@ -20,6 +27,7 @@ __all__ = [
     "base_of",
     "check_params",
     "find_checkpoint",
+    "finished_steps",
     "has_checkpoints",
     "identity",
     "kind_of",

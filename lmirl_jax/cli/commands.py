@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, TASKS, Flag
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, REPLAY, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
@@ -128,11 +128,12 @@ COMMANDS = {
     "doctor": Command(
         "lmirl_jax.cli.doctor",
         "show versions, devices and the mesh, what is missing, and how a run's soft Q-values would be read; or a checkpoint",
-        CONFIGURATION | CHECKPOINT_FLAG,
+        CONFIGURATION | CHECKPOINT_FLAG | REPLAY,
         Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
         (
             "lmirl doctor",
             "lmirl doctor --checkpoint=/tmp/run",
+            "lmirl doctor --gin_file=/tmp/run/config.gin --replay=/tmp/run/nonfinite/step-7.npz",
             "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
         ),
     ),

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 
-from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.flags import Flags, UsageError
 
 # The rows of the table, and the list of what is missing.
 Report = tuple[list[tuple[str, str]], list[str]]
@@ -38,6 +38,8 @@ def main(flags: Flags) -> int:
     """Prints the report, and with gin files what their run would take; returns 0 where training can run here, else 1."""
     if flags.checkpoint is not None:
         return _checkpoint(flags.checkpoint)
+    if flags.replay is not None:
+        return _replay(flags)
     rows: list[tuple[str, str]] = []
     problems: list[str] = []
     of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)
@@ -63,6 +65,21 @@ def _checkpoint(path: str) -> int:
         print(line)
     print("it cannot be loaded" if problems else "it can be loaded")
     return 1 if problems else 0
+
+
+def _replay(flags: Flags) -> int:
+    from lmirl_jax.cli.configure import configure
+    from lmirl_jax.cli.replay import replay
+
+    assert flags.replay is not None
+    if not flags.gin_file:
+        raise UsageError("--replay also needs the run's configuration: --gin_file=MODEL_DIR/config.gin")
+    configure(flags)
+    rows, faulty = replay(flags.replay)
+    _print_table(rows)
+    for line in faulty:
+        print(line)
+    return 0
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:

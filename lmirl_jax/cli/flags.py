@@ -27,6 +27,7 @@ class Flags:
     process_index: int | None = None
     initialization_timeout: int | None = None
     checkpoint: str | None = None
+    replay: str | None = None
     modules: list[str] = dataclasses.field(default_factory=list)
     split: list[str] = dataclasses.field(default_factory=list)
     num_examples: int | None = None
@@ -113,6 +114,14 @@ CHECKPOINT = {
     "checkpoint": Flag(
         "PATH",
         "only say what this checkpoint is (a run's, Hugging Face's or T5X's), and whether it would load",
+        _replace_by(_non_empty),
+    )
+}
+REPLAY = {
+    "replay": Flag(
+        "FILE",
+        "only compute the update of a batch again that a run saved, as its message says, and that of each row; with the "
+        "run's --gin_file=MODEL_DIR/config.gin",
         _replace_by(_non_empty),
     )
 }

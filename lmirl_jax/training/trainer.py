@@ -1,6 +1,7 @@
 """The trainer, which connects model, learner, optimizer and data through their protocols."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -25,10 +26,13 @@ from lmirl_jax.checkpoints import (
 from lmirl_jax.training.adapted_base import given_part, with_base
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
+from lmirl_jax.training.fault_config import FaultConfig
+from lmirl_jax.training.guard import Guard, LossSpike
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
 from lmirl_jax.training.metric_writers import check_wandb, open_writers
 from lmirl_jax.training.model_info import write_model_info
+from lmirl_jax.training.rollbacks import leave_out_recorded, record_rollback
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
 
@@ -55,6 +59,7 @@ def train(
     log_period: Count = 1,
     tensorboard: bool = True,
     wandb_project: Text | None = None,
+    faults: FaultConfig = FaultConfig(),
     on_start: Annotated[Callable[[epath.Path], None], GivenByCaller()] = lambda model_dir: None,
 ) -> TrainState:
     """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
@@ -72,6 +77,7 @@ def train(
         seed: the seed of initial parameters and dropout.
         log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
         tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
+        faults: what the run does about values that are not finite, spikes of the loss, and steps that take too long.
         on_start: called once with `model_dir`, before the first step.
 
     Returns:
@@ -93,7 +99,8 @@ def train(
     # The folder is made last, so that an error leaves no folder behind.
     directory = files.prepare_directory(model_dir)
     periods = eval_period, log_period
-    run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
+    judges = Best(best), Guard(faults, directory, data)
+    run = Run(directory, setting, updates, batches, train_steps, evaluations, *judges, *periods)
     saved = functools.partial(Checkpoints, directory, checkpoint, adapter)
     return _run(run, saved, initial_checkpoint_path, tensorboard, wandb_project, on_start)
 
@@ -117,8 +124,19 @@ def _run(
         if jax.process_index() == 0:
             on_start(directory)
             write_model_info(directory / "model-info.txt", updates.shapes.params, updates.shardings.params)
-        with contextlib.closing(open_writers(directory, start, tensorboard, wandb_project)) as writers:
-            return run_steps(run, state, start, saved, writers)
+        while True:
+            # A step whose evaluation is made up for is written anew.
+            written = start if run.guard.unevaluated is None else start - 1
+            with contextlib.closing(open_writers(directory, written, tensorboard, wandb_project)) as writers:
+                try:
+                    return run_steps(run, state, start, saved, writers)
+                except LossSpike as error:
+                    # Its traceback would keep the state in memory beside the one that is loaded next.
+                    spike = error.with_traceback(None)
+            del state
+            record_rollback(run, saved, spike)
+            run = dataclasses.replace(run, best=Best(run.best.config))
+            state, start = _first_state(run, saved, initial_checkpoint_path)
 
 
 def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
@@ -129,7 +147,11 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         state, position, best = saved.restore(newest, updates.shapes, updates.shardings)
         run.set_position(position)
         run.best.set_state(best)
+        run.guard.set_state(position["guard"])
+        leave_out_recorded(run, newest)
         return state, newest
+    run.guard.set_state({})
+    leave_out_recorded(run, 0)
     params = None
     if initial_checkpoint_path is not None:
         initial = find_checkpoint(initial_checkpoint_path)
