@@ -29,7 +29,7 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
         path: the arrays of a batch, MODEL_DIR/nonfinite/step-STEP.npz.
 
     Returns:
-        The rows of a table, and a line for each row of the batch whose loss or gradient is not finite.
+        The rows of a table, and a line about the rows of the batch whose loss or gradient is not finite, if there are any.
     """
     step, batch = step_of_batch(path), read_batch(path)
     mesh, count = configuration.macro("MESH"), len(batch.tokens)
@@ -60,8 +60,13 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
             loss, norm = measure(_only(batch, row))
             rows.append((f"row {row}", _describe(loss, norm)))
             if not np.isfinite([loss, norm]).all():
-                faulty.append(f"row {row} is not finite: see its text in {path.removesuffix('.npz')}.jsonl")
-    return rows, faulty
+                faulty.append(str(row))
+    if not faulty:
+        return rows, []
+    texts = f"{path.removesuffix('.npz')}.jsonl"
+    return rows, [
+        f"not finite by themselves: {len(faulty)} of {count} rows, {', '.join(faulty)}; texts: {texts}"
+    ]
 
 
 def _describe(loss: float, norm: float) -> str:

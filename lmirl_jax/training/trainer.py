@@ -12,7 +12,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import files, sharding
+from lmirl_jax import files, locks, sharding
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import Count, Path, Seed, Text, check_arguments
 from lmirl_jax.checkpoints import (
@@ -116,7 +116,7 @@ def _run(
     """Makes the updates of a run, with its folder locked; the other arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
-        files.lock_directory(directory, "MODEL_DIR"),
+        locks.lock_directory(directory, "MODEL_DIR"),
         contextlib.closing(open_checkpoints()) as saved,
         sharding.use(run.setting.mesh),
     ):

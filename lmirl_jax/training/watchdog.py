@@ -54,7 +54,8 @@ class Watchdog:
             if phase is not reported:
                 limit = self._seconds
             left = phase[1] + limit - time.monotonic()
-            if self._end.wait(max(left, 0.0)):
+            # The next phase may begin before the report about this one is due.
+            if self._end.wait(min(max(left, 0.0), self._seconds / 4)):
                 return
             if self._phase is phase and left <= 0:
                 self._report(*phase)

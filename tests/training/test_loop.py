@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import checkpoints, files, objectives, sharding, training
+from lmirl_jax import checkpoints, files, locks, objectives, sharding, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
 
@@ -366,7 +366,7 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
 def test_a_second_run_keeps_out(tmp_path):
     busy = pytest.raises(UserError, match="another run is at work in MODEL_DIR")
-    with files.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
+    with locks.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
     train(tmp_path, train_steps=1)
 
