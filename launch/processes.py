@@ -2,7 +2,7 @@
 
 `launch/local.sh --processes=COUNT COMMAND ...` calls `processes.py COUNT COMMAND ...`. Process 0 has the terminal. The output
 of the others goes to files; if one of them fails, the end of its file is printed. The first failure ends all processes, and its
-exit code is that of the whole. A signal to this program is passed on, and a training run then has time to save.
+exit code is that of the whole. A signal to this program is passed on; after a SIGTERM, a training run has time to save.
 """
 
 import os
@@ -16,7 +16,7 @@ import tempfile
 import time
 
 GRACE_SECONDS = 5.0
-# After a signal, a training run finishes its step and saves. A second signal does not wait for it.
+# After a SIGTERM, a training run finishes its step and saves. A second signal does not wait for it.
 SAVE_SECONDS = 600.0
 # The exit code of a training run that a SIGTERM ended and that is saved.
 SAVED = 75
@@ -108,7 +108,8 @@ def main(count: int, command: list[str]) -> int:
         failed = wait(processes)
     except Interrupted as error:
         try:
-            end(processes, by=error.args[0], seconds=SAVE_SECONDS)
+            seconds = SAVE_SECONDS if error.args[0] == signal.SIGTERM else GRACE_SECONDS
+            end(processes, by=error.args[0], seconds=seconds)
         except Interrupted:
             end(processes, by=signal.SIGKILL)
         shutil.rmtree(logs)

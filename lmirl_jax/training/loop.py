@@ -174,8 +174,13 @@ class _Loop:
         run = self.run
         self.pending.read()
         policy = run.setting.graph, state.params, run.setting.mesh
+        # The last checkpoint records which one is the best, so that it waits for the last evaluation.
+        last = step == run.train_steps
         try:
-            with self.watchdog.at("evaluation"), self.stop.interruptible():
+            with (
+                self.watchdog.at("evaluation"),
+                contextlib.nullcontext() if last else self.stop.interruptible(),
+            ):
                 metrics, text = evaluate(run.evaluations, *policy, run.model_dir, step)
         except StopNow:
             # It is made up for when the run goes on, and then written in one line with the metrics of the step.

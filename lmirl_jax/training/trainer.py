@@ -74,8 +74,7 @@ def train(
         checkpoint: when to save and which checkpoints to keep.
         initial_checkpoint_path: a checkpoint, the start if `model_dir` has none; of a `models.LoRAConfig` it is the base.
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
-        seed: the seed of initial parameters and dropout.
-        log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
+        seed, log_period: the seed of parameters and dropout; the updates between lines of metrics.jsonl.
         tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
         faults: what the run does about values that are not finite, spikes of the loss, and steps that take too long.
         on_start: called once with `model_dir`, before the first step.
@@ -98,9 +97,8 @@ def train(
         check_params(find_checkpoint(initial_checkpoint_path), given_part(updates.shapes.params))
     # The folder is made last, so that an error leaves no folder behind.
     directory = files.prepare_directory(model_dir)
-    periods = eval_period, log_period
-    judges = Best(best), Guard(faults, directory, data)
-    run = Run(directory, setting, updates, batches, train_steps, evaluations, *judges, *periods)
+    others = Best(best), Guard(faults, directory, data), eval_period, log_period
+    run = Run(directory, setting, updates, batches, train_steps, evaluations, *others)
     saved = functools.partial(Checkpoints, directory, checkpoint, adapter)
     return _run(run, saved, initial_checkpoint_path, tensorboard, wandb_project, on_start)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
 from lmirl_jax import configuration, sharding
 from lmirl_jax.cli import flags
@@ -20,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     files = ["gin/runs/finetune.gin", "gin/models/t5_1_1/tiny.gin"]
     with configuration.restore_afterwards():
         configure(flags.Flags(gin_file=files, gin_bindings=settings))
-        yield tmp_path
+        yield epath.Path(tmp_path)
 
 
 def numbers(cell: str) -> list[float]:

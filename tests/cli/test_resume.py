@@ -14,7 +14,7 @@ SETTINGS = {
     "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 8}",
     "LEARNING_RATE_SCHEDULE": "@training.warmup_cosine()",
     "training.warmup_cosine.peak": "%LEARNING_RATE",
-    "training.warmup_cosine.warmup_steps": "1",
+    "training.warmup_cosine.warmup_steps": "0",
     "training.warmup_cosine.decay_steps": "%TRAIN_STEPS",
     "models.T5Config.emb_dim": "16",
     "models.T5Config.mlp_dim": "32",
