@@ -76,8 +76,7 @@ def train(
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         seed, log_period: the seed of parameters and dropout; the updates between lines of metrics.jsonl.
         tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
-        faults: what the run does about values that are not finite, spikes of the loss, and steps that take too long.
-        on_start: called once with `model_dir`, before the first step.
+        faults, on_start: what the run does where something goes wrong; what is called once with `model_dir` before it trains.
 
     Returns:
         The last state.

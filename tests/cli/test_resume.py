@@ -46,7 +46,10 @@ CASES = {
     "the objective": ({"OBJECTIVE": "@objectives.mle"}, LINE, "the loss is another from here on"),
     "the weight of the penalty": ({"TD_WEIGHT": "0.3"}, LINE, "the loss is another from here on"),
     "an optimizer of the same shape": (
-        {"OPTIMIZER": "@other/training.adamw()", "other/training.adamw.learning_rate": "1e-3"},
+        {
+            "OPTIMIZER": "@other/training.adamw()",
+            "other/training.adamw.learning_rate": "%LEARNING_RATE_SCHEDULE",
+        },
         LINE,
         "OPTIMIZER was @training.adamw() and is @other/training.adamw(): its state is read as the new one's",
     ),
@@ -76,7 +79,7 @@ CASES = {
         REFUSAL,
         "logits_dense/kernel is 16x384 there and 16x512 here",
     ),
-    "another network": ({"models.T5Config.emb_dim": "24"}, REFUSAL, "is 384x16 there and 384x24 here"),
+    "another network": ({"models.T5Config.emb_dim": "24"}, REFUSAL, "is 2x16x4x32 there and 2x24x4x32 here"),
 }
 
 
