@@ -133,7 +133,7 @@ COMMANDS = {
         (
             "lmirl doctor",
             "lmirl doctor --checkpoint=/tmp/run",
-            "lmirl doctor --gin_file=/tmp/run/config.gin --replay=/tmp/run/nonfinite/step-7.npz",
+            "lmirl doctor --replay=/tmp/run/nonfinite/step-7.npz",
             "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
         ),
     ),

@@ -3,6 +3,7 @@
 It also runs where a library is missing, to name that library: so it imports JAX, and what needs JAX, within its functions.
 """
 
+import dataclasses
 import functools
 import glob
 import importlib.metadata
@@ -12,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 
-from lmirl_jax.cli.flags import Flags, UsageError
+from lmirl_jax.cli.flags import Flags
 
 # The rows of the table, and the list of what is missing.
 Report = tuple[list[tuple[str, str]], list[str]]
@@ -69,12 +70,11 @@ def _checkpoint(path: str) -> int:
 
 def _replay(flags: Flags) -> int:
     from lmirl_jax.cli.configure import configure
-    from lmirl_jax.cli.replay import replay
+    from lmirl_jax.cli.replay import config_of, replay
 
     assert flags.replay is not None
-    if not flags.gin_file:
-        raise UsageError("--replay also needs the run's configuration: --gin_file=MODEL_DIR/config.gin")
-    configure(flags)
+    # Settings of the user come after those of the run.
+    configure(dataclasses.replace(flags, gin_file=[config_of(flags.replay), *flags.gin_file]))
     rows, faulty = replay(flags.replay)
     _print_table(rows)
     for line in faulty:

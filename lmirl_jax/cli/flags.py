@@ -120,8 +120,7 @@ CHECKPOINT = {
 REPLAY = {
     "replay": Flag(
         "FILE",
-        "only compute the update of a batch again that a run saved, as its message says, and that of each row; with the "
-        "run's --gin_file=MODEL_DIR/config.gin",
+        "only compute the update of a batch again that a run saved, MODEL_DIR/nonfinite/step-STEP.npz, and that of each row",
         _replace_by(_non_empty),
     )
 }

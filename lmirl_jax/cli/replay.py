@@ -69,6 +69,23 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
     ]
 
 
+def config_of(path: str) -> str:
+    """The config.gin of the run that saved a batch."""
+    folder = _folder_of_run(path)
+    if not (folder / "config.gin").is_file():
+        raise UserError(
+            f"--replay={path}: no config.gin in {folder}, where `lmirl train` would have written it"
+        )
+    return str(folder / "config.gin")
+
+
+def _folder_of_run(path: str) -> epath.Path:
+    folder = files.absolute_path(path).parent
+    if folder.name != FOLDER:
+        raise UserError(f"--replay={path} does not lie in MODEL_DIR/{FOLDER}, where its run saved it")
+    return folder.parent
+
+
 def _describe(loss: float, norm: float) -> str:
     return f"loss {loss:.6g}, gradient norm {norm:.6g}"
 
@@ -92,10 +109,7 @@ def _only(batch: Batch, row: int) -> Batch:
 
 def _checkpoint_before(path: str, step: int) -> epath.Path | None:
     """The newest checkpoint of the batch's run from before the step; None where there is none."""
-    folder = files.absolute_path(path).parent
-    if folder.name != FOLDER:
-        raise UserError(f"--replay={path} does not lie in MODEL_DIR/{FOLDER}, where its run saved it")
-    steps = folder.parent / "checkpoints"
+    steps = _folder_of_run(path) / "checkpoints"
     finished = checkpoints.finished_steps(steps)[0] if steps.is_dir() else []
     before = [checkpoint for checkpoint in finished if checkpoints.step_of(checkpoint) < step]
     return before[-1] if before else None

@@ -117,10 +117,9 @@ class Guard:
             return f"its batch could not be saved ({error.strerror})"
         if path is None:
             return "its batch is not saved, as there are many already"
-        record = self._model_dir / "config.gin"
-        if not record.exists():
+        if not (self._model_dir / "config.gin").exists():
             return f"its batch is {path}"
-        return f"its batch is replayed by: lmirl doctor --gin_file={record} --replay={path}"
+        return f"its batch is replayed by: lmirl doctor --replay={path}"
 
     def _take_loss(self, step: int, loss: float, position: dict[str, Any]) -> None:
         factor = self.config.spike_factor

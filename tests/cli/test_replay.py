@@ -7,7 +7,7 @@ from etils import epath
 from lmirl_jax import configuration, sharding
 from lmirl_jax.cli import flags
 from lmirl_jax.cli.configure import configure
-from lmirl_jax.cli.replay import replay
+from lmirl_jax.cli.replay import config_of, replay
 from lmirl_jax.training.suspect_batch import save_batch
 from lmirl_jax.types import UserError
 from tests.training.fakes import make_batch
@@ -52,3 +52,7 @@ def test_another_file_is_no_batch(folder):
     for name in ("step-3.npz", "config.gin"):
         with pytest.raises(UserError, match=r"is no batch of a run"):
             replay(str(folder / "nonfinite" / name))
+    with pytest.raises(UserError, match=r"no config\.gin in"):
+        config_of(str(folder / "nonfinite/step-3.npz"))
+    with pytest.raises(UserError, match="does not lie in MODEL_DIR/nonfinite"):
+        config_of(str(folder / "step-3.npz"))
