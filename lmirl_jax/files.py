@@ -1,7 +1,6 @@
-"""Writes files on a disk or in a bucket (gs://), which appear complete or not at all, and locks folders."""
+"""Writes files on a disk or in a bucket (gs://), which appear complete or not at all."""
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
@@ -14,6 +13,7 @@ import jax
 from etils import epath
 
 from lmirl_jax.line_hashes import Growing, HashedLines
+from lmirl_jax.locks import lock_file
 from lmirl_jax.types import UserError
 
 # What the names of the files of `open_resumable` end in: the lines, their hashes, the settings.
@@ -141,26 +141,6 @@ def open_atomic(path: epath.PathLike) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def lock_directory(folder: epath.Path, name: str) -> Iterator[None]:
-    """Keeps other runs on this machine out of a folder. The lock is released when the process ends, even by a kill.
-
-    In a run of several processes only the first one takes the lock. A bucket has no locks.
-
-    Raises:
-        UserError: another run is at work in the folder.
-    """
-    if "://" in str(folder) or jax.process_index() != 0:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        _lock(
-            file, f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
-        )
-        yield
-
-
-@contextlib.contextmanager
 def open_resumable(
     path: epath.Path,
     settings: Mapping[str, Any],
@@ -194,7 +174,7 @@ def open_resumable(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, hashes_file, settings_file = (path.parent / f"{path.name}.partial{end}" for end in PARTIAL)
     with open(partial, "a+b") as raw, open(hashes_file, "a+b") as hashes:
-        _lock(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
+        lock_file(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
         file = HashedLines(raw, hashes)
         lines = file.keep_whole(str(partial))
         if lines:
@@ -239,17 +219,6 @@ def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], Non
         yield lines
         finish(lines, complete)
         complete.copy(path, overwrite=True)
-
-
-def _lock(file: IO[Any], busy: str) -> None:
-    """Locks an open file until it is closed. Raises a UserError with the line `busy` where another process holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(busy) from None
-    except OSError:
-        # The file system has no locks.
-        pass
 
 
 def _check_settings(partial: epath.Path, settings_file: epath.Path, settings: Mapping[str, Any]) -> None:

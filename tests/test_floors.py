@@ -47,6 +47,7 @@ ROOMS = {
     "configuration_pretrained": "configuration",
     "configuration_records": "configuration",
     "configuration_values": "configuration",
+    "locks": "files",
     "run_files": "runs",
     "__main__": "cli",
     "__init__": "types",

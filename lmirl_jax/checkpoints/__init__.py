@@ -9,7 +9,14 @@ the hashes of all files.
 
 from lmirl_jax.checkpoints.adapters import AdapterRecord, base_of, read_record, record_of_base
 from lmirl_jax.checkpoints.find import find_checkpoint, locate, pinned, resumable_checkpoint
-from lmirl_jax.checkpoints.folders import has_checkpoints, kind_of, output_folder, run_folder, step_of
+from lmirl_jax.checkpoints.folders import (
+    finished_steps,
+    has_checkpoints,
+    kind_of,
+    output_folder,
+    run_folder,
+    step_of,
+)
 from lmirl_jax.checkpoints.load import check_params, load_adapters, load_params
 from lmirl_jax.checkpoints.manifest import problems, remedy
 from lmirl_jax.checkpoints.metadata import identity, recorded_vocabularies
@@ -22,6 +29,7 @@ __all__ = [
     "base_of",
     "check_params",
     "find_checkpoint",
+    "finished_steps",
     "has_checkpoints",
     "identity",
     "kind_of",
