@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from lmirl_jax.cli import main
 from lmirl_jax.evaluation.front import with_interval
 
 SMALL = [
@@ -38,12 +39,8 @@ def lmirl(
     )
 
 
-def train(run: pathlib.Path, steps: int, *more: str, devices: int = 8) -> subprocess.CompletedProcess:
-    done = lmirl(
-        "train", *SMALL, f"--gin.MODEL_DIR='{run}'", f"--gin.TRAIN_STEPS={steps}", *more, devices=devices
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+def of_training(run: pathlib.Path, steps: int, *more: str) -> list[str]:
+    return ["train", *SMALL, f"--gin.MODEL_DIR='{run}'", f"--gin.TRAIN_STEPS={steps}", *more]
 
 
 def losses(run: pathlib.Path) -> dict[int, float]:
@@ -54,13 +51,12 @@ def losses(run: pathlib.Path) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> pathlib.Path:
-    """Four steps on a mesh of 8 devices, uninterrupted."""
+    """Four steps on a mesh of 8 devices, uninterrupted; in this process, which has as many."""
     folder = tmp_path_factory.mktemp("one process") / "run"
-    train(folder, 4, "--gin_file=gin/meshes/fsdp.gin")
+    assert main(of_training(folder, 4, "--gin_file=gin/meshes/fsdp.gin")) == 0
     return folder
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
 def test_what_the_command_leaves(run):
     names = {path.name for path in run.iterdir()}
@@ -81,7 +77,8 @@ def test_what_the_command_leaves(run):
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_one_device_gives_the_losses_of_eight(run, tmp_path):
-    train(tmp_path / "run", 4, devices=1)
+    done = lmirl(*of_training(tmp_path / "run", 4))
+    assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(list(losses(tmp_path / "run").values()), list(losses(run).values()), rtol=1e-5)
 
 
@@ -124,34 +121,32 @@ def test_killed_and_resumed_equals_uninterrupted(run, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     reached = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    train(folder, max(reached, 4), "--gin_file=gin/meshes/fsdp.gin")
+    assert main(of_training(folder, max(reached, 4), "--gin_file=gin/meshes/fsdp.gin")) == 0
     ours, theirs = losses(folder), losses(run)
     assert list(ours)[:4] == [1, 2, 3, 4]
     np.testing.assert_array_equal([ours[step] for step in theirs], list(theirs.values()))
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
-def test_eval_and_infer_find_all_in_the_run(run, tmp_path):
+def test_eval_and_infer_find_all_in_the_run(run, tmp_path, monkeypatch, capfd):
     """From another folder, on another mesh: the run's own configuration gives model, vocabulary and lengths."""
+    monkeypatch.chdir(tmp_path)
     path = f"--gin.CHECKPOINT_PATH='{run}'"
     few = ["--gin.NUM_SAMPLES=2", "--gin.EVAL_BATCH_SIZE=8"]
     sweep = ["--gin.TEMPERATURES=[0.5, 1.0]", "--gin.EVALUATOR_NUM_EXAMPLES=12"]
-    done = lmirl("eval", "--gin_file=gin/runs/eval.gin", path, *few, *sweep, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["eval", "--gin_file=gin/runs/eval.gin", path, *few, *sweep]) == 0
+    printed = capfd.readouterr().out
     # Checkpoint, over how many of how many prompts, head, two temperatures, what intervals are, and the file.
-    assert "self_bleu" in done.stdout and len(done.stdout.splitlines()) == 7
-    assert "split validation: the first 12 of " in done.stdout
+    assert "self_bleu" in printed and len(printed.splitlines()) == 7
+    assert "split validation: the first 12 of " in printed
     cells = json.loads((run / "eval/number_paths-000004.json").read_text())
     assert [cell["temperature"] for cell in cells] == [0.5, 1.0]
     assert len(cells[0]["per_prompt"]["accuracy"]) == 12
     (low, high), value = cells[0]["intervals"]["entropy"], cells[0]["metrics"]["entropy"]
-    assert low <= value <= high and with_interval(value, low, high, 3) in done.stdout
-    done = lmirl(
-        "infer", "--gin_file=gin/runs/infer.gin", path, *few, "--gin.INFER_NUM_EXAMPLES=9", folder=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in pathlib.Path(done.stdout.strip()).read_text().splitlines()]
+    assert low <= value <= high and with_interval(value, low, high, 3) in printed
+    assert main(["infer", "--gin_file=gin/runs/infer.gin", path, *few, "--gin.INFER_NUM_EXAMPLES=9"]) == 0
+    printed = capfd.readouterr().out
+    rows = [json.loads(line) for line in pathlib.Path(printed.strip()).read_text().splitlines()]
     assert len(rows) == 9 and all(len(row["samples"]) == len(row["log_probs"]) == 2 for row in rows)
     written = (run / "eval/number_paths-000004-T1.jsonl").read_text().splitlines()
     answers = [json.loads(line)["samples"] for line in written]
@@ -165,15 +160,15 @@ def infer(run: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
+def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path, capfd):
     """SIGKILL in the midst; other settings are then refused, and the same ones go on: the same file, byte by byte."""
     (tmp_path / "prompts.txt").write_text("".join(f"{n} {n + 1}\n" for n in range(150)))
     more = [f"--gin.PROMPTS='{tmp_path / 'prompts.txt'}'", "--gin.NUM_SAMPLES=4"]
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    done = lmirl(*infer(run, whole, *more))
-    assert done.returncode == 0 and "prompt 150/150" in done.stderr, done.stderr
+    assert main(infer(run, whole, *more)) == 0
+    assert "prompt 150/150" in capfd.readouterr().err
     command = [sys.executable, "-P", "-m", "lmirl_jax", *infer(run, killed, *more)]
-    process = subprocess.Popen(command, env=environment(1), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment(8), stderr=subprocess.DEVNULL)
     partial = tmp_path / "killed.jsonl.partial"
     deadline = time.monotonic() + 240
     while not partial.exists() or partial.stat().st_size == 0:
@@ -183,10 +178,10 @@ def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
     process.communicate()
     with partial.open("a") as file:
         file.write('{"inputs": "torn')
-    done = lmirl(*infer(run, killed, *more, "--gin.TOP_P=0.9"))
-    assert done.returncode == 1 and "begun with TOP_P=1.0, not 0.9" in done.stderr.splitlines()[-1]
-    done = lmirl(*infer(run, killed, *more))
-    assert done.returncode == 0 and "goes on after" in done.stderr, done.stderr
+    assert main(infer(run, killed, *more, "--gin.TOP_P=0.9")) == 1
+    assert "begun with TOP_P=1.0, not 0.9" in capfd.readouterr().err.splitlines()[-1]
+    assert main(infer(run, killed, *more)) == 0
+    assert "goes on after" in capfd.readouterr().err
     assert killed.read_bytes() == whole.read_bytes()
     rows = [json.loads(line) for line in whole.read_text().splitlines()]
     assert [row["inputs"] for row in rows] == (tmp_path / "prompts.txt").read_text().splitlines()
@@ -198,7 +193,6 @@ def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
             np.testing.assert_allclose(sum(by_token), total, atol=1e-4)
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "expected"),
@@ -213,8 +207,6 @@ def test_answers_killed_and_resumed_equal_uninterrupted_ones(run, tmp_path):
     ],
 )
 def test_each_error_of_infer_is_one_line_and_leaves_nothing(run, setting, expected, tmp_path, capfd):
-    from lmirl_jax.cli import main
-
     output = tmp_path / "out" / "answers.jsonl"
     assert main([*infer(run, output, "--gin.NUM_SAMPLES=2"), f"--gin.{setting}"]) == 1
     news = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("INFO: ")]
@@ -222,9 +214,8 @@ def test_each_error_of_infer_is_one_line_and_leaves_nothing(run, setting, expect
     assert not output.parent.exists()
 
 
-@pytest.mark.e2e
 @pytest.mark.slow
-def test_no_code_but_a_jsonl_file(tmp_path):
+def test_no_code_but_a_jsonl_file(tmp_path, monkeypatch, capfd):
     """DATA alone: no validation split, so evaluation is skipped; one target over length is counted and warned about."""
     rows = [{"inputs": f"{n}", "targets": f"{n * n}"} for n in range(40)] + [
         {"inputs": "x", "targets": "y" * 40}
@@ -237,12 +228,14 @@ def test_no_code_but_a_jsonl_file(tmp_path):
         "--gin.MODEL_DIR='run'",
         "--gin.TRAIN_STEPS=2",
     ]
-    done = lmirl("train", *settings, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "1 of 41 targets" in done.stderr and "evaluation on it is skipped" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *settings]) == 0
+    said = capfd.readouterr().err
+    assert "1 of 41 targets" in said and "evaluation on it is skipped" in said
     assert not (tmp_path / "run/inference_eval").exists()
-    done = lmirl("train", *settings, "--gin.TRUNCATE=False", "--gin.MODEL_DIR='other'", folder=tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "TRUNCATE" in done.stderr
+    assert main(["train", *settings, "--gin.TRUNCATE=False", "--gin.MODEL_DIR='other'"]) == 1
+    said = capfd.readouterr().err
+    assert len(said.splitlines()) == 1 and "TRUNCATE" in said
 
 
 ERRORS = {
@@ -286,8 +279,6 @@ ERRORS = {
 
 @pytest.mark.parametrize("command", ["train", "eval", "infer"])
 def test_a_command_without_a_configuration_names_one(command, capfd):
-    from lmirl_jax.cli import main
-
     assert main([command, "--gin.MODEL_DIR='x'"]) == 2
     assert "no configuration: name one, such as --gin_file=gin/runs/" in capfd.readouterr().err
 
@@ -296,8 +287,6 @@ def test_a_command_without_a_configuration_names_one(command, capfd):
 @pytest.mark.parametrize("case", ERRORS)
 def test_each_error_is_one_line(case, tmp_path, capfd, monkeypatch):
     """In this process, which has 8 devices; nothing is left behind in MODEL_DIR."""
-    from lmirl_jax.cli import main
-
     changes, expected = ERRORS[case]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.jsonl").write_text('{"inputs": "a", "targets": "b"}\n')

@@ -34,6 +34,12 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+# One family of each network, for what does not differ by family: the layers of a stack are run in one place alone.
+every_network = pytest.mark.parametrize(
+    "config", ["t5_1_1", "t5gemma", "gemma3"], indirect=True, scope="module"
+)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def config(request):
     return FAMILIES[request.param]
@@ -181,12 +187,14 @@ def plain_gradient(config):
     return gradient(config)
 
 
+@every_network
 @pytest.mark.parametrize("options", [{"remat": "minimal"}, {"remat": "full", "scan_unroll": 2}])
 def test_remat_and_unrolling_change_no_gradient(config, plain_gradient, options):
     again = gradient(dataclasses.replace(config, **options))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), plain_gradient, again)
 
 
+@every_network
 def test_dropout_belongs_to_the_row_not_to_its_neighbours(config, forced):
     model = build(dataclasses.replace(config, dropout_rate=0.2))
     keys = jax.random.split(KEY, 2)
