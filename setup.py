@@ -102,6 +102,7 @@ setuptools.setup(
         "tensorflow-text>=2.20",  # SeqIO takes any, and an older one would bring an older TensorFlow.
         "tokenizers>=0.21",
         "tqdm>=4.66",
+        "xxhash>=3.5",
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],

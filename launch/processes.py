@@ -2,7 +2,7 @@
 
 `launch/local.sh --processes=COUNT COMMAND ...` calls `processes.py COUNT COMMAND ...`. Process 0 has the terminal. The output
 of the others goes to files; if one of them fails, the end of its file is printed. The first failure ends all processes, and its
-exit code is that of the whole.
+exit code is that of the whole. A signal to this program is passed on; after a SIGTERM, a training run has time to save.
 """
 
 import os
@@ -16,6 +16,10 @@ import tempfile
 import time
 
 GRACE_SECONDS = 5.0
+# After a SIGTERM, a training run finishes its step and saves. A second signal does not wait for it.
+SAVE_SECONDS = 600.0
+# The exit code of a training run that a SIGTERM ended and that is saved.
+SAVED = 75
 PRINTED_LINES = 20
 
 
@@ -59,18 +63,26 @@ def wait(processes: list[subprocess.Popen]) -> int | None:
         time.sleep(0.05)
 
 
-def end(processes: list[subprocess.Popen], by: int = signal.SIGTERM) -> None:
+def end(processes: list[subprocess.Popen], by: int = signal.SIGTERM, seconds: float = GRACE_SECONDS) -> None:
     """Ends the processes that still run: by a signal, and after a grace period by force, as one may wait for another for ever."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(by)
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + seconds
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def end_by_themselves(processes: list[subprocess.Popen]) -> None:
+    """Waits for processes that are about to end, and after the time that saving may take ends them by force."""
+    deadline = time.monotonic() + SAVE_SECONDS
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    end(processes)
 
 
 def print_end(index: int, logs: pathlib.Path) -> None:
@@ -82,8 +94,6 @@ def print_end(index: int, logs: pathlib.Path) -> None:
 
 def interrupt(signal_number: int, frame) -> None:
     """Handles a signal: raises `Interrupted` in the main program."""
-    # One signal is enough: this process then ends by itself.
-    signal.signal(signal_number, signal.SIG_IGN)
     raise Interrupted(signal_number)
 
 
@@ -97,9 +107,19 @@ def main(count: int, command: list[str]) -> int:
         processes += start(count, command, logs)
         failed = wait(processes)
     except Interrupted as error:
-        end(processes, by=error.args[0])
+        try:
+            seconds = SAVE_SECONDS if error.args[0] == signal.SIGTERM else GRACE_SECONDS
+            end(processes, by=error.args[0], seconds=seconds)
+        except Interrupted:
+            end(processes, by=signal.SIGKILL)
         shutil.rmtree(logs)
-        return 128 + error.args[0]
+        saved = bool(processes) and all(process.returncode == SAVED for process in processes)
+        return SAVED if saved else 128 + error.args[0]
+    if failed is not None and processes[failed].returncode == SAVED:
+        # The others stop at the same step, and the first one writes the last files.
+        end_by_themselves(processes)
+        shutil.rmtree(logs)
+        return SAVED
     end(processes)
     if failed is None:
         shutil.rmtree(logs)

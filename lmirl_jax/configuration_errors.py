@@ -122,8 +122,8 @@ def in_file(path: str, bundled: Iterable[str]) -> Iterator[None]:
         problem = _first_line(error.msg).rstrip(".") + remedy * ("value" in error.msg)
         raise UserError(f"{display_path(error.filename or path)}:{error.lineno}: {problem}") from None
     except RecursionError as error:
-        # The innermost frames may be those of Python's own reader of files.
-        if not any(map(_is_of_gin, traceback.extract_tb(error.__traceback__)[-5:])):
+        # The innermost frames may be those of Python's own reader of files; a module's own recursion has few of gin.
+        if sum(map(_is_of_gin, traceback.extract_tb(error.__traceback__))) < 50:
             raise
         raise UserError(
             f"{display_path(path)}: its includes lead back to a file that includes them: remove one of these includes"

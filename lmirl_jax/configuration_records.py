@@ -23,6 +23,7 @@ OF_FILES = ("COLUMNS", "VALIDATION_SHARE")
 MEASURED = ("METRICS", "BLEU_TOKENIZER", "ROUGE_TOKENIZER")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
+SCHEDULES = ("LEARNING_RATE", "LEARNING_RATE_SCHEDULE", "WARMUP_STEPS", "CRITIC_LEARNING_RATE")
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
@@ -35,9 +36,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
     ("TASK_FEATURE_LENGTHS", "TRUNCATE"): (
         "examples are cut elsewhere from here on: losses and metrics before and after do not compare"
     ),
-    ("LEARNING_RATE", "LEARNING_RATE_SCHEDULE", "WARMUP_STEPS", "CRITIC_LEARNING_RATE"): (
-        "the schedule is a function of all updates made, so it jumps to its value at this step"
-    ),
+    SCHEDULES: ("the schedule is a function of all updates made, so it jumps to its value at this step"),
     ("OBJECTIVE", "TD_WEIGHT", "LEARNER"): (
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
@@ -65,6 +64,7 @@ FREE = (
         "LOG_PERIOD",
         "WANDB_PROJECT",
     ),
+    *("ON_NONFINITE", "MAX_NONFINITE_UPDATES", "SPIKE_FACTOR", "MAX_ROLLBACKS", "WATCHDOG_SECONDS"),
     *(
         "EVAL_PERIOD",
         "EVAL_STEPS",
@@ -204,7 +204,18 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
             lines.append(f"{key} was {old or 'unset'} and is {new or 'unset'}: {effect(key)}")
         else:
             lines.append(f"{key} was {old or 'its default'} and is {new or 'its default'}: {effect(key)}")
-    return lines
+    return lines + _of_followers(before, now)
+
+
+def _of_followers(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line where TRAIN_STEPS changes that is also the length of something else, such as a schedule."""
+    old, new = (values.get("TRAIN_STEPS") for values in (before, now))
+    followers = [key for key, value in now.items() if "%TRAIN_STEPS" in value]
+    followers = sorted(key for key in followers if not key.endswith("training.train.train_steps"))
+    if old == new or not followers:
+        return []
+    line = f"TRAIN_STEPS was {old or 'unset'} and is {new or 'unset'}, and with it {', '.join(followers)}: "
+    return [line + EFFECTS[SCHEDULES]]
 
 
 def effect(key: str) -> str:

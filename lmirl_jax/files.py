@@ -1,10 +1,8 @@
-"""Writes files on a disk or in a bucket (gs://), which appear complete or not at all, and locks folders."""
+"""Writes files on a disk or in a bucket (gs://), which appear complete or not at all."""
 
 import contextlib
-import fcntl
 import glob
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -14,7 +12,12 @@ from typing import IO, Any
 import jax
 from etils import epath
 
+from lmirl_jax.line_hashes import Growing, HashedLines
+from lmirl_jax.locks import lock_file
 from lmirl_jax.types import UserError
+
+# What the names of the files of `open_resumable` end in: the lines, their hashes, the settings.
+PARTIAL = ("", ".hashes", ".json")
 
 
 def absolute_path(path: epath.PathLike) -> epath.Path:
@@ -81,7 +84,7 @@ def check_no_input(outputs: Iterable[epath.PathLike], inputs: Mapping[str, Any],
     """
     paths = [(label, path) for label, value in inputs.items() for path in _paths(value)]
     for output in map(absolute_path, outputs):
-        temporary_names = [f"{output.name}.partial", f"{output.name}.partial.json", f".{output.name}.tmp"]
+        temporary_names = [*(f"{output.name}.partial{end}" for end in PARTIAL), f".{output.name}.tmp"]
         for file in (output, *(output.parent / each for each in temporary_names)):
             for label, path in paths:
                 read = absolute_path(path)
@@ -138,35 +141,16 @@ def open_atomic(path: epath.PathLike) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def lock_directory(folder: epath.Path, name: str) -> Iterator[None]:
-    """Keeps other runs on this machine out of a folder. The lock is released when the process ends, even by a kill.
-
-    In a run of several processes only the first one takes the lock. A bucket has no locks.
-
-    Raises:
-        UserError: another run is at work in the folder.
-    """
-    if "://" in str(folder) or jax.process_index() != 0:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        _lock(
-            file, f"another run is at work in {name} {folder}: wait for it to end, or choose another folder"
-        )
-        yield
-
-
-@contextlib.contextmanager
 def open_resumable(
     path: epath.Path,
     settings: Mapping[str, Any],
     finish: Callable[[epath.Path, epath.Path], None] | None = None,
-) -> Iterator[tuple[IO[str], int]]:
+) -> Iterator[tuple[Growing, int]]:
     """Opens a text file that grows line by line and survives a kill: the next run with the same settings continues it.
 
-    The lines go to PATH.partial and the settings to PATH.partial.json. The file gets its name when the block ends without an
-    exception. An incomplete last line is dropped. A file in a bucket cannot grow: it appears complete or not at all.
+    The lines go to PATH.partial, their hashes to PATH.partial.hashes, and the settings to PATH.partial.json. The file gets its
+    name when the block ends without an exception. An incomplete last line is dropped; from a line that has changed since it was
+    written all are, with a warning. A file in a bucket cannot grow: it appears complete or not at all.
 
     Args:
         path: the path of the complete file.
@@ -188,33 +172,33 @@ def open_resumable(
             yield file, 0
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, settings_file = (path.parent / f"{path.name}.{end}" for end in ("partial", "partial.json"))
-    with open(partial, "a+b") as raw:
-        _lock(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
-        lines = _whole_lines(raw)
+    partial, hashes_file, settings_file = (path.parent / f"{path.name}.partial{end}" for end in PARTIAL)
+    with open(partial, "a+b") as raw, open(hashes_file, "a+b") as hashes:
+        lock_file(raw, f"another run is writing {partial}: wait for it to end, or choose another OUTPUT_PATH")
+        file = HashedLines(raw, hashes)
+        lines = file.keep_whole(str(partial))
         if lines:
             _check_settings(partial, settings_file, settings)
         else:
-            with open_atomic(settings_file) as file:
-                json.dump(settings, file, indent=1)
-        with io.TextIOWrapper(raw, encoding="utf-8") as file:
-            try:
-                yield file, lines
-            except BaseException:
-                file.flush()
-                # An empty file has nothing to continue.
-                if not os.path.getsize(partial):
-                    partial.unlink()
-                    settings_file.unlink()
-                raise
+            with open_atomic(settings_file) as begun:
+                json.dump(settings, begun, indent=1)
+        try:
+            yield file, lines
+        except BaseException:
             file.flush()
-            os.fsync(file.fileno())
-            if finish is None:
-                partial.replace(path)
-            else:
-                _finish(finish, partial, path)
-                partial.unlink()
-            settings_file.unlink()
+            # An empty file has nothing to continue.
+            if not os.path.getsize(partial):
+                for each in (partial, hashes_file, settings_file):
+                    each.unlink()
+            raise
+        file.sync()
+        if finish is None:
+            partial.replace(path)
+        else:
+            _finish(finish, partial, path)
+            partial.unlink()
+        hashes_file.unlink()
+        settings_file.unlink()
 
 
 def _finish(finish: Callable[[epath.Path, epath.Path], None], lines: epath.Path, path: epath.Path) -> None:
@@ -235,29 +219,6 @@ def _local_copy(path: epath.Path, finish: Callable[[epath.Path, epath.Path], Non
         yield lines
         finish(lines, complete)
         complete.copy(path, overwrite=True)
-
-
-def _lock(file: IO[Any], busy: str) -> None:
-    """Locks an open file until it is closed. Raises a UserError with the line `busy` where another process holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(busy) from None
-    except OSError:
-        # The file system has no locks.
-        pass
-
-
-def _whole_lines(file: IO[bytes]) -> int:
-    """Removes an incomplete line at the end of a file; returns the number of lines."""
-    file.seek(0)
-    count = end = 0
-    for line in file:
-        if line.endswith(b"\n"):
-            count, end = count + 1, end + len(line)
-    file.truncate(end)
-    file.seek(0, io.SEEK_END)
-    return count
 
 
 def _check_settings(partial: epath.Path, settings_file: epath.Path, settings: Mapping[str, Any]) -> None:

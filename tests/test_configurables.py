@@ -149,6 +149,7 @@ TABLE = {
     "tasks.number_paths.wrong_step": "caller caller caller",
     "training.BestConfig": "text? choice? count? non-negative",
     "training.CheckpointConfig": "count count? count? switch",
+    "training.FaultConfig": "choice count positive? count positive?",
     "training.Offline": "certain weight object",
     "training.SoftQConfig": "positive? whole?",
     "training.Validation": "object? certain weight object count count?",
@@ -158,7 +159,7 @@ TABLE = {
     "training.delayed_constant": "non-negative whole whole",
     "training.train": (
         "path count object object object object object objects count object object path? count seed count switch text? "
-        "caller"
+        "object caller"
     ),
     "training.warmup_constant": "positive whole",
 }
@@ -289,21 +290,22 @@ TYPED = ["None", "'a'", "''", "True", "-1", "0", "1.5", "1e999", "1e39", "[]", "
 MACRO_KINDS = {
     "finetune": {
         "count": "BATCH_SIZE CHECKPOINT_PERIOD EVAL_BATCH_SIZE EVAL_NUM_SAMPLES EVAL_PERIOD LOG_PERIOD NUM_MICROBATCHES "
-        "TRAIN_STEPS VOCAB_SIZE EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS? "
-        "TRAIN_NUM_EXAMPLES? BUCKETS",
+        "TRAIN_STEPS VOCAB_SIZE MAX_NONFINITE_UPDATES MAX_ROLLBACKS BUCKETS "
+        "EARLY_STOPPING_PATIENCE? EVALUATOR_NUM_EXAMPLES? EVAL_STEPS? KEEP_CHECKPOINTS? "
+        "TRAIN_NUM_EXAMPLES?",
         "whole": "DECODER_START_ID WARMUP_STEPS SOFT_Q_BLOCK_SIZE?",
         "seed": "RANDOM_SEED TRAIN_EXAMPLES_SEED",
         "share": "DISCOUNT",
         "share-below": "DROPOUT_RATE VALIDATION_SHARE",
         "columns": "COLUMNS?",
-        "positive": "LEARNING_RATE SOFT_Q_TEMPERATURE?",
+        "positive": "LEARNING_RATE SOFT_Q_TEMPERATURE? SPIKE_FACTOR? WATCHDOG_SECONDS?",
         "rate": "LEARNING_RATE_SCHEDULE",
         "weight": "TD_WEIGHT",
         "non-negative": "EARLY_STOPPING_MIN_DELTA EVAL_TEMPERATURE",
         "switch": "PACK SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
-        "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT BEST_MODE? BLEU_TOKENIZER ROUGE_TOKENIZER",
+        "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT ON_NONFINITE BEST_MODE? BLEU_TOKENIZER ROUGE_TOKENIZER",
         "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "metrics": "METRICS?",

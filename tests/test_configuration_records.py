@@ -174,6 +174,17 @@ def test_each_changed_setting_is_one_line_with_its_effect():
     assert "examples are cut elsewhere" in lines[4]
     assert "training.adamw.b1 was its default and is 0.5: it holds from here on" in lines[5]
     assert configuration_records.changes(before, before) == []
+    # The number of steps alone has no effect on those made, unless a schedule has that length.
+    schedule = {
+        "training.warmup_cosine.decay_steps": "%TRAIN_STEPS",
+        "training.train.train_steps": "%TRAIN_STEPS",
+    }
+    before, now = ({**before, **schedule, "TRAIN_STEPS": steps} for steps in ("50", "100"))
+    assert configuration_records.changes(before, before) == []
+    (line,) = configuration_records.changes(before, now)
+    assert line.startswith(
+        "TRAIN_STEPS was 50 and is 100, and with it training.warmup_cosine.decay_steps: what"
+    )
 
 
 SMALL = [

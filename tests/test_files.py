@@ -123,3 +123,43 @@ def test_a_checkpoint_is_not_written_into(tmp_path):
     with pytest.raises(UserError, match=r"lies in the checkpoint .*checkpoints/3"):
         files.check_no_input([tmp_path / "checkpoints/3/state/out.jsonl"], {}, "OUTPUT_PATH")
     files.check_no_input([tmp_path / "infer/out.jsonl"], {"DATA": "gs://bucket/out.jsonl"}, "OUTPUT_PATH")
+
+
+def damage_line(path, change):
+    lines = partial(path).read_bytes().splitlines(keepends=True)
+    partial(path).write_bytes(b"".join(change(lines)))
+
+
+@pytest.mark.parametrize(
+    ("change", "kept", "said"),
+    [
+        (lambda lines: [*lines[:1], b"B\n", *lines[2:]], 1, "line 2 of {} is not as it was written"),
+        (lambda lines: [lines[0], *lines[2:]], 1, "line 2 of {} is not as it was written"),
+        (lambda lines: [lines[1], lines[0], lines[2]], 0, "line 1 of {} is not as it was written"),
+        (lambda lines: [*lines[:2], b"c"], 2, "line 3 of {} is not as it was written"),
+        (lambda lines: lines[:2], 2, "{} has lost its lines after line 2"),
+        (lambda lines: [*lines, b"d\n", b"e\n"], 3, "line 4 of {} is not as it was written"),
+        (lambda lines: [*lines, b"d\n"], 3, None),
+    ],
+    ids=["changed", "deleted", "swapped", "cut", "lost", "added", "killed before the hash"],
+)
+def test_a_damaged_one_goes_on_before_the_damage_and_says_so(path, caplog, change, kept, said):
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, "a\n", "b\n", "c\n", fail=True)
+    damage_line(path, change)
+    assert grow(path, "x\n") == kept
+    assert path.read_text() == "abc"[:kept].replace("", "\n")[1:] + "x\n"
+    assert [p.name for p in path.parent.iterdir()] == ["answers.jsonl"]
+    told = (
+        said
+        and f"{said.format(partial(path))}: it goes on after line {kept}, and the lines after it are made again"
+    )
+    assert caplog.messages == ([told] if said else [])
+
+
+def test_without_its_hashes_nothing_of_it_is_trusted(path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        grow(path, "a\n", "b\n", fail=True)
+    (path.parent / "answers.jsonl.partial.hashes").unlink()
+    assert grow(path, "a\n") == 0 and path.read_text() == "a\n"
+    assert "line 1 of" in caplog.text

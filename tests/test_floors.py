@@ -39,12 +39,15 @@ FLOORS = {
 # Files that are part of another's room.
 ROOMS = {
     "argument_rules": "arguments",
+    "content_hashes": "files",
+    "line_hashes": "files",
     "soft_q_blocked": "soft_q",
     "tiles": "soft_q",
     "configuration_errors": "configuration",
     "configuration_pretrained": "configuration",
     "configuration_records": "configuration",
     "configuration_values": "configuration",
+    "locks": "files",
     "run_files": "runs",
     "__main__": "cli",
     "__init__": "types",

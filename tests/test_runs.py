@@ -12,7 +12,7 @@ import seqio
 from etils import epath
 from flax import nnx
 
-from lmirl_jax import configuration, data, runs, sharding, soft_q
+from lmirl_jax import configuration, content_hashes, data, runs, sharding, soft_q
 from lmirl_jax.types import UserError
 from tests.fakes import make_run
 from tests.training.fakes import global_batch, mesh_of
@@ -110,6 +110,7 @@ def recorded(run, tmp_path, vocabularies):
     shutil.copytree(run, folder)
     position = {"batches": {"next_index": 4, "dataset": "d", "vocabularies": vocabularies}}
     (folder / "checkpoints/3/data/metadata").write_text(json.dumps(position))
+    content_hashes.write_hashes(folder / "checkpoints/3")
     return folder
 
 

@@ -6,7 +6,8 @@ import os
 from etils import epath
 
 from lmirl_jax import files
-from lmirl_jax.checkpoints.folders import finished_steps, kind_of, step_of
+from lmirl_jax.checkpoints.folders import finished_steps, is_finished, kind_of, step_of
+from lmirl_jax.checkpoints.manifest import check_notes, damaged, note_problems
 from lmirl_jax.checkpoints.metadata import best_step
 from lmirl_jax.interop import hub
 from lmirl_jax.types import UserError
@@ -15,7 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 def find_checkpoint(path: str) -> epath.Path:
-    """Returns the folder of one checkpoint.
+    """Returns the folder of one checkpoint, of which one may read what it says of itself.
+
+    Of a checkpoint of a run, the small files that say what it is are compared with their content hashes; `load_params` compares
+    all others before it reads them.
 
     Args:
         path: that folder, or a run's MODEL_DIR, which stands for its newest checkpoint, or MODEL_DIR/checkpoints/best; or a
@@ -23,8 +27,29 @@ def find_checkpoint(path: str) -> epath.Path:
             no such folder is here; or a checkpoint of T5X, or T5X's MODEL_DIR, which stands for its newest.
 
     Raises:
-        UserError: no finished checkpoint is there.
+        UserError: no finished checkpoint is there, or it is damaged.
     """
+    checkpoint = locate(path)
+    if kind_of(checkpoint) == "lmirl":
+        check_notes(checkpoint)
+    return checkpoint
+
+
+def resumable_checkpoint(model_dir: str) -> epath.Path:
+    """The newest checkpoint of a run that says what it is; the run goes on from this one, or from one before it.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    finished = finished_steps(files.absolute_path(model_dir) / "checkpoints")[0]
+    for step in reversed(finished):
+        if not note_problems(step):
+            return step
+    raise damaged(finished[-1], note_problems(finished[-1]))
+
+
+def locate(path: str) -> epath.Path:
+    """Does what `find_checkpoint` does, whether the checkpoint is damaged or not."""
     given = files.absolute_path(path)
     if hub.is_name(path):
         return epath.Path(hub.snapshot(path).folder)
@@ -93,7 +118,12 @@ def _nothing_at(given: epath.Path, problem: str = "") -> UserError:
 def _best_checkpoint(given: epath.Path) -> epath.Path:
     """The best checkpoint of a run, whose step the newest checkpoint records."""
     newest = find_checkpoint(str(given.parent))
-    step = best_step(newest)
-    if step is None:
+    best = best_step(newest)
+    if best is None:
         raise UserError(f"no best checkpoint at {given}: the run kept none (BEST_METRIC); name {newest}")
-    return given.parent / str(step)
+    checkpoint = given.parent / str(best)
+    if not is_finished(checkpoint):
+        raise UserError(
+            f"the best checkpoint, {checkpoint}, is gone or not finished: name {newest}, the newest"
+        )
+    return checkpoint

@@ -1,18 +1,15 @@
 """Describes the folders of checkpoints: their kind, step and run, and whether they are finished."""
 
-import json
-import logging
 import re
 from typing import Any, Literal
 
-import jax
-import orbax.checkpoint as ocp
 from etils import epath
 
-from lmirl_jax import files, interop
+from lmirl_jax import content_hashes, files, interop
 from lmirl_jax.types import UserError
 
-_log = logging.getLogger(__name__)
+# The mark that Orbax leaves in what it has saved to the end.
+COMMITTED = "commit_success.txt"
 
 Kind = Literal["lmirl", "hf", "t5x"]
 
@@ -53,26 +50,25 @@ def output_folder(checkpoint: epath.Path, name: str, setting: str) -> epath.Path
 
 
 def has_checkpoints(model_dir: Any) -> bool:
-    """Whether a run has saved a finished checkpoint, from which it continues."""
+    """Whether a run has saved a checkpoint; it may be damaged since."""
     return isinstance(model_dir, str) and bool(
         finished_steps(files.absolute_path(model_dir) / "checkpoints")[0]
     )
 
 
 def is_finished(checkpoint: epath.Path) -> bool:
-    """Whether the folder holds a committed checkpoint with all its items. An interrupted copy may hold fewer."""
-    try:
-        note = json.loads((checkpoint / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
-        items, committed = list(note["item_handlers"]), note["commit_timestamp_nsecs"] is not None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    whole = all((checkpoint / item).is_dir() for item in items)
-    return committed and whole and _holds_params(checkpoint / "state" / "_METADATA")
+    """Whether the folder holds a checkpoint of ours that was saved to its end; `manifest` tells whether it still is as it was.
+
+    Its content hashes are written last. One that has lost them has Orbax's own mark, and the parameters.
+    """
+    if (checkpoint / content_hashes.NAME).is_file():
+        return True
+    return (checkpoint / COMMITTED).is_file() and _holds_params(checkpoint / "state" / "_METADATA")
 
 
 def _holds_params(metadata: epath.Path) -> bool:
     """Whether a state is one of ours. T5X saves with Orbax too, and calls its parameters `target`."""
-    return metadata.is_file() and "'params'" in metadata.read_text(encoding="utf-8")
+    return metadata.is_file() and b"'params'" in metadata.read_bytes()
 
 
 def finished_steps(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
@@ -81,17 +77,3 @@ def finished_steps(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Pat
     steps.sort(key=step_of)
     finished = [step for step in steps if is_finished(step)]
     return finished, [step for step in steps if step not in finished]
-
-
-def put_unfinished_aside(folder: epath.Path) -> None:
-    """Renames the unfinished checkpoints of a run that is about to save: it may reach their steps again."""
-    if jax.process_index() == 0:
-        for step in finished_steps(folder)[1]:
-            aside = folder / f"unfinished-{step.name}"
-            if aside.exists():
-                aside.rmtree()
-            step.rename(aside)
-            _log.warning(
-                "the checkpoint %s is not finished: it is renamed to %s and not used", step, aside.name
-            )
-    ocp.multihost.sync_global_processes("put_unfinished_aside")

@@ -10,6 +10,7 @@ from etils import epath
 from lmirl_jax import interop
 from lmirl_jax.checkpoints.adapters import adapter_targets, base_of, check_adapters, read_record
 from lmirl_jax.checkpoints.folders import kind_of
+from lmirl_jax.checkpoints.manifest import check
 from lmirl_jax.checkpoints.shapes import add_shardings, check_shapes
 from lmirl_jax.models import merge_adapters
 from lmirl_jax.models.trainable import join
@@ -23,6 +24,7 @@ def check_params(path: epath.Path, shapes: Any) -> None:
     if kind_of(path) != "lmirl":
         interop.check_shapes(interop.open_pretrained(path), shapes)
         return
+    check(path, quick=True)
     record = read_record(path)
     with ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.handler.metadata(path / "state")
@@ -34,7 +36,7 @@ def check_params(path: epath.Path, shapes: Any) -> None:
 
 
 def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
-    """Loads the parameters of a checkpoint and nothing else.
+    """Loads the parameters of a checkpoint and nothing else, after the files are compared with their content hashes.
 
     Those of a checkpoint of adapters are their base's, with the adapters merged into them.
 
@@ -47,10 +49,11 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
         The parameters.
 
     Raises:
-        UserError: the checkpoint is of another model, or the base of its adapters is gone.
+        UserError: the checkpoint is damaged, or of another model, or the base of its adapters is gone.
     """
     if kind_of(path) != "lmirl":
         return interop.load_params(interop.open_pretrained(path), shapes, shardings)
+    check(path)
     record = read_record(path)
     if record is None:
         return _restore(path, add_shardings(shapes, shardings), shapes)

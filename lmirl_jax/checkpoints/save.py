@@ -11,8 +11,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from lmirl_jax.arguments import Count, check_arguments
 from lmirl_jax.checkpoints.adapters import ITEM, AdapterRecord, base_of, read_record
-from lmirl_jax.checkpoints.folders import put_unfinished_aside
+from lmirl_jax.checkpoints.commit import STATE, RestoreState, SaveState, StateHandler, temporary_path_class
 from lmirl_jax.checkpoints.load import load_params
+from lmirl_jax.checkpoints.manifest import check
+from lmirl_jax.checkpoints.newest import keep_newest_whole
 from lmirl_jax.checkpoints.shapes import add_shardings, check_extra, check_shapes
 from lmirl_jax.models.trainable import frozen, join, trainable
 from lmirl_jax.types import UserError
@@ -51,16 +53,20 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run, which goes on from the newest whole one: any after it are renamed.
 
     Args:
         model_dir: the folder of the run.
         config: when to save, and which checkpoints to keep.
         adapter: what is recorded of the base, where the run trains adapters; the base itself is not saved.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
     """
 
     def __init__(self, model_dir: epath.Path, config: CheckpointConfig, adapter: AdapterRecord | None = None):
-        put_unfinished_aside(model_dir / "checkpoints")
+        # A step whose files were just compared is not compared again.
+        self._checked = keep_newest_whole(model_dir / "checkpoints")
         self._config, self._adapter = config, adapter
         self._best = _OneStep()
         preservation: list[policies.PreservationPolicy] = [policies.LatestN(config.keep), self._best]
@@ -72,12 +78,13 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(preservation),
                 enable_async_checkpointing=config.asynchronous,
+                temporary_path_class=temporary_path_class(model_dir / "checkpoints"),
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler()}
-            | {name: json() for name in ("data", "best", ITEM)},
+            item_handlers={STATE: StateHandler()} | {name: json() for name in ("data", "best", ITEM)},
         )
 
     def latest_step(self) -> int | None:
+        """The step of the newest whole checkpoint, or of one that is being saved."""
         return self._manager.latest_step()
 
     def is_due(self, step: int) -> bool:
@@ -108,7 +115,7 @@ class Checkpoints:
             return
         saved = _saved(state)
         self._check_space(step, saved)
-        items = {"state": ocp.args.StandardSave(saved), "data": ocp.args.JsonSave(data_state)}
+        items = {STATE: SaveState(saved), "data": ocp.args.JsonSave(data_state)}
         if self._adapter is not None:
             items[ITEM] = ocp.args.JsonSave(self._adapter.as_json())
         if best is not None:
@@ -142,14 +149,17 @@ class Checkpoints:
             The state, the position in the data and `best`, as `save` took them.
 
         Raises:
-            UserError: the checkpoint is of another model, learner or optimizer.
+            UserError: the checkpoint is damaged, or of another model, learner or optimizer.
         """
         where = self.path(step)
+        if step != self._checked:
+            check(where)
+        self._checked = None
         metadata = self._manager.item_metadata(step)["state"]
         check_shapes(metadata, trainable(shapes.params), str(where), resumed=True)
         check_extra(metadata, shapes.extra, str(where))
         targets = _saved(add_shardings(shapes, shardings))
-        items = {"state": ocp.args.StandardRestore(targets), "data": ocp.args.JsonRestore()}
+        items = {STATE: RestoreState(targets), "data": ocp.args.JsonRestore()}
         if (where / "best").is_dir():
             items["best"] = ocp.args.JsonRestore()
         try:

@@ -1,8 +1,8 @@
 """The program `lmirl`: finds the module of a command, reads its flags and turns errors into one line and an exit code.
 
 Exit codes: 0 for success, 1 for an error that the user can mend, 2 for a command line that cannot be read, 130 for an
-interruption. A bug of this library keeps its traceback. The module of a command is imported when the command is called, so that
-help answers at once.
+interruption, and 75 for a training run that a SIGTERM ended and that is saved: the same command goes on. A bug of this library
+keeps its traceback. The module of a command is imported when the command is called, so that help answers at once.
 """
 
 # launch/tpu_vm.sh reads the table of commands with the Python of the user's machine, which may be 3.9.
@@ -34,12 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted", 130)
+        return _fail(str(interrupt) or "interrupted", getattr(interrupt, "exit_code", 130))
     except Exception as error:
         if "No space left on device" in str(error):  # Python, Orbax and TensorFlow raise it in other classes.
             return _fail(
                 "no space left on a disk that is written to: free some, then run the same command again", 1
             )
+        lost = _lost_process(error)
+        if lost is not None:
+            return _fail(lost, 1)
         if not _is_user_error(error):
             raise
         # Gin adds lines about the call in which the error was raised. The first line is ours.
@@ -71,6 +74,13 @@ def _unknown_command(name: str) -> str:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
     return f"no command {name!r}; {hint}"
+
+
+def _lost_process(error: Exception) -> str | None:
+    """A line about an error of a collective operation, whose other processes no longer answer; None for other errors."""
+    # The module imports JAX. A run of several processes has imported it already.
+    processes = sys.modules.get("lmirl_jax.cli.processes")
+    return None if processes is None else processes.lost_process(error)
 
 
 def _is_user_error(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 from etils import epath
 
 from lmirl_jax import checkpoints, configuration, configuration_pretrained, data, interop, run_files
+from lmirl_jax.cli.checkpoint_damage import describe_files
 from lmirl_jax.models import parameter_count
 from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
@@ -19,7 +21,7 @@ NO_SIZES = ("dropout_rate", "dtype", "remat", "scan_unroll")
 
 
 def describe_checkpoint(path: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Describes a checkpoint without reading its values.
+    """Describes a checkpoint, and compares its files with what it says of them.
 
     Args:
         path: the checkpoint, as `checkpoints.find_checkpoint` finds it.
@@ -29,14 +31,27 @@ def describe_checkpoint(path: str) -> tuple[list[tuple[str, str]], list[str]]:
     """
     rows: list[tuple[str, str]] = []
     try:
-        checkpoint = checkpoints.find_checkpoint(path)
+        checkpoint = checkpoints.locate(path)
         rows.append(("checkpoint", str(checkpoint)))
         kind = checkpoints.kind_of(checkpoint)
         rows.append(("kind", KINDS[str(kind)]))
+        for name, part in itertools.chain([("files", checkpoint)], _bases(checkpoint)):
+            compared, problems = describe_files(part, str(checkpoints.kind_of(part)))
+            rows.append((name, compared))
+            if problems:
+                return rows, problems
         rows += _of_run(checkpoint) if kind == "lmirl" else _of_pretrained(checkpoint)
     except UserError as error:
         return rows, [str(error)]
     return rows, []
+
+
+def _bases(checkpoint: epath.Path) -> Iterator[tuple[str, epath.Path]]:
+    """The checkpoint of the base of adapters of ours, after the name of its row; PEFT's is read with its adapters."""
+    # This is asked for after the record was compared.
+    record = checkpoints.read_record(checkpoint)
+    if record is not None:
+        yield "files of the base", checkpoints.base_of(record, checkpoint)
 
 
 def _of_pretrained(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:

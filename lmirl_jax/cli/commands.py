@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, SHOW_BATCH, TASKS, Flag
+from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, REPLAY, SHOW_BATCH, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
@@ -128,11 +128,12 @@ COMMANDS = {
     "doctor": Command(
         "lmirl_jax.cli.doctor",
         "show versions, devices, the mesh and what is missing, and how soft Q-values would be read; or a checkpoint, or a batch",
-        CONFIGURATION | CHECKPOINT_FLAG | SHOW_BATCH,
+        CONFIGURATION | CHECKPOINT_FLAG | SHOW_BATCH | REPLAY,
         Bindings("BATCH_SIZE=16", "training.adamw.weight_decay=0.01", "DATA=\"'my.jsonl'\""),
         (
             "lmirl doctor",
             "lmirl doctor --checkpoint=/tmp/run",
+            "lmirl doctor --replay=/tmp/run/nonfinite/step-7.npz",
             "lmirl doctor --gin_file=gin/runs/finetune.gin --gin.DATA=\"'my.jsonl'\"",
             f"lmirl doctor {FINETUNE} --gin.TRAIN_STEPS=1000 --gin.DATA=\"'my.jsonl'\" --show_batch",
         ),

@@ -67,8 +67,10 @@ def _inherited_text(explicit: set[str]) -> str:
         return ""
     # A resumed run reads its own config.gin, because the checkpoint that it started from may be deleted.
     model_dir = configuration.macro("MODEL_DIR", None, hint=Path | None)
-    start = str(files.absolute_path(model_dir)) if checkpoints.has_checkpoints(model_dir) else path
-    found = run_files.inherited_settings(checkpoints.find_checkpoint(start))
+    resumed = checkpoints.has_checkpoints(model_dir)
+    start = str(files.absolute_path(model_dir)) if resumed else path
+    find = checkpoints.resumable_checkpoint if resumed else checkpoints.find_checkpoint
+    found = run_files.inherited_settings(find(start))
     if found is None:
         _log.warning(
             "no config.gin beside the checkpoints of %s: task, vocabulary, lengths and model are those of the gin files",

@@ -3,6 +3,7 @@
 It also runs where a library is missing, to name that library: so it imports JAX, and what needs JAX, within its functions.
 """
 
+import dataclasses
 import functools
 import glob
 import importlib.metadata
@@ -31,6 +32,7 @@ NEEDED = (
     "gin-config",
     "numpy",
     "tensorboard",
+    "xxhash",
 )
 
 
@@ -44,6 +46,8 @@ def main(flags: Flags) -> int:
         for line in batch_report.report(flags):
             print(line)
         return 0
+    if flags.replay is not None:
+        return _replay(flags)
     rows: list[tuple[str, str]] = []
     problems: list[str] = []
     of_run = functools.partial(_soft_q, flags), functools.partial(_texts, flags)
@@ -69,6 +73,20 @@ def _checkpoint(path: str) -> int:
         print(line)
     print("it cannot be loaded" if problems else "it can be loaded")
     return 1 if problems else 0
+
+
+def _replay(flags: Flags) -> int:
+    from lmirl_jax.cli.configure import configure
+    from lmirl_jax.cli.replay import config_of, replay
+
+    assert flags.replay is not None
+    # Settings of the user come after those of the run.
+    configure(dataclasses.replace(flags, gin_file=[config_of(flags.replay), *flags.gin_file]))
+    rows, faulty = replay(flags.replay)
+    _print_table(rows)
+    for line in faulty:
+        print(line)
+    return 0
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:

@@ -27,6 +27,7 @@ class Flags:
     process_index: int | None = None
     initialization_timeout: int | None = None
     checkpoint: str | None = None
+    replay: str | None = None
     modules: list[str] = dataclasses.field(default_factory=list)
     split: list[str] = dataclasses.field(default_factory=list)
     num_examples: int | None = None
@@ -113,7 +114,7 @@ PROCESSES = {
 CHECKPOINT = {
     "checkpoint": Flag(
         "PATH",
-        "only say what this checkpoint is (a run's, Hugging Face's or T5X's), and whether it would load",
+        "only say what this checkpoint is (a run's, Hugging Face's or T5X's), whether it would load, and whether it is damaged",
         _replace_by(_non_empty),
     )
 }
@@ -124,6 +125,13 @@ SHOW_BATCH = {
         lambda before, text: True,
     ),
     "num_examples": Flag("N", "how many rows of the batch to print (2)", _replace_by(_whole_number)),
+}
+REPLAY = {
+    "replay": Flag(
+        "FILE",
+        "only compute the update of a batch again that a run saved, MODEL_DIR/nonfinite/step-STEP.npz, and that of each row",
+        _replace_by(_non_empty),
+    )
 }
 TASKS = {
     "import": Flag(

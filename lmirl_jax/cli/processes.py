@@ -10,6 +10,11 @@ from jax.experimental import multihost_utils
 from lmirl_jax.cli.flags import Flags, UsageError
 from lmirl_jax.types import UserError
 
+# A process that gives no sign of life for so long has died or hangs, and the others end. JAX's own limit is 100 seconds.
+HEARTBEAT_SECONDS = 30
+# Words of the errors that collective operations raise where another process is gone: of Gloo, NCCL and the coordinator.
+LOST = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat", "coordination service", "Connection reset")
+
 
 def initialize_distributed(flags: Flags) -> None:
     """Starts `jax.distributed` from the flags; does nothing where they name no coordinator.
@@ -22,7 +27,7 @@ def initialize_distributed(flags: Flags) -> None:
         return
     # Only the CPU needs to be told; it has no effect on other devices.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     if flags.coordinator_address != "auto":
         arguments["coordinator_address"] = flags.coordinator_address
     if flags.process_count is not None:
@@ -35,6 +40,23 @@ def initialize_distributed(flags: Flags) -> None:
         line = " ".join(str(error).split())
         where = f"--coordinator_address={flags.coordinator_address}"
         raise UserError(f"{where}: the processes did not find one another: {line}") from None
+
+
+def lost_process(error: Exception) -> str | None:
+    """A line about an error of a collective operation, whose other processes no longer answer; None for other errors.
+
+    JAX names the process as this one ends, by the number of its task: a process that gave no sign of life for
+    `HEARTBEAT_SECONDS`.
+    """
+    if not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+        return None
+    line = str(error).splitlines()[0]
+    if not any(words in line for words in LOST):
+        return None
+    return (
+        f"another process of this run has ended or hangs ({line[:200]}), so this one (process {jax.process_index()} of "
+        f"{jax.process_count()}) ends too; JAX names it as a task, and the same command goes on from the last checkpoint"
+    )
 
 
 def _has_processes_to_join(flags: Flags) -> bool:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from lmirl_jax import configuration, evaluation, files, reports, rewards, runs
+from lmirl_jax import configuration, evaluation, files, locks, reports, rewards, runs
 from lmirl_jax.cli import sweep as sweep_command
 from lmirl_jax.cli import sweep_output
 from lmirl_jax.cli.commands import COMMANDS
@@ -37,7 +37,7 @@ def main(flags: Flags) -> int:
     directory = files.absolute_path(configuration.macro("MODEL_DIR", "lmirl_quickstart"))
     # A model this small is not quicker on an accelerator, and only one process can hold a TPU.
     jax.config.update("jax_platforms", "cpu")
-    with files.lock_directory(directory, "MODEL_DIR"):
+    with locks.lock_directory(directory, "MODEL_DIR"):
         training = {
             f"{objective}_{seed}": _train_arguments(flags, objective, settings, seed, directory)
             for seed in range(SEEDS)

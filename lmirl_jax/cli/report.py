@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from etils import epath
 
-from lmirl_jax import configuration, data, evaluation, files, reports, rewards
+from lmirl_jax import configuration, data, evaluation, files, locks, reports, rewards
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import add_run, check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
@@ -58,7 +58,7 @@ def main(flags: Flags) -> int:
     names = ("report.html", "report.json", "correlations.csv")
     check_output_dir(output_dir, names, [str(one) for one in sources])
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.lock_directory(folder, "OUTPUT_DIR"):
+    with locks.lock_directory(folder, "OUTPUT_DIR"):
         material = _gather(sources, config, folder)
         if jax.process_index() == 0:
             print(_write(material, sources, config, folder))

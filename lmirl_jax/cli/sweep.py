@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import jax
 from etils import epath
 
-from lmirl_jax import configuration, evaluation, files
+from lmirl_jax import configuration, evaluation, files, locks
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli import sweep_output
 from lmirl_jax.cli.configure import add_run, configure_without_run
@@ -50,7 +50,7 @@ def run(flags: Flags) -> sweep_output.Sweep:
     check_output_dir(output_dir, ("sweep.csv", "sweep.json", "report.html"), [])
     # This comes after every check, so that an error leaves no folder behind.
     folder = files.prepare_directory(output_dir, "OUTPUT_DIR")
-    with files.lock_directory(folder, "OUTPUT_DIR"):
+    with locks.lock_directory(folder, "OUTPUT_DIR"):
         finished = list(finish(answering, config, folder / "cells"))
     return sweep_output.Sweep(config, answering, finished, folder)
 

@@ -1,4 +1,6 @@
-"""The examples of a split on disk by their number, read from memory-mapped files: a read costs the same however many there are.
+"""The examples of a split on disk by their number: a read costs the same however many there are.
+
+A place in a file is read by `os.pread`, not through a map of memory, where a file system that fails would end the process.
 
 tokens.bin     the tokens of all examples, inputs before targets, as the smallest type that holds them
 features.bin   their other features, JSON after JSON, in UTF-8
@@ -6,16 +8,18 @@ places.npy     [examples + 1, 3] where the inputs, the targets and the features 
                in the last row, where those of the last one end
 """
 
+import errno
 import functools
 import json
-import mmap
 import os
 import pathlib
+import weakref
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 
+from lmirl_jax.data.retries import read_with_retries
 from lmirl_jax.data.task_parts import Example
 
 TOKENS, FEATURES, PLACES = "tokens.bin", "features.bin", "places.npy"
@@ -56,32 +60,52 @@ class ExampleSource:
         index = int(index)
         if not 0 <= index < self._count:
             raise IndexError(index)
-        places, tokens, features = self._files
-        begin, middle, of_features, end, _, end_of_features = places[3 * index : 3 * index + 6].tolist()
-        row = tokens[begin:end].astype(np.int32)
-        read = json.loads(features[of_features:end_of_features].tobytes()) if self._with_features else {}
-        return Example(row[: middle - begin], row[middle - begin :], read)
+        return read_with_retries(lambda: self._read(index), str(self._folder))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Maps of memory stay in their process.
+        # Open files stay in their process.
         return {key: value for key, value in vars(self).items() if key != "_files"}
 
     def __repr__(self) -> str:
         return f"ExampleSource({str(self._folder)!r}, {self._type!r}, {self._with_features})"
 
+    def _read(self, index: int) -> Example:
+        places, tokens, features = self._files
+        begin, middle, of_features, end, _, end_of_features = places.read(3 * index, 3 * index + 6).tolist()
+        row = tokens.read(begin, end).astype(np.int32)
+        read = (
+            json.loads(features.read(of_features, end_of_features).tobytes()) if self._with_features else {}
+        )
+        return Example(row[: middle - begin], row[middle - begin :], read)
+
     @functools.cached_property
-    def _files(self) -> tuple[Int64[np.ndarray, " places"], Shaped[np.ndarray, " tokens"], np.ndarray]:
+    def _files(self) -> tuple["_Values", "_Values", "_Values"]:
         places = np.load(self._folder / PLACES, mmap_mode="r")
         return (
-            # A plain view, because slices of numpy's memmap cost several times as much.
-            np.asarray(places).reshape(-1),
-            _mapped(self._folder / TOKENS, self._type),
-            _mapped(self._folder / FEATURES, "u1"),
+            _Values(self._folder / PLACES, places.dtype, places.offset),
+            _Values(self._folder / TOKENS, np.dtype(self._type)),
+            _Values(self._folder / FEATURES, np.dtype("u1")),
         )
 
 
-def _mapped(file: pathlib.Path, dtype: str) -> Shaped[np.ndarray, " values"]:
-    if not file.stat().st_size:
-        return np.zeros(0, dtype)  # An empty file cannot be mapped.
-    with open(file, "rb") as opened:
-        return np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), dtype)
+class _Values:
+    """The values in a file, which stays open; threads may read it at once.
+
+    Args:
+        file: the path.
+        dtype: the type of a value.
+        offset: the number of bytes before the first value.
+    """
+
+    def __init__(self, file: pathlib.Path, dtype: np.dtype, offset: int = 0):
+        self._dtype, self._offset = dtype, offset
+        self._opened = os.open(file, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._opened)
+
+    def read(self, begin: int, end: int) -> Shaped[np.ndarray, " values"]:
+        """The values from number `begin` to before `end`."""
+        size, count = self._dtype.itemsize, end - begin
+        found = os.pread(self._opened, count * size, self._offset + begin * size)
+        if len(found) != count * size:
+            raise OSError(errno.EIO, "a file ends too early")
+        return np.frombuffer(found, self._dtype)

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from lmirl_jax import content_hashes
 from lmirl_jax.data.example_source import FEATURES, LENGTHS, PLACES, TOKENS
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
@@ -54,6 +55,7 @@ def join_shards(
         "content": content,
     }
     (folder / "info.json").write_text(json.dumps(info))
+    content_hashes.write_hashes(folder)
 
 
 def _write_arrays(shards: Sequence[pathlib.Path], facts: Facts, token_type: str, folder: pathlib.Path) -> str:

@@ -8,6 +8,7 @@ A folder of the cache holds one split of one task: the files of `example_source`
                             which keys of a file's rows are not read, whether examples have weights, how many have rewards,
                             how many are conversations of several assistant turns, or of fewer than their file has, and a
                             hash of all tokens, weights, rewards and turns
+    content_hashes.json     the sizes and the hashes of these files, which are compared when a process first opens them
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from lmirl_jax import content_hashes
 from lmirl_jax.data.example_source import LENGTHS, ExampleSource
 from lmirl_jax.data.file_task import FileTask
 from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
@@ -29,9 +31,12 @@ from lmirl_jax.data.task_parts import TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 _log = logging.getLogger(__name__)
+
+# The sizes and times of change of the files of folders that this process has compared with their hashes.
+_compared: dict[pathlib.Path, list[tuple[str, int, int]]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +103,7 @@ def tokenized_records(
     folder = root / f"{task.name.replace(':', '_')}-{split}-{key[:32]}"
     records = _open(folder)
     if records is None:
-        prepare(task, reader, split, folder, lambda: _open(folder) is not None, make_shards)
+        prepare(task, reader, split, folder, lambda: _open(folder, remove=True) is not None, make_shards)
         records = _open(folder)
     if records is None:
         raise UserError(
@@ -114,9 +119,15 @@ def cache_folder(cache_dir: str | None = None) -> pathlib.Path:
     ).expanduser()
 
 
-def _open(folder: pathlib.Path) -> Records | None:
-    """The records of a folder; None if there are none or, after a crash of the machine, some are missing."""
+def _open(folder: pathlib.Path, remove: bool = False) -> Records | None:
+    """The records of a folder; None if there are none, or if they are not as they were written, as after a crash of the machine.
+
+    Args:
+        folder: the folder.
+        remove: whether to remove what is damaged, and to say so; only for the process that holds the lock and writes it again.
+    """
     try:
+        _compare(folder)
         info = json.loads((folder / "info.json").read_text())
         lengths, last_lengths = np.load(folder / LENGTHS, mmap_mode="r")
         source = ExampleSource(folder, info["token_type"])
@@ -138,10 +149,26 @@ def _open(folder: pathlib.Path) -> Records | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
-        shutil.rmtree(folder, ignore_errors=True)
+        if remove:
+            _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
+            shutil.rmtree(folder, ignore_errors=True)
         return None
     return Records(folder, source, lengths, last_lengths, losses=losses, **counts)
+
+
+def _compare(folder: pathlib.Path) -> None:
+    """Compares the files of a split with their hashes, unless this process has done so since they were written.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a file is missing, is left over or has changed.
+    """
+    found = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+    if _compared.get(folder) != found:
+        problems = content_hashes.problems(folder)
+        if problems:
+            raise ValueError(content_hashes.describe(problems))
+        _compared[folder] = found
 
 
 def _reader(task: Any) -> RowReader:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Weights that transformers read until version 5, and what it needs for them.
 OLD_WEIGHTS = {"tf_model.h5": "tf", "flax_model.msgpack": "flax"}
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,28 @@ class SafetensorsFiles:
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """Reads a part of a tensor."""
         return read_file(self._tensors[name].file, name, index)
+
+
+def size_problems(folder: pathlib.Path) -> list[str]:
+    """Compares the bytes of all tensors with the `total_size` of an index; a line where they differ, none without an index.
+
+    Raises:
+        UserError: a file is missing or is not whole.
+    """
+    tensors = SafetensorsFiles(folder).tensors()
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file() or not index.is_file():
+        return []
+    try:
+        stated = int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
+    except (KeyError, TypeError, ValueError):
+        return []
+    total = sum(math.prod(tensor.shape) * BYTES[tensor.dtype] for tensor in tensors.values())
+    if total == stated:
+        return []
+    return [
+        f"{INDEX} says {stated:,} bytes of tensors, and its files hold {total:,}: copy the checkpoint again"
+    ]
 
 
 def read_file(path: pathlib.Path, name: str, index: tuple[slice, ...]) -> np.ndarray:

@@ -165,7 +165,9 @@ def update_network(
 
     times = 1 if adversary is None else adversary.updates
     state, each = jax.lax.scan(update, state, jax.random.split(key, times))
-    sums, norm = jax.tree.map(lambda x: x[0], each)
+    sums, norms = jax.tree.map(lambda x: x[0], each[0]), each[1]
+    # The trainer reads from it whether every update of the network was finite.
+    norm = jnp.where(jnp.all(jnp.isfinite(norms)), norms[0], jnp.nan)
     metrics = {f"{'_and_'.join(network.config.heads)}/gradient_norm": norm}
     if "value" in sums:
         value_loss_sum, tokens = sums.pop("value")

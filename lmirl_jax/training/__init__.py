@@ -2,6 +2,7 @@
 
 from lmirl_jax.checkpoints import CheckpointConfig
 from lmirl_jax.training.best import BestConfig
+from lmirl_jax.training.fault_config import FaultConfig
 from lmirl_jax.training.learner import Learner, Offline, Setting, Updates
 from lmirl_jax.training.optimizers import adafactor, adamw
 from lmirl_jax.training.parameter_axes import for_model
@@ -23,6 +24,7 @@ from lmirl_jax.training.validation import Validation
 __all__ = [
     "BestConfig",
     "CheckpointConfig",
+    "FaultConfig",
     "Learner",
     "Offline",
     "Setting",

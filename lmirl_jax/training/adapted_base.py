@@ -5,10 +5,10 @@ from typing import Any
 
 from lmirl_jax.checkpoints import (
     AdapterRecord,
-    find_checkpoint,
     has_checkpoints,
     read_record,
     record_of_base,
+    resumable_checkpoint,
 )
 from lmirl_jax.models import LoRAConfig
 from lmirl_jax.models.trainable import frozen
@@ -31,7 +31,7 @@ def with_base(
     if not isinstance(model, LoRAConfig):
         return model, None
     if has_checkpoints(model_dir):
-        newest = find_checkpoint(model_dir)
+        newest = resumable_checkpoint(model_dir)
         before = read_record(newest)
         if before is None:
             raise UserError(

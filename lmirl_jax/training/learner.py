@@ -17,6 +17,7 @@ from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.models import LoRAConfig
 from lmirl_jax.models.trainable import frozen
+from lmirl_jax.training.finite import leave_out_nonfinite
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
@@ -89,7 +90,7 @@ class Updates:
     Args:
         shapes, shardings: those of the state, including `extra`.
         step: the compiled update, from the state and a batch of demonstrations to the next state and this update's
-            metrics, among them `loss` and `target_tokens`. The memory of the given state is reused (donated).
+            metrics, among them `loss`, `target_tokens` and `skipped`. The memory of the given state is reused (donated).
         draws_before: whether new rollouts are drawn before an update, given its number (1 for the first).
         draw: returns the state with new rollouts; the memory of those that it replaces is reused.
         describe: says in one line how a batch of a given shape is computed.
@@ -162,9 +163,12 @@ class Offline:
 
 
 def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
-    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated."""
+    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated.
+
+    Where the loss or a gradient is not finite, the update leaves the state as it was; see `leave_out_nonfinite`.
+    """
     return jax.jit(
-        step,
+        leave_out_nonfinite(step),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated_sharding(mesh)),
         donate_argnums=0,

@@ -1,15 +1,37 @@
 """Reads the metrics of a step while the next step runs, so that the devices never wait."""
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from typing import Any
 
 import jax
-import numpy as np
 
+from lmirl_jax.training.guard import Guard
 from lmirl_jax.training.metric_writers import MetricWriter
 from lmirl_jax.training.progress import Progress
-from lmirl_jax.types import Batch, BatchIterator, UserError
+from lmirl_jax.training.watchdog import Watchdog
+from lmirl_jax.types import Batch, BatchIterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Dispatched:
+    """An update that the devices may still compute.
+
+    Args:
+        step: its number.
+        metrics: its metrics on the devices.
+        batch: its global batch.
+        position: the position in the data after its batch.
+        timing: measured seconds by name.
+    """
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    batch: Batch
+    position: dict[str, Any]
+    timing: Mapping[str, float]
 
 
 class PendingMetrics:
@@ -21,28 +43,29 @@ class PendingMetrics:
         progress: Progress,
         last_step: int,
         period: int,
+        guard: Guard,
+        watchdog: Watchdog,
         alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
     ):
-        self._alarm = alarm
+        self._guard, self._watchdog, self._alarm = guard, watchdog, alarm
         self._writers, self._progress = writers, progress
         self._last_step, self._period = last_step, period
-        self._waiting: tuple[int, dict[str, jax.Array], Mapping[str, float]] | None = None
+        self._waiting: Dispatched | None = None
         self._read: tuple[int, dict[str, float]] | None = None
         self._first: int | None = None
         self._clock: float | None = None
         self._waited = 0.0
 
-    def push(
-        self, step: int, metrics: dict[str, jax.Array], timing: Mapping[str, float] = MappingProxyType({})
-    ) -> None:
-        """Takes the metrics of a step that was just dispatched, and writes those of the step before."""
+    def push(self, update: Dispatched) -> None:
+        """Takes an update that was just dispatched, and writes the metrics of the one before."""
         self.flush()
-        self._waiting = (step, metrics, timing)
+        self._waiting = update
 
     def next_batch(self, batches: BatchIterator) -> Batch:
         """Takes the next batch, and counts the time for which it is waited."""
         began = time.monotonic()
-        batch = next(batches)
+        with self._watchdog.at("data"):
+            batch = next(batches)
         self._waited += time.monotonic() - began
         return batch
 
@@ -51,23 +74,29 @@ class PendingMetrics:
         self._clock = None
 
     def read(self) -> None:
-        """Waits for the step to end, and raises a UserError where its loss is not finite."""
+        """Waits for the step to end, and lets the guard check its metrics, which may raise a UserError or a LossSpike."""
         if self._waiting is None:
             return
-        step, on_device, timing = self._waiting
-        self._waiting = None
-        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
-        if not np.isfinite(metrics["loss"]):
-            raise UserError(
-                f"the loss at step {step} is {metrics['loss']}: nothing of it was saved; lower LEARNING_RATE or TD_WEIGHT, "
-                "or clip gradients (training.adamw.clip_norm), and run again from the last checkpoint"
-            )
+        update, self._waiting = self._waiting, None
+        with self._watchdog.at(self._watchdog.devices):
+            metrics = {name: float(value) for name, value in jax.device_get(update.metrics).items()}
+        self._guard.check(update.step, metrics, update.batch, update.position, self._progress.say)
         warning = self._alarm(metrics)
         if warning is not None:
-            self._progress.say(f"warning: at step {step} {warning}")
+            self._progress.say(f"warning: at step {update.step} {warning}")
         tokens = metrics.pop("target_tokens")
         named = {f"train/{name}": value for name, value in metrics.items()}
-        self._read = step, named | self._timing(tokens) | dict(timing)
+        self._read = update.step, named | self._timing(tokens) | dict(update.timing)
+
+    def take_metrics(self) -> dict[str, float]:
+        """Takes away the metrics that are read and not yet written, for a checkpoint; JSON, so without undefined values."""
+        assert self._read is not None
+        (_, metrics), self._read = self._read, None
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def set_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Gives back what `take_metrics` took."""
+        self._read = step, dict(metrics)
 
     def flush(self, more: Mapping[str, float] | None = None) -> None:
         """Writes the metrics that are not yet written, with more metrics of the same step."""

@@ -1,6 +1,7 @@
 """The trainer, which connects model, learner, optimizer and data through their protocols."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from lmirl_jax import files, sharding
+from lmirl_jax import files, locks, sharding
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import Count, Path, Seed, Text, check_arguments
 from lmirl_jax.checkpoints import (
@@ -25,10 +26,13 @@ from lmirl_jax.checkpoints import (
 from lmirl_jax.training.adapted_base import given_part, with_base
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
+from lmirl_jax.training.fault_config import FaultConfig
+from lmirl_jax.training.guard import Guard, LossSpike
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
 from lmirl_jax.training.metric_writers import check_wandb, open_writers
 from lmirl_jax.training.model_info import write_model_info
+from lmirl_jax.training.rollbacks import leave_out_recorded, record_rollback
 from lmirl_jax.training.state import TrainState, init_state
 from lmirl_jax.types import ModelConfig, TrainData, UserError
 
@@ -55,6 +59,7 @@ def train(
     log_period: Count = 1,
     tensorboard: bool = True,
     wandb_project: Text | None = None,
+    faults: FaultConfig = FaultConfig(),
     on_start: Annotated[Callable[[epath.Path], None], GivenByCaller()] = lambda model_dir: None,
 ) -> TrainState:
     """Trains until `train_steps` updates have been made in all, or until the patience of `best` is exhausted.
@@ -69,10 +74,9 @@ def train(
         checkpoint: when to save and which checkpoints to keep.
         initial_checkpoint_path: a checkpoint, the start if `model_dir` has none; of a `models.LoRAConfig` it is the base.
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
-        seed: the seed of initial parameters and dropout.
-        log_period: the number of updates between lines of metrics.jsonl; the first and the last update always have a line.
+        seed, log_period: the seed of parameters and dropout; the updates between lines of metrics.jsonl.
         tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
-        on_start: called once with `model_dir`, before the first step.
+        faults, on_start: what the run does where something goes wrong; what is called once with `model_dir` before it trains.
 
     Returns:
         The last state.
@@ -92,8 +96,8 @@ def train(
         check_params(find_checkpoint(initial_checkpoint_path), given_part(updates.shapes.params))
     # The folder is made last, so that an error leaves no folder behind.
     directory = files.prepare_directory(model_dir)
-    periods = eval_period, log_period
-    run = Run(directory, setting, updates, batches, train_steps, evaluations, Best(best), *periods)
+    others = Best(best), Guard(faults, directory, data), eval_period, log_period
+    run = Run(directory, setting, updates, batches, train_steps, evaluations, *others)
     saved = functools.partial(Checkpoints, directory, checkpoint, adapter)
     return _run(run, saved, initial_checkpoint_path, tensorboard, wandb_project, on_start)
 
@@ -109,7 +113,7 @@ def _run(
     """Makes the updates of a run, with its folder locked; the other arguments are those of `train`."""
     directory, updates = run.model_dir, run.updates
     with (
-        files.lock_directory(directory, "MODEL_DIR"),
+        locks.lock_directory(directory, "MODEL_DIR"),
         contextlib.closing(open_checkpoints()) as saved,
         sharding.use(run.setting.mesh),
     ):
@@ -117,8 +121,19 @@ def _run(
         if jax.process_index() == 0:
             on_start(directory)
             write_model_info(directory / "model-info.txt", updates.shapes.params, updates.shardings.params)
-        with contextlib.closing(open_writers(directory, start, tensorboard, wandb_project)) as writers:
-            return run_steps(run, state, start, saved, writers)
+        while True:
+            # A step whose evaluation is made up for is written anew.
+            written = start if run.guard.unevaluated is None else start - 1
+            with contextlib.closing(open_writers(directory, written, tensorboard, wandb_project)) as writers:
+                try:
+                    return run_steps(run, state, start, saved, writers)
+                except LossSpike as error:
+                    # Its traceback would keep the state in memory beside the one that is loaded next.
+                    spike = error.with_traceback(None)
+            del state
+            record_rollback(run, saved, spike)
+            run = dataclasses.replace(run, best=Best(run.best.config))
+            state, start = _first_state(run, saved, initial_checkpoint_path)
 
 
 def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
@@ -129,7 +144,11 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
         state, position, best = saved.restore(newest, updates.shapes, updates.shardings)
         run.set_position(position)
         run.best.set_state(best)
+        run.guard.set_state(position["guard"])
+        leave_out_recorded(run, newest)
         return state, newest
+    run.guard.set_state({})
+    leave_out_recorded(run, 0)
     params = None
     if initial_checkpoint_path is not None:
         initial = find_checkpoint(initial_checkpoint_path)

@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from lmirl_jax import cli
 from lmirl_jax.cli import commands, flags, processes
+from lmirl_jax.training.signals import Stopped
 from lmirl_jax.types import UserError
 
 CLI = pathlib.Path(cli.__file__).parent
@@ -150,6 +152,7 @@ def test_a_negative_value_is_a_value():
     [
         (UserError("no such thing\n  In call to configurable 'train'"), 1, "lmirl: no such thing\n"),
         (KeyboardInterrupt(), 130, "lmirl: interrupted\n"),
+        (Stopped("stopped at step 3", 75), 75, "lmirl: stopped at step 3\n"),
         (flags.UsageError("say more"), 2, "lmirl: say more\n"),
     ],
 )
@@ -159,6 +162,23 @@ def test_errors_become_one_line_and_a_code(capsys, monkeypatch, error, code, lin
 
     monkeypatch.setattr(cli, "_dispatch", fail)
     assert lmirl(capsys, "train") == (code, "", line)
+
+
+def test_a_lost_process_is_told_in_one_line(capsys, monkeypatch):
+    """JAX then names it, as this process ends. Of one process, the same error is a bug."""
+
+    def fail(arguments):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        cli.main(["train"])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    code, _, err = lmirl(capsys, "train")
+    assert code == 1 and err.startswith(
+        "lmirl: another process of this run has ended or hangs (UNKNOWN: Gloo"
+    )
+    assert err.count("\n") == 1
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
@@ -186,8 +206,8 @@ def test_several_processes_are_joined_as_the_flags_say(monkeypatch):
     processes.initialize_distributed(flags.Flags(coordinator_address="h:1", process_count=2, process_index=1))
     processes.initialize_distributed(flags.Flags(coordinator_address="auto", initialization_timeout=9))
     assert calls == [
-        {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1},
-        {"initialization_timeout": 9},
+        {"heartbeat_timeout_seconds": 30, "coordinator_address": "h:1", "num_processes": 2, "process_id": 1},
+        {"heartbeat_timeout_seconds": 30, "initialization_timeout": 9},
     ]
 
 

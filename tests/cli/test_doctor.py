@@ -1,12 +1,17 @@
 """The doctor's report, and its verdict where something is missing."""
 
 import importlib.metadata
+import json
+import math
+import os
 import pathlib
+import shutil
 
 import pytest
 
 from lmirl_jax import configuration
 from lmirl_jax.cli import doctor, flags
+from lmirl_jax.interop.safetensors_files import tensors_of
 from tests.fakes import make_run
 
 
@@ -129,6 +134,64 @@ def test_a_run_of_ours_is_described_too(capsys, tmp_path):
     assert doctor.main(flags.Flags(checkpoint=str(tmp_path / "run"))) == 0
     out = capsys.readouterr().out
     assert "a run of lmirl" in out and "number_paths" in out and out.endswith("it can be loaded\n")
+
+
+def test_a_run_of_ours_is_compared_with_its_hashes(capsys, tmp_path):
+    make_run(tmp_path / "run")
+    folder = tmp_path / "run/checkpoints/3"
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 0
+    count = sum(path.is_file() for path in folder.rglob("*")) - 1
+    assert f"files       all {count} match their content hashes\n" in capsys.readouterr().out
+    (folder / "data/metadata").write_text("{} ")
+    (folder / "state/manifest.ocdbt").unlink()
+    (folder / "notes.txt").touch()
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 1
+    assert capsys.readouterr().out.split("\n\n")[1].splitlines() == [
+        "data/metadata has 3 bytes, not 2",
+        "state/manifest.ocdbt is missing",
+        "notes.txt does not belong there",
+        "no whole one lies before it: copy it again from where it is whole",
+        "it cannot be loaded",
+    ]
+
+
+def shard(folder):
+    """Gives a folder an index, as if its weights were in several files."""
+    os.rename(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
+    tensors = tensors_of(folder / "model-00001-of-00001.safetensors")
+    size = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+    names = dict.fromkeys(tensors, "model-00001-of-00001.safetensors")
+    return {"metadata": {"total_size": size}, "weight_map": names}
+
+
+def test_sizes_of_hugging_face_files_are_compared_with_the_index(capsys, tmp_path):
+    folder = shutil.copytree(INTEROP / "golden/mt5", tmp_path / "mt5")
+    index = shard(folder)
+    told = folder / "model.safetensors.index.json"
+    told.write_text(json.dumps(index))
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 0
+    assert "their sizes match headers and index; no content hashes in this format" in capsys.readouterr().out
+    size = index["metadata"]["total_size"]
+    told.write_text(json.dumps(index | {"metadata": {"total_size": size + 4}}))
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 1
+    assert (
+        f"{told.name} says {size + 4:,} bytes of tensors, and its files hold {size:,}: copy the checkpoint again\n"
+        in capsys.readouterr().out
+    )
+    told.write_text(json.dumps(index))
+    os.truncate(folder / "model-00001-of-00001.safetensors", 1000)
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 1
+    assert "model-00001-of-00001.safetensors is no whole safetensors file" in capsys.readouterr().out
+
+
+def test_every_part_of_a_t5x_checkpoint_is_decoded(capsys, tmp_path):
+    folder = shutil.copytree(INTEROP / "golden_t5x/t5_1_1/msgpack_and_zarr", tmp_path / "t5x")
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 0
+    assert "every part of the parameters is there and can be decoded; no content" in capsys.readouterr().out
+    parts = [path for path in folder.glob("checkpoint_0/target.*/*") if path.name[0] != "."]
+    os.truncate(parts[0], parts[0].stat().st_size // 2)
+    assert doctor.main(flags.Flags(checkpoint=str(folder))) == 1
+    assert "cannot be read" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_not_there(capsys, tmp_path):

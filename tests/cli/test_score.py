@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lmirl_jax.cli
+from lmirl_jax.line_hashes import HashedLines
 from tests.fakes import make_run
 
 LINES = [
@@ -160,7 +161,7 @@ def test_an_interrupted_file_continues_without_repeats(run, tmp_path, capsys, su
     text = whole.read_bytes()
     settings = _settings_of(run, tmp_path, capsys)
     for size in (10, len(text) // 2, len(text) - 1):
-        (tmp_path / f"{cut.name}.partial").write_bytes(text[:size])
+        write_partial(tmp_path / cut.name, text[:size])
         shutil.copy(settings, tmp_path / f"{cut.name}.partial.json")
         code, _, error = score(run, capsys, SCORE_NUM_EXAMPLES=20, OUTPUT_PATH=str(cut))
         assert code == 0, error
@@ -169,6 +170,15 @@ def test_an_interrupted_file_continues_without_repeats(run, tmp_path, capsys, su
             assert cut.read_bytes() == text
         else:
             assert pq.read_table(cut).to_pylist(maps_as_pydicts="strict") == read(whole)
+
+
+def write_partial(path, text):
+    """The lines of an interrupted file, and beside them their hashes."""
+    with (
+        open(f"{path}.partial", "w+b") as lines,
+        open(f"{path}.partial.hashes", "w+b") as hashes,
+    ):
+        HashedLines(lines, hashes).write(text.decode())
 
 
 def _first_row_alone():
@@ -184,7 +194,8 @@ def _settings_of(run, tmp_path, capsys):
         with pytest.raises(StopIteration):
             score(run, capsys, SCORE_NUM_EXAMPLES=20, OUTPUT_PATH=str(tmp_path / "failed.jsonl"))
     shutil.move(tmp_path / "failed.jsonl.partial.json", path)
-    (tmp_path / "failed.jsonl.partial").unlink()
+    for end in ("", ".hashes"):
+        (tmp_path / f"failed.jsonl.partial{end}").unlink()
     return path
 
 
@@ -260,7 +271,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
 
 def test_another_setting_does_not_continue_a_partial_file(run, tmp_path, capsys):
     settings = _settings_of(run, tmp_path, capsys)
-    (tmp_path / "one.jsonl.partial").write_text("{}\n")
+    write_partial(tmp_path / "one.jsonl", b"{}\n")
     shutil.move(settings, tmp_path / "one.jsonl.partial.json")
     code, _, error = score(
         run, capsys, SCORE_NUM_EXAMPLES=20, DISCOUNT=0.5, OUTPUT_PATH=str(tmp_path / "one.jsonl")

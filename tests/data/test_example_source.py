@@ -1,5 +1,7 @@
 """Examples are read back from the disk by their number, in any process."""
 
+import errno
+import os
 import pickle
 
 import grain
@@ -11,6 +13,7 @@ from lmirl_jax.data.example_source import ExampleSource
 from lmirl_jax.data.record_writing import join_shards
 from lmirl_jax.data.task_parts import Example
 from lmirl_jax.data.vocabularies import ByteVocabulary
+from lmirl_jax.types import UserError
 
 
 class Given:
@@ -93,3 +96,41 @@ def test_the_largest_id_of_two_bytes(written):
 
 def test_examples_without_any_token(written):
     assert len(ExampleSource(written([example([], [])]), "<u2")[0].targets) == 0
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that are waited, without waiting."""
+    waited = []
+    monkeypatch.setattr("lmirl_jax.data.retries.time.sleep", waited.append)
+    return waited
+
+
+def test_a_file_system_that_fails_for_a_while_is_read_again(written, monkeypatch, waits, caplog):
+    source = ExampleSource(written(*GROUPS), "<u2")
+    failures, pread = [errno.EIO, errno.ESTALE], os.pread
+
+    def fail(*given):
+        if failures:
+            raise OSError(failures[0], os.strerror(failures.pop(0)))
+        return pread(*given)
+
+    monkeypatch.setattr("lmirl_jax.data.example_source.os.pread", fail)
+    assert source[1].targets.tolist() == [7, 8, 1]
+    assert waits == [1.0, 2.0]
+    assert "Stale file handle): attempt 2 of 15, the next in 2 s" in caplog.text
+
+
+def test_reading_again_has_a_limit(written, waits):
+    """A file that was cut off while it is read, and one that is not there."""
+    folder = written(*GROUPS)
+    source = ExampleSource(folder, "<u2")
+    (folder / "tokens.bin").write_bytes(b"\0\0")
+    with pytest.raises(
+        UserError, match=r"joined cannot be read \(a file ends too early\).* for 300 s: see to"
+    ):
+        source[1]
+    (folder / "features.bin").unlink()
+    with pytest.raises(UserError, match="No such file or directory"):
+        ExampleSource.__getitem__(pickle.loads(pickle.dumps(source)), 1)
+    assert sum(waits) == 600

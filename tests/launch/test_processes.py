@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 STAND_IN = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 flags = dict(word[2:].split("=") for word in sys.argv[2:])
 index = int(flags["process_index"])
 print("process", index, "of", flags["process_count"], sys.argv[1], flush=True)
@@ -20,7 +20,12 @@ pathlib.Path(f"started_{index}").write_text(flags["coordinator_address"])
 if sys.argv[1] == "fail" and index == 1:
     while not pathlib.Path("started_0").exists(): time.sleep(0.01)
     sys.exit("lmirl: no such thing")
-if sys.argv[1] in ("fail", "wait"):
+if sys.argv[1] == "save":
+    def save(number, frame):
+        time.sleep(index)
+        sys.exit(75)
+    signal.signal(signal.SIGTERM, save)
+if sys.argv[1] in ("fail", "wait", "save"):
     time.sleep(60)
 """
 
@@ -67,11 +72,23 @@ def test_one_failure_ends_all_processes_and_is_printed(repository, folder):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all(repository, folder, number, code):
     process = start(repository, folder, "wait")
-    deadline = time.monotonic() + 30
-    while not all((folder / f"started_{index}").exists() for index in (0, 1)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_start(folder)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == code
     assert not list(folder.glob("lmirl_processes_*"))
+
+
+def wait_for_start(folder):
+    deadline = time.monotonic() + 30
+    while not all((folder / f"started_{index}").exists() for index in (0, 1)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_that_saves_after_a_signal_is_waited_for(repository, folder):
+    process = start(repository, folder, "save")
+    wait_for_start(folder)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75

@@ -177,6 +177,23 @@ def test_checkpoints_hold_adapters_and_name_their_base(run, base):
     assert f"Number of trained parameters: {count}" in info
 
 
+def test_a_damaged_base_is_refused_by_name(run, base):
+    folder = base / "checkpoints/1/state"
+    file = max(folder.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    name = f"state/{file.relative_to(folder)}"
+    try:
+        line = f"the checkpoint {base}/checkpoints/1 is damaged: {name} has changed"
+        with pytest.raises(UserError, match=line):
+            load(run[0])
+        with pytest.raises(UserError, match=line):
+            train(run[0], 5)
+    finally:
+        file.write_bytes(content)
+    load(run[0])
+
+
 def test_loading_merges_the_adapters_into_the_base(run):
     folder, params = run
     expected = merge_adapters(params, MODEL.scale)

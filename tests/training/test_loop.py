@@ -5,13 +5,14 @@ import json
 import os
 import shutil
 import signal
+import time
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from lmirl_jax import checkpoints, files, objectives, sharding, training
+from lmirl_jax import checkpoints, files, locks, objectives, sharding, training
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
 
@@ -103,8 +104,8 @@ def test_waiting_for_data_is_a_share_of_the_step(tmp_path, monkeypatch):
         def start(self, setting):
             return dataclasses.replace(super().start(setting), alarm=lambda metrics: wait(3))
 
-    time = types.SimpleNamespace(monotonic=lambda: clock[0])
-    monkeypatch.setattr("lmirl_jax.training.pending_metrics.time", time)
+    clocks = types.SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr("lmirl_jax.training.pending_metrics.time", clocks)
     monkeypatch.setattr(FakeIterator, "__next__", lambda self: wait(1) or take(self))
     train(tmp_path, 3, learner=Slow(objectives.mle), checkpoint=training.CheckpointConfig(period=9))
     # Batches 1 and 2 come before the end of step 1, batch 3 before that of step 2, and none before that of step 3.
@@ -267,11 +268,12 @@ def test_the_log_says_over_how_many_of_how_many(tmp_path, capfd):
 
 
 class Interrupting(FakeIterator):
-    """Sends this process a signal as it gives its third batch."""
+    """Sends this process a signal while its third batch is waited for, which then never comes."""
 
     def __next__(self):
         if self._next == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
         return super().__next__()
 
 
@@ -283,32 +285,50 @@ class InterruptingData(FakeData):
 def test_a_signal_saves_and_stops_and_the_same_call_goes_on(uninterrupted, tmp_path):
     folder, params = uninterrupted
     config = training.CheckpointConfig(period=100)
-    with pytest.raises(KeyboardInterrupt, match="stopped at step 3, which is saved"):
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 2, which is saved") as stopped:
         train(tmp_path, data=InterruptingData(), checkpoint=config)
-    assert os.listdir(tmp_path / "checkpoints") == ["3"]
+    assert stopped.value.exit_code == 75
+    assert os.listdir(tmp_path / "checkpoints") == ["2"]
     state = train(tmp_path, checkpoint=config)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
     assert without_times(metrics(tmp_path)) == without_times(metrics(folder))
 
 
-class PoisonedIterator(FakeIterator):
-    def __next__(self):
-        batch = super().__next__()
-        if self._next == 2:
-            batch.weights[0, 0] = np.inf
-        return batch
+class InterruptedEvaluation:
+    """Sends this process a signal in its first call, which then never ends."""
+
+    calls = 0
+
+    def check(self, mesh):
+        pass
+
+    def metric_names(self):
+        return ["eval/length"]
+
+    def __call__(self, graph, params, mesh, model_dir, step):
+        self.calls += 1
+        if self.calls == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        return {"eval/length": float(step)}
 
 
-class PoisonedData(FakeData):
-    def iterator(self, rows):
-        return PoisonedIterator(self.batch_size, rows)
-
-
-def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
-    with pytest.raises(UserError, match="loss at step 2 is nan"):
-        train(tmp_path, data=PoisonedData())
-    assert os.listdir(tmp_path / "checkpoints") == []
+def test_a_signal_ends_an_evaluation_which_is_made_up_for(uninterrupted, tmp_path):
+    """All is as if it had not been interrupted: the metrics of the step, those of the evaluation, and which one is the best."""
+    _, params = uninterrupted
+    evaluation = InterruptedEvaluation()
+    best = training.BestConfig("eval/length", "min")
+    changes = {"evaluations": [evaluation], "eval_period": 2, "best": best}
+    config = training.CheckpointConfig(period=100, keep=1)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 2, which is saved") as stopped:
+        train(tmp_path, checkpoint=config, **changes)
+    assert stopped.value.exit_code == 130
     assert [line["step"] for line in metrics(tmp_path)] == [1]
+    state = train(tmp_path, checkpoint=config, **changes)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), params)
+    assert [line.get("eval/length") for line in metrics(tmp_path)] == [None, 2.0, None, 4.0]
+    assert all("train/loss" in line for line in metrics(tmp_path))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4"]
 
 
 @pytest.mark.parametrize(
@@ -346,7 +366,7 @@ def test_another_model_or_optimizer_in_the_same_folder(uninterrupted):
 
 def test_a_second_run_keeps_out(tmp_path):
     busy = pytest.raises(UserError, match="another run is at work in MODEL_DIR")
-    with files.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
+    with locks.lock_directory(files.absolute_path(tmp_path), "MODEL_DIR"), busy:
         train(tmp_path)
     train(tmp_path, train_steps=1)
 
