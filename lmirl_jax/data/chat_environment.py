@@ -1,6 +1,6 @@
 """The jinja2 environment of chat templates: the dialect of Hugging Face's checkpoints, in a sandbox, because a template is code.
 
-Only this module imports jinja2; runs without a chat template never load it.
+Only this module and `chat_tree` import jinja2; runs without a chat template never load it.
 """
 
 import datetime
@@ -16,15 +16,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
 
-from lmirl_jax.data.chat_limits import (
-    BUDGET,
-    Budget,
-    check_format,
-    check_method,
-    check_operation,
-    limit,
-    limited_filters,
-)
+from lmirl_jax.data.chat_limits import BUDGET, Budget, check_format, check_method, check_operation
+from lmirl_jax.data.chat_tree import limit, limited_filters
 
 # The name that jinja2 gives to the source of a template in tracebacks.
 SOURCE = "<template>"
@@ -60,7 +53,7 @@ class Generation(jinja2.ext.Extension):
 
 
 class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """A sandbox in which a template can fill neither the time nor the memory; see `chat_limits`."""
+    """A sandbox in which a template can fill neither the time nor the memory; see `chat_limits` and `chat_tree`."""
 
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 

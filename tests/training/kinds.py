@@ -127,7 +127,7 @@ class Training:
 
     def __init__(self, kind: str, folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self._base = folder / "base"
         self._settings = {
             "model": TINY,
             "learner": OFFLINE,
@@ -143,10 +143,13 @@ class Training:
         """The run that adapters are of, which is made once; None where the whole model is learnt."""
         if self._settings["model"] is not ADAPTERS:
             return None
-        path = self._folder / "base"
-        if not path.exists():
-            train(path, 1, model=TINY, learner=OFFLINE, data=FakeData(), optimizer=training.adamw(1e-2))
-        return str(path)
+        if not self._base.exists():
+            train(self._base, 1, model=TINY, learner=OFFLINE, data=FakeData(), optimizer=training.adamw(1e-2))
+        return str(self._base)
+
+    def base_in(self, folder: pathlib.Path) -> None:
+        """Sets the folder of that run, which processes share."""
+        self._base = folder
 
     def run(self, model_dir: pathlib.Path, devices: int, steps: int = STEPS):
         """Trains until `steps` updates are made; returns the state, and digests of the batches and of the prompts taken."""

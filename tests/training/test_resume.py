@@ -4,6 +4,11 @@ A run is stopped by taking away what it saved after a step: so does a process th
 """
 
 import functools
+import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -73,3 +78,30 @@ def test_on_another_mesh_the_same_examples_give_the_same_losses(started, tmp_pat
     for ours, theirs in zip(metrics(folder), metrics(whole), strict=True):
         assert ours.keys() == theirs.keys()
         np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_in_two_processes_and_then_in_one(repository, tmp_path):
+    """The two processes compare bit by bit; one process then goes on from their second step with the same examples."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        address = f"localhost:{listener.getsockname()[1]}"
+    kinds = ["accumulated", "online iqlearn"]
+    command = [sys.executable, "-m", "tests.training.resume_in_processes", address]
+    logs = [tmp_path / f"log{index}" for index in range(2)]
+    started = []
+    for index, log in enumerate(logs):
+        with log.open("wb") as file:
+            called = [*command, str(index), str(tmp_path), *kinds]
+            started.append(subprocess.Popen(called, cwd=repository, stdout=file, stderr=file, env=os.environ))
+    codes = [process.wait(500) for process in started]
+    assert codes == [0, 0], "\n".join(log.read_text()[-3000:] for log in logs)
+    for kind in kinds:
+        whole = tmp_path / kind / "whole"
+        folder = stopped_after(2, whole, tmp_path / kind / "one process")
+        _, more, _ = Training(kind, tmp_path / kind / "files").run(folder, 8)
+        halves = [json.loads((tmp_path / kind / f"batches{index}.json").read_text()) for index in range(2)]
+        assert len(more) == STEPS - 2 and halves[0] != halves[1]
+        for ours, theirs in zip(metrics(folder), metrics(whole), strict=True):
+            np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-4, atol=1e-5)
