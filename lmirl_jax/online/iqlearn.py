@@ -91,7 +91,7 @@ class OnlineIQLearn:
         return Updates(
             shapes,
             shardings,
-            step=jit_update(step, setting.mesh, shardings),
+            step=jit_update(step, setting, shardings),
             describe=describe,
             draws_before=sampler.draws_before,
             draw=sampler.draw,

@@ -157,7 +157,7 @@ class PolicyGradient:
         return Updates(
             shapes,
             shardings,
-            step=jit_update(step, setting.mesh, shardings),
+            step=jit_update(step, setting, shardings),
             describe=describe,
             draws_before=sampler.draws_before,
             draw=sampler.draw,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import Batch
 
-SKIPPED = "skipped"
+NONFINITE = "nonfinite"
 
 
 def is_watched(name: str) -> bool:
@@ -18,26 +18,29 @@ def is_watched(name: str) -> bool:
     return name == "loss" or name.rsplit("/", 1)[-1] == "gradient_norm"
 
 
-def leave_out_nonfinite(step: Callable) -> Callable:
-    """The update, of which only the count of updates remains where the loss or a gradient norm is not finite.
+def check_finite(step: Callable, skip: bool) -> Callable:
+    """The update, which also says whether the loss and all gradient norms are finite.
 
     `optax.apply_if_finite` knows one optimizer's gradients alone, not the loss, nor the other networks of a learner, and lets
     the values through after its limit. Here all networks are kept together, and the limit stops the run.
 
     Args:
         step: the update, from the state and a batch to the next state and metrics.
+        skip: whether an update that is not finite leaves the state as it was, but for the count of updates. It makes every
+            network wait for the gradients of all, which a run that stops there, before it saves, need not.
 
     Returns:
-        The same with one more metric, `skipped`, 1 where the update is left out and 0 elsewhere.
+        The same with one more metric, `nonfinite`: 1 where a value is not finite, and 0 elsewhere.
     """
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         new, metrics = step(state, batch)
         finite = all_finite(metrics)
-        # The data and the random numbers of dropout go on, as after any update.
-        old = dataclasses.replace(state, step=new.step)
-        kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
-        return kept, {**metrics, SKIPPED: 1.0 - finite.astype(jnp.float32)}
+        if skip:
+            # The data and the random numbers of dropout go on, as after any update.
+            old = dataclasses.replace(state, step=new.step)
+            new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+        return new, {**metrics, NONFINITE: 1.0 - finite.astype(jnp.float32)}
 
     return update
 

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from lmirl_jax.training.fault_config import FaultConfig
-from lmirl_jax.training.finite import SKIPPED, is_watched
+from lmirl_jax.training.finite import NONFINITE, is_watched
 from lmirl_jax.training.suspect_batch import save_batch
 from lmirl_jax.types import Batch, UserError
 
@@ -71,13 +71,13 @@ class Guard:
         position: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
-        """Takes the metrics of an update, in which it replaces `skipped` by the count of updates left out, if any are.
+        """Takes the metrics of an update, in which it replaces `nonfinite` by the count of updates left out, if any are.
 
         Raises:
             UserError: a value is not finite, and the run stops for that.
             LossSpike: the run goes back to its last checkpoint.
         """
-        if metrics.pop(SKIPPED):
+        if metrics.pop(NONFINITE):
             self._take_nonfinite(step, metrics, batch, say)
         else:
             self._in_a_row = 0

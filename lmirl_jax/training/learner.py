@@ -17,7 +17,7 @@ from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.models import LoRAConfig
 from lmirl_jax.models.trainable import frozen
-from lmirl_jax.training.finite import leave_out_nonfinite
+from lmirl_jax.training.finite import check_finite
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
 from lmirl_jax.training.state import TrainState, build, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
@@ -42,6 +42,7 @@ class Setting:
         rows_together: the number of consecutive rows that belong together; see `TrainData`.
         has_rewards: whether the demonstrations have given rewards.
         packed: whether several demonstrations may share a row.
+        skip_nonfinite: whether an update with a loss or a gradient that is not finite leaves the state as it was.
     """
 
     model: ModelConfig
@@ -53,6 +54,7 @@ class Setting:
     rows_together: int = 1
     has_rewards: bool = False
     packed: bool = False
+    skip_nonfinite: bool = False
 
     @property
     def dropout_key(self) -> Key[Array, ""]:
@@ -90,7 +92,7 @@ class Updates:
     Args:
         shapes, shardings: those of the state, including `extra`.
         step: the compiled update, from the state and a batch of demonstrations to the next state and this update's
-            metrics, among them `loss`, `target_tokens` and `skipped`. The memory of the given state is reused (donated).
+            metrics, among them `loss`, `target_tokens` and `nonfinite`. The memory of the given state is reused (donated).
         draws_before: whether new rollouts are drawn before an update, given its number (1 for the first).
         draw: returns the state with new rollouts; the memory of those that it replaces is reused.
         describe: says in one line how a batch of a given shape is computed.
@@ -157,20 +159,17 @@ class Offline:
         return Updates(
             shapes,
             shardings,
-            step=jit_update(step, setting.mesh, shardings),
+            step=jit_update(step, setting, shardings),
             describe=lambda shape: f"soft Q-values: {setting.soft_q_form(shape, self.soft_q_config)}",
         )
 
 
-def jit_update(step: Callable, mesh: Mesh, shardings: TrainState) -> Callable:
-    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated.
-
-    Where the loss or a gradient is not finite, the update leaves the state as it was; see `leave_out_nonfinite`.
-    """
+def jit_update(step: Callable, setting: Setting, shardings: TrainState) -> Callable:
+    """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated; see `check_finite`."""
     return jax.jit(
-        leave_out_nonfinite(step),
-        in_shardings=(shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated_sharding(mesh)),
+        check_finite(step, setting.skip_nonfinite),
+        in_shardings=(shardings, sharding.batch_sharding(setting.mesh)),
+        out_shardings=(shardings, sharding.replicated_sharding(setting.mesh)),
         donate_argnums=0,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax import objectives, training
-from lmirl_jax.training.finite import leave_out_nonfinite
+from lmirl_jax.training.finite import check_finite
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.training.suspect_batch import read_batch
 from lmirl_jax.types import UserError
@@ -136,10 +136,11 @@ def test_all_networks_are_kept_together(changed, kept):
 
     critic = TrainState(jnp.int32(3), {"w": jnp.ones(2)}, {"m": jnp.zeros(2)})
     state = TrainState(jnp.int32(5), {"w": jnp.ones(3)}, {"m": jnp.zeros(3)}, {"value": critic})
-    new, metrics = jax.jit(leave_out_nonfinite(step))(state, make_batch(0, 2))
     added = jax.tree.map(lambda x: x + 1, state)
-    same(new, dataclasses.replace(state, step=added.step) if kept else added)
-    assert float(metrics["skipped"]) == kept
+    for skip in (True, False):
+        new, metrics = jax.jit(check_finite(step, skip))(state, make_batch(0, 2))
+        same(new, dataclasses.replace(state, step=added.step) if kept and skip else added)
+        assert float(metrics["nonfinite"]) == kept
 
 
 def spiky(soft_q, discounts):
