@@ -1,6 +1,6 @@
 """The jinja2 environment of chat templates: the dialect of Hugging Face's checkpoints, in a sandbox, because a template is code.
 
-Only this module imports jinja2; runs without a chat template never load it.
+Only this module and `chat_tree` import jinja2; runs without a chat template never load it.
 """
 
 import datetime
@@ -13,12 +13,14 @@ import jinja2.ext
 import jinja2.sandbox
 from jinja2 import nodes
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
+
+from lmirl_jax.data.chat_limits import BUDGET, Budget, check_format, check_method, check_operation
+from lmirl_jax.data.chat_tree import limit, limited_filters
 
 # The name that jinja2 gives to the source of a template in tracebacks.
 SOURCE = "<template>"
-# The largest total number of elements of all ranges of one rendering, and the largest size of a repeated sequence.
-MAX_STEPS = 1_000_000
 TAGS = {"generation"}
 
 
@@ -51,42 +53,50 @@ class Generation(jinja2.ext.Extension):
 
 
 class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """A sandbox in which products cannot fill the memory."""
+    """A sandbox in which a template can fill neither the time nor the memory; see `chat_limits` and `chat_tree`."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and max(abs(left), abs(right)) > 1000:
-            raise OverflowError(f"{left} ** {right} is too large")
-        for sequence, times in ((left, right), (right, left)):
-            if isinstance(sequence, (str, list, tuple)) and len(sequence) * times > MAX_STEPS:
-                raise OverflowError(f"a sequence of more than {MAX_STEPS} elements")
-        return super().call_binop(context, operator, left, right)
+        check_operation(operator, left, right)
+        return context.resolve(BUDGET).measure(super().call_binop(context, operator, left, right))
 
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Names such as `self` may be arguments of the template's function.
+        environment, context, function, *given = args
+        if isinstance(getattr(function, "__self__", None), Budget):
+            return function(*given)
+        if isinstance(function, LoopContext) and given:
+            # A loop within a recursive loop.
+            given[0] = context.resolve(BUDGET).count(given[0])
+        check_method(function, given, kwargs)
+        return jinja2.sandbox.ImmutableSandboxedEnvironment.call(
+            environment, context, function, *given, **kwargs
+        )
 
-class BoundedRange:
-    """The function `range` for one rendering; an endless pile of loops runs out of it.
+    def wrap_str_format(self, value: Any) -> Any:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
 
-    Args:
-        most: the largest total number of elements.
-    """
+        def call(*args: Any, **kwargs: Any) -> str:
+            check_format(value.__self__)
+            return wrapped(*args, **kwargs)
 
-    def __init__(self, most: int = MAX_STEPS):
-        self._left = most
+        return call
 
-    def __call__(self, *args: int) -> range:
-        numbers = range(*args)
-        self._left -= len(numbers)
-        if self._left < 0:
-            raise OverflowError(f"loops of more than {MAX_STEPS} steps in all")
-        return numbers
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return limit(super()._parse(source, name, filename))
 
 
 def compile_template(source: str) -> jinja2.Template:
     """Compiles a chat template; raises `jinja2.TemplateSyntaxError`."""
     extensions: list[Any] = [Generation, jinja2.ext.loopcontrols]
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _to_json
+    # What is optimised is computed as the template is compiled, without limits.
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions, optimized=False)
+    environment.filters = limited_filters({**environment.filters, "tojson": _to_json})
+    # It makes random text, of any length.
+    del environment.globals["lipsum"]
     functions: dict[str, Any] = {
         "raise_exception": _raise_exception,
         "strftime_now": _now,

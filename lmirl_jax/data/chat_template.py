@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.data.texts import has_surrogates
 from lmirl_jax.data.tokenizer_files import CONFIG, TokenizerFiles, content_of, parse_object
 from lmirl_jax.types import UserError
 
@@ -15,6 +16,9 @@ KEY = "chat_template"
 # The tokens that a template knows by their roles.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 REMEDY = "correct the template, or set CHAT = False to read texts without it"
+
+# The most characters of a template's error that are quoted.
+_LONGEST = 300
 
 # A message: its `role`, its `content`, and other keys that a template may read.
 Message = Mapping[str, Any]
@@ -52,19 +56,22 @@ class ChatTemplate:
         Raises:
             UserError: the template refuses the conversation, fails, or does what the sandbox forbids.
         """
-        from lmirl_jax.data.chat_environment import BoundedRange, Refusal
+        from lmirl_jax.data.chat_environment import Refusal
+        from lmirl_jax.data.chat_limits import BUDGET, Budget
 
         plain = [{key: value for key, value in each.items() if value is not None} for each in messages]
+        budget = Budget()
         variables = {
             **self.special_tokens,
             "messages": plain,
             "tools": None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
-            "range": BoundedRange(),
+            "range": budget.range,
+            BUDGET: budget,
         }
         try:
-            return self._compiled.render(variables)
+            text = "".join(map(budget.measure, self._compiled.generate(variables)))
         except Refusal as error:
             raise UserError(
                 f"{self._place(error)} refuses the conversation ({_one_line(error)}): write its messages as this template "
@@ -73,6 +80,9 @@ class ChatTemplate:
         except Exception as error:
             # A template is a program, which may fail in any way.
             raise UserError(f"{self._place(error)} fails ({_describe(error)}): {REMEDY}") from None
+        if has_surrogates(text):
+            raise UserError(f"{self.where} writes half of a surrogate pair: {REMEDY}")
+        return text
 
     def names_role(self, role: str) -> bool:
         """Whether the template mentions a role, such as 'tool'."""
@@ -155,4 +165,4 @@ def _describe(error: Exception) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or json.dumps(type(error).__name__)
+    return " ".join(str(error).split())[:_LONGEST] or json.dumps(type(error).__name__)

@@ -39,7 +39,8 @@ class InlineArray:
         return self.array.dtype.name
 
     def read(self, index: tuple[slice, ...]) -> np.ndarray:
-        return self.array[index]
+        # NumPy makes a number of an array without axes.
+        return np.asarray(self.array[index])
 
 
 def is_t5x(path: epath.Path) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmirl_jax.rewards.scored_values import wrong_value
 from lmirl_jax.types import UserError
 
 
@@ -91,6 +92,9 @@ class ScoredAnswer:
             raise UserError(
                 f"{where}: no {', '.join(missing)}, so this is no line of lmirl score: name a file that it wrote"
             )
+        wrong = wrong_value(row)
+        if wrong is not None:
+            raise UserError(f"{where}: {wrong}, so this is no line of lmirl score: name a file that it wrote")
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
         }

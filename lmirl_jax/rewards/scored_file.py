@@ -35,13 +35,23 @@ def read_scored(path: epath.PathLike, name: str = "SCORED") -> Iterator[ScoredAn
     if not file.is_file():
         raise UserError(f"no file at {path}: {must}")
     for where, row in read_rows(file, "name a file that lmirl score wrote", must):
+        _decode_columns(row, where)
+        yield ScoredAnswer.from_row(_NULLS | row, where)
+
+
+def _decode_columns(row: dict[str, Any], where: str) -> None:
+    """Gives the columns that Parquet holds in forms of its own the form of a line of JSON."""
+    try:
         # Parquet returns a map as a list of pairs.
         if isinstance(row.get("metrics"), list):
             row["metrics"] = dict(row["metrics"])
         # Parquet has messages as JSON, since each may have keys of its own.
         if isinstance(row.get("messages"), str):
             row["messages"] = json.loads(row["messages"])
-        yield ScoredAnswer.from_row(_NULLS | row, where)
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{where}: metrics or messages is damaged, so this is no line of lmirl score: name a file that it wrote"
+        ) from None
 
 
 def to_parquet(lines: os.PathLike[str], path: os.PathLike[str]) -> None:
