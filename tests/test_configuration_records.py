@@ -183,7 +183,7 @@ def test_each_changed_setting_is_one_line_with_its_effect():
     assert configuration_records.changes(before, before) == []
     (line,) = configuration_records.changes(before, now)
     assert line.startswith(
-        "TRAIN_STEPS was 50 and is 100, and with it training.warmup_cosine.decay_steps: what"
+        "TRAIN_STEPS was 50 and is 100, and with it training.warmup_cosine.decay_steps: the schedule is a function"
     )
 
 

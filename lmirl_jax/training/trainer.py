@@ -89,8 +89,7 @@ def train(
     model, adapter = with_base(model, model_dir, initial_checkpoint_path)
     check_evaluations(evaluations, mesh, best)
     rows = data.batch_size, microbatches, data.rows_together, data.has_rewards, data.packed
-    skip = faults.on_nonfinite == "skip"
-    setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows, skip_nonfinite=skip)
+    setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows, faults.on_nonfinite == "skip")
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
     if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
