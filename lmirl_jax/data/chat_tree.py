@@ -45,6 +45,11 @@ _SHALLOW = frozenset(
         "unique",
     ]
 )
+# The marks of functions to which Jinja passes something before their value, by the decorator that makes each.
+_PASSES = {
+    getattr(decorator(lambda: None), "jinja_pass_arg", None): decorator
+    for decorator in (jinja2.pass_context, jinja2.pass_eval_context, jinja2.pass_environment)
+}
 
 
 def limit(tree: nodes.Template) -> nodes.Template:
@@ -137,17 +142,13 @@ def _counted(context: Any, items: Any) -> Iterator[Any]:
 
 
 def _limited(name: str, function: Any) -> Any:
-    passed = jinja2.utils._PassArg.from_obj(function)
+    passes = _PASSES.get(getattr(function, "jinja_pass_arg", None))
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = args if passed is None else args[1:]
-        value = given[0]
+        passed, (value, *rest) = (args[:1], args[1:]) if passes else ((), args)
         if name == "join" and not isinstance(value, (str, list, tuple, dict)):
             value = list(value)
-            args = (*args[: len(args) - len(given)], value, *given[1:])
-        check_filter(name, value, given[1:], kwargs)
-        return function(*args, **kwargs)
+        check_filter(name, value, rest, kwargs)
+        return function(*passed, value, *rest, **kwargs)
 
-    if passed is not None:
-        call.jinja_pass_arg = passed  # type: ignore[attr-defined]
-    return call
+    return call if passes is None else passes(call)
