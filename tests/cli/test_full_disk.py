@@ -1,0 +1,94 @@
+"""A disk that is full while a checkpoint or answers are written: one line, nothing lost, and the same command goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lmirl_jax import configuration
+from lmirl_jax.cli import main
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+LINE = "lmirl: no space left on a disk that is written to: free some, then run the same command again"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system in memory of 4 MB, which holds four checkpoints of the tiny network and no fifth."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def settings(folder, run):
+    """A training with a checkpoint after each of 7 updates, all of which are kept."""
+    rows = [{"inputs": str(n), "targets": str(n * n)} for n in range(64)]
+    (folder / "squares.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "MODEL_DIR": str(run),
+        "DATA": str(folder / "squares.jsonl"),
+        "TRAIN_STEPS": 7,
+        "BATCH_SIZE": 8,
+        "TASK_FEATURE_LENGTHS": {"inputs": 8, "targets": 8},
+        "EVALUATIONS": [],
+        "CHECKPOINT_PERIOD": 1,
+        "KEEP_CHECKPOINTS": None,
+        "models.T5Config.emb_dim": 16,
+        "models.T5Config.mlp_dim": 32,
+    }
+    files = ["--gin_file=gin/runs/finetune.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
+    return ["train", *files, *(f"--gin.{name}={value!r}" for name, value in values.items())]
+
+
+def steps(run):
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_full_disk_in_a_save_is_one_line_and_the_run_goes_on(small_disk, tmp_path):
+    """In a process of its own: the threads that write are not to fill its standard error."""
+    command = settings(tmp_path, small_disk / "run")
+    called = [sys.executable, "-P", "-m", "lmirl_jax", *command]
+    done = subprocess.run(
+        called, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(("lmirl: no space left", "lmirl: the checkpoint of step"))
+    finished = [int(path.name) for path in (small_disk / "run/checkpoints").iterdir() if path.name.isdigit()]
+    assert sorted(finished) == list(range(1, len(finished) + 1)) and 1 <= len(finished) < 7
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    with configuration.restore_afterwards():
+        assert main(command) == 0
+    assert steps(small_disk / "run") == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_full_disk_while_answers_are_written(small_disk, tmp_path, capfd):
+    run, whole, answers = tmp_path / "run", tmp_path / "whole.jsonl", small_disk / "answers.jsonl"
+    with configuration.restore_afterwards():
+        assert main([*settings(tmp_path, run), "--gin.CHECKPOINT_PERIOD=7"]) == 0
+
+    def infer(path):
+        given = [f"--gin.CHECKPOINT_PATH={str(run)!r}", f"--gin.OUTPUT_PATH={str(path)!r}"]
+        with configuration.restore_afterwards():
+            return main(["infer", "--gin_file=gin/runs/infer.gin", *given, "--gin.INFER_SPLIT='train'"])
+
+    assert infer(whole) == 0
+    capfd.readouterr()
+    # A page for the settings, one for hashes, and room for a part of the answers.
+    (small_disk / "other").write_bytes(bytes(shutil.disk_usage(small_disk).free - 4 * 4096))
+    assert infer(answers) == 1 and not answers.exists()
+    assert capfd.readouterr().err.splitlines()[-1] == LINE
+    (small_disk / "other").unlink()
+    assert infer(answers) == 0
+    assert answers.read_bytes() == whole.read_bytes()
+    assert {path.name for path in small_disk.iterdir()} == {"answers.jsonl"}
