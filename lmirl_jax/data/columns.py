@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.data.csv_rows import TextRow
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
+from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.types import UserError
 
 KEYS = ("inputs", "targets")
@@ -116,7 +117,7 @@ class Columns:
 
     def lacking(self, role: str, row: Mapping[str, Any], where: str) -> UserError:
         """The error about a row without a column for a role."""
-        there = ", ".join(sorted(row)) or "nothing"
+        there = keys_of(row)
         name = self.names.get(role, role)
         named = ", which COLUMNS names" if role in self.names else ""
         return UserError(

@@ -3,7 +3,7 @@
 import gzip
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.types import UserError
@@ -11,6 +11,11 @@ from lmirl_jax.types import UserError
 ByteStream = io.BufferedReader | gzip.GzipFile
 # The characters of an array that are read at a time, and the most that one item of it, or a line, may have.
 _CHUNK, _LONGEST = 2**16, 2**26
+
+
+def keys_of(row: Mapping[str, Any]) -> str:
+    """The keys of a row for an error, in one line whatever characters they hold."""
+    return ", ".join(repr(key)[1:-1] for key in sorted(row)) or "nothing"
 
 
 def read_lines(stream: ByteStream, name: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:

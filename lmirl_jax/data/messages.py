@@ -7,6 +7,7 @@ import numpy as np
 
 from lmirl_jax.data.chat_template import Message
 from lmirl_jax.data.chat_vocabulary import ASSISTANT, USER, Chat, ChatVocabulary, as_chat
+from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.data.jsonl import MESSAGES, check_text
 from lmirl_jax.data.task_parts import TURNS, TURNS_LEFT_OUT
 from lmirl_jax.types import UserError
@@ -143,7 +144,7 @@ def _read(message: Any, chat: ChatVocabulary, what: str) -> Message:
     message = {key: value for key, value in message.items() if value is not None}
     for key in ("role", "content"):
         if key not in message:
-            there = ", ".join(sorted(message)) or "nothing"
+            there = keys_of(message)
             raise UserError(f"{what} has no {key!r} (found: {there}); write {FORM}")
         if isinstance(message[key], list):
             raise UserError(f"{what}: {key} is a list, not a string; only text is read: write one string")

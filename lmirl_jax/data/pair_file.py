@@ -12,6 +12,7 @@ from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.chat_template import Message
 from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.file_source import content_hash
+from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.data.jsonl import MESSAGES, READ, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
@@ -158,7 +159,7 @@ def _read_line(line: dict[str, Any], where: str, vocabulary: Vocabulary) -> _Lin
         answer = {} if conversation.answer is None else {"targets": conversation.answer}
         line = line | answer | {"inputs": features["inputs_pretokenized"]}
     if "inputs" not in line:
-        there = ", ".join(sorted(line)) or "nothing"
+        there = keys_of(line)
         raise UserError(f"{where}: no key 'inputs' (found: {there}); {REMEDY}")
     if len(several) > 1 or not (several or "targets" in line):
         both = " and ".join(several) or "neither targets, candidates nor samples"

@@ -18,6 +18,7 @@ from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.eval_dataset import EvalDataset
 from lmirl_jax.data.file_task import text_features
 from lmirl_jax.data.formats import is_text
+from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.data.jsonl import MESSAGES, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
 from lmirl_jax.data.mixture_or_task import Task
@@ -202,7 +203,7 @@ def _rows(file: pathlib.Path, columns: Columns, unread: UnreadKeys) -> Iterator[
         unread.check(values, where)
         unread.add(values, hidden)
         if MESSAGES not in values and "inputs" not in values:
-            there = ", ".join(sorted(given)) or "nothing"
+            there = keys_of(given)
             raise UserError(
                 f"{where}: no key 'inputs' (found: {there}); every row needs inputs, or {MESSAGES}, or names that COLUMNS gives"
             )

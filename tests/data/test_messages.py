@@ -193,6 +193,7 @@ def test_turns_are_part_of_the_data(task_of, monkeypatch):
         ({"messages": "a"}, r"line 2: messages is str, not a list"),
         ({"messages": ["a"]}, r"line 2: message 1 is str, not an object"),
         ({"messages": [{"role": "user"}]}, r"line 2: message 1 has no 'content' \(found: role\)"),
+        ({"messages": [{"a\rb": ""}]}, r"line 2: message 1 has no 'role' \(found: a\\rb\); write"),
         ({"messages": [{"role": "user", "content": 3}]}, r"line 2: message 1: content is int, not a string"),
         (
             {"messages": [{"role": "user", "content": [{"text": ""}]}]},
