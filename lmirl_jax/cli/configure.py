@@ -1,7 +1,6 @@
 """Configures a process from the flags of its command: every command that runs a model begins here."""
 
 import logging
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -184,17 +183,10 @@ def _log_to_stderr() -> None:
     # Orbax logs its steps, and a failed write once for each thread; the command reports it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     threading.excepthook = _quiet_about_full_disks
-    sys.excepthook = _quiet_after_a_failed_save
     logger = logging.getLogger("lmirl_jax")
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)
-
-
-def _quiet_after_a_failed_save(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Leaves out what tensorstore prints, without raising it, for each array that was still to be written."""
-    if not (isinstance(error, RuntimeError) and "Event loop is closed" in str(error)):
-        sys.__excepthook__(kind, error, trace)
 
 
 def _quiet_about_full_disks(failure: threading.ExceptHookArgs) -> None:
