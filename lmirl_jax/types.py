@@ -240,6 +240,7 @@ class TrainData(Protocol):
             each row stands by itself.
         has_rewards: whether its batches have given rewards.
         packed: whether several examples may share a row.
+        lengths: the number of tokens of a row, for `inputs` and `targets`.
     """
 
     batch_size: int
@@ -247,6 +248,7 @@ class TrainData(Protocol):
     rows_together: int
     has_rewards: bool
     packed: bool
+    lengths: Mapping[str, int]
 
     def iterator(self, rows: slice) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""
