@@ -115,7 +115,7 @@ def _soft_q(form: Form, stats: Statistics) -> SoftQ:
 def _statistics(form: Form, hidden, kernel, targets, real) -> Statistics:
     axes = axes_in_force(targets.shape, kernel.shape)
     local = functools.partial(_local_statistics, form, axes)
-    stats = on_each_device(axes, local, hidden, kernel, targets, real, out=PartitionSpec(axes.tokens))
+    stats = on_each_device(axes, local, hidden, kernel, targets, real, out=axes.per_token)
     # No device has the logit of a target that is not in the vocabulary.
     wrong = (targets < 0) | (targets >= kernel.shape[1])
     return stats._replace(q=jnp.where(wrong if real is None else wrong & real, jnp.nan, stats.q))
@@ -124,7 +124,7 @@ def _statistics(form: Form, hidden, kernel, targets, real) -> Statistics:
 def _gradients(form: Form, hidden, kernel, targets, real, stats: Statistics, cotangents: dict[str, Any]):
     axes = axes_in_force(targets.shape, kernel.shape)
     local = functools.partial(_local_gradients, form, axes)
-    out = (PartitionSpec(axes.tokens), PartitionSpec(axes.embed, axes.words))
+    out = (axes.per_token, PartitionSpec(axes.embed, axes.words))
     return on_each_device(axes, local, hidden, kernel, targets, real, stats, cotangents, out=out)
 
 

@@ -85,19 +85,29 @@ def local_sizes(shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
 
 
 class Axes(NamedTuple):
-    """The mesh axes over which tokens, words and the unembedding's rows are split.
+    """The mesh axes over which tokens, words and the unembedding's rows are split: tokens by rows and by their places in them.
 
     `known` is False where no mesh is in force, but there are several devices over which the arrays may be sharded.
     """
 
-    tokens: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()
     known: bool = True
 
     @property
+    def tokens(self) -> tuple[str, ...]:
+        return self.rows + self.places
+
+    @property
     def split(self) -> bool:
         return bool(self.tokens or self.words or self.embed)
+
+    @property
+    def per_token(self) -> PartitionSpec:
+        """The partition of arrays with an entry for each token."""
+        return PartitionSpec(self.rows, self.places) if self.places else PartitionSpec(self.rows)
 
 
 def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
@@ -116,7 +126,10 @@ def axes_in_force(shape: Sequence[int], kernel: Sequence[int]) -> Axes:
         return axes if size % parts(axes) == 0 else ()
 
     axes = Axes(
-        split("batch", shape[0] if shape else 1), split("vocab", kernel[1]), split("embed", kernel[0])
+        rows=split("batch", shape[0] if shape else 1),
+        places=split("length", shape[1]) if len(shape) > 1 else (),
+        words=split("vocab", kernel[1]),
+        embed=split("embed", kernel[0]),
     )
     # A kernel's rows are gathered, and their gradients scattered, among devices with different tokens.
     return axes if set(axes.embed) <= set(axes.tokens) else axes._replace(embed=())
@@ -132,7 +145,7 @@ def on_each_device(axes: Axes, local: Callable, hidden: Any, kernel: Any, *per_t
     """Runs `local` on each device's tokens and words; `out` is the partition of its results."""
     if not axes.split:
         return local(hidden, kernel, *per_token)
-    tokens = PartitionSpec(axes.tokens)
+    tokens = axes.per_token
     specs = (tokens, PartitionSpec(axes.embed, axes.words), *(tokens,) * len(per_token))
     return jax.shard_map(local, in_specs=specs, out_specs=out, check_vma=False)(hidden, kernel, *per_token)
 

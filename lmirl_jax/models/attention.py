@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from lmirl_jax.models.dot_products import KeysValues, attend, attend_in_blocks
+from lmirl_jax.models.attention_kernels import Kernel, attend_rows
+from lmirl_jax.models.dot_products import KeysValues, attend
 from lmirl_jax.models.layers import Initializer, RMSNorm, adapted, constrain, parameter
 from lmirl_jax.models.masks import RowMask
 from lmirl_jax.models.rotary import Rotation, rotate
@@ -36,6 +37,7 @@ class AttentionConfig:
         qkv_biases: whether queries, keys and values have biases.
         query_key_norms: whether the queries and keys of each head are normalised, before they are rotated.
         norm_epsilon, norm_offset: those of these norms; see `RMSNorm`.
+        kernel: how the scores of whole rows are computed; see `attention_kernels.choose`.
     """
 
     num_heads: int
@@ -48,6 +50,7 @@ class AttentionConfig:
     query_key_norms: bool = False
     norm_epsilon: float = 1e-6
     norm_offset: float = 0.0
+    kernel: Kernel = "auto"
 
     def norm(self, key: Key[Array, ""]) -> RMSNorm:
         return RMSNorm(self.head_dim, epsilon=self.norm_epsilon, offset=self.norm_offset, axis="kv", key=key)
@@ -67,10 +70,11 @@ class Projection(nnx.Module):
         shape: tuple[int, int, int],
         heads_axis: str,
         *,
+        length_axis: str = "length",
         bias: bool = False,
         key: Key[Array, ""],
     ):
-        self.heads_axis = heads_axis
+        self.heads_axis, self.length_axis = heads_axis, length_axis
         self.kernel = parameter(key, init, shape, ("embed", heads_axis, "kv"))
         self.has_bias = bias
         if bias:
@@ -81,7 +85,7 @@ class Projection(nnx.Module):
         y = adapted(self, x, jnp.tensordot(x, self.kernel[...].astype(x.dtype), 1))
         if self.has_bias:
             y = y + self.bias[...].astype(y.dtype)[None, None]
-        return constrain(jnp.swapaxes(y, 1, 2), "batch", self.heads_axis, "length", "kv")
+        return constrain(jnp.swapaxes(y, 1, 2), "batch", self.heads_axis, self.length_axis, "kv")
 
 
 class OutputProjection(nnx.Module):
@@ -114,8 +118,10 @@ class Attention(nnx.Module):
         source_shape = (source_dim, config.num_kv_heads, config.head_dim)
         bias = config.qkv_biases
         self.query = Projection(init_query, query_shape, "heads", bias=bias, key=keys[0])
-        self.key = Projection(_project_in, source_shape, config.kv_axis, bias=bias, key=keys[1])
-        self.value = Projection(_project_in, source_shape, config.kv_axis, bias=bias, key=keys[2])
+        # Keys and values are those of whole rows on each device, also where the rows' other activations are split.
+        source_axes = {"heads_axis": config.kv_axis, "length_axis": "key_length"}
+        self.key = Projection(_project_in, source_shape, **source_axes, bias=bias, key=keys[1])
+        self.value = Projection(_project_in, source_shape, **source_axes, bias=bias, key=keys[2])
         self.out = OutputProjection(emb_dim, config.num_heads, config.head_dim, key=keys[3])
         if config.query_key_norms:
             self.query_norm, self.key_norm = config.norm(key), config.norm(key)
@@ -159,13 +165,26 @@ class Attention(nnx.Module):
         parts = [keys_values] if prompts is None else [prompts, keys_values]
         return self.out(attend(self.config, self._queries(x, rotation), parts, bias, dropout_keys))
 
-    def in_blocks(
+    def in_rows(
         self,
-        x: Float[Array, "batch length embed"],
+        x: Float[Array, "batch queries embed"],
         keys_values: KeysValues,
         mask: RowMask,
-        window: int | None,
+        window: int | None = None,
+        bias: Float[Array, "heads distances"] | None = None,
+        dropout_keys: Key[Array, " batch"] | None = None,
         rotation: Rotation | None = None,
-    ) -> Float[Array, "batch length embed"]:
-        """Attends within whole rows, block by block, so that no scores of all pairs of tokens are in memory at once."""
-        return self.out(attend_in_blocks(self.config, self._queries(x, rotation), keys_values, mask, window))
+    ) -> Float[Array, "batch queries embed"]:
+        """Attends within whole rows, so that no scores of all pairs of tokens are in memory at once.
+
+        Args:
+            x: the activations that ask.
+            keys_values: keys and values.
+            mask: which keys each token sees.
+            window: how far it sees; None for no window.
+            bias: what is added to the scores by distance; None for nothing.
+            dropout_keys: one key for each row; None for no dropout.
+            rotation: the rotation of the queries; None for none.
+        """
+        queries = self._queries(x, rotation)
+        return self.out(attend_rows(self.config, queries, keys_values, mask, window, bias, dropout_keys))

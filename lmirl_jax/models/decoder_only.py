@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from lmirl_jax.models.attention_context import LayerCache
 from lmirl_jax.models.dot_products import KeysValues
 from lmirl_jax.models.embeddings import embed, reorder_samples
-from lmirl_jax.models.layers import Dense, constrain, fold_keys, parameter
+from lmirl_jax.models.layers import Dense, constrain, fold_keys, parameter, refuse_sequence
 from lmirl_jax.models.masks import RowMask
 from lmirl_jax.models.prompted_rows import lay_out
 from lmirl_jax.models.scanned import merge_layer, unstack_layers
 from lmirl_jax.models.stacks import Stack, StackConfig
-from lmirl_jax.models.transformer_layers import LayerCache
 from lmirl_jax.rows import length_mask
 from lmirl_jax.types import Batch, PromptBatch, Unembedding
 
@@ -113,6 +113,8 @@ class DecoderOnly(DecoderOnlyTrunk):
         self, prompts: PromptBatch, max_length: int, num_samples: int = 1
     ) -> tuple["PromptedCache", Int[Array, " rows"]]:
         """Reads each prompt once for all of its samples; the token to feed first is its last one."""
+        # With windows its caches were seen to differ from those of one device.
+        refuse_sequence("sampling from a decoder-only model")
         lengths = jnp.asarray(prompts.lengths, jnp.int32)
         # The start token stands for an empty prompt.
         first = jnp.where(lengths > 0, jnp.asarray(prompts.tokens)[:, 0], self.config.decoder_start_id)
@@ -146,7 +148,7 @@ class DecoderOnly(DecoderOnlyTrunk):
         length = max_length if window is None else min(max_length, window)
         shape = (rows, attention.num_kv_heads, length, attention.head_dim)
         empty = jnp.zeros(shape, self.config.dtype)
-        empty = constrain(empty, "batch", attention.kv_axis, "length", "kv")
+        empty = constrain(empty, "batch", attention.kv_axis, "key_length", "kv")
         return empty, empty
 
     def decode(

@@ -7,10 +7,12 @@ from jaxtyping import Array, Key
 
 from lmirl_jax.arguments import Count, NonNegative, Positive, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import AttentionConfig
+from lmirl_jax.models.attention_kernels import Kernel
 from lmirl_jax.models.decoder_only import DecoderOnly, DecoderOnlyParts, DecoderOnlyTrunk
 from lmirl_jax.models.layer_types import LAYER_TYPES, LayerTypes, check_stack, windows_of
 from lmirl_jax.models.mlp import Activation
 from lmirl_jax.models.rotary import LinearRopeScaling, Llama3RopeScaling
+from lmirl_jax.models.scanned import Remat
 from lmirl_jax.models.stacks import StackConfig
 from lmirl_jax.models.transformer_layers import LayerConfig
 from lmirl_jax.types import UserError
@@ -46,6 +48,8 @@ class DecoderOnlyConfig:
         dropout_rate: the share of units dropped in training; attention weights are never dropped.
         dtype, remat, scan_unroll: see `T5Config`.
         decoder_start_id: the token that stands for an empty prompt.
+        attention: how attention in whole rows is computed: 'auto', 'dense', 'blocked' or, on TPUs, 'splash'; see
+            `attention_kernels.choose`.
 
     Raises:
         UserError: a value out of range, or sizes that do not fit each other.
@@ -77,9 +81,10 @@ class DecoderOnlyConfig:
     bidirectional_prompts: bool = False
     dropout_rate: ShareBelowOne = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "minimal", "full"] = "none"
+    remat: Remat = "none"
     scan_unroll: Count = 1
     decoder_start_id: Whole = 0
+    attention: Kernel = "auto"
 
     def __post_init__(self):
         name = "models.DecoderOnlyConfig"
@@ -91,6 +96,10 @@ class DecoderOnlyConfig:
         if self.sliding_window is None and "sliding_attention" in (self.layer_types or ()):
             raise UserError(
                 f"{name}.sliding_window=None: layer_types has 'sliding_attention'; set the window"
+            )
+        if self.attention == "splash" and self.bidirectional_prompts:
+            raise UserError(
+                f"{name}.attention='splash': the splash kernel knows no bidirectional_prompts; set 'auto' or 'blocked'"
             )
         if self.decoder_start_id >= self.vocab_size:
             raise UserError(
@@ -117,6 +126,7 @@ class DecoderOnlyConfig:
             query_key_norms=self.query_key_norms,
             norm_epsilon=self.norm_epsilon,
             norm_offset=self.norm_offset,
+            kernel=self.attention,
         )
 
     @property

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from lmirl_jax.models.attention_context import LayerCache
 from lmirl_jax.models.dot_products import KeysValues
 from lmirl_jax.models.embeddings import embed, reorder_samples
 from lmirl_jax.models.layers import Dense, constrain, fold_keys, parameter
-from lmirl_jax.models.masks import attention_mask, mask_to_bias
+from lmirl_jax.models.masks import RowMask, mask_to_bias
 from lmirl_jax.models.scanned import merge_layer, unstack_layers
 from lmirl_jax.models.stacks import Stack, StackConfig
-from lmirl_jax.models.transformer_layers import EncodedKeysValues, Layer, LayerCache
+from lmirl_jax.models.transformer_layers import EncodedKeysValues, Layer
 from lmirl_jax.rows import length_mask
 from lmirl_jax.types import Batch, PromptBatch, Unembedding
 
@@ -102,12 +103,12 @@ class EncoderDecoderTrunk(nnx.Module):
         """
         if segment_ids is None:
             segment_ids = jnp.ones_like(decoder_ids)
-        cross_bias = mask_to_bias(attention_mask(segment_ids, prompt_segment_ids))
+        cross = self.decoder.cross_mask(RowMask(prompt_segment_ids, queries=segment_ids, causal=False))
         keys = None if dropout_keys is None else fold_keys(dropout_keys, 2)
         x = self._embed(self.token_embedder, decoder_ids)
         if token_offsets is not None:
             x = x + token_offsets.astype(x.dtype)
-        return self.decoder(x, self.decoder.context(segment_ids), (encoded, cross_bias), keys)
+        return self.decoder(x, self.decoder.context(segment_ids), (encoded, cross), keys)
 
     def hidden(
         self,
@@ -152,7 +153,7 @@ class EncoderDecoder(EncoderDecoderTrunk):
         rows = encoded.shape[0] * num_samples
         attention = self.config.decoder.layer.attention
         shape = (rows, attention.num_kv_heads, max_length, attention.head_dim)
-        empty = constrain(jnp.zeros(shape, encoded.dtype), "batch", attention.kv_axis, "length", "kv")
+        empty = constrain(jnp.zeros(shape, encoded.dtype), "batch", attention.kv_axis, "key_length", "kv")
         layers = unstack_layers(self.decoder.layers, self.config.decoder.count)
         cross = tuple(
             self._decoder_layer(layer).encoder_decoder_attention.keys_values(encoded) for layer in layers

@@ -1,7 +1,10 @@
 """Building blocks that the model families share: parameters with logical axes, norms, dropout, linear maps."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+import contextvars
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,8 @@ from flax import nnx
 from flax.core import spmd
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
+
+from lmirl_jax.types import UserError
 
 Initializer = Callable[[Key[Array, ""], Sequence[int], jnp.dtype], Array]
 
@@ -19,14 +24,82 @@ def parameter(key: Key[Array, ""], init: Initializer, shape: Sequence[int], axes
     return nnx.Param(init(key, tuple(shape), jnp.float32), out_sharding=tuple(axes), eager_sharding=False)
 
 
+class Constraint(NamedTuple):
+    """The sharding of an activation that a model asks for: its shape, its type, and its logical and mesh axes."""
+
+    shape: tuple[int, ...]
+    dtype: jnp.dtype
+    logical: tuple[str | None, ...]
+    spec: PartitionSpec
+
+
+_RECORDED: contextvars.ContextVar[list[Constraint] | None] = contextvars.ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def record_constraints() -> Iterator[list[Constraint]]:
+    """Within the block the list takes the activations that traced models shard, in their order."""
+    found: list[Constraint] = []
+    token = _RECORDED.set(found)
+    try:
+        yield found
+    finally:
+        _RECORDED.reset(token)
+
+
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Asks the compiler to shard an activation by its logical axes; no-op outside a mesh with rules."""
-    rules = dict(spmd.get_logical_axis_rules() or ())
-    if not rules or jax.sharding.get_abstract_mesh().empty:
+    """Asks the compiler to shard an activation by its logical axes; no-op outside a mesh with rules.
+
+    An axis that the mesh does not divide stays whole, except for the length of rows.
+
+    Raises:
+        UserError: the mesh does not divide the length of rows; the single tokens of decoding are not split.
+    """
+    rules, mesh = dict(spmd.get_logical_axis_rules() or ()), jax.sharding.get_abstract_mesh()
+    if not rules or mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(
-        x, PartitionSpec(*(None if axis is None else rules.get(axis) for axis in axes))
+    spec, free = [], set(mesh.axis_names)
+    for logical, size in zip(axes, x.shape, strict=True):
+        names = rules.get(logical) or () if logical is not None else ()
+        # A mesh axis splits only one axis of an array.
+        names = tuple(name for name in ((names,) if isinstance(names, str) else names) if name in free)
+        parts = math.prod(mesh.shape[name] for name in names)
+        if logical == "length" and size > 1 and size % parts:
+            _refuse_length(size, names[-1], parts)
+        names = names if size % parts == 0 else ()
+        free -= set(names)
+        spec.append(names or None)
+    recorded = _RECORDED.get()
+    if recorded is not None:
+        recorded.append(Constraint(x.shape, x.dtype, axes, PartitionSpec(*spec)))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def refuse_sequence(what: str) -> None:
+    """Raises a UserError where the mesh in force splits the length of rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = 1 if mesh.empty else dict(mesh.shape).get("sequence", 1)
+    if parts > 1:
+        raise UserError(
+            f"{what} is not possible on a mesh with sequence={parts}: set sharding.make_mesh.sequence to 1 for it"
+        )
+
+
+def _refuse_length(length: int, axis: str, parts: int) -> None:
+    raise UserError(
+        f"rows of {length} tokens cannot be split over {axis}={parts}: make the lengths of prompts and answers "
+        f"(TASK_FEATURE_LENGTHS) multiples of {parts}, or set sharding.make_mesh.{axis} to a divisor of {length}"
     )
+
+
+def mesh_axes(logical: str, size: int) -> tuple[str, ...]:
+    """The mesh axes, of more than one part, that split an axis by the rules in force; none if they do not divide its size."""
+    mesh, rules = jax.sharding.get_abstract_mesh(), dict(spmd.get_logical_axis_rules() or ())
+    if not rules or mesh.empty or mesh.manual_axes:
+        return ()
+    axes = rules.get(logical) or ()
+    axes = tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes) if mesh.shape[axis] > 1)
+    return axes if size % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
 class RMSNorm(nnx.Module):

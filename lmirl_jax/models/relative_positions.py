@@ -50,6 +50,10 @@ class RelativeBias(nnx.Module):
         init = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         self.rel_embedding = parameter(key, init, (heads, buckets), ("heads", "relpos_buckets"))
 
+    def by_distance(self, queries: int, keys: int) -> Float[Array, "heads distances"]:
+        """The bias by distance, place of the key minus place of the query: from 1 - queries to keys - 1."""
+        return self(jnp.zeros(1, jnp.int32), jnp.arange(1 - queries, keys))[0, :, 0]
+
     def __call__(
         self, queries: Int[Array, " queries"], keys: Int[Array, " keys"]
     ) -> Float[Array, "1 heads queries keys"]:

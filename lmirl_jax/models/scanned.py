@@ -1,7 +1,7 @@
 """Stacks layers of one kind along a leading axis, so that they are compiled only once."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,12 @@ from jaxtyping import Array, Key
 
 from lmirl_jax.models.layers import constrain, fold_keys, give_dropout_keys
 
-REMAT = {
+Remat = Literal["none", "minimal", "full", "minimal_offloaded"]
+REMAT: Mapping[Remat, Any] = {
     "none": None,
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
+    "minimal_offloaded": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
 }
 
 
@@ -30,7 +32,7 @@ def scan_layers(
     keys: Key[Array, " batch"] | None,
     *,
     count: int,
-    remat: str,
+    remat: Remat,
     unroll: int,
     per_layer: Any = None,
 ) -> tuple[Array, Any]:

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lmirl_jax.models.dot_products import LONG, KeysValues
+from lmirl_jax.models.attention_context import AttentionContext
+from lmirl_jax.models.attention_kernels import choose
+from lmirl_jax.models.dot_products import KeysValues
 from lmirl_jax.models.layers import constrain, dropout
-from lmirl_jax.models.masks import NO_WINDOW, RowMask, attention_mask, mask_to_bias
+from lmirl_jax.models.masks import NO_WINDOW, RowMask, mask_to_bias
 from lmirl_jax.models.rotary import RopeScaling, Rotation, rotation
-from lmirl_jax.models.scanned import scan_layers, stack_layers
-from lmirl_jax.models.transformer_layers import AttentionContext, Layer, LayerConfig, RelativeBiasConfig
+from lmirl_jax.models.scanned import Remat, scan_layers, stack_layers
+from lmirl_jax.models.transformer_layers import Layer, LayerConfig, RelativeBiasConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class StackConfig:
 
     layer: LayerConfig
     count: int
-    remat: str
+    remat: Remat
     scan_unroll: int
     relative_bias: RelativeBiasConfig | None = None
     rope_theta: float | None = None
@@ -64,16 +66,23 @@ class Stack(nnx.Module):
     def context(self, segment_ids: Int[Array, "batch length"]) -> AttentionContext:
         """The context of whole rows, in which tokens attend only to those of their segment."""
         places = jnp.arange(segment_ids.shape[1])[None]
-        mask = attention_mask(segment_ids, segment_ids, causal=self.config.layer.causal)
         # Places within the row serve for packed examples as well: only distances within an example matter.
-        return self._context(places, places, mask)
+        return self.row_context(RowMask(segment_ids, causal=self.config.layer.causal), places)
 
-    def row_context(self, mask: RowMask, positions: Int[Array, "batch length"]) -> AttentionContext:
-        """The context of rows that hold prompts and answers; that of long rows leaves the scores to blocks."""
-        places = jnp.arange(positions.shape[1])
-        if len(places) > LONG:
-            return AttentionContext(positions, positions, None, *self._rotations(positions), mask)
-        return self._context(positions, positions, mask.part(places, places))
+    def row_context(self, mask: RowMask, positions: Int[Array, "#batch length"]) -> AttentionContext:
+        """The context of whole rows with this mask; that of long rows leaves scores and their biases to blocks."""
+        config, shared = self.config, None
+        biased = config.relative_bias is not None or config.layer.relative_bias is not None
+        if choose(config.layer.attention, mask, biased=biased) == "dense":
+            return self._context(positions, positions, mask.whole())
+        if config.relative_bias is not None:
+            shared = self.relpos_bias.by_distance(*mask.shape)
+        return AttentionContext(positions, positions, None, *self._rotations(positions), mask, shared)
+
+    def cross_mask(self, mask: RowMask) -> RowMask | Float[Array, "batch 1 length inputs"]:
+        """What masks attention to the encoder: a bias of the scores, or for long rows the mask itself."""
+        is_dense = choose(self.config.layer.attention, mask, biased=False) == "dense"
+        return mask_to_bias(mask.whole()) if is_dense else mask
 
     def next_context(self, index: Int[Array, ""], length: int) -> AttentionContext:
         """The context of one token at the place `index` of a cache of the given length, in every row."""
@@ -128,7 +137,7 @@ class Stack(nnx.Module):
         self,
         x: Float[Array, "batch length embed"],
         context: AttentionContext,
-        encoded: tuple[Float[Array, "batch inputs encoder"], Float[Array, "batch 1 length inputs"]]
+        encoded: tuple[Float[Array, "batch inputs encoder"], RowMask | Float[Array, "batch 1 length inputs"]]
         | None = None,
         keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch length embed"]:
@@ -137,7 +146,7 @@ class Stack(nnx.Module):
         Args:
             x: embedded tokens.
             context: what the layers share.
-            encoded: the encoder's output, and the bias that masks it; None without an encoder.
+            encoded: the encoder's output, and what masks it, from `cross_mask`; None without an encoder.
             keys: one dropout key for each row; None for no dropout.
         """
 

@@ -11,8 +11,10 @@ from jaxtyping import Array, Key
 
 from lmirl_jax.arguments import Count, Positive, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import AttentionConfig
+from lmirl_jax.models.attention_kernels import Kernel
 from lmirl_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, EncoderDecoderTrunk
 from lmirl_jax.models.mlp import Activations
+from lmirl_jax.models.scanned import Remat
 from lmirl_jax.models.stacks import StackConfig
 from lmirl_jax.models.transformer_layers import LayerConfig, RelativeBiasConfig
 from lmirl_jax.types import UserError
@@ -30,7 +32,8 @@ class T5Config:
         dropout_rate: the share of units dropped in training.
         dtype: the type of the activations, 'float32' or 'bfloat16'; parameters, softmax and logits are float32.
         remat: the activations that the backward pass computes again, as in T5X's scalable T5: 'none', 'minimal' (all
-            but the products with parameters: little time, much memory), 'full' (each layer: least memory).
+            but the products with parameters: little time, much memory), 'full' (each layer: least memory),
+            'minimal_offloaded' (as 'minimal', with the products kept in the host's memory until the backward pass).
         scan_unroll: the number of layers in an iteration of the scan; more run faster on a CPU, but compile slower.
         relpos_buckets, relpos_max_distance: the settings of the bias of relative positions.
         decoder_start_id: the first input token of the decoder, which is the padding token in T5's vocabularies.
@@ -39,9 +42,11 @@ class T5Config:
         scale_logits: whether logits are multiplied by 1/sqrt(emb_dim); None: where the embeddings are the output layer.
         relpos_per_layer: whether each layer has a bias of its own, as in UMT5.
         norm_epsilon: keeps the norm of zeros finite.
+        attention: how attention in whole rows is computed: 'dense' with all scores at once, 'blocked' with a block of them, or
+            'auto' by the rows' length; see `attention_kernels.choose`.
 
     Raises:
-        UserError: a value out of range.
+        UserError: a value out of range, or a kernel that has no relative positions.
     """
 
     vocab_size: Count
@@ -53,7 +58,7 @@ class T5Config:
     num_decoder_layers: Count = 8
     dropout_rate: ShareBelowOne = 0.1
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "minimal", "full"] = "none"
+    remat: Remat = "none"
     scan_unroll: Count = 1
     relpos_buckets: Count = 32
     relpos_max_distance: Count = 128
@@ -63,6 +68,7 @@ class T5Config:
     scale_logits: bool | None = None
     relpos_per_layer: bool = False
     norm_epsilon: Positive = 1e-6
+    attention: Kernel = "auto"
 
     def __post_init__(self):
         # Gin files may give a list.
@@ -72,12 +78,18 @@ class T5Config:
                 f"models.T5Config.decoder_start_id={self.decoder_start_id} is no token: it must be below "
                 f"vocab_size={self.vocab_size}"
             )
+        if self.attention == "splash":
+            raise UserError(
+                "models.T5Config.attention='splash': the splash kernel has no relative positions; set 'auto' or 'blocked'"
+            )
 
     def _stack(self, count: int, causal: bool) -> StackConfig:
         relative_bias = RelativeBiasConfig(self.relpos_buckets, self.relpos_max_distance)
         layer = LayerConfig(
             emb_dim=self.emb_dim,
-            attention=AttentionConfig(self.num_heads, self.num_heads, self.head_dim, self.dropout_rate),
+            attention=AttentionConfig(
+                self.num_heads, self.num_heads, self.head_dim, self.dropout_rate, kernel=self.attention
+            ),
             mlp_dim=self.mlp_dim,
             mlp_activations=self.mlp_activations,
             causal=causal,

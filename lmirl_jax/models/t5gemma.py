@@ -11,9 +11,11 @@ from jaxtyping import Array, Key
 
 from lmirl_jax.arguments import Count, Positive, ShareBelowOne, Whole, check_arguments
 from lmirl_jax.models.attention import AttentionConfig
+from lmirl_jax.models.attention_kernels import Kernel
 from lmirl_jax.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, EncoderDecoderTrunk
 from lmirl_jax.models.layer_types import LAYER_TYPES, LayerTypes, check_stack, windows_of
 from lmirl_jax.models.mlp import Activation
+from lmirl_jax.models.scanned import Remat
 from lmirl_jax.models.stacks import StackConfig
 from lmirl_jax.models.transformer_layers import LayerConfig
 from lmirl_jax.types import UserError
@@ -83,6 +85,8 @@ class T5GemmaConfig:
         dropout_rate: the share of units dropped in training; attention weights are never dropped.
         dtype, remat, scan_unroll: see `T5Config`.
         decoder_start_id: the first input token of the decoder, which is the BOS token in Gemma's vocabulary.
+        attention: how attention in whole rows is computed: 'auto', 'dense', 'blocked' or, on TPUs, 'splash' (but to the encoder
+            in blocks); see `attention_kernels.choose`.
 
     Raises:
         UserError: a value out of range.
@@ -95,9 +99,10 @@ class T5GemmaConfig:
     logits_via_embedding: bool = True
     dropout_rate: ShareBelowOne = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "minimal", "full"] = "none"
+    remat: Remat = "none"
     scan_unroll: Count = 1
     decoder_start_id: Whole = 2
+    attention: Kernel = "auto"
 
     def __post_init__(self):
         if self.decoder_start_id >= self.vocab_size:
@@ -120,6 +125,7 @@ class T5GemmaConfig:
             dropout_rate=0.0,
             query_scale=scale,
             soft_cap=sizes.attention_soft_cap,
+            kernel=self.attention,
         )
         layer = LayerConfig(
             emb_dim=sizes.emb_dim,
@@ -132,6 +138,7 @@ class T5GemmaConfig:
             norm_epsilon=sizes.norm_epsilon,
             norm_offset=1.0,
             post_norms=True,
+            sliding_window=sizes.sliding_window,
         )
         return StackConfig(
             layer,

@@ -57,6 +57,18 @@ def join(one: Any, other: Any) -> Any:
     }
 
 
+def complement(params: Any, part: Any) -> dict[str, Any]:
+    """The leaves of nested dicts to which those of a part have no counterpart: `join` of it and the part is the whole."""
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        if name not in part:
+            kept[name] = value
+        elif isinstance(value, Mapping):
+            inner = complement(value, part[name])
+            kept |= {name: inner} if inner else {}
+    return kept
+
+
 def _is_adapter(name: str) -> bool:
     return name == ADAPTER
 

@@ -9,12 +9,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from lmirl_jax.models.attention import Attention, AttentionConfig
+from lmirl_jax.models.attention_context import AttentionContext, LayerCache
 from lmirl_jax.models.dot_products import KeysValues
 from lmirl_jax.models.layers import RMSNorm, dropout, fold_keys
 from lmirl_jax.models.masks import MASKED, NO_WINDOW, RowMask, window_mask
 from lmirl_jax.models.mlp import MLP
 from lmirl_jax.models.relative_positions import RelativeBias
-from lmirl_jax.models.rotary import Rotation
 
 EncodedKeysValues = tuple[
     Float[Array, "prompts heads inputs head_dim"], Float[Array, "prompts heads inputs head_dim"]
@@ -73,58 +73,6 @@ class LayerConfig:
         )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AttentionContext:
-    """What self-attention shares in all layers of a stack: positions, masks and biases.
-
-    Args:
-        queries: the positions of the tokens, the same in all rows if there is only one.
-        keys: the positions of the tokens that self-attention may reach.
-        bias: what is added to the scores of self-attention: masks, and biases that the layers share. None for long rows,
-            whose scores are computed in blocks.
-        rotation: the rotation of each token's queries and keys; None for none.
-        local_rotation: the same in layers with a window; None where it does not differ.
-        mask: the mask of long rows.
-    """
-
-    queries: Int[Array, "#batch queries"]
-    keys: Int[Array, "#batch keys"]
-    bias: Float[Array, "#batch #heads queries keys"] | None
-    rotation: Rotation | None = None
-    local_rotation: Rotation | None = None
-    mask: RowMask | None = None
-
-    def rotation_in(self, window: int | Int[Array, ""] | None) -> Rotation | None:
-        """The rotation in a layer with this window."""
-        if self.local_rotation is None or window is None:
-            return self.rotation
-        is_local = jnp.asarray(window) < NO_WINDOW
-        return jax.tree.map(lambda a, b: jnp.where(is_local, a, b), self.local_rotation, self.rotation)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class LayerCache:
-    """What self-attention of a layer has read before.
-
-    Args:
-        keys_values: the keys and values of each row; the next token takes the place of the oldest where they are full.
-        index: the number of the next token.
-        prompts: the keys and values of the prompts, which come before, one for all samples of a prompt; None for none.
-    """
-
-    keys_values: KeysValues
-    index: Int[Array, ""]
-    prompts: KeysValues | None = None
-
-    def write(self, new: KeysValues) -> KeysValues:
-        place = self.index % self.keys_values[0].shape[2]
-        return jax.tree.map(
-            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, place, axis=2), self.keys_values, new
-        )
-
-
 class Layer(nnx.Module):
     """Self-attention, attention to the encoder if there is one, and feed-forward, each with norms and a residual connection.
 
@@ -162,7 +110,7 @@ class Layer(nnx.Module):
         x: Float[Array, "batch length embed"],
         context: AttentionContext,
         window: int | Int[Array, ""] | None = None,
-        encoded: tuple[EncodedKeysValues, Float[Array, "prompts 1 #length inputs"]] | None = None,
+        encoded: tuple[EncodedKeysValues, RowMask | Float[Array, "prompts 1 #length inputs"]] | None = None,
         keys: Key[Array, " batch"] | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Float[Array, "batch length embed"], KeysValues]:
@@ -172,7 +120,7 @@ class Layer(nnx.Module):
             x: activations.
             context: the positions, masks and biases of self-attention.
             window: the window of self-attention in this layer; None where no layer has one.
-            encoded: the keys and values of the prompts, and the bias that masks them; None without an encoder.
+            encoded: the keys and values of the prompts, and what masks them; None without an encoder.
             keys: one dropout key for each row; None for no dropout.
             cache: what has been read before `x`, which then is one token.
 
@@ -188,7 +136,7 @@ class Layer(nnx.Module):
                 keys_values = cache.write(keys_values)
             reached.append(keys_values)
             if context.bias is None:
-                return self._attend_in_blocks(y, keys_values, context, window)
+                return self._attend_in_rows(y, keys_values, context, window, keys)
             earlier = None if cache is None else cache.prompts
             bias = self._self_bias(context, context.bias, window)
             return attention(y, keys_values, bias, keys, rotation, earlier)
@@ -225,19 +173,23 @@ class Layer(nnx.Module):
             bias = jnp.where(inside, bias, MASKED)
         return bias
 
-    def _attend_in_blocks(
+    def _attend_in_rows(
         self,
         x: Float[Array, "batch length embed"],
         keys_values: KeysValues,
         context: AttentionContext,
         window: int | Int[Array, ""] | None,
+        keys: Key[Array, " batch"] | None,
     ) -> Float[Array, "batch length embed"]:
         """Self-attention of long rows; only the layers with a window, which are known when they run, read less."""
         attention, sliding = getattr(self, self.self_name), self.config.sliding_window
+        bias = context.shared
+        if self.config.relative_bias is not None:
+            bias = self.relpos_bias.by_distance(x.shape[1], x.shape[1])
 
         def run(reach: int | None) -> Callable[[Array], Array]:
             rotation = context.rotation_in(window)
-            return lambda y: attention.in_blocks(y, keys_values, context.mask, reach, rotation)
+            return lambda y: attention.in_rows(y, keys_values, context.mask, reach, bias, keys, rotation)
 
         if window is None or sliding is None:
             return run(None)(x)
@@ -245,13 +197,15 @@ class Layer(nnx.Module):
 
     def _attend_to(
         self,
-        encoded: tuple[EncodedKeysValues, Float[Array, "prompts 1 #length inputs"]],
+        encoded: tuple[EncodedKeysValues, RowMask | Float[Array, "prompts 1 #length inputs"]],
         x: Float[Array, "batch length embed"],
         keys: Key[Array, " batch"] | None,
     ) -> Float[Array, "batch length embed"]:
         # The keys differ from those of self-attention, which has a dropout at the same place.
         cross_keys = None if keys is None else fold_keys(keys, 9)
         keys_values, bias = encoded
+        if isinstance(bias, RowMask):
+            return self.encoder_decoder_attention.in_rows(x, keys_values, bias, dropout_keys=cross_keys)
         # In decoding, all samples of a prompt attend to the same keys and values, which are stored once.
         y = jnp.reshape(x, (keys_values[0].shape[0], -1, x.shape[-1]))
         y = self.encoder_decoder_attention(y, keys_values, bias, cross_keys)

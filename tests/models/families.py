@@ -3,6 +3,7 @@
 Flan-T5, LM-adapted T5 and mT5 have the network of T5 1.1.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from lmirl_jax.models import (
     T5Config,
     T5GemmaConfig,
     T5GemmaStackConfig,
+    abstract,
 )
 
 T5_1_1 = T5Config(
@@ -76,9 +78,29 @@ FAMILIES = {
 
 
 @functools.cache
+def initial(config: Any) -> dict[str, Any]:
+    """The initial parameters of a network, as a nested dict that is the caller's."""
+    return jax.tree.map(lambda x: x, _initial(_plain(config)))
+
+
+@functools.cache
+def _initial(config: Any) -> dict[str, Any]:
+    return jax.jit(lambda: nnx.to_pure_dict(nnx.state(config.build(jax.random.key(0)))))()
+
+
+def _plain(config: Any) -> Any:
+    """The recipe of the same parameters that most tests have: how a network computes changes none of them."""
+    inner = [name for name in ("base", "trunk") if hasattr(config, name)]
+    if inner:
+        return dataclasses.replace(config, **{name: _plain(getattr(config, name)) for name in inner})
+    return dataclasses.replace(config, dropout_rate=0.0, dtype="float32", remat="none", scan_unroll=1)
+
+
 def build(config: Any) -> Any:
     """The network with its initial parameters, and biases that are not 0."""
-    model = nnx.jit(lambda: config.build(jax.random.key(0)))()
+    graph, state = abstract.build(config)
+    nnx.replace_by_pure_dict(state, initial(config))
+    model = nnx.merge(graph, state)
     if getattr(config, "qkv_biases", False):
         for name in ("query", "key", "value"):
             bias = getattr(model.decoder.layers.self_attention, name).bias

@@ -1,6 +1,7 @@
 """LoRA on every family: literals by hand, a zero B is the base, a merged model is the unmerged one, decoding carries adapters."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from flax import nnx
 
 from lmirl_jax import decoding, sharding
 from lmirl_jax.models import LoRAConfig, critic_params, merge_adapters
+from lmirl_jax.models.abstract import build
 from lmirl_jax.models.adapters import MATRICES, Adapter, linear_maps
 from lmirl_jax.models.attention import OutputProjection, Projection
 from lmirl_jax.models.critic import CriticConfig
@@ -18,7 +20,7 @@ from lmirl_jax.models.trainable import frozen, has_adapters, join, split, traina
 from lmirl_jax.rows import prompts_of
 from lmirl_jax.types import Model, ModelConfig, UserError
 from tests.batches import batch_of
-from tests.models.families import FAMILIES, T5_1_1
+from tests.models.families import FAMILIES, T5_1_1, initial
 
 BATCH = batch_of(
     [[5, 6, 7, 8, 9, 10, 11, 1], [9, 3, 1, 0, 0, 0, 0, 0]], [[11, 12, 13, 14, 1], [21, 22, 1, 0, 0]]
@@ -38,24 +40,22 @@ def config(request):
 
 def parameters(config: LoRAConfig, moved: bool = False):
     """The network's graph and its parameters; with `moved`, as training leaves them: no B is 0."""
-
-    def make():
-        params = nnx.to_pure_dict(nnx.state(config.build(KEY)))
-        adapters, base = split(params)
-        if moved:
-            adapters = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(KEY, x.shape), adapters)
-        return join(adapters, base)
-
-    graph = nnx.graphdef(nnx.eval_shape(lambda: config.build(KEY)))
-    return graph, jax.jit(make)()
+    adapters, base = split(initial(config))
+    if moved:
+        random = np.random.default_rng(0)
+        adapters = jax.tree.map(
+            lambda x: jnp.asarray(x + 0.2 * random.normal(size=x.shape).astype(np.float32)), adapters
+        )
+    return build(config)[0], join(adapters, base)
 
 
 def base_graph(config: LoRAConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: config.build_base(KEY)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def hidden(graph, params, keys=None):
-    return jax.jit(lambda params: nnx.merge(graph, params).hidden(BATCH, keys))(params)
+    return nnx.merge(graph, params).hidden(BATCH, keys)
 
 
 def tiny_config(**options) -> LoRAConfig:
@@ -112,8 +112,7 @@ def test_a_new_adapter_is_the_base_exactly(config):
 
 def test_the_base_has_the_parameters_that_it_has_without_adapters(config):
     _, params = parameters(config)
-    alone = jax.jit(lambda: nnx.to_pure_dict(nnx.state(config.base.build(KEY))))()
-    jax.tree.map(np.testing.assert_array_equal, frozen(params), alone)
+    jax.tree.map(np.testing.assert_array_equal, frozen(params), initial(config.base))
 
 
 def test_a_merged_model_is_the_unmerged_one(config):
@@ -230,7 +229,7 @@ def test_split_and_join_are_inverse_and_leave_whole_models_alone():
 def test_a_critic_starts_as_the_adapted_policy():
     config = LoRAConfig(T5_1_1, **LORA)
     _, params = parameters(config, moved=True)
-    fresh = jax.jit(lambda: nnx.to_pure_dict(nnx.state(CriticConfig(config, ("value",)).build(KEY))))()
+    fresh = initial(CriticConfig(config, ("value",)))
     made = critic_params(params, fresh)
     learnt, kept = split(made)
     assert set(learnt) == {"trunk", "heads"} and set(kept) == {"trunk"}

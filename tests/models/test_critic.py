@@ -12,10 +12,11 @@ from flax import nnx
 
 from lmirl_jax import objectives, sharding
 from lmirl_jax.models import CriticConfig, T5Config, critic_params, gradient_penalty, offset_gradients
-from lmirl_jax.training.state import build, init_params, init_state, state_shardings
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_state, state_shardings
 from lmirl_jax.types import ModelConfig, NetworkConfig, UserError
 from tests.batches import batch_of
-from tests.models.families import decoder_only
+from tests.models.families import decoder_only, initial
 from tests.training.fakes import make_batch, mesh_of
 
 TINY = T5Config(
@@ -31,7 +32,9 @@ BATCH = batch_of([[5, 6, 7, 8, 1, 0], [9, 3, 1, 0, 0, 0]], [[11, 12, 13, 1], [21
 
 
 def built(config):
-    return nnx.jit(lambda: config.build(KEY))()
+    graph, state = build(config)
+    nnx.replace_by_pure_dict(state, initial(config))
+    return nnx.merge(graph, state)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -127,8 +130,8 @@ def test_padding_changes_nothing(critic):
 
 
 def test_the_trunk_is_copied_and_the_heads_are_fresh():
-    policy = init_params(TINY, jax.random.key(7))
-    fresh = init_params(CONFIG, KEY)
+    policy = jax.tree.map(lambda x: 2 * x, initial(TINY))
+    fresh = initial(CONFIG)
     params = critic_params(policy, fresh)
     assert jax.tree.structure(params) == jax.tree.structure(fresh)
     assert "logits_dense" in policy and set(params["trunk"]) == set(policy) - {"logits_dense"}
@@ -160,9 +163,9 @@ def loss(params, graph, batch):
 
 def test_eight_devices_equal_one():
     def run(mesh):
-        graph, _ = build(CONFIG, KEY)
+        graph, _ = build(CONFIG)
         optimizer = optax.sgd(0.1)
-        _, shardings = state_shardings(mesh, CONFIG, optimizer, KEY)
+        _, shardings = state_shardings(mesh, CONFIG, optimizer)
         with sharding.use(mesh):
             params = init_state(shardings, CONFIG, optimizer, KEY).params
             heads = {
@@ -182,7 +185,7 @@ def test_eight_devices_equal_one():
 
 
 def test_heads_follow_their_logical_axes():
-    _, state = build(CONFIG, KEY)
+    _, state = build(CONFIG)
     specs = sharding.parameter_shardings(mesh_of(8, 2, 2, 2), state)["heads"]["value"]
     assert specs["kernel"].spec == jax.sharding.PartitionSpec("fsdp", None)
 
@@ -258,9 +261,9 @@ def test_errors(critic):
     for heads in ((), ("value", "value")):
         with pytest.raises(UserError, match="one or more different names"):
             CriticConfig(TINY, heads)
-    fresh = init_params(CONFIG, KEY)
+    fresh = initial(CONFIG)
     with pytest.raises(UserError, match=r"it needs decoder/\S+ of shape .*, the policy lacks it"):
         critic_params({}, fresh)
-    smaller = init_params(dataclasses.replace(TINY, vocab_size=64), KEY)
+    smaller = initial(dataclasses.replace(TINY, vocab_size=64))
     with pytest.raises(UserError, match=r"token_embedder of shape \(128, 8\), the policy has \(64, 8\)"):
         critic_params(smaller, fresh)

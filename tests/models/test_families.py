@@ -10,11 +10,11 @@ from flax import nnx
 
 from lmirl_jax import sharding, soft_q
 from lmirl_jax.models import DecoderOnlyConfig, T5Config
+from lmirl_jax.models.abstract import build as build_state
 from lmirl_jax.rows import empty_row, prompts_of, put_example, stack_rows
-from lmirl_jax.training.state import build as build_state
 from lmirl_jax.types import Model, ModelConfig, UserError
 from tests.batches import batch_of
-from tests.models.families import FAMILIES, build, call, stack
+from tests.models.families import FAMILIES, T5_1_1, build, call, stack
 from tests.training.fakes import mesh_of
 
 INPUTS = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 1], [9, 3, 1, 0, 0, 0, 0, 0, 0, 0]]
@@ -24,14 +24,6 @@ REAL = np.asarray(BATCH.segment_ids) > 0
 KEY = jax.random.key(1)
 # The sum over a norm's output hardly depends on its input; this weighted sum does.
 WAVE = jnp.sin(jnp.arange(16.0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little: LLVM's optimisations do not pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 # One family of each network, for what does not differ by family: the layers of a stack are run in one place alone.
@@ -94,7 +86,7 @@ def test_eight_devices_equal_one(config, model, forced):
     tokens = jnp.repeat(jnp.tile(fed(config), (2, 1)), 2, axis=0)
     with sharding.use(mesh):
         params = jax.device_put(
-            nnx.to_pure_dict(state), sharding.parameter_shardings(mesh, build_state(config, KEY)[1])
+            nnx.to_pure_dict(state), sharding.parameter_shardings(mesh, build_state(config)[1])
         )
         batch = sharding.to_global(mesh, jax.tree.map(np.asarray, batch), 4)
 
@@ -188,10 +180,21 @@ def plain_gradient(config):
 
 
 @every_network
-@pytest.mark.parametrize("options", [{"remat": "minimal"}, {"remat": "full", "scan_unroll": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{"remat": "minimal"}, {"remat": "full", "scan_unroll": 2}, {"remat": "minimal_offloaded"}],
+)
 def test_remat_and_unrolling_change_no_gradient(config, plain_gradient, options):
     again = gradient(dataclasses.replace(config, **options))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), plain_gradient, again)
+
+
+@pytest.mark.parametrize("remat", ["minimal", "minimal_offloaded"])
+def test_offloaded_products_wait_in_the_memory_of_the_host(remat):
+    """In the program before it is lowered: a CPU has one memory."""
+    graph, state = nnx.split(build(dataclasses.replace(T5_1_1, remat=remat)))
+    compute = jax.grad(lambda state: jnp.sum(nnx.merge(graph, state).hidden(BATCH)))
+    assert ("<host>" in str(jax.make_jaxpr(compute)(state))) == (remat == "minimal_offloaded")
 
 
 @every_network
@@ -245,7 +248,7 @@ def test_every_parameter_has_a_logical_name_for_each_axis(model):
 
 def test_a_mesh_with_more_parts_than_key_value_heads_is_refused():
     config = dataclasses.replace(FAMILIES["t5gemma"], decoder=stack(16, 2, num_kv_heads=1))
-    _, state = build_state(config, KEY)
+    _, state = build_state(config)
     with pytest.raises(
         UserError, match=r"tensor=2 does not divide kv_heads=1 of decoder\S*: set .*make_mesh"
     ):
