@@ -1,0 +1,54 @@
+"""A training set of which only the shapes are known: enough to compile an update, with no data at hand."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmirl_jax.types import Batch
+
+
+@dataclasses.dataclass
+class AbstractData:
+    """A `types.TrainData`, and prompts for rollouts, that yields no batch; the names are those of `data.TrainDataset`."""
+
+    batch_size: int
+    lengths: Mapping[str, int]
+    vocab_size: int = 1
+    rows_together: int = 1
+    has_rewards: bool = False
+    packed: bool = False
+    buckets: int = 1
+    eos_ids: tuple[int, ...] = (1,)
+
+    def iterator(self, rows: slice) -> "NoBatches":
+        return NoBatches()
+
+    def batch(self) -> Batch:
+        """The shapes of a global batch."""
+
+        def array(feature: str, dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self.batch_size, self.lengths[feature]), dtype)
+
+        ids, numbers = array("targets", jnp.int32), array("targets", jnp.float32)
+        prompts = array("inputs", jnp.int32)
+        rewards = numbers if self.has_rewards else None
+        return Batch(ids, ids, ids, numbers, numbers, numbers, rewards, prompts, prompts)
+
+
+class NoBatches:
+    """A `types.BatchIterator` without batches."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        raise StopIteration
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        del state
