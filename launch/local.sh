@@ -134,19 +134,25 @@ ensure_beside() {
     fi
 }
 
+# Python compiles what it imports, which is a small part of what is installed.
 pip_install() {
-    PIP_USER=0 timeout 900 "$1" -I -m pip install -qq --disable-pip-version-check --no-input "${@:2}"
+    PIP_USER=0 timeout 900 "$1" -I -m pip install -qq --disable-pip-version-check --no-input --no-compile "${@:2}"
 }
 
 install_transformers() { pip_install "$1" --requirement tests/interop/requirements.txt; }
 
-# Beam allows neither our protobuf, with which it runs all the same, nor our pins of a few more.
+# Beam, over the environment of the tests. It allows neither our protobuf, with which it runs all the same, nor our pins of a
+# few more.
 install_beam() {
-    local pins=$root/.venv-beam/constraints.txt
-    grep -v -E '^(beartype|pillow|protobuf|pyarrow|python-dateutil)==' constraints.txt >"$pins" &&
-        pip_install "$1" --constraint "$pins" --editable . apache-beam==2.77.0 pytest &&
+    local folder='import sysconfig; print(sysconfig.get_path("purelib"))' pins=$root/.venv-beam/constraints.txt
+    printf 'import site; site.addsitedir("%s")\n' "$("$python" -c "$folder")" >"$("$1" -c "$folder")/of_the_tests.pth" &&
+        grep -v -E '^(beartype|pillow|protobuf|pyarrow|python-dateutil)==' constraints.txt >"$pins" &&
+        pip_install "$1" --constraint "$pins" apache-beam==2.77.0 &&
         pip_install "$1" --constraint constraints.txt --no-deps protobuf
 }
+
+# The TPU compiler. In the environment of the tests themselves every process that starts JAX would look for TPUs.
+install_libtpu() { pip_install "$1" --constraint constraints.txt --no-deps libtpu; }
 
 number() {
     [[ ${1#*=} =~ ^[1-9][0-9]*$ ]] || die "$1: write a number, ${1%%=*}=4" 2
@@ -188,9 +194,11 @@ fi
 case $1 in
 test)
     shift
-    ensure_browser
-    ensure_beside .venv-parity "torch and transformers" "${LMIRL_PARITY_PYTHON:-}" install_transformers
-    ensure_beside .venv-beam "Apache Beam" "${LMIRL_BEAM_PYTHON:-}" install_beam
+    ensure_browser &
+    ensure_beside .venv-parity "torch and transformers" "${LMIRL_PARITY_PYTHON:-}" install_transformers &
+    ensure_beside .venv-beam "Apache Beam" "${LMIRL_BEAM_PYTHON:-}" install_beam &
+    ensure_beside .venv-libtpu "the TPU compiler" "${LMIRL_LIBTPU:-}" install_libtpu &
+    wait
     cd -- "$root"
     exec "$python" -P -m pytest -c "$root/pyproject.toml" --rootdir "$root" "$@"
     ;;

@@ -176,7 +176,11 @@ def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp
     log = tmp_path / "log"
     (tools / "apt-get").write_text(f'#!/usr/bin/env bash\necho "$@" >>"{log}"\n[[ $2 != install ]]\n')
     (tools / "apt-get").chmod(0o755)
-    others = {"LMIRL_PARITY_PYTHON": "one that is there", "LMIRL_BEAM_PYTHON": "another"}
+    others = {
+        "LMIRL_PARITY_PYTHON": "one that is there",
+        "LMIRL_BEAM_PYTHON": "another",
+        "LMIRL_LIBTPU": "a folder",
+    }
     given = {"PATH": str(tools), "CODE": "3", **others}
     done = call(checkout / "launch/local.sh", "test", "-q", CI="", **given)
     assert (done.returncode, done.stderr) == (3, "") and not log.exists()
@@ -189,7 +193,9 @@ def test_continuous_integration_gets_a_browser_where_there_is_none(checkout, tmp
     for name, what in (
         ("LMIRL_PARITY_PYTHON", "torch and transformers"),
         ("LMIRL_BEAM_PYTHON", "Apache Beam"),
+        ("LMIRL_LIBTPU", "the TPU compiler"),
     ):
-        done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **given | {name: ""})
+        offline = given | {name: "", "PIP_NO_INDEX": "1"}
+        done = call(checkout / "launch/local.sh", "test", "-q", CI="true", **offline)
         assert done.returncode == 3
         assert f"{what} could not be installed: the tests that compare with it are skipped" in done.stderr

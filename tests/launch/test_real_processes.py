@@ -33,13 +33,25 @@ def free_port() -> int:
 
 def start(folder) -> list[subprocess.Popen]:
     """Starts both, and returns when they train: some steps more than the folder has already."""
+    processes = launch(folder)
     metrics = folder / "run" / "metrics.jsonl"
     count = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    deadline = time.monotonic() + 300
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < count + 3:
+        assert all(process.poll() is None for process in processes), (folder / "0.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return processes
+
+
+def launch(folder, *of_the_second: str) -> list[subprocess.Popen]:
+    """Starts both, the second with flags of its own."""
     flags = [f"--gin.{name}={value}" for name, value in SETTINGS.items()]
     joined = [f"--coordinator_address=localhost:{free_port()}", "--process_count=2"]
     processes = []
     for index in (0, 1):
-        command = [sys.executable, "-P", "-m", "lmirl_jax", "train", *FILES, *flags, *joined]
+        more = of_the_second if index else ()
+        command = [sys.executable, "-P", "-m", "lmirl_jax", "train", *FILES, *flags, *joined, *more]
         with (folder / f"{index}.log").open("w") as log:
             processes.append(
                 subprocess.Popen(
@@ -50,11 +62,6 @@ def start(folder) -> list[subprocess.Popen]:
                     stderr=log,
                 )
             )
-    deadline = time.monotonic() + 300
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < count + 3:
-        assert all(process.poll() is None for process in processes), (folder / "0.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
     return processes
 
 
@@ -100,3 +107,28 @@ def test_one_is_killed_and_the_other_ends_and_names_it(tmp_path):
     said = (tmp_path / "0.log").read_text()
     assert "lmirl: another process of this run has ended or hangs (" in said and "Traceback" not in said
     assert "Task 1 heartbeat timeout" in said
+
+
+def test_one_that_fails_alone_does_not_wait_for_the_other_nor_the_other_for_it(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2"}\n' * 8)
+    processes = launch(tmp_path, "--gin.DATA='missing.jsonl'")
+    try:
+        assert processes[1].wait(240) == 1
+        assert processes[0].wait(60) != 0
+    finally:
+        finish(processes)
+    assert "lmirl: no file at " in (tmp_path / "1.log").read_text()
+
+
+def test_processes_that_compile_for_long_find_one_another(repository):
+    """A sum over a part of the mesh half a minute after the other process: its group has been connected at the start."""
+    address = f"localhost:{free_port()}"
+    command = [sys.executable, "-P", "-m", "tests.launch.meet_in_processes", address]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(repository)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(index)], env=environment, **pipes) for index in (0, 1)]
+    try:
+        outputs = [process.communicate(timeout=240) for process in processes]
+    finally:
+        finish(processes)
+    assert [output.splitlines()[-1:] for output, _ in outputs] == [["[6.0, 8.0]"]] * 2, outputs

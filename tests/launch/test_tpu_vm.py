@@ -1,6 +1,8 @@
-"""launch/tpu_vm.sh --dry_run: the commands it would run, word by word, and that the workers get the words back."""
+"""launch/tpu_vm.sh: the commands that --dry_run prints, word by word, and what it does with a gcloud that fails."""
 
 import ast
+import os
+import pathlib
 import shlex
 import subprocess
 
@@ -105,6 +107,10 @@ def test_what_the_workers_run_is_valid_shell(repository):
         ([*NAMED, "--nam=x", "train"], "unknown flag '--nam=x'"),
         ([*NAMED, "--folder=a b", "train"], "--folder=a b: use letters"),
         (["--name"], "--name needs a value"),
+        ([*NAMED, "--restarts=often", "train"], "--restarts=often is no number"),
+        ([*NAMED, "--spot", "train"], "--version, --spot and --queued go with --accelerator_type"),
+        ([*NAMED, "--accelerator_type=v9-8", "train"], "--accelerator_type=v9-8 has no usual software here"),
+        ([*NAMED, "--collect=/tmp/x", "train"], "--collect=/tmp/x needs --gin.MODEL_DIR"),
     ],
 )
 def test_what_is_missing_is_one_line(repository, arguments, line):
@@ -112,3 +118,113 @@ def test_what_is_missing_is_one_line(repository, arguments, line):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"tpu_vm.sh: {line}")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.e2e
+def test_a_tpu_vm_that_does_not_exist_is_created(repository):
+    new = ["--accelerator_type=v5litepod-256", "--spot", "--project=p"]
+    words = lines(repository, *NAMED, *new, *COMMAND)[0]
+    assert words == shlex.split(
+        "gcloud compute tpus tpu-vm describe my-tpu --zone=us-central2-b --project=p || "
+        "gcloud compute tpus tpu-vm create my-tpu --version=v2-alpha-tpuv5-lite --accelerator-type=v5litepod-256 "
+        "--zone=us-central2-b --project=p --spot"
+    )
+    words = lines(repository, *NAMED, *new, "--queued", "--version=mine", *COMMAND)[0]
+    assert words[words.index("||") + 1 :] == shlex.split(
+        "gcloud compute tpus queued-resources create my-tpu --node-id=my-tpu --runtime-version=mine "
+        "--accelerator-type=v5litepod-256 --zone=us-central2-b --project=p --spot"
+    )
+
+
+@pytest.mark.e2e
+def test_results_are_collected_without_checkpoints(repository):
+    last = lines(repository, *NAMED, "--collect=here", *COMMAND)[-1]
+    assert last == [
+        "gcloud",
+        "storage",
+        "rsync",
+        "--recursive",
+        "--exclude=^checkpoints/",
+        "gs://b/a run",
+        "here",
+    ]
+
+
+# It does what the lines of the file `answers` say, one line for each start of the command: the exit code, and the state after it.
+GCLOUD = """#!/usr/bin/env bash
+cd "$(dirname "$0")"
+printf '%s\\n' "$*" >> calls
+case "$*" in
+*queued-resources' describe '*) sed s/READY/state=ACTIVE/ state ;;
+*' describe '*) cat state ;;
+*' create '*) echo READY > state ;;
+*' delete '*) rm state ;;
+*launch/local.sh*)
+    read -r code state < answers
+    sed -i 1d answers
+    echo "$state" > state
+    exit "$code"
+    ;;
+esac
+"""
+
+
+def start(repository, folder: pathlib.Path, answers: str, *flags: str) -> tuple[int, list[str], str]:
+    """Runs the launcher with this gcloud; returns the exit code, the kinds of its calls, and the messages."""
+    (folder / "gcloud").write_text(GCLOUD)
+    (folder / "gcloud").chmod(0o755)
+    (folder / "answers").write_text(answers)
+    done = subprocess.run(
+        [repository / "launch/tpu_vm.sh", *NAMED, "--repo=r", *flags, "train", "--gin.A=1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "LMIRL_POLL_SECONDS": "0"},
+    )
+    kinds = {"create": " create ", "delete": " delete ", "start": "launch/local.sh", "describe": " describe "}
+    calls = (folder / "calls").read_text().splitlines()
+    found = [name for call in calls for name, part in kinds.items() if part in call]
+    return done.returncode, [name for name in found if name != "describe"], done.stderr
+
+
+TYPE = "--accelerator_type=v4-8"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("answers", "flags", "code", "calls", "line"),
+    [
+        ("0 READY", [TYPE], 0, "create start", ""),
+        # A preemption: the machine is made anew.
+        (
+            "255 PREEMPTED\n0 READY",
+            [TYPE, "--restarts=1"],
+            0,
+            "create start delete create start",
+            "start 1 of 1",
+        ),
+        (
+            "255 PREEMPTED\n0 READY",
+            [TYPE, "--restarts=1", "--queued"],
+            0,
+            "create start delete create start",
+            "",
+        ),
+        # A run that is saved, on a machine that is still there.
+        ("75 READY\n0 READY", ["--restarts=3"], 0, "start start", "start 1 of 3"),
+        # An error of the user's would come again.
+        ("1 READY", [TYPE, "--restarts=3"], 1, "create start", ""),
+        ("255 PREEMPTED", [TYPE], 255, "create start", "the TPU VM is PREEMPTED; --restarts=N"),
+        (
+            "255 PREEMPTED",
+            ["--restarts=1"],
+            255,
+            "start",
+            "PREEMPTED: --accelerator_type=TYPE creates it again",
+        ),
+    ],
+)
+def test_what_ends_and_what_starts_again(repository, tmp_path, answers, flags, code, calls, line):
+    found = start(repository, tmp_path, answers + "\n", *flags)
+    assert found[:2] == (code, calls.split())
+    assert line in found[2]
