@@ -106,11 +106,13 @@ setuptools.setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
+        # The TPU compiler alone, for `lmirl compile` on a machine without TPUs.
+        "compile": ["libtpu>=0.0.42"],
         "cuda": ["jax[cuda13]>=0.10.2"],
         "hub": ["huggingface_hub>=0.30"],
         "wandb": ["wandb>=0.18"],
         "parity": ["torch>=2.5", "transformers>=5.0", "peft>=0.21"],
         "test": TEST,
     },
-    entry_points={"console_scripts": ["lmirl = lmirl_jax.cli:main"]},
+    entry_points={"console_scripts": ["lmirl = lmirl_jax.cli:run"]},
 )

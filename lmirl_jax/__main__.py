@@ -2,7 +2,7 @@
 
 import sys
 
-from lmirl_jax.cli import main
+from lmirl_jax.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

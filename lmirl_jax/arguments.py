@@ -7,9 +7,10 @@ not fit at each call, and `lmirl_jax.configuration` checks the values in gin fil
 import dataclasses
 import functools
 import inspect
+import re
 import traceback
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import jax
@@ -21,6 +22,19 @@ from lmirl_jax.types import Objective, SoftQ, UserError
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 OBJECTIVE_ARRAYS = ("discounts", "td_weight", "mle_weight", "penalty_weight", "rewards")
+
+
+def _are_patterns(value: Any) -> bool:
+    """Whether all of these texts are regular expressions."""
+    try:
+        return all(re.compile(text) for text in value)
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _is_range(value: Any) -> bool:
+    """Whether these are none, or the first and the last of several steps."""
+    return len(value) == 0 or (len(value) == 2 and 1 <= value[0] <= value[1])
 
 
 def _not_empty(value: Any) -> bool:
@@ -132,6 +146,8 @@ PositiveShare = Annotated[float, Within(0, 1, open_low=True)]
 ShareBelowOne = Annotated[float, Within(0, 1, open_high=True)]
 Text = Annotated[str, Words("a text in quotes", _not_empty)]
 Path = Annotated[str, Words("a path in quotes", _not_empty)]
+Patterns = Annotated[Sequence[str], Words("a list of regular expressions", _are_patterns)]
+Steps = Annotated[Sequence[int], Words("the first and the last step, such as [10, 12], or []", _is_range)]
 Lengths = Annotated[
     Mapping[str, int],
     Words(

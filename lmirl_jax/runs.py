@@ -1,21 +1,19 @@
 """Loads the policy of a checkpoint as the config.gin of its run describes it; the current configuration has no influence."""
 
 import dataclasses
-import functools
 import importlib
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
 from lmirl_jax import checkpoints, configuration, configuration_pretrained, interop, run_files, sharding
 from lmirl_jax.arguments import Path, check_arguments
-from lmirl_jax.training.state import build, init_params
+from lmirl_jax.models.abstract import build, parameter_shapes
 from lmirl_jax.types import ModelConfig, Task, UserError
 
 _log = logging.getLogger(__name__)
@@ -196,10 +194,10 @@ def load_policy(
 
 def load_network(checkpoint: epath.Path, model: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, Any]:
     """Loads the network of a checkpoint as the two arguments of `nnx.merge`: its graph, and its parameters on the mesh."""
-    key = jax.random.key(0)
-    graph, variables = build(model, key)
-    shapes = jax.eval_shape(functools.partial(init_params, model), key)
-    return graph, checkpoints.load_params(checkpoint, shapes, sharding.parameter_shardings(mesh, variables))
+    graph, variables = build(model)
+    return graph, checkpoints.load_params(
+        checkpoint, parameter_shapes(model), sharding.parameter_shardings(mesh, variables)
+    )
 
 
 def check_vocabularies(checkpoint: epath.Path, task: Any, remedy: str) -> None:

@@ -1,6 +1,7 @@
 """Loads the parameters of a checkpoint; it may have been saved with any optimizer and mesh, and by another library."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,26 +17,27 @@ from lmirl_jax.models import merge_adapters
 from lmirl_jax.models.trainable import join
 
 
-def check_params(path: epath.Path, shapes: Any) -> None:
+def check_params(path: epath.Path, shapes: Any, new: Sequence[str] = ()) -> None:
     """Raises a UserError where the parameters of a checkpoint have other shapes than these; reads no array.
 
-    A checkpoint of adapters stands for the model that they make of their base.
+    A checkpoint of adapters stands for the model that they make of their base. Parameters whose path one of the regular
+    expressions `new` matches as a whole are not compared.
     """
     if kind_of(path) != "lmirl":
-        interop.check_shapes(interop.open_pretrained(path), shapes)
+        interop.check_shapes(interop.open_pretrained(path), shapes, new)
         return
     check(path, quick=True)
     record = read_record(path)
     with ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.handler.metadata(path / "state")
     if record is None:
-        check_shapes(metadata, shapes, str(path))
+        check_shapes(metadata, shapes, str(path), new=new)
     else:
-        check_params(base_of(record, path), shapes)
+        check_params(base_of(record, path), shapes, new)
         check_adapters(metadata, shapes, path)
 
 
-def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
+def load_params(path: epath.Path, shapes: Any, shardings: Any, new: Sequence[str] = ()) -> Any:
     """Loads the parameters of a checkpoint and nothing else, after the files are compared with their content hashes.
 
     Those of a checkpoint of adapters are their base's, with the adapters merged into them.
@@ -44,6 +46,7 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
         path: the folder of the checkpoint, as `find_checkpoint` returns it.
         shapes: the `jax.ShapeDtypeStruct` of each parameter.
         shardings: the sharding of each parameter.
+        new: regular expressions of the paths of parameters that the checkpoint need not have, and that `shapes` lacks.
 
     Returns:
         The parameters.
@@ -52,12 +55,12 @@ def load_params(path: epath.Path, shapes: Any, shardings: Any) -> Any:
         UserError: the checkpoint is damaged, or of another model, or the base of its adapters is gone.
     """
     if kind_of(path) != "lmirl":
-        return interop.load_params(interop.open_pretrained(path), shapes, shardings)
+        return interop.load_params(interop.open_pretrained(path), shapes, shardings, new)
     check(path)
     record = read_record(path)
     if record is None:
-        return _restore(path, add_shardings(shapes, shardings), shapes)
-    base = load_params(base_of(record, path), shapes, shardings)
+        return _restore(path, add_shardings(shapes, shardings), shapes, new)
+    base = load_params(base_of(record, path), shapes, shardings, new)
     adapters = load_adapters(path, shapes, shardings)
     merge = functools.partial(merge_adapters, scale=record.scale)
     merged = jax.jit(
@@ -80,11 +83,11 @@ def load_adapters(path: epath.Path, shapes: Any, shardings: Any) -> Any:
     return _restore(path, adapter_targets(metadata, shardings), None)
 
 
-def _restore(path: epath.Path, targets: Any, shapes: Any) -> Any:
+def _restore(path: epath.Path, targets: Any, shapes: Any, new: Sequence[str] = ()) -> Any:
     with ocp.PyTreeCheckpointer() as checkpointer:
         if shapes is not None:
             # The checkpointer's own method would warn that an item has no metadata of a whole checkpoint.
-            check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path))
+            check_shapes(checkpointer.handler.metadata(path / "state"), shapes, str(path), new=new)
         args = ocp.args.PyTreeRestore(
             item={"params": targets},
             restore_args=ocp.checkpoint_utils.construct_restore_args({"params": targets}),

@@ -114,6 +114,8 @@ class Checkpoints:
         if self._manager.latest_step() == step:
             return
         saved = _saved(state)
+        # Orbax would wait too. Before that, the disk still holds what the save before it is about to delete.
+        self._manager.wait_until_finished()
         self._check_space(step, saved)
         items = {STATE: SaveState(saved), "data": ocp.args.JsonSave(data_state)}
         if self._adapter is not None:
@@ -131,8 +133,8 @@ class Checkpoints:
         free = shutil.disk_usage(self._manager.directory).free
         if free < needed:
             raise UserError(
-                f"the checkpoint of step {step} needs {needed / 1e6:,.0f} MB and {self._manager.directory} has "
-                f"{free / 1e6:,.0f} MB left: free some, then run the same command again"
+                f"the checkpoint of step {step} needs {needed / 1e6:,.1f} MB and {self._manager.directory} has "
+                f"{free / 1e6:,.1f} MB left: free some, then run the same command again"
             )
 
     def restore(

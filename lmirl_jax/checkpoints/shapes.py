@@ -1,5 +1,7 @@
 """Compares the shapes that a checkpoint holds with those of the run that loads it."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,7 +9,9 @@ import jax
 from lmirl_jax.types import UserError
 
 
-def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = False) -> None:
+def check_shapes(
+    metadata: Any, params: Any, where: str, *, resumed: bool = False, new: Sequence[str] = ()
+) -> None:
     """Raises a UserError where the parameters of a checkpoint have other shapes than those of the model.
 
     Args:
@@ -15,19 +19,23 @@ def check_shapes(metadata: Any, params: Any, where: str, *, resumed: bool = Fals
         params: the parameters of the model, or their shapes.
         where: the path of the checkpoint.
         resumed: whether the checkpoint belongs to the run itself, so that the error also suggests a new MODEL_DIR.
+        new: regular expressions; parameters whose path one of them matches as a whole are not compared.
     """
     saved, expected = _shapes(metadata["params"]), _shapes(params)
     for name in sorted(saved.keys() | expected.keys()):
-        if saved.get(name) == expected.get(name):
+        if saved.get(name) == expected.get(name) or any(re.fullmatch(pattern, name) for pattern in new):
             continue
         hint = "MODEL"
         if "adapter" in name.split("/"):
             hint = "LORA_RANK and LORA_MATRICES (gin/adapters/lora.gin)"
         elif "embed" in name or "logits" in name:
             hint = "MODEL and the vocabulary (VOCABULARY_PATH)"
+        other = ", or use a new MODEL_DIR" if resumed else ""
+        if name not in saved and not resumed:
+            other = f", or set NEW_PARAMETERS=[{name!r}] to begin it at random"
         raise UserError(
             f"checkpoint {where} is of another model: {name} is {_shape(saved.get(name))} there and "
-            f"{_shape(expected.get(name))} here; set {hint} as it was trained{', or use a new MODEL_DIR' if resumed else ''}"
+            f"{_shape(expected.get(name))} here; set {hint} as it was trained{other}"
         )
 
 

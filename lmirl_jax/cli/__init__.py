@@ -12,13 +12,31 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import lmirl_jax
 from lmirl_jax.cli import commands
 from lmirl_jax.cli import flags as flag_parsing
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
+
+# The exit code of a run that a SIGTERM ended and that is saved (training.signals): its processes all end so.
+SAVED = 75
+
+
+def run() -> int:
+    """The program `lmirl`: runs the command line of the process, and if that fails, does not wait for other processes."""
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    # The module imports JAX. A run of several processes has imported it already.
+    processes = sys.modules.get("lmirl_jax.cli.processes")
+    if processes is not None and code not in (0, SAVED):
+        processes.leave(code)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +96,6 @@ def _unknown_command(name: str) -> str:
 
 def _lost_process(error: Exception) -> str | None:
     """A line about an error of a collective operation, whose other processes no longer answer; None for other errors."""
-    # The module imports JAX. A run of several processes has imported it already.
     processes = sys.modules.get("lmirl_jax.cli.processes")
     return None if processes is None else processes.lost_process(error)
 

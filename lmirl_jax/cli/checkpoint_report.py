@@ -1,18 +1,15 @@
 """What `lmirl doctor --checkpoint=PATH` says: what a checkpoint is, and whether it would load."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 from etils import epath
 
 from lmirl_jax import checkpoints, configuration, configuration_pretrained, data, interop, run_files
 from lmirl_jax.cli.checkpoint_damage import describe_files
-from lmirl_jax.models import parameter_count
-from lmirl_jax.training.state import init_params
+from lmirl_jax.models.abstract import parameter_count, parameter_shapes
 from lmirl_jax.types import UserError
 
 KINDS = {"lmirl": "a run of lmirl", "hf": "Hugging Face", "t5x": "T5X"}
@@ -70,8 +67,7 @@ def _of_run(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
         configuration.load([run_files.config_of(checkpoint)])
         model, task = configuration.macro("MODEL"), configuration.macro("TASK")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
-    shapes = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
-    checkpoints.check_params(checkpoint, shapes)
+    checkpoints.check_params(checkpoint, parameter_shapes(model))
     yield from _network(model)
     yield "weights", "float32"
     yield "task", task.name

@@ -3,12 +3,16 @@
 import dataclasses
 import textwrap
 
-from lmirl_jax.cli.flags import BEAM, CONFIGURATION, PROCESSES, REPLAY, SHOW_BATCH, TASKS, Flag
+from lmirl_jax.cli.flags import BEAM, COMPILATION, CONFIGURATION, PROCESSES, REPLAY, SHOW_BATCH, TASKS, Flag
 from lmirl_jax.cli.flags import CHECKPOINT as CHECKPOINT_FLAG
 
 FINETUNE = "--gin_file=gin/runs/finetune.gin --gin.MODEL_DIR=\"'/tmp/run'\""
 RUNS = "--gin.RUNS=\"{'MLE': ['/tmp/a'], 'IQLearn': ['/tmp/b', '/tmp/c']}\""
 CHECKPOINT = "--gin.CHECKPOINT_PATH=\"'/tmp/run'\""
+COMPILED = (
+    "--gin_file=gin/runs/finetune.gin --gin_file=gin/models/t5_1_1/xl.gin --gin_file=gin/meshes/fsdp.gin "
+    "--gin.VOCAB_SIZE=32128 --gin.BATCH_SIZE=1024 --gin.DTYPE=\"'bfloat16'\""
+)
 SCORED = "--gin.SCORED=\"'scored.jsonl'\""
 
 
@@ -124,6 +128,17 @@ COMMANDS = {
         CONFIGURATION | PROCESSES,
         Bindings("FORMAT=\"'hf'\"", "sharding.make_mesh.fsdp=8", "OUTPUT_PATH=\"'/tmp/hf'\""),
         (f"lmirl convert {CHECKPOINT} --gin.OUTPUT_PATH=\"'/tmp/hf'\" --gin.FORMAT=\"'hf'\"",),
+    ),
+    "compile": Command(
+        "lmirl_jax.cli.compile",
+        "compile a run for a TPU slice that is not at hand: memory, FLOPs, what chips send, and the bound on speed",
+        CONFIGURATION | COMPILATION,
+        Bindings("VOCAB_SIZE=32128", "sharding.make_mesh.tensor=4", "DTYPE=\"'bfloat16'\""),
+        (
+            "lmirl compile --gin_file=gin/runs/finetune.gin --gin.VOCAB_SIZE=32128 --topology=v5e:2x2",
+            f"lmirl compile {COMPILED} --topology=v5e:16x16 --objectives=mle,iqlearn",
+            f"lmirl compile {COMPILED} --topology=v5e:16x16 --objectives=iqlearn --fit",
+        ),
     ),
     "doctor": Command(
         "lmirl_jax.cli.doctor",

@@ -1,7 +1,6 @@
 """Configures a process from the flags of its command: every command that runs a model begins here."""
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ from etils import epath
 from lmirl_jax import checkpoints, configuration, configuration_records, data, files, run_files, runs
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.flags import Flags, UsageError
+from lmirl_jax.cli.messages import log_to_stderr
 from lmirl_jax.cli.processes import initialize_distributed
 from lmirl_jax.types import UserError
 
@@ -164,7 +164,7 @@ def _load_part(flags: Flags, known_only: bool) -> None:
 def _start(flags: Flags, run_file: str) -> None:
     if not flags.gin_file:
         raise UsageError(f"no configuration: name one, such as --gin_file={run_file}")
-    _log_to_stderr()
+    log_to_stderr()
     initialize_distributed(flags)
 
 
@@ -174,21 +174,3 @@ def set_data_folders(flags: Flags) -> None:
         data.set_tfds_data_dir(flags.tfds_data_dir)
     if flags.seqio_additional_cache_dirs:
         data.add_cache_dirs(flags.seqio_additional_cache_dirs)
-
-
-def _log_to_stderr() -> None:
-    """Prints the warnings of this library, one line for each, and only errors of other libraries."""
-    handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    # Orbax logs its steps, and a failed write once for each thread; the command reports it in one line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    threading.excepthook = _quiet_about_full_disks
-    logger = logging.getLogger("lmirl_jax")
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-
-
-def _quiet_about_full_disks(failure: threading.ExceptHookArgs) -> None:
-    if "No space left on device" not in str(failure.exc_value):
-        threading.__excepthook__(failure)

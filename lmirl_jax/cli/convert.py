@@ -8,13 +8,14 @@ from lmirl_jax import configuration, exporting, runs
 from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.cli.configure import configure_alone
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import show
 
 RUN_FILE = "gin/runs/convert.gin"
 
 
 def main(flags: Flags) -> int:
     configure_alone(dataclasses.replace(flags, gin_file=[RUN_FILE, *flags.gin_file]), RUN_FILE)
-    print(configuration.with_configuration(convert)())
+    show(configuration.with_configuration(convert)())
     return 0
 
 

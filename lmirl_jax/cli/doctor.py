@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
 
 from lmirl_jax.cli.flags import Flags
 
@@ -56,8 +55,10 @@ def main(flags: Flags) -> int:
         rows += more_rows
         problems += more_problems
     _print_table(rows)
-    for line in _hints():
-        print(f"hint: {line}")
+    lines, more_problems = _shardings(flags)
+    problems += [line for line in more_problems if line not in problems]
+    for line in [*lines, *(f"hint: {hint}" for hint in _hints())]:
+        print(line)
     for line in problems:
         print(f"missing: {line}")
     print("training cannot run here" if problems else "all that training needs is here")
@@ -149,8 +150,7 @@ def _devices() -> Report:
         from lmirl_jax import sharding
     except ImportError as error:
         return [*rows, ("mesh", "none")], [f"mesh: {error}"]
-    mesh = sharding.make_mesh()
-    return [*rows, ("mesh", " x ".join(f"{name}={size}" for name, size in mesh.shape.items()))], []
+    return [*rows, ("mesh", sharding.describe_mesh(sharding.make_mesh()))], []
 
 
 def _gin_files() -> Report:
@@ -185,10 +185,20 @@ def _soft_q(flags: Flags) -> Report:
         model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
         with sharding.use(configuration.macro("MESH")):
             form = tiles.describe(shape, (model.emb_dim, model.vocab_size), block_size)
-        _check_data(configuration.macro("DATA", None), configuration.macro("VALIDATION_DATA", None))
     except UserError as error:
         return [("soft Q-values", rule)], [f"a run of these gin files: {str(error).splitlines()[0]}"]
     return [("soft Q-values", form)], []
+
+
+def _shardings(flags: Flags) -> tuple[list[str], list[str]]:
+    """With gin files, the lines of a table of the shardings of their run."""
+    if not flags.gin_file:
+        return [], []
+    try:
+        from lmirl_jax.cli import sharding_report
+    except ImportError as error:
+        return [], [f"shardings: {error}"]
+    return sharding_report.report(flags)
 
 
 def _texts(flags: Flags) -> Report:
@@ -220,16 +230,6 @@ def _texts(flags: Flags) -> Report:
         line = f"a run of these gin files: {str(error).splitlines()[0]}"
         return rows, [line]
     return rows, []
-
-
-def _check_data(data: str | Mapping[str, float] | None, validation_data: str | None) -> None:
-    """Raises a UserError for a file that training would not find."""
-    from lmirl_jax.data.jsonl import demonstration_files
-
-    for path in data if isinstance(data, Mapping) else [data] if data is not None else []:
-        demonstration_files(path, "DATA")
-    if validation_data is not None:
-        demonstration_files(validation_data, "VALIDATION_DATA", "validation")
 
 
 def _hints() -> list[str]:

@@ -16,7 +16,7 @@ from lmirl_jax.arguments import Path, check_arguments
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import ReferencedSplit
 from lmirl_jax.cli.flags import Flags
-from lmirl_jax.cli.processes import say
+from lmirl_jax.cli.processes import say, show
 from lmirl_jax.evaluation import Answers, Generator
 from lmirl_jax.evaluation.evaluator import (
     DatasetWithMetrics,
@@ -37,7 +37,7 @@ NOTATION = (
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/eval.gin")
     read = {name: configuration.macro(name, None) for name in ("DATA", "VALIDATION_DATA", "VOCABULARY_PATH")}
-    print(configuration.with_configuration(evaluate)(checkpoint, read=read), end="")
+    show(configuration.with_configuration(evaluate)(checkpoint, read=read))
     return 0
 
 
@@ -93,9 +93,7 @@ def evaluate(
     samples = pluralise(generator.num_samples, "sample")
     over = f"{data.name}, split {data.split}: {describe_prompts(data, len(data))}, {samples} each"
     notes = [f"{name}: {signature}" for name, signature in signatures.items()]
-    return "\n".join(
-        [str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json", ""]
-    )
+    return "\n".join([str(checkpoint), over, metric_table(cells) + NOTATION, *notes, f"{folder / stem}.json"])
 
 
 def _answers_file(stem: str, temperature: float) -> str:

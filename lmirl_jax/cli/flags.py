@@ -34,6 +34,11 @@ class Flags:
     words: list[str] = dataclasses.field(default_factory=list)
     beam: str | None = None
     show_batch: bool = False
+    topology: str | None = None
+    num_slices: int | None = None
+    objectives: list[str] = dataclasses.field(default_factory=list)
+    json: bool = False
+    fit: bool = False
 
 
 def _replace_by(read: Callable[[str], Any]) -> Callable[[Any, str], Any]:
@@ -153,6 +158,27 @@ BEAM = {
         "prepare by Apache Beam with these options of its pipeline, in one string: '--runner=DirectRunner'",
         _replace_by(_non_empty),
     )
+}
+COMPILATION = {
+    "topology": Flag(
+        "CHIP:SIDES",
+        "the TPU slice to compile for, on a machine without one: v4:4x4x8, v5e:16x16, v5p:8x8x8 or v6e:16x16, and other sides",
+        _replace_by(_non_empty),
+    ),
+    "num_slices": Flag(
+        "N", "how many such slices, joined by the network of the data centre (1)", _replace_by(_whole_number)
+    ),
+    "objectives": Flag(
+        "A,B",
+        "compile the update of each of these, files of gin/objectives/ or online_iqlearn; by default that of the gin files",
+        lambda before, text: [*before, *_split_list(text)],
+    ),
+    "json": Flag("", "print JSON in place of tables", lambda before, text: True),
+    "fit": Flag(
+        "",
+        "search batch size, remat and mesh for the settings with the highest bound on MFU that fit; a minute or two for each",
+        lambda before, text: True,
+    ),
 }
 # T5X has these flags. Here they have no effect: logs go to standard error, and an address implies several processes.
 _IGNORED = ("alsologtostderr", "logtostderr", "multiprocess_gpu")

@@ -1,6 +1,5 @@
 """`lmirl infer`: a checkpoint's answers to prompts, as JSONL."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import configure_from_run
 from lmirl_jax.cli.data_sets import PromptSet
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import say, show
 from lmirl_jax.cli.reranking import Reranking
 from lmirl_jax.evaluation import Answers, majority
 from lmirl_jax.evaluation.evaluator import answer_row
@@ -26,7 +26,7 @@ from lmirl_jax.types import ModelConfig, UserError
 def main(flags: Flags) -> int:
     checkpoint = configure_from_run(flags, "gin/runs/infer.gin")
     line_file.check_inputs(checkpoint)
-    print(configuration.with_configuration(infer)(checkpoint))
+    show(configuration.with_configuration(infer)(checkpoint))
     return 0
 
 
@@ -133,7 +133,7 @@ def write_answers(
 
     line_file.write_lines(path, settings, answers, line, progress)
     if gap:
-        print(f"infer: log-probabilities are within {gap:.1e} nats of teacher forcing", file=sys.stderr)
+        say("infer", f"log-probabilities are within {gap:.1e} nats of teacher forcing")
 
 
 def settings(

@@ -1,6 +1,8 @@
 """Joins the processes of a run, where its flags say that it has several, and lets them agree."""
 
+import os
 import sys
+import threading
 from typing import Any
 
 import jax
@@ -12,6 +14,13 @@ from lmirl_jax.types import UserError
 
 # A process that gives no sign of life for so long has died or hangs, and the others end. JAX's own limit is 100 seconds.
 HEARTBEAT_SECONDS = 30
+# How long a process that has failed waits for others to fail as well: they may wait for it in a collective operation for ever.
+# The first one, where JAX looks for signs of life, waits until a process that died before it has been missed.
+FAILED_SECONDS = {"first": HEARTBEAT_SECONDS + 10, "other": HEARTBEAT_SECONDS / 2}
+# By the flags: to ask JAX would start its devices, which waits for the others. Where JAX finds the index, it may be the first.
+_PROCESS = {"is": "first"}
+# How long one that is done waits for the others, of which the first alone may still write a report.
+DONE_SECONDS = 24 * 3600
 # Words of the errors that collective operations raise where another process is gone: of Gloo, NCCL and the coordinator.
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat", "coordination service", "Connection reset")
 
@@ -27,7 +36,11 @@ def initialize_distributed(flags: Flags) -> None:
         return
     # Only the CPU needs to be told; it has no effect on other devices.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    arguments: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    _PROCESS["is"] = "other" if flags.process_index else "first"
+    arguments: dict[str, Any] = {
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": DONE_SECONDS,
+    }
     if flags.coordinator_address != "auto":
         arguments["coordinator_address"] = flags.coordinator_address
     if flags.process_count is not None:
@@ -57,6 +70,24 @@ def lost_process(error: Exception) -> str | None:
         f"another process of this run has ended or hangs ({line[:200]}), so this one (process {jax.process_index()} of "
         f"{jax.process_count()}) ends too; JAX names it as a task, and the same command goes on from the last checkpoint"
     )
+
+
+def leave(code: int) -> None:
+    """Ends a process that has failed, at once if the others have ended too, and else after `FAILED_SECONDS`.
+
+    JAX would wait for the others for `DONE_SECONDS`, and they for this process, in a collective operation. Where it is gone, its
+    heartbeat is missing, and they end.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    # Its errors are those of the other processes, which have said them already.
+    farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    farewell.start()
+    farewell.join(FAILED_SECONDS[_PROCESS["is"]])
+    if farewell.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _has_processes_to_join(flags: Flags) -> bool:
@@ -91,6 +122,12 @@ def wait_for_all() -> None:
     """Returns when every process has come so far: then what the first one wrote is there."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("lmirl wait_for_all")
+
+
+def show(result: object) -> None:
+    """Prints the result of a command, on the standard output of the first process alone."""
+    if jax.process_index() == 0:
+        print(result)
 
 
 def say(command: str, text: str) -> None:

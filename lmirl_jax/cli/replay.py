@@ -1,6 +1,7 @@
 """What `lmirl doctor --replay=FILE` says: the loss and the gradient norm of a batch that a run saved, and of each of its rows."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from lmirl_jax import checkpoints, configuration, files, runs, sharding
 from lmirl_jax.models import LoRAConfig
 from lmirl_jax.models.trainable import trainable
 from lmirl_jax.training import Setting, TrainState, Updates
+from lmirl_jax.training.initial_parameters import Initial
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import init_state
 from lmirl_jax.training.suspect_batch import FOLDER, read_batch, step_of_batch
@@ -92,7 +94,9 @@ def _describe(loss: float, norm: float) -> str:
 
 def _measure(setting: Setting, updates: Updates, state: TrainState) -> Callable[[Batch], tuple[float, float]]:
     """The loss and the gradient norm of a batch; as a part of another function, the update does not reuse the state's memory."""
-    update = jax.jit(lambda state, batch: updates.step(state, batch)[1])
+    # What is compiled by itself has options of its own, which a part of another function cannot have.
+    step: Any = inspect.unwrap(updates.step)
+    update = jax.jit(lambda state, batch: step(state, batch)[1])
 
     def measure(batch: Batch) -> tuple[float, float]:
         metrics = update(state, sharding.to_global(setting.mesh, batch, setting.batch_size))
@@ -119,14 +123,15 @@ def _state(
     setting: Setting, updates: Updates, checkpoint: epath.Path | None, step: int
 ) -> tuple[TrainState, str]:
     """The state before the update, but for the optimizer's, which neither loss nor gradient depend on; and its origin."""
-    given = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
     number = jnp.asarray(step - 1, jnp.int32)
-    if checkpoint is None and given is None:
-        state = init_state(updates.shardings, setting.model, setting.optimizer, setting.key)
-        return dataclasses.replace(state, step=number), "the initial ones of the run"
-    source = checkpoint or checkpoints.find_checkpoint(given)
-    graph, params = runs.load_network(source, setting.model, setting.mesh)
+    if checkpoint is None:
+        path = configuration.macro("INITIAL_CHECKPOINT_PATH", None)
+        new = tuple(configuration.macro("NEW_PARAMETERS", ()))
+        params = path and Initial(path, new).load(updates.shapes.params, updates.shardings.params)
+        state = init_state(updates.shardings, setting.model, setting.optimizer, setting.key, params)
+        return dataclasses.replace(state, step=number), path or "the initial ones of the run"
+    graph, params = runs.load_network(checkpoint, setting.model, setting.mesh)
     optimizer: Any = for_model(setting.optimizer, nnx.state(nnx.merge(graph, params)))
     opt_state = jax.jit(lambda params: optimizer.init(trainable(params)))(params)
-    ago = "" if checkpoint is None else f", {step - 1 - checkpoints.step_of(checkpoint)} updates before"
-    return TrainState(number, params, opt_state), f"{source}{ago}"
+    ago = step - 1 - checkpoints.step_of(checkpoint)
+    return TrainState(number, params, opt_state), f"{checkpoint}, {ago} updates before"

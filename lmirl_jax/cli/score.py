@@ -1,7 +1,6 @@
 """`lmirl score`: the rewards of answers under a checkpoint, token by token, as JSONL or Parquet."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, cast
 
@@ -16,6 +15,7 @@ from lmirl_jax.cli import line_file
 from lmirl_jax.cli.configure import add_run, configure_without_run
 from lmirl_jax.cli.data_sets import PairSet, TaskOrMixture
 from lmirl_jax.cli.flags import Flags
+from lmirl_jax.cli.processes import say, show
 from lmirl_jax.rewards import RewardModel, ScoredAnswer, Scorer, scored_file
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.types import ModelConfig
@@ -37,7 +37,7 @@ def main(flags: Flags) -> int:
     path = configuration.macro("CHECKPOINT_PATH", hint=Path)
     checkpoint = add_run(flags, path, from_run=("DATA",), macros=no_file)
     line_file.check_inputs(checkpoint, DATA=data)
-    print(configuration.with_configuration(score)(checkpoint, data))
+    show(configuration.with_configuration(score)(checkpoint, data))
     return 0
 
 
@@ -106,10 +106,10 @@ def write_scores(path: epath.Path, scorer: Scorer, pairs: PairSet, task: TaskOrM
         scored_file.to_parquet if path.suffix == ".parquet" else None,
     )
     if truncated:
-        print(
-            f"score: {truncated} answers are truncated: they lack their EOS, so their last token has no reward (null) and "
+        say(
+            "score",
+            f"{truncated} answers are truncated: they lack their EOS, so their last token has no reward (null) and "
             "their return lacks it; a larger TASK_FEATURE_LENGTHS may hold all",
-            file=sys.stderr,
         )
 
 

@@ -185,6 +185,17 @@ class Generator:
                 gap = None if gaps is None else float(gaps[row])
                 yield _answers(prompts, examples[row], lengths[row], [x[row] for x in arrays], gap)
 
+    def lower(
+        self, graph: nnx.GraphDef, params: Any, mesh: Mesh, batch: Batch, eos_ids: tuple[int, ...]
+    ) -> jax.stages.Lowered:
+        """The program that answers a batch, before its compilation; `params` and `batch` may be shapes with shardings."""
+        length = self.max_length or batch.tokens.shape[1]
+        shape = _Shape(self.num_samples, length, eos_ids, self.num_beams, self.gauge)
+        numbers = _Numbers(jax.random.key(self.seed), 1.0, self.filters, float(self.beam_alpha))
+        ids = np.zeros(self.batch_size, np.int32)
+        with sharding.use(mesh):
+            return _answer.lower(graph, mesh, shape, params, batch, ids, numbers)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Shape:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 from etils import epath
 from flax import nnx
 
 from lmirl_jax.interop.name_table import Entry, TensorInfo, TensorSource
+from lmirl_jax.models import abstract
 from lmirl_jax.types import ModelConfig, UserError
 
 # The number of tensors of which an error tells the names.
@@ -42,7 +42,7 @@ class Opened(Protocol):
 
 def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter of a network by its path, without making it."""
-    state = nnx.state(nnx.eval_shape(lambda: model.build(jax.random.key(0))))
+    state = abstract.build(model)[1]
     return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in nnx.to_flat_state(state)}
 
 

@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ VOCAB = "vocab"
 
 
 def load_params(
-    pretrained: Pretrained, shapes: Mapping[str, Any], shardings: Mapping[str, Any]
+    pretrained: Pretrained, shapes: Mapping[str, Any], shardings: Mapping[str, Any], new: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Loads parameters onto the devices.
 
@@ -30,6 +31,7 @@ def load_params(
         pretrained: the checkpoint.
         shapes: nested dicts with the `jax.ShapeDtypeStruct` of each parameter.
         shardings: the sharding of each parameter.
+        new: regular expressions of the paths of parameters that the checkpoint need not have, and that `shapes` lacks.
 
     Returns:
         The parameters in the types of `shapes`.
@@ -37,7 +39,7 @@ def load_params(
     Raises:
         UserError: the model has other sizes than the checkpoint.
     """
-    for before, after in sorted(_resized(pretrained, shapes)):
+    for before, after in sorted(_resized(pretrained, shapes, new)):
         _tell_resized(pretrained, before, after)
     theirs = pretrained.parameter_shapes()
     entries = {entry.ours: entry for entry in pretrained.entries}
@@ -53,23 +55,28 @@ def load_params(
     return jax.tree_util.tree_map_with_path(load, shapes, shardings)
 
 
-def check_shapes(pretrained: Pretrained, shapes: Mapping[str, Any]) -> None:
-    """Raises a UserError where a model has other sizes than the checkpoint; its vocabulary may have another."""
-    _resized(pretrained, shapes)
+def check_shapes(pretrained: Pretrained, shapes: Mapping[str, Any], new: Sequence[str] = ()) -> None:
+    """Raises a UserError where a model has other sizes than the checkpoint; its vocabulary may have another.
+
+    Parameters whose path one of the regular expressions `new` matches as a whole are not compared.
+    """
+    _resized(pretrained, shapes, new)
 
 
-def _resized(pretrained: Pretrained, shapes: Mapping[str, Any]) -> set[tuple[int, int]]:
+def _resized(pretrained: Pretrained, shapes: Mapping[str, Any], new: Sequence[str]) -> set[tuple[int, int]]:
     """The sizes of the vocabulary in the checkpoint and in the model, where they differ."""
     theirs = pretrained.parameter_shapes()
     ours = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     axes = {entry.ours: entry.our_axes.split() for entry in pretrained.entries}
     resized: set[tuple[int, int]] = set()
     for name in sorted(theirs.keys() | ours.keys()):
+        if any(re.fullmatch(pattern, name) for pattern in new):
+            continue
         there, here = theirs.get(name), ours.get(name)
         if there is None or here is None or not _fits(axes[name], there, here, resized):
             raise UserError(
                 f"checkpoint {pretrained.path} is of another model: {name} is {_shape(there)} there and {_shape(here)} here; "
-                "leave MODEL out, so that it is the checkpoint's"
+                "leave MODEL out, so that it is the checkpoint's, or name in NEW_PARAMETERS what is to begin at random"
             )
     return resized
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from lmirl_jax.models import Critic, CriticConfig, critic_params
+from lmirl_jax.models.abstract import build, parameter_shapes
 from lmirl_jax.models.trainable import frozen, join, trainable
 from lmirl_jax.objectives import value_loss
 from lmirl_jax.online.adversary import HEAD, Adversary, PairwiseAdversary, discriminator_metrics
@@ -21,7 +22,7 @@ from lmirl_jax.training.keys import row_keys
 from lmirl_jax.training.learner import Metrics
 from lmirl_jax.training.microbatches import flatten_groups, gradient_of, map_over_parts, sum_over_parts
 from lmirl_jax.training.parameter_axes import for_model
-from lmirl_jax.training.state import apply_gradients, build, init_params, state_shardings
+from lmirl_jax.training.state import apply_gradients, init_params, state_shardings
 from lmirl_jax.training.sums import Sums, total_weight, weighted_sum
 from lmirl_jax.types import Batch
 
@@ -42,16 +43,16 @@ class Network:
 
     @functools.cached_property
     def graph(self) -> nnx.GraphDef:
-        return build(self.config, self.setting.key)[0]
+        return build(self.config)[0]
 
     @functools.cached_property
     def shapes(self) -> Any:
         """The shapes of all parameters."""
-        return jax.eval_shape(functools.partial(init_params, self.config), self.setting.key)
+        return parameter_shapes(self.config)
 
     def shardings(self) -> tuple[TrainState, TrainState]:
         """The shapes and the shardings of the network's own state."""
-        both = state_shardings(self.setting.mesh, self.config, self.optimizer, self.setting.key)
+        both = state_shardings(self.setting.mesh, self.config, self.optimizer)
         return self.own(both[0]), self.own(both[1])
 
     def first_state(self, policy_params: Any, key: Key[Array, ""]) -> TrainState:

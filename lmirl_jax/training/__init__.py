@@ -18,7 +18,7 @@ from lmirl_jax.training.schedules import (
 from lmirl_jax.training.soft_q_config import SoftQConfig
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.training.step import TokenLoss, loss_sums, train_step
-from lmirl_jax.training.trainer import train
+from lmirl_jax.training.trainer import make_setting, train
 from lmirl_jax.training.validation import Validation
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "delayed_constant",
     "for_model",
     "loss_sums",
+    "make_setting",
     "rsqrt_decay",
     "train",
     "train_step",

@@ -1,7 +1,6 @@
-"""The base of a run that trains adapters: where it lies, its type, and which parameters come from it."""
+"""The base of a run that trains adapters: where it lies, and its type."""
 
 import dataclasses
-from typing import Any
 
 from lmirl_jax.checkpoints import (
     AdapterRecord,
@@ -11,7 +10,6 @@ from lmirl_jax.checkpoints import (
     resumable_checkpoint,
 )
 from lmirl_jax.models import LoRAConfig
-from lmirl_jax.models.trainable import frozen
 from lmirl_jax.types import ModelConfig, UserError
 
 
@@ -48,8 +46,3 @@ def with_base(
     else:
         record = record_of_base(initial_checkpoint_path, model)
     return dataclasses.replace(model, base_dtype=record.base_dtype), record
-
-
-def given_part(params: Any) -> Any:
-    """The parameters that a run reads from the checkpoint that it starts from: all, or with adapters those of the base."""
-    return frozen(params) or params

@@ -16,10 +16,12 @@ from jaxtyping import Array, Key
 from lmirl_jax import sharding, tiles
 from lmirl_jax.arguments import LossFunction, NonNegative, Schedule, check_arguments
 from lmirl_jax.models import LoRAConfig
+from lmirl_jax.models.abstract import build
+from lmirl_jax.models.model_flops import training_flops
 from lmirl_jax.models.trainable import frozen
 from lmirl_jax.training.finite import check_finite
 from lmirl_jax.training.soft_q_config import SoftQConfig, check_objective
-from lmirl_jax.training.state import TrainState, build, state_shardings
+from lmirl_jax.training.state import TrainState, on_devices, on_host, state_shardings
 from lmirl_jax.training.step import TokenLoss, train_step
 from lmirl_jax.types import Batch, BatchIterator, Model, ModelConfig, Objective, UserError
 
@@ -43,6 +45,7 @@ class Setting:
         has_rewards: whether the demonstrations have given rewards.
         packed: whether several demonstrations may share a row.
         skip_nonfinite: whether an update with a loss or a gradient that is not finite leaves the state as it was.
+        offload_optimizer: whether the optimizer's state lies in the memory of the hosts between updates.
     """
 
     model: ModelConfig
@@ -55,6 +58,7 @@ class Setting:
     has_rewards: bool = False
     packed: bool = False
     skip_nonfinite: bool = False
+    offload_optimizer: bool = False
 
     @property
     def dropout_key(self) -> Key[Array, ""]:
@@ -63,12 +67,13 @@ class Setting:
     @functools.cached_property
     def graph(self) -> nnx.GraphDef:
         """The policy's network without its arrays."""
-        return build(self.model, self.key)[0]
+        return build(self.model)[0]
 
     @functools.cached_property
     def policy_state(self) -> tuple[TrainState, TrainState]:
         """The shapes and the shardings of the policy's part of the state."""
-        return state_shardings(self.mesh, self.model, self.optimizer, self.key)
+        shapes, shardings = state_shardings(self.mesh, self.model, self.optimizer)
+        return shapes, on_host(shardings) if self.offload_optimizer else shardings
 
     def first_policy(self, state: TrainState) -> Model:
         """The policy that the run began with: the base without its adapters, or a copy that the state holds."""
@@ -77,6 +82,23 @@ class Setting:
             graph = nnx.graphdef(nnx.eval_shape(lambda: base.build_base(self.key)))
             return nnx.merge(graph, frozen(state.params))
         return nnx.merge(self.graph, state.extra["reference"])
+
+    def model_flops(self, rows: int, lengths: Mapping[str, int]) -> float | None:
+        """The operations that an update needs, on all devices together; None for adapters, whose base is not trained.
+
+        Args:
+            rows: the rows that the loss is taken of.
+            lengths: the places of a row for `inputs` and `targets`, filled or not.
+        """
+        network = getattr(self.model, "network", None)
+        if network is None:
+            return None
+        axes = sharding.logical_axes(build(self.model)[1])
+        shapes = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.policy_state[0].params)
+        }
+        return training_flops(network, axes, shapes, rows, lengths)
 
     def soft_q_form(self, shape: tuple[int, int], config: SoftQConfig) -> str:
         """Says in words how soft Q-values of a batch of this shape are computed."""
@@ -99,6 +121,7 @@ class Updates:
         extra: makes `TrainState.extra` from the policy's first parameters and a key; a pure function.
         prompts: the iterator of its prompts, if it has any, whose position is part of a checkpoint.
         from_scratch: the reason why the learner should not start from random parameters; None if it may.
+        model_flops: the operations that an update with a batch needs; None where that is not known.
         alarm: takes the metrics of a step and returns a line about a problem, or None.
     """
 
@@ -111,6 +134,7 @@ class Updates:
     extra: Callable[[Any, Key[Array, ""]], Any] = lambda params, key: None
     prompts: BatchIterator | None = None
     from_scratch: str | None = None
+    model_flops: Callable[[Batch], float | None] = lambda batch: None
     alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
 
 
@@ -161,16 +185,23 @@ class Offline:
             shardings,
             step=jit_update(step, setting, shardings),
             describe=lambda shape: f"soft Q-values: {setting.soft_q_form(shape, self.soft_q_config)}",
+            model_flops=lambda batch: setting.model_flops(batch.weights.shape[0], _lengths(batch)),
         )
+
+
+def _lengths(batch: Batch) -> dict[str, int]:
+    prompts = 0 if batch.prompt_tokens is None else batch.prompt_tokens.shape[1]
+    return {"inputs": prompts, "targets": batch.weights.shape[1]}
 
 
 def jit_update(step: Callable, setting: Setting, shardings: TrainState) -> Callable:
     """Compiles `step(state, batch) -> (state, metrics)` for the mesh; the memory of the state is donated; see `check_finite`."""
     return jax.jit(
-        check_finite(step, setting.skip_nonfinite),
+        on_devices(check_finite(step, setting.skip_nonfinite), shardings),
         in_shardings=(shardings, sharding.batch_sharding(setting.mesh)),
         out_shardings=(shardings, sharding.replicated_sharding(setting.mesh)),
         donate_argnums=0,
+        compiler_options=sharding.compiler_options(setting.mesh),
     )
 
 

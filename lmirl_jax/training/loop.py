@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 
 from lmirl_jax import sharding
 from lmirl_jax.checkpoints import Checkpoints
@@ -17,9 +18,11 @@ from lmirl_jax.training.guard import Guard
 from lmirl_jax.training.learner import Setting, Updates
 from lmirl_jax.training.metric_writers import MetricWriter
 from lmirl_jax.training.pending_metrics import Dispatched, PendingMetrics
+from lmirl_jax.training.profiles import Profile
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.training.signals import StopNow, Stopped, StopRequest, stop_on_signal
 from lmirl_jax.training.state import TrainState
+from lmirl_jax.training.step_clock import StepClock
 from lmirl_jax.training.watchdog import Watchdog
 from lmirl_jax.types import Batch, BatchIterator
 
@@ -38,6 +41,7 @@ class Run:
     guard: Guard
     eval_period: int
     log_period: int
+    profile_steps: Sequence[int] = ()
 
     def position(self) -> dict[str, Any]:
         """The position of the run in its data."""
@@ -75,16 +79,21 @@ def run_steps(
     with (
         contextlib.closing(progress),
         contextlib.closing(Watchdog(run.guard.config.watchdog_seconds)) as watchdog,
+        contextlib.closing(Profile(run.model_dir, run.profile_steps)) as profile,
         stop_on_signal() as stop,
     ):
+        clock = StepClock(run.model_dir / "metrics.jsonl", _peak_flops(run.setting.mesh))
         pending = PendingMetrics(
-            writers, progress, run.train_steps, run.log_period, run.guard, watchdog, run.updates.alarm
+            writers, progress, run.train_steps, run.log_period, run.guard, watchdog, clock, run.updates.alarm
         )
-        loop = _Loop(run, saved, progress, pending, watchdog, stop, _Shapes(run, progress), run.position())
+        shapes, position = _Shapes(run, progress), run.position()
+        loop = _Loop(run, saved, progress, pending, watchdog, stop, shapes, position)
         loop.evaluate_again(state, start)
         while not run.is_over(step):
             step += 1
+            profile.begin(step)
             state = loop.update(state, step)
+            profile.end(step, state)
             loop.finish(state, step)
         saved.wait()
         if step < run.train_steps:
@@ -97,20 +106,34 @@ class _Shapes:
     """The shapes of batches that an update is compiled for; says once how each is computed."""
 
     def __init__(self, run: Run, progress: Progress):
-        self._describe, self._progress = run.updates.describe, progress
-        self._seen: set[tuple[tuple[int, ...], ...]] = set()
+        self._updates, self._progress = run.updates, progress
+        self._model_flops: dict[tuple[tuple[int, ...], ...], float | None] = {}
         self._said: set[str] = set()
 
     def is_new(self, batch: Batch) -> bool:
-        shape = tuple(array.shape for array in jax.tree.leaves(batch))
-        if shape in self._seen:
+        shape = _shape(batch)
+        if shape in self._model_flops:
             return False
-        self._seen.add(shape)
-        text = self._describe(batch.weights.shape)
+        self._model_flops[shape] = self._updates.model_flops(batch)
+        text = self._updates.describe(batch.weights.shape)
         if text not in self._said:
             self._said.add(text)
             self._progress.say(text)
         return True
+
+    def model_flops(self, batch: Batch) -> float | None:
+        """The operations that an update with a batch needs, whose shape is not new."""
+        return self._model_flops[_shape(batch)]
+
+
+def _shape(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for array in jax.tree.leaves(batch))
+
+
+def _peak_flops(mesh: Mesh) -> float | None:
+    """What all devices of a mesh can do in a second; None where that is not known."""
+    one = sharding.peak_flops(mesh.devices.flat[0].device_kind)
+    return None if one is None else one * mesh.size
 
 
 @dataclasses.dataclass
@@ -140,11 +163,12 @@ class _Loop:
         compiles = self.shapes.is_new(batch)
         state, timing = self._draw_if_due(state, step)
         if compiles:
-            pending.restart_clock()
+            pending.clock.leave_out_step()
         with self.watchdog.at("compilation" if compiles else self.watchdog.devices):
             state, metrics = run.updates.step(state, batch)
         self.position = run.position()
-        pending.push(Dispatched(step, metrics, batch, self.position, timing))
+        flops = self.shapes.model_flops(batch)
+        pending.push(Dispatched(step, metrics, batch, self.position, timing, flops))
         return state
 
     def finish(self, state: TrainState, step: int) -> None:
@@ -211,7 +235,7 @@ class _Loop:
         if metrics:
             self.progress.say(f"evaluated at step {step}: {text}")
         self.pending.flush(metrics)
-        self.pending.restart_clock()
+        self.pending.clock.begin_step()
         return run.best.update(step, metrics)
 
 

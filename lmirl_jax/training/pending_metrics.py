@@ -11,6 +11,7 @@ import jax
 from lmirl_jax.training.guard import Guard
 from lmirl_jax.training.metric_writers import MetricWriter
 from lmirl_jax.training.progress import Progress
+from lmirl_jax.training.step_clock import StepClock
 from lmirl_jax.training.watchdog import Watchdog
 from lmirl_jax.types import Batch, BatchIterator
 
@@ -25,6 +26,7 @@ class Dispatched:
         batch: its global batch.
         position: the position in the data after its batch.
         timing: measured seconds by name.
+        model_flops: the operations that it needs; None where that is not known.
     """
 
     step: int
@@ -32,6 +34,7 @@ class Dispatched:
     batch: Batch
     position: dict[str, Any]
     timing: Mapping[str, float]
+    model_flops: float | None = None
 
 
 class PendingMetrics:
@@ -45,16 +48,15 @@ class PendingMetrics:
         period: int,
         guard: Guard,
         watchdog: Watchdog,
+        clock: StepClock,
         alarm: Callable[[Mapping[str, float]], str | None] = lambda metrics: None,
     ):
-        self._guard, self._watchdog, self._alarm = guard, watchdog, alarm
+        self._guard, self._watchdog, self._alarm, self.clock = guard, watchdog, alarm, clock
         self._writers, self._progress = writers, progress
         self._last_step, self._period = last_step, period
         self._waiting: Dispatched | None = None
         self._read: tuple[int, dict[str, float]] | None = None
         self._first: int | None = None
-        self._clock: float | None = None
-        self._waited = 0.0
 
     def push(self, update: Dispatched) -> None:
         """Takes an update that was just dispatched, and writes the metrics of the one before."""
@@ -66,12 +68,8 @@ class PendingMetrics:
         began = time.monotonic()
         with self._watchdog.at("data"):
             batch = next(batches)
-        self._waited += time.monotonic() - began
+        self.clock.wait(time.monotonic() - began)
         return batch
-
-    def restart_clock(self) -> None:
-        """Leaves the time since the last step out of the next timing, for example after an evaluation or a compilation."""
-        self._clock = None
 
     def read(self) -> None:
         """Waits for the step to end, and lets the guard check its metrics, which may raise a UserError or a LossSpike."""
@@ -86,7 +84,10 @@ class PendingMetrics:
             self._progress.say(f"warning: at step {update.step} {warning}")
         tokens = metrics.pop("target_tokens")
         named = {f"train/{name}": value for name, value in metrics.items()}
-        self._read = update.step, named | self._timing(tokens) | dict(update.timing)
+        self._read = (
+            update.step,
+            named | self.clock.end_step(tokens, update.model_flops) | dict(update.timing),
+        )
 
     def take_metrics(self) -> dict[str, float]:
         """Takes away the metrics that are read and not yet written, for a checkpoint; JSON, so without undefined values."""
@@ -108,20 +109,3 @@ class PendingMetrics:
         if more or step in (self._first, self._last_step) or step % self._period == 0:
             self._writers.write(step, {**metrics, **(more or {})})
         self._progress.update(step, metrics)
-
-    def _timing(self, tokens: float) -> dict[str, float]:
-        """Seconds and tokens per second since the step before; undefined for the first, and where another shape is compiled.
-
-        The share of these seconds in which the trainer waited for a batch is 0 where data are read ahead in time.
-        """
-        now = time.monotonic()
-        before, self._clock = self._clock, now
-        waited, self._waited = self._waited, 0.0
-        if before is None:
-            return {}
-        seconds = max(now - before, 1e-9)
-        return {
-            "timing/seconds_per_step": seconds,
-            "timing/target_tokens_per_second": tokens / seconds,
-            "timing/data_wait_share": waited / seconds,
-        }

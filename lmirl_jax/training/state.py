@@ -1,7 +1,6 @@
 """The state of training, which is created in place on the mesh."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from lmirl_jax import sharding
-from lmirl_jax.models.trainable import frozen, join, split, trainable
+from lmirl_jax.models import abstract
+from lmirl_jax.models.trainable import complement, join, split, trainable
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.types import NetworkConfig
 
@@ -36,26 +36,21 @@ class TrainState:
     extra: Any = None
 
 
-def build(model: NetworkConfig, key: Key[Array, ""]) -> tuple[nnx.GraphDef, nnx.State]:
-    """Builds a network without arrays: its graph, and its state with shapes and logical axes."""
-    return nnx.split(nnx.eval_shape(lambda: model.build(key)))
-
-
 def init_params(model: NetworkConfig, key: Key[Array, ""]) -> dict[str, Any]:
     """Initial parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(model.build(key)))
 
 
 def state_shardings(
-    mesh: Mesh, model: NetworkConfig, optimizer: optax.GradientTransformation, key: Key[Array, ""]
+    mesh: Mesh, model: NetworkConfig, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, TrainState]:
     """Shapes and shardings of the state without `extra`.
 
     Returns:
         A `TrainState` of `jax.ShapeDtypeStruct` and one of `NamedSharding`.
     """
-    _, variables = build(model, key)
-    params = jax.eval_shape(functools.partial(init_params, model), key)
+    _, variables = abstract.build(model)
+    params = abstract.parameter_shapes(model)
     shardings = sharding.parameter_shardings(mesh, variables)
     trained = trainable(params), trainable(shardings)
     opt_state, opt_shardings = optimizer_shardings(mesh, for_model(optimizer, variables), *trained)
@@ -90,6 +85,35 @@ def optimizer_shardings(
     return opt_state, opt_shardings
 
 
+def on_host(shardings: TrainState) -> TrainState:
+    """The shardings with the optimizer's state in the memory of the hosts; numbers, which are read at every step, stay."""
+
+    def move(place: NamedSharding) -> NamedSharding:
+        return place.with_memory_kind("pinned_host") if len(place.spec) else place
+
+    return dataclasses.replace(shardings, opt_state=jax.tree.map(move, shardings.opt_state))
+
+
+def on_devices(step: Callable, shardings: TrainState) -> Callable:
+    """The update, from a state whose optimizer may lie on the hosts: `jax.jit` takes it back there by its `out_shardings`.
+
+    Args:
+        step: the update, from the state and a batch to the next state and metrics.
+        shardings: those of the state.
+    """
+    places = shardings.opt_state
+    if all(place.memory_kind != "pinned_host" for place in jax.tree.leaves(places)):
+        return step
+
+    def update(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+        here = jax.tree.map(
+            lambda x, place: jax.device_put(x, place.with_memory_kind("device")), state.opt_state, places
+        )
+        return step(dataclasses.replace(state, opt_state=here), batch)
+
+    return update
+
+
 def init_state(
     shardings: TrainState,
     model: NetworkConfig,
@@ -105,21 +129,19 @@ def init_state(
         model: the recipe of the network.
         optimizer: the policy's.
         key: the key of the initial parameters, and of the random numbers of `extra`.
-        params: given parameters instead of initial ones, with adapters those of the base alone; their memory is reused.
+        params: given parameters instead of initial ones; those that they lack, such as adapters, are initial ones. Their
+            memory is reused.
         extra: makes the other state of the learner from the policy's parameters.
 
     Returns:
         The state before the first update.
     """
-    optimizer = for_model(optimizer, build(model, key)[1])
+    optimizer = for_model(optimizer, abstract.build(model)[1])
 
     def make(given: Any, key: Key[Array, ""]) -> TrainState:
-        if given is None:
-            params = init_params(model, key)
-        elif frozen(shardings.params):
-            params = join(trainable(init_params(model, key)), given)
-        else:
-            params = given
+        params = init_params(model, key)
+        if given is not None:
+            params = join(complement(params, given), given)
         more = extra(params, jax.random.fold_in(key, 2))
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trainable(params)), more)
 

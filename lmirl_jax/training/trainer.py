@@ -14,20 +14,17 @@ from jax.sharding import Mesh
 
 from lmirl_jax import files, locks, sharding
 from lmirl_jax.argument_rules import GivenByCaller
-from lmirl_jax.arguments import Count, Path, Seed, Text, check_arguments
+from lmirl_jax.arguments import Count, Path, Patterns, Seed, Steps, Text, check_arguments
 from lmirl_jax.checkpoints import (
     CheckpointConfig,
     Checkpoints,
-    check_params,
-    find_checkpoint,
-    has_checkpoints,
-    load_params,
 )
-from lmirl_jax.training.adapted_base import given_part, with_base
+from lmirl_jax.training.adapted_base import with_base
 from lmirl_jax.training.best import Best, BestConfig
 from lmirl_jax.training.evaluations import Evaluation, check_evaluations
 from lmirl_jax.training.fault_config import FaultConfig
 from lmirl_jax.training.guard import Guard, LossSpike
+from lmirl_jax.training.initial_parameters import Initial, initial_of
 from lmirl_jax.training.learner import Learner, Setting
 from lmirl_jax.training.loop import Run, run_steps
 from lmirl_jax.training.metric_writers import check_wandb, open_writers
@@ -54,9 +51,12 @@ def train(
     best: BestConfig = BestConfig(),
     checkpoint: CheckpointConfig = CheckpointConfig(),
     initial_checkpoint_path: Path | None = None,
+    new_parameters: Patterns = (),
     microbatches: Count = 1,
+    offload_optimizer: bool = False,
     seed: Seed = 0,
     log_period: Count = 1,
+    profile_steps: Steps = (),
     tensorboard: bool = True,
     wandb_project: Text | None = None,
     faults: FaultConfig = FaultConfig(),
@@ -68,13 +68,14 @@ def train(
         model_dir: the folder for metrics.jsonl, TensorBoard events and checkpoints/. Training resumes from the newest checkpoint.
         train_steps: the total number of updates, including those before a resumption.
         model, data, mesh: the recipe of the network, the training set, and the devices.
-        learner, optimizer: what an update is (`Offline`, or one of `lmirl_jax.online`), and the policy's optimizer, of optax.
+        learner, optimizer, offload_optimizer: the update (`Offline`, or one of `lmirl_jax.online`); the policy's optimizer,
+            of optax; and whether its state lies in the memory of the hosts between updates.
         evaluations, eval_period: the evaluations, and the number of updates between them; the last update is evaluated too.
-        best: the metric that chooses the best checkpoint, and the patience after which training stops early.
-        checkpoint: when to save and which checkpoints to keep.
-        initial_checkpoint_path: a checkpoint, the start if `model_dir` has none; of a `models.LoRAConfig` it is the base.
-        microbatches: the number of parts of the batch whose gradients are summed one after the other.
-        seed, log_period: the seed of parameters and dropout; the updates between lines of metrics.jsonl.
+        best, checkpoint: the metric of the best checkpoint, and the patience without a better one; when to save and what to keep.
+        initial_checkpoint_path, new_parameters: a checkpoint, the start if `model_dir` has none, or the base of a
+            `models.LoRAConfig`; and regular expressions of the paths of parameters that begin at random instead.
+        microbatches, seed: the number of parts of the batch whose gradients are summed in turn; the seed of all random numbers.
+        log_period, profile_steps: the updates between lines of metrics.jsonl; the first and the last step of a profile, if any.
         tensorboard, wandb_project: whether to write TensorBoard events too, and a project of Weights & Biases to write to.
         faults, on_start: what the run does where something goes wrong; what is called once with `model_dir` before it trains.
 
@@ -85,27 +86,44 @@ def train(
         UserError: settings do not fit each other, the devices or the files in `model_dir`; or a loss is not finite.
     """
     check_wandb(wandb_project)
-    _check_data(data, model, mesh, microbatches)
     model, adapter = with_base(model, model_dir, initial_checkpoint_path)
     check_evaluations(evaluations, mesh, best)
-    rows = data.batch_size, microbatches, data.rows_together, data.has_rewards, data.packed
-    setting = Setting(model, optimizer, mesh, jax.random.key(seed), *rows, faults.on_nonfinite == "skip")
+    setting = make_setting(model, optimizer, data, mesh, microbatches, seed, faults, offload_optimizer)
     updates = learner.start(setting)
     batches = data.iterator(sharding.local_rows(mesh, data.batch_size))
-    if initial_checkpoint_path is not None and not has_checkpoints(model_dir):
-        check_params(find_checkpoint(initial_checkpoint_path), given_part(updates.shapes.params))
-    # The folder is made last, so that an error leaves no folder behind.
-    directory = files.prepare_directory(model_dir)
-    others = Best(best), Guard(faults, directory, data), eval_period, log_period
+    initial = initial_of(initial_checkpoint_path, new_parameters, model_dir, updates.shapes.params)
+    directory = files.prepare_directory(model_dir)  # Last, so that an error leaves no folder behind.
+    others = Best(best), Guard(faults, directory, data), eval_period, log_period, tuple(profile_steps)
     run = Run(directory, setting, updates, batches, train_steps, evaluations, *others)
     saved = functools.partial(Checkpoints, directory, checkpoint, adapter)
-    return _run(run, saved, initial_checkpoint_path, tensorboard, wandb_project, on_start)
+    return _run(run, saved, initial, tensorboard, wandb_project, on_start)
+
+
+def make_setting(
+    model: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    data: TrainData,
+    mesh: Mesh,
+    microbatches: int = 1,
+    seed: int = 0,
+    faults: FaultConfig = FaultConfig(),
+    offload_optimizer: bool = False,
+) -> Setting:
+    """The settings of the run that its learner needs; the arguments are those of `train`.
+
+    Raises:
+        UserError: the model has no embedding for some token of the data, or the batch cannot be split.
+    """
+    _check_data(data, model, mesh, microbatches)
+    rows = data.batch_size, microbatches, data.rows_together, data.has_rewards, data.packed
+    choices = faults.on_nonfinite == "skip", offload_optimizer
+    return Setting(model, optimizer, mesh, jax.random.key(seed), *rows, *choices)
 
 
 def _run(
     run: Run,
     open_checkpoints: Callable[[], Checkpoints],
-    initial_checkpoint_path: str | None,
+    initial: Initial | None,
     tensorboard: bool,
     wandb_project: str | None,
     on_start: Callable[[epath.Path], None],
@@ -117,7 +135,7 @@ def _run(
         contextlib.closing(open_checkpoints()) as saved,
         sharding.use(run.setting.mesh),
     ):
-        state, start = _first_state(run, saved, initial_checkpoint_path)
+        state, start = _first_state(run, saved, initial)
         if jax.process_index() == 0:
             on_start(directory)
             write_model_info(directory / "model-info.txt", updates.shapes.params, updates.shardings.params)
@@ -133,10 +151,10 @@ def _run(
             del state
             record_rollback(run, saved, spike)
             run = dataclasses.replace(run, best=Best(run.best.config))
-            state, start = _first_state(run, saved, initial_checkpoint_path)
+            state, start = _first_state(run, saved, initial)
 
 
-def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | None) -> tuple[TrainState, int]:
+def _first_state(run: Run, saved: Checkpoints, initial: Initial | None) -> tuple[TrainState, int]:
     """The state and the step of the run's newest checkpoint; without one, a new state, with given parameters if any, and 0."""
     updates, setting = run.updates, run.setting
     newest = saved.latest_step()
@@ -150,9 +168,8 @@ def _first_state(run: Run, saved: Checkpoints, initial_checkpoint_path: str | No
     run.guard.set_state({})
     leave_out_recorded(run, 0)
     params = None
-    if initial_checkpoint_path is not None:
-        initial = find_checkpoint(initial_checkpoint_path)
-        params = load_params(initial, *map(given_part, (updates.shapes.params, updates.shardings.params)))
+    if initial is not None:
+        params = initial.load(updates.shapes.params, updates.shardings.params)
     elif updates.from_scratch is not None and jax.process_index() == 0:
         _log.warning("no INITIAL_CHECKPOINT_PATH, so from scratch: %s", updates.from_scratch)
     state = init_state(
@@ -169,3 +186,4 @@ def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: i
             "vocabulary: raise VOCAB_SIZE, or set the VOCABULARY_PATH that the model was made for"
         )
     sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)
+    sharding.check_lengths(mesh, data.lengths)

@@ -18,7 +18,8 @@ from lmirl_jax import checkpoints, content_hashes, objectives, sharding, trainin
 from lmirl_jax.checkpoints import commit, manifest
 from lmirl_jax.checkpoints.newest import keep_newest_whole
 from lmirl_jax.cli.checkpoint_report import describe_checkpoint
-from lmirl_jax.training.state import build, init_params
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, mesh_of
 
@@ -53,7 +54,7 @@ def run(whole, tmp_path):
 def read(path):
     """As every reader of a run does."""
     key = jax.random.key(0)
-    variables = build(TINY, key)[1]
+    variables = build(TINY)[1]
     shapes = jax.eval_shape(functools.partial(init_params, TINY), key)
     found = checkpoints.find_checkpoint(str(path))
     return checkpoints.load_params(found, shapes, sharding.parameter_shardings(MESH(), variables))

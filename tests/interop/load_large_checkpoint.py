@@ -18,7 +18,7 @@ from etils import epath  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 from lmirl_jax import interop, sharding  # noqa: E402
-from lmirl_jax.training.state import build  # noqa: E402
+from lmirl_jax.models.abstract import build  # noqa: E402
 
 
 def peak() -> int:
@@ -62,7 +62,7 @@ def load_naively(opened, shapes, shardings):
 def main(folder: str, kind: str) -> None:
     mesh = sharding.make_mesh(fsdp=8)
     opened = interop.open_pretrained(epath.Path(folder))
-    _, variables = build(opened.model, jax.random.key(0))
+    _, variables = build(opened.model)
     shardings = sharding.parameter_shardings(mesh, variables)
     shapes = jax.tree.map(
         lambda place, value: jax.ShapeDtypeStruct(value.shape, np.float32),

@@ -40,12 +40,12 @@ def test_the_config_that_is_written_for_a_size_is_read_as_the_same_network(famil
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_transformers_counts_as_many_parameters(tmp_path, parity_python):
+def test_transformers_counts_as_many_parameters(tmp_path, transformers):
     for family, size in NAMES:
         model = model_of(family, size)
         model_type = interop.model_type_of(model)
         (tmp_path / size).mkdir()
         described = FAMILIES[model_type].config_json(model, model_type)
         (tmp_path / size / "config.json").write_text(json.dumps(described))
-    counted = json.loads(pretrained.run_transformers(parity_python, "count", tmp_path).splitlines()[-1])
+    counted = json.loads(transformers.run(pretrained.SCRIPT, "count", tmp_path).splitlines()[-1])
     assert counted == {size: SIZES[family][size][1] for family, size in NAMES}

@@ -11,6 +11,8 @@ from tests.pretrained import FAMILIES, logits
 
 PROMPTS = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
 EOS = 1
+# One of each network: tests/models/test_families.py has all on eight devices.
+SHARDED = ("umt5", "t5gemma", "qwen3", "gemma3")
 
 
 def check_logits(folder, mesh=None) -> lmirl_jax.language_model.LanguageModel:
@@ -48,9 +50,11 @@ def test_committed_checkpoints(golden):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_checkpoints_that_transformers_makes_now(live, family):
-    check(live / family)
+    check_logits(live / family)
 
 
+@pytest.mark.parametrize("family", SHARDED, indirect=True)
+@pytest.mark.usefixtures("on_eight_devices")
 def test_sharded_over_eight_devices_and_decoded_with_a_cache(golden):
     policy = check_logits(golden, sharding.make_mesh(data=2, fsdp=2, tensor=2)).policy
     with np.load(golden / "expected.npz") as file:

@@ -20,11 +20,6 @@ def expected(shared_data) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """In place of the fixture of that name for all tests here: a model of this size runs for longer than it compiles."""
-
-
 @pytest.fixture(scope="module")
 def model(smollm2):
     # On one device: each of the tests' eight would hold a copy of the parameters.

@@ -18,15 +18,18 @@ from etils import epath
 from lmirl_jax import interop, sharding
 from lmirl_jax.interop import hf_config, hf_t5
 from lmirl_jax.interop.fit import parameter_shapes
-from lmirl_jax.training.state import build, init_params
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_params
 from tests.interop import refusals
+
+pytestmark = pytest.mark.eight_devices
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def load(path, model, mesh=None):
     """The parameters of a checkpoint for a model, which may have another vocabulary."""
-    _, variables = build(model, jax.random.key(0))
+    _, variables = build(model)
     shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
     shardings = sharding.parameter_shardings(mesh or sharding.make_mesh(), variables)
     return interop.flatten(interop.load_params(interop.open_pretrained(epath.Path(path)), shapes, shardings))

@@ -13,6 +13,8 @@ from lmirl_jax import checkpoints, cli, interop, rewards, sharding
 from lmirl_jax.types import UserError
 from tests.interop import fake_bucket
 
+pytestmark = pytest.mark.eight_devices
+
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden_t5x"
 FOLDERS = sorted(path for path in GOLDEN.glob("*/*/checkpoint_0"))
 

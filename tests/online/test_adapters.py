@@ -46,6 +46,8 @@ def test_the_base_stays_and_is_stored_once(recipe):
         assert set(state.extra[name].params) == {"trunk", "heads"}
 
 
+# One of each learner; tests/online/test_policy_gradient.py has all on meshes, without adapters.
+@pytest.mark.parametrize("recipe", ["iqlearn", "gail", "grpo"], indirect=True)
 def test_a_mesh_equals_one_device(recipe, updates_of):
     make, (alone, history) = recipe
     state, sharded = updates_of(make(), mesh_of(8, 2, 2, 2), model=MODEL)

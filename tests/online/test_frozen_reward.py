@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from lmirl_jax import objectives, online, sharding, soft_q
+from lmirl_jax.models.abstract import build
 from lmirl_jax.online.policy_loss import Loss
-from lmirl_jax.training.state import build, init_params
+from lmirl_jax.training.state import init_params
 from lmirl_jax.types import UserError
 from tests.batches import rollout_batch_of, rollouts_of
 from tests.online import fakes
@@ -37,7 +38,7 @@ def network(seed: int, **changes) -> Frozen:
     params = jax.tree.map(
         lambda x: 3 * x, init_params(MODEL, key)
     )  # Else all tokens are all but equally likely.
-    return Frozen(build(MODEL, key)[0], params, **changes)
+    return Frozen(build(MODEL)[0], params, **changes)
 
 
 def read(frozen: Frozen, discount: float = 1.0):

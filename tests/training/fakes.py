@@ -63,19 +63,16 @@ class FakeData:
     def __init__(self, batch_size: int = 16):
         self.batch_size, self.vocab_size, self.rows_together = batch_size, 100, 1
         self.has_rewards, self.packed = False, False
+        self.lengths = {"inputs": 7, "targets": 6}
 
     def iterator(self, rows: slice) -> FakeIterator:
         return FakeIterator(self.batch_size, rows)
 
 
-def mesh_of(count: int, data: int, fsdp: int, tensor: int):
+def mesh_of(count: int, data: int, fsdp: int, tensor: int, **options):
     """A mesh over the first `count` of the devices that tests force."""
-    return jax.make_mesh(
-        (data, fsdp, tensor),
-        ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
-        devices=jax.devices()[:count],
-    )
+    with sharding.use_devices(jax.devices()[:count]):
+        return sharding.make_mesh(data, fsdp, tensor, **options)
 
 
 def global_batch(mesh, seed: int = 0, rows: int = 16) -> Batch:

@@ -8,7 +8,8 @@ import optax
 
 from lmirl_jax import objectives, sharding, training
 from lmirl_jax.data import Packer
-from lmirl_jax.training.state import build, init_state, state_shardings
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_state, state_shardings
 from tests.training.fakes import mesh_of
 
 KEY = jax.random.key(0)
@@ -52,8 +53,8 @@ def train(
 ):
     """The parameters and the metrics of some steps, by default on one device and of IQLearn."""
     mesh, optimizer = mesh or mesh_of(1, 1, 1, 1), optax.sgd(0.05)
-    graph, _ = build(config, KEY)
-    _, shardings = state_shardings(mesh, config, optimizer, KEY)
+    graph, _ = build(config)
+    _, shardings = state_shardings(mesh, config, optimizer)
     step = functools.partial(
         training.train_step, graph=graph, loss=loss, optimizer=optimizer, key=KEY, microbatches=microbatches
     )

@@ -11,7 +11,8 @@ from flax import nnx
 
 from lmirl_jax import training
 from lmirl_jax.models import CriticConfig, T5Config
-from lmirl_jax.training.state import build, init_params, state_shardings
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_params, state_shardings
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, mesh_of
 
@@ -85,7 +86,7 @@ def gradients_of(step: int, params):
 def test_twenty_updates_are_those_of_t5x_and_of_optax_layer_by_layer(config):
     # The width of a head, 4, is below what is factored; 4 heads of 4 are not.
     rate, smallest = 1e-2, 16
-    variables = build(config, KEY)[1]
+    variables = build(config)[1]
     ours = training.for_model(training.adafactor(rate, min_dim_size_to_factor=smallest), variables)
     params = first_params(config)
     state, update = ours.init(params), jax.jit(ours.update)
@@ -125,7 +126,7 @@ def test_xxl_keeps_five_million_floats():
     norms = (2 * 24 + 3 * 24 + 2) * 4096
     relative_biases = 2 * 64 * 32
     expected = attentions + feed_forwards + embeddings + norms + relative_biases
-    shapes, _ = state_shardings(mesh_of(1, 1, 1, 1), XXL, training.adafactor(1e-3), KEY)
+    shapes, _ = state_shardings(mesh_of(1, 1, 1, 1), XXL, training.adafactor(1e-3))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) == 11_135_332_352
     moments = sum(leaf.size for leaf in jax.tree.leaves(shapes.opt_state) if leaf.ndim > 0 and leaf.size > 1)
     assert moments == expected
@@ -135,7 +136,7 @@ def test_xxl_keeps_five_million_floats():
 def test_moments_are_sharded_along_the_axes_that_they_keep():
     mesh = mesh_of(8, 1, 4, 2)
     optimizer = training.adafactor(1e-2, min_dim_size_to_factor=16)
-    _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
+    _, shardings = state_shardings(mesh, TINY, optimizer)
     specs = {
         jax.tree_util.keystr(path, simple=True, separator="/"): place.spec
         for path, place in jax.tree_util.tree_leaves_with_path(shardings.opt_state)
@@ -165,7 +166,7 @@ def test_a_stack_without_the_names_of_its_axes_is_refused():
 def test_weight_decay_can_leave_out_norms_and_biases():
     """As Hugging Face's get_decay_parameter_names: nothing whose name has a bias in it, relative ones too, and no norm."""
     config = CriticConfig(LAYERS, ("value",))
-    variables = build(config, KEY)[1]
+    variables = build(config)[1]
     params = jax.tree.map(jnp.ones_like, init_params(config, KEY))
     still = jax.tree.map(jnp.zeros_like, params)
 

@@ -96,6 +96,8 @@ def test_an_update_that_is_not_finite_is_left_out(tmp_path):
     assert without_times(lines) == without_times(metrics(tmp_path / "at_once"))
 
 
+@pytest.mark.e2e
+@pytest.mark.default_compiler
 def test_without_such_values_both_settings_train_the_same(tmp_path):
     same(train(tmp_path / "stop", 2), train(tmp_path / "skip", 2, faults=SKIP))
     assert "train/skipped_updates" not in metrics(tmp_path / "stop")[0]

@@ -104,8 +104,9 @@ def test_waiting_for_data_is_a_share_of_the_step(tmp_path, monkeypatch):
         def start(self, setting):
             return dataclasses.replace(super().start(setting), alarm=lambda metrics: wait(3))
 
-    clocks = types.SimpleNamespace(monotonic=lambda: clock[0])
-    monkeypatch.setattr("lmirl_jax.training.pending_metrics.time", clocks)
+    clocks = types.SimpleNamespace(monotonic=lambda: clock[0], time=lambda: clock[0])
+    for module in ("pending_metrics", "step_clock"):
+        monkeypatch.setattr(f"lmirl_jax.training.{module}.time", clocks)
     monkeypatch.setattr(FakeIterator, "__next__", lambda self: wait(1) or take(self))
     train(tmp_path, 3, learner=Slow(objectives.mle), checkpoint=training.CheckpointConfig(period=9))
     # Batches 1 and 2 come before the end of step 1, batch 3 before that of step 2, and none before that of step 3.
@@ -376,7 +377,7 @@ def test_a_disk_without_room_for_a_checkpoint(tmp_path, monkeypatch):
     full = type("Usage", (), {"free": 1000})()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: full)
-        with pytest.raises(UserError, match=r"checkpoint of step 2 needs \d+ MB and .* has 0 MB left"):
+        with pytest.raises(UserError, match=r"checkpoint of step 2 needs [\d.]+ MB and .* has 0\.0 MB left"):
             train(tmp_path)
     assert os.listdir(tmp_path / "checkpoints") == []
     train(tmp_path, train_steps=2)

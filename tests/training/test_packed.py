@@ -21,16 +21,10 @@ from tests.training.forms import EOS, assert_same, batch_of, train
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little: LLVM's optimisations do not pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.parametrize("episodes", ["turns", "conversation"])
-@pytest.mark.parametrize("name", ["t5_1_1", "t5gemma", "gemma3", "prefix"])
+@pytest.mark.parametrize(
+    ("name", "episodes"),
+    [*((name, "turns") for name in ("t5_1_1", "t5gemma", "gemma3", "prefix")), ("gemma3", "conversation")],
+)
 def test_packed_rows_train_as_rows_of_one_example_do(name, episodes):
     """Loss, norm of the gradient and parameters in each step; windows and relative positions included."""
     config = dataclasses.replace(FAMILIES[name], dropout_rate=0.0)

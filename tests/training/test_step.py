@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from lmirl_jax import objectives, sharding, training
-from lmirl_jax.training.state import build, init_params, init_state, state_shardings
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_params, init_state, state_shardings
 from lmirl_jax.training.sums import weighted_sum
 from lmirl_jax.types import SoftQ, UserError
 from tests.training.fakes import TINY, global_batch, make_batch, mesh_of
@@ -36,8 +37,8 @@ def run(
     """The parameters and metrics after some steps on a mesh."""
     # Adam divides a gradient near 0 by itself, and with it the rounding that differs: this epsilon is far above both.
     optimizer = optimizer or training.adamw(1e-2, eps=1e-4)
-    graph, _ = build(TINY, KEY)
-    _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
+    graph, _ = build(TINY)
+    _, shardings = state_shardings(mesh, TINY, optimizer)
     step = functools.partial(
         training.train_step,
         graph=graph,
@@ -87,7 +88,7 @@ def of_rows(batch, rows, weights):
 def one_update(batch):
     """The parameters and metrics after a step of plain descent, without dropout."""
     optimizer = optax.sgd(0.1)
-    graph, _ = build(STILL, KEY)
+    graph, _ = build(STILL)
     params = init_params(STILL, KEY)
     state = training.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     settings = {"graph": graph, "loss": training.TokenLoss(objectives.iqlearn, 0.5), "optimizer": optimizer}
@@ -204,7 +205,7 @@ def test_adafactor_on_a_mesh_equals_one_device():
 
 def test_every_parameter_and_moment_is_sharded():
     mesh = mesh_of(8, 1, 4, 2)
-    _, shardings = state_shardings(mesh, TINY, training.adamw(1e-2), KEY)
+    _, shardings = state_shardings(mesh, TINY, training.adamw(1e-2))
     specs = {
         jax.tree_util.keystr(path, simple=True, separator="/"): place.spec
         for path, place in jax.tree_util.tree_leaves_with_path((shardings.params, shardings.opt_state))
@@ -268,7 +269,7 @@ def test_parameters_do_not_depend_on_the_mesh_they_were_made_on():
     optimizer = training.adamw(1e-2)
     states = []
     for mesh in (mesh_of(1, 1, 1, 1), mesh_of(8, 1, 4, 2)):
-        _, shardings = state_shardings(mesh, TINY, optimizer, KEY)
+        _, shardings = state_shardings(mesh, TINY, optimizer)
         states.append(jax.device_get(init_state(shardings, TINY, optimizer, KEY).params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
-    nnx.merge(build(TINY, KEY)[0], states[0])
+    nnx.merge(build(TINY)[0], states[0])
