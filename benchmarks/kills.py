@@ -1,6 +1,7 @@
 """Kills lmirl by SIGKILL at random moments, starts it again, and compares all that it leaves with a run that nobody killed.
 
-    launch/local.sh python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--out=benchmarks/results/kills_cpu.json]
+    launch/local.sh python benchmarks/kills.py [--kills=50] [--seed=0] [--processes=1] [--at_once=1]
+        [--out=benchmarks/results/kills_cpu.json]
 
 A tiny T5 is trained on 48 lines of a file for 12 updates, with a checkpoint every 3 and an evaluation every 4 updates; then it
 answers and scores 24 prompts, and is converted. Each kill is of one kind, in turn: `train` (in an update), `save`, `evaluate`,
@@ -9,9 +10,13 @@ and the time are drawn from the seed and the number of the kill. Then the same c
 newest checkpoint that was complete when the process died, and leave what the uninterrupted run left: bitwise the same parameters,
 optimizer state and position, the same metrics in one line a step, and the same files of answers, scores and weights. With several
 processes, the last one dies in training, and the others must end by themselves.
+
+All processes share one compilation cache, which the uninterrupted run fills. --out is written after every kill; the same command
+goes on from there.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -68,6 +73,14 @@ class Study:
 
     def __init__(self, folder: pathlib.Path, processes: int = 1):
         self.folder, self.processes = folder, processes
+        self.environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         lines = [{"inputs": f"{n}+{n % 5}", "targets": str(n + n % 5)} for n in range(72)]
         for name, rows in (("train", lines[:48]), ("validation", lines[48:])):
@@ -113,8 +126,6 @@ class Study:
         """
         count = self.processes if command == "train" else 1
         program = [sys.executable, "-P", str(ROOT / "benchmarks" / "killed_command.py")]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         address, started = f"localhost:{free_port()}", []
         for index in range(count):
             flags = [
@@ -124,10 +135,9 @@ class Study:
             ]
             dies = dying if index == count - 1 else ()
             called = [*program, *dies, "--", *self.arguments(command, run), *(flags if count > 1 else [])]
-            log = open(self.folder / f"log-{index}", "w+b")  # noqa: SIM115
-            started.append(
-                (subprocess.Popen(called, env=environment, cwd=self.folder, stderr=log, stdout=log), log)
-            )
+            log = open(self.folder / f"{run.name}.log-{index}", "w+b")  # noqa: SIM115
+            output = {"stderr": log, "stdout": log}
+            started.append((subprocess.Popen(called, env=self.environment, cwd=self.folder, **output), log))
         logs = []
         for process, log in started:
             process.wait(600)
@@ -220,6 +230,15 @@ def same_arrays(first: pathlib.Path, second: pathlib.Path) -> None:
     assert places[0] == places[1], "another position in the data"
 
 
+def kills_done(file: pathlib.Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The kills of an earlier call with the same settings, or none."""
+    if file is None or not file.exists():
+        return {"minutes": 0.0, "kills": []}
+    found = json.loads(file.read_text())
+    assert found["settings"] == settings, f"{file} has kills with {found['settings']}: name another file"
+    return {"minutes": found["minutes"], "kills": found["kills"]}
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -227,19 +246,34 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--at_once", type=int, default=1, help="kills that are tried side by side")
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args(arguments)
-    kinds = list(KINDS)
-    with tempfile.TemporaryDirectory() as folder:
-        study, began, rows = Study(pathlib.Path(folder), options.processes), time.monotonic(), []
-        for number in range(options.kills):
-            rows.append(study.kill(kinds[number % len(kinds)], options.seed + number // len(kinds)))
-            print(number + 1, rows[-1], flush=True)
-        result = {"minutes": round((time.monotonic() - began) / 60, 1), "kills": rows}
-    if options.out is not None:
-        from provenance import provenance
+    # Here, because the tests import this file as no part of a folder.
+    from provenance import provenance
 
-        options.out.write_text(json.dumps(provenance(options) | result, indent=1) + "\n")
+    settings = {"seed": options.seed, "processes": options.processes}
+    done = kills_done(options.out, settings)
+    before, rows, kinds = done["minutes"], done["kills"], list(KINDS)
+    with tempfile.TemporaryDirectory() as folder:
+        study, began = Study(pathlib.Path(folder), options.processes), time.monotonic()
+
+        def kill(number: int) -> dict[str, Any]:
+            return study.kill(kinds[number % len(kinds)], options.seed + number // len(kinds))
+
+        with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
+            for row in pool.map(kill, range(len(rows), options.kills)):
+                rows.append(row)
+                print(len(rows), row, flush=True)
+                if options.out is not None:
+                    minutes = round(before + (time.monotonic() - began) / 60, 1)
+                    write(options.out, provenance(options) | {"settings": settings, "minutes": minutes}, rows)
+
+
+def write(file: pathlib.Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes the result, a line for each kill."""
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    file.write_text(json.dumps(head, indent=1).removesuffix("\n}") + f',\n "kills": [\n{lines}\n ]\n}}\n')
 
 
 if __name__ == "__main__":

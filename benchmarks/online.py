@@ -13,6 +13,7 @@ where --compile_for asks the TPU compiler, which needs no TPU (`pip install libt
 
 import argparse
 import json
+import math
 import statistics
 import time
 
@@ -88,13 +89,10 @@ def topology_mesh(options) -> jax.sharding.Mesh:
     """A mesh of TPU chips that this machine lacks, for compilation only."""
     from jax.experimental import topologies
 
-    sizes = tuple(map(int, options.mesh.split(",")))
+    sizes = dict(zip(("data", "fsdp", "tensor"), map(int, options.mesh.split(",")), strict=True))
     chips = topologies.get_topology_desc(platform="tpu", topology_name=options.compile_for).devices
-    return jax.sharding.Mesh(
-        np.asarray(chips[: np.prod(sizes)]).reshape(sizes),
-        ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
-    )
+    with sharding.use_devices(chips[: math.prod(sizes.values())]):
+        return sharding.make_mesh(**sizes)
 
 
 def memory(learner, setting, batch) -> dict[str, float]:

@@ -20,7 +20,8 @@ import optax
 from provenance import provenance
 
 from lmirl_jax import configuration, data, objectives, sharding, training
-from lmirl_jax.training.state import build, init_state, state_shardings
+from lmirl_jax.models.abstract import build
+from lmirl_jax.training.state import init_state, state_shardings
 
 
 def timed(update, state, batch) -> tuple[training.TrainState, float, float]:
@@ -36,8 +37,8 @@ def timed(update, state, batch) -> tuple[training.TrainState, float, float]:
 def measure(options, datasets, model, mesh) -> dict:
     """Updates on batches of each data set in turn, without those that compile."""
     key, optimizer = jax.random.key(0), optax.sgd(1e-3)
-    graph, _ = build(model, key)
-    _, shardings = state_shardings(mesh, model, optimizer, key)
+    graph, _ = build(model)
+    _, shardings = state_shardings(mesh, model, optimizer)
     loss = training.TokenLoss(objectives.iqlearn, 0.1)
     settings = {"graph": graph, "loss": loss, "optimizer": optimizer, "key": key, "microbatches": 1}
     update = jax.jit(functools.partial(training.train_step, **settings))

@@ -17,6 +17,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import statistics
 import time
 
@@ -165,13 +166,10 @@ def compile_only(shape, options) -> dict:
     """The memory of a program on TPU chips that this machine lacks, by the TPU compiler, in megabytes for each chip."""
     from jax.experimental import topologies
 
-    sizes = tuple(map(int, options.mesh.split(",")))
+    sizes = dict(zip(("data", "fsdp", "tensor"), map(int, options.mesh.split(",")), strict=True))
     chips = topologies.get_topology_desc(platform="tpu", topology_name=options.compile_for).devices
-    mesh = jax.sharding.Mesh(
-        np.asarray(chips[: np.prod(sizes)]).reshape(sizes),
-        ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
-    )
+    with sharding.use_devices(chips[: math.prod(sizes.values())]):
+        mesh = sharding.make_mesh(**sizes)
     tokens, embed, words = shape
 
     def abstract(size, dtype, *spec):

@@ -20,8 +20,9 @@ import numpy as np
 from provenance import provenance
 
 from lmirl_jax import configuration, objectives, sharding, training
+from lmirl_jax.models.abstract import build
 from lmirl_jax.rows import example_row, stack_rows
-from lmirl_jax.training.state import build, init_state, state_shardings
+from lmirl_jax.training.state import init_state, state_shardings
 from lmirl_jax.types import Batch
 
 
@@ -39,8 +40,8 @@ def fixed_batch(rows: int, inputs: int, targets: int) -> Batch:
 def make_update(objective, model, mesh, block_size):
     """A compiled update, and a function that runs it once and gives its seconds."""
     key, optimizer = jax.random.key(0), training.adafactor(1e-3)
-    graph, _ = build(model, key)
-    _, shardings = state_shardings(mesh, model, optimizer, key)
+    graph, _ = build(model)
+    _, shardings = state_shardings(mesh, model, optimizer)
     step = functools.partial(
         training.train_step,
         graph=graph,
