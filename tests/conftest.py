@@ -13,18 +13,26 @@ import tempfile
 import jax
 import pytest
 
+from lmirl_jax import sharding
 from tests import pretrained
+from tests.other_python import OtherPython
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Most objects are those of modules, which stay: Python's default looks through all of them again and again while JAX traces.
+gc.set_threshold(50_000, 20, 50)
+
 CACHE = os.path.join(tempfile.gettempdir(), f"lmirl_jax_tests_{os.getuid()}")
 MANY_MAPS = 15_000
+ON_ONE_DEVICE = ("cli", "data", "decoding", "interop", "rewards")
 SMOLLM2 = pathlib.Path.home() / ".cache" / "lmirl_jax" / "smollm2_135m_instruct"
-# Commands under test run in processes of their own: they inherit both through the environment.
+# Commands under test run in processes of their own: they inherit all of these through the environment.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(CACHE, "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("LMIRL_CACHE_DIR", os.path.join(CACHE, "examples"))
+# XLA's newer emitters of fused loops take half of the time that most tests need.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
@@ -37,11 +45,27 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=soaks)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Tests with the marker default_compiler run in a process without XLA_FLAGS: theirs are equalities of rounding."""
+    if pyfuncitem.get_closest_marker("default_compiler") is None or not os.environ["XLA_FLAGS"]:
+        return None
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "-n", "0", pyfuncitem.nodeid],
+        cwd=pyfuncitem.config.rootpath,
+        env=os.environ | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return True
+
+
 @pytest.fixture(autouse=True)
 def strict_promotion(request):
     """Our own arithmetic never mixes types by accident; optax's does, so the trainer's tests go without."""
-    ours = ("test_soft_q", "objectives", "models", "decoding")
-    if any(name in request.node.nodeid for name in ours):
+    ours = ("test_soft_q", "objectives/", "models/", "decoding/")
+    if any(name in str(request.path.relative_to(request.config.rootpath)) for name in ours):
         with jax.numpy_dtype_promotion("strict"):
             yield
     else:
@@ -76,19 +100,8 @@ def processes_are_marked(request, monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(request):
-    """These tests compile whole steps on many meshes and run each a few times: LLVM's optimisations do not pay."""
-    rooms = (
-        "/online/",
-        "/training/",
-        "/rewards/",
-        "/interop/",
-        "/models/",
-        "/test_language_model",
-        "/cli/test_score",
-    )
-    rooms += ("/cli/test_report", "/cli/test_pretrained")
-    compiles = any(room in str(request.path) for room in rooms)
-    if not compiles:
+    """Tests compile whole steps on many meshes and run each a few times: LLVM's optimisations pay in few of them."""
+    if any(name in str(request.path) for name in ("/compilation/", "test_soft_q", "test_smollm2")):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:  # Of commands under test, which are to round as we do.
@@ -111,6 +124,31 @@ def few_memory_maps():
         gc.collect()
 
 
+@pytest.fixture
+def on_one_device():
+    """Meshes are of one device, for tests that are not about several: they take two thirds of the time."""
+    with sharding.use_devices(jax.devices()[:1]):
+        yield
+
+
+@pytest.fixture
+def on_eight_devices():
+    """Meshes are of all devices, for a test about several in a room of one."""
+    with sharding.use_devices(jax.devices()):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def devices_of_the_room(request):
+    """In rooms that are not about meshes these are of one device, but for files with the marker eight_devices."""
+    room = request.path.relative_to(request.config.rootpath / "tests").parts[0]
+    if room not in ON_ONE_DEVICE or request.node.get_closest_marker("eight_devices") is not None:
+        yield
+        return
+    with sharding.use_devices(jax.devices()[:1]):
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> pathlib.Path:
     return pathlib.Path(__file__).resolve().parents[1]
@@ -127,13 +165,21 @@ def shared_data(repository) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def parity_python(repository) -> str:
-    """A Python with transformers and torch, the oracle of Hugging Face's formats; its tests run scripts with it (e2e)."""
+    """A Python with transformers and torch, the oracle of Hugging Face's formats."""
     found = os.environ.get("LMIRL_PARITY_PYTHON") or str(repository / ".venv-parity" / "bin" / "python")
     if not os.path.isfile(found):
         pytest.skip(
             f"no Python at {found}: LMIRL_PARITY_PYTHON must name one that has transformers and torch"
         )
     return found
+
+
+@pytest.fixture(scope="session")
+def transformers(parity_python):
+    """A process with transformers and torch, which runs scripts; see `OtherPython`."""
+    process = OtherPython(parity_python)
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
@@ -155,17 +201,17 @@ def smollm2(request, repository) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def live(parity_python, tmp_path_factory) -> pathlib.Path:
+def live(transformers, tmp_path_factory) -> pathlib.Path:
     """A folder with a checkpoint of each family, which transformers has just made."""
     folder = tmp_path_factory.mktemp("live")
-    pretrained.run_transformers(parity_python, "make", folder)
+    transformers.run(pretrained.SCRIPT, "make", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def load_in_transformers(parity_python):
+def load_in_transformers(transformers):
     """See `pretrained.load_in_transformers`."""
-    return functools.partial(pretrained.load_in_transformers, parity_python)
+    return functools.partial(pretrained.load_in_transformers, transformers)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def make_run(folder: pathlib.Path, *bindings: str, seed: int = 0, step: int = 3)
         configuration.load(["gin/runs/number_paths.gin"], given)
         model, text = configuration.macro("MODEL"), configuration.config_text()
     mesh, optimizer, key = sharding.make_mesh(), optax.sgd(0.1), jax.random.key(seed)
-    state = init_state(state_shardings(mesh, model, optimizer, key)[1], model, optimizer, key)
+    state = init_state(state_shardings(mesh, model, optimizer)[1], model, optimizer, key)
     with contextlib.closing(Checkpoints(epath.Path(folder), CheckpointConfig())) as saved:
         saved.save(step, state, {})
     (folder / "config.gin").write_text(text)

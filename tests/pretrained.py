@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from lmirl_jax import decoding, sharding
 from lmirl_jax.models import DecoderOnlyConfig
 from lmirl_jax.rows import answer_rows
 from lmirl_jax.types import AnswerBatch, PromptBatch
+from tests.other_python import OtherPython
 
 FAMILIES = ("t5_1_0", "t5_1_1", "byt5", "mt5", "umt5", "t5gemma")
 DECODER_ONLY = ("llama", "qwen2", "qwen3", "gemma2", "gemma3")
@@ -56,17 +56,8 @@ def _trained_logits(graph, params, inputs, lengths, ids):
     return decoding.logits_of(model, model.hidden(rows))
 
 
-def run_transformers(python: str, command: str, folder: pathlib.Path) -> str:
-    """Runs the script with a Python that has transformers; returns what it prints."""
-    done = subprocess.run(
-        [python, str(SCRIPT), command, str(folder)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def load_in_transformers(python: str, folder: pathlib.Path) -> tuple[dict, dict]:
+def load_in_transformers(transformers: OtherPython, folder: pathlib.Path) -> tuple[dict, dict]:
     """Loads a folder with transformers; returns what does not fit, and what it computes as arrays."""
-    found = json.loads(run_transformers(python, "load", folder).splitlines()[-1])
+    found = json.loads(transformers.run(SCRIPT, "load", folder).splitlines()[-1])
     with np.load(folder.parent / f"{folder.name}-computed.npz") as computed:
         return found, dict(computed)

@@ -3,16 +3,18 @@
 import ast
 import importlib
 import json
-import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.documents import PAGES, ROOT, blocks, write_files
+from lmirl_jax import configuration
+from lmirl_jax.cli import main
+from tests.documents import COMMANDS, PAGES, ROOT, blocks, write_files
 from tests.fakes import make_run
 
 # Shell blocks that are not run here, by words in them, and why.
@@ -21,7 +23,10 @@ NOT_RUN = {
     "launch/local.sh test": "it would start these tests",
     "LMIRL_EXTRAS": "installs packages; tests/launch/test_local.py covers the script",
     "../shared/data": "needs data that lies beside the checkout",
+    "launch/local.sh --devices": "tests/launch/test_local.py and tests/launch/test_processes.py cover both flags",
     "launch/tpu_vm.sh": "tests/launch/test_tpu_vm.py and tests/launch/test_processes.py cover both scripts",
+    "--topology=": "needs the TPU compiler, for minutes; tests/cli/test_compile.py and tests/compilation/test_programs.py",
+    "benchmarks/compile_table.py": "hours of compilation",
     "benchmarks/small_data.py": "an hour of training",
     "'mle_0'": "names runs that stand for a reader's own",
     "google/flan-t5": "needs the hub; tests/cli/test_pretrained.py trains from a folder, and tests/interop from a cache",
@@ -29,19 +34,15 @@ NOT_RUN = {
     "--beam=": "needs Beam and its cluster; tests/data/test_beam_preparation.py runs it where there is one",
     "WANDB_PROJECT": "needs an account; tests/training/test_metric_writers.py writes in the offline mode",
 }
-# What stands in for launch/local.sh: the same command, with few steps and few answers.
-LAUNCHER = """#!/usr/bin/env bash
-case $1 in
-train) few=(--gin.TRAIN_STEPS=2 --gin.EVAL_STEPS=1 --gin.EVALUATOR_NUM_EXAMPLES=2 --gin.EVAL_NUM_SAMPLES=2) ;;
-eval) few=(--gin.EVALUATOR_NUM_EXAMPLES=2 --gin.NUM_SAMPLES=2 "--gin.TEMPERATURES=[1.0]") ;;
-sweep) few=(--gin.EVALUATOR_NUM_EXAMPLES=12 --gin.NUM_SAMPLES=2 "--gin.TEMPERATURES=[0.5, 1.0]") ;;
-report) few=(--gin.EVALUATOR_NUM_EXAMPLES=12 --gin.NUM_SAMPLES=2) ;;
-infer) few=(--gin.INFER_NUM_EXAMPLES=2) ;;
-score) few=(--gin.SCORE_NUM_EXAMPLES=20) ;;
-*) few=() ;;
-esac
-exec "$PYTHON" -P -m lmirl_jax "$@" "${few[@]}"
-"""
+# With few steps and few answers.
+FEW = {
+    "train": ["TRAIN_STEPS=2", "EVAL_STEPS=1", "EVALUATOR_NUM_EXAMPLES=2", "EVAL_NUM_SAMPLES=2"],
+    "eval": ["EVALUATOR_NUM_EXAMPLES=2", "NUM_SAMPLES=2", "TEMPERATURES=[1.0]"],
+    "sweep": ["EVALUATOR_NUM_EXAMPLES=12", "NUM_SAMPLES=2", "TEMPERATURES=[0.5, 1.0]"],
+    "report": ["EVALUATOR_NUM_EXAMPLES=12", "NUM_SAMPLES=2"],
+    "infer": ["INFER_NUM_EXAMPLES=2"],
+    "score": ["SCORE_NUM_EXAMPLES=20"],
+}
 
 
 def page_id(page: pathlib.Path) -> str:
@@ -91,33 +92,47 @@ def test_python_runs(page, folder, monkeypatch):
         run_python(block.text, names, f"{page.name}, block {number}")
 
 
+def lines_of(block: str) -> list[str]:
+    """The lines of a shell block, and as one line each what is not a command of lmirl, for a shell."""
+    lines = [""]
+    for line in block.replace("\\\n", " ").splitlines():
+        if line.startswith(COMMANDS):
+            lines += [line, ""]
+        else:
+            lines[-1] += line + "\n"
+    return [line for line in lines if line.strip()]
+
+
+def run_line(line: str) -> int:
+    """Runs a command of lmirl in this process: to start one for each would take longer than what they do."""
+    if not line.startswith(COMMANDS):
+        return subprocess.run(["bash", "-c", f"set -e\n{line}"]).returncode
+    _, name, *arguments = shlex.split(line, comments=True)
+    few = FEW.get(name, [])
+    # To compile what samples takes longer than the rest: only where the block is about evaluations.
+    if name == "train" and not re.search("METRIC|VALIDATION|EVAL_", line):
+        few = [*few, "EVALUATIONS=[]"]
+    with configuration.restore_afterwards():
+        return main([name, *arguments, *(f"--gin.{setting}" for setting in few)])
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_one_device")
 @pytest.mark.parametrize("page", with_blocks("is_shell"), ids=page_id)
-def test_shell_runs(page, folder, tmp_path):
+def test_shell_runs(page, folder, tmp_path, monkeypatch, capfd):
     """In one folder, block after block; /tmp is a folder of the test."""
-    (folder / "launch").mkdir(exist_ok=True)
-    launcher = folder / "launch" / "local.sh"
-    launcher.write_text(LAUNCHER, encoding="utf-8")
-    launcher.chmod(0o755)
     if any("MODEL_DIR=\"'numbers/" in block.text for block in blocks(page)):
         shutil.rmtree(folder / "numbers")  # The page trains the runs itself.
     if page.name == "online.md":  # It goes on from the run that README.md trains.
         make_run(tmp_path / "mine")
-    environment = {
-        **os.environ,
-        "PYTHON": sys.executable,
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": "1",
-    }
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     for block in blocks(page):
         if not block.is_shell or any(words in block.text for words in NOT_RUN):
             continue
-        script = 'set -e\nlmirl() { launch/local.sh "$@"; }\n' + block.text.replace("/tmp/", f"{tmp_path}/")
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{block.text}\n{done.stderr[-3000:]}"
+        for line in lines_of(block.text.replace("/tmp/", f"{tmp_path}/")):
+            assert run_line(line) == 0, f"{line}\n{capfd.readouterr().err[-3000:]}"
 
 
 def anchors(page: pathlib.Path) -> set[str]:

@@ -57,6 +57,7 @@ KINDS = {
     "choices": "",  # a list of a few texts, one or more
     "lengths": "",
     "axis": "-1",  # of the mesh: -1 is what the others leave
+    "rules": "dictionary",  # mesh axes by logical axis; none of them changes nothing
     "numbers": "",  # a list of one or more
     "texts": "text",  # one, or a list of one or more
     "columns": "",  # names of columns by role, one or more
@@ -97,16 +98,18 @@ TABLE = {
     "evaluation.metric_functions": "metrics? text text",
     "models.DecoderOnlyConfig": (
         "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
-        "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole"
+        "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole choice"
     ),
     "models.LinearRopeScaling": "positive",
     "models.Llama3RopeScaling": "positive positive positive count",
     "models.LoRAConfig": "object count positive share-below choices choice?",
     "models.T5Config": (
         "count count count count count count count share-below choice choice count count count whole "
-        "choices switch switch? switch positive"
+        "choices switch switch? switch positive choice"
     ),
-    "models.T5GemmaConfig": ("count object object positive? switch share-below choice choice count whole"),
+    "models.T5GemmaConfig": (
+        "count object object positive? switch share-below choice choice count whole choice"
+    ),
     "models.T5GemmaStackConfig": (
         "count count count count count count count choices? positive? positive? positive choice positive"
     ),
@@ -143,7 +146,7 @@ TABLE = {
     "rewards.wrong_digit": "caller caller caller",
     "runs.load": "path object? object? path? switch?",
     "runs.load_if_any": "path? object? object?",
-    "sharding.make_mesh": "axis axis axis",
+    "sharding.make_mesh": "axis axis axis axis count? rules?",
     "tasks.number_paths.model": "",
     "tasks.number_paths.reward": "caller caller",
     "tasks.number_paths.wrong_step": "caller caller caller",
@@ -158,8 +161,8 @@ TABLE = {
     "training.annealed": "non-negative non-negative whole whole",
     "training.delayed_constant": "non-negative whole whole",
     "training.train": (
-        "path count object object object object object objects count object object path? count seed count switch text? "
-        "object caller"
+        "path count object object object object object objects count object object path? objects count switch seed count objects "
+        "switch text? object caller"
     ),
     "training.warmup_constant": "positive whole",
 }
@@ -302,14 +305,14 @@ MACRO_KINDS = {
         "rate": "LEARNING_RATE_SCHEDULE",
         "weight": "TD_WEIGHT",
         "non-negative": "EARLY_STOPPING_MIN_DELTA EVAL_TEMPERATURE",
-        "switch": "PACK SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
+        "switch": "OFFLOAD_OPTIMIZER PACK SHUFFLE_TRAIN_EXAMPLES TRUNCATE",
         # No evaluation reads it here, so that a text is not looked up.
         "path": "MODEL_DIR VALIDATION_DATA?",
         "choice": "CHAT_EPISODES CHAT_TURNS DTYPE REMAT ON_NONFINITE BEST_MODE? BLEU_TOKENIZER ROUGE_TOKENIZER",
         "text": "WANDB_PROJECT?",
         "lengths": "TASK_FEATURE_LENGTHS",
         "metrics": "METRICS?",
-        "objects": "EVALUATIONS",
+        "objects": "EVALUATIONS NEW_PARAMETERS PROFILE_STEPS",
         # Texts that name nothing are refused as well.
         "object": "DATA LEARNER MESH MODEL OBJECTIVE OPTIMIZER TASK BEST_METRIC? INITIAL_CHECKPOINT_PATH? "
         "MIXTURE_OR_TASK_NAME? VOCABULARY_PATH? CHAT?",

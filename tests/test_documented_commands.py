@@ -14,7 +14,8 @@ from lmirl_jax.types import UserError
 from tests.documents import PAGES, ROOT, write_files
 
 LAUNCHER_FLAGS = r"(?:--\S+ )*"
-COMMAND = re.compile(rf"(?:lmirl|launch/local\.sh|launch/tpu_vm\.sh)\s+{LAUNCHER_FLAGS}(?=\w)")
+LAUNCHERS = r"lmirl|launch/local\.sh|launch/tpu_vm\.sh|launch/gke/jobset\.py|sbatch .*launch/slurm\.sbatch"
+COMMAND = re.compile(rf"(?:{LAUNCHERS})\s+{LAUNCHER_FLAGS}(?=\w)")
 # Launched beside the commands of lmirl.
 NO_COMMANDS = ("test", "python")
 # What the files of a command leave to the run that it reads, which this run's configuration stands for.

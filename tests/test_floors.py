@@ -30,6 +30,7 @@ FLOORS = {
     "training": 5,
     "online": 6,
     "runs": 6,
+    "compilation": 7,
     "rewards": 7,
     "reports": 8,
     "exporting": 8,

@@ -1,6 +1,7 @@
 """Every bundled gin file parses and builds what it is for."""
 
 import inspect
+import math
 import pathlib
 
 import gin
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from lmirl_jax import (
     checkpoints,
@@ -17,11 +19,14 @@ from lmirl_jax import (
     objectives,
     online,
     rewards,
+    sharding,
     soft_q,
     training,
 )
+from lmirl_jax.models.abstract import build
 from tests import decoder_only_sizes
 from tests.fakes import make_run
+from tests.tpus import tpus
 
 RUN_BINDINGS = ["MODEL_DIR = '/unused'", "TRAIN_STEPS = 7"]
 SETTINGS = [
@@ -234,11 +239,46 @@ def test_optimizers_move_by_what_they_state(name):
     np.testing.assert_allclose(rate, 1e-2, rtol=1e-6)
 
 
+# The chips that a mesh is made for: their kind, the sides of a slice, and the number of slices.
+CHIPS = {
+    "v4_128": ("TPU v4", (4, 4, 4), 1),
+    "v5e_256": ("TPU v5 lite", (16, 16), 1),
+    "v5p_512": ("TPU v5", (4, 8, 8), 1),
+    "v6e_256": ("TPU v6 lite", (16, 16), 1),
+    "two_slices_v5e_256": ("TPU v5 lite", (16, 16), 2),
+}
+
+
 @pytest.mark.parametrize("name", files("meshes"))
 def test_meshes(name):
+    chips = CHIPS.get(pathlib.Path(name).stem)
+    devices = jax.devices() if chips is None else tpus(*chips)
     configuration.load([name], complete=False)
-    mesh = configuration.macro("MESH")
-    assert mesh.size == jax.device_count() and mesh.axis_names == ("data", "fsdp", "tensor")
+    with sharding.use_devices(devices):
+        mesh = configuration.macro("MESH")
+    assert set(mesh.devices.flat) == set(devices) and mesh.axis_names == (
+        "slices",
+        "data",
+        "fsdp",
+        "sequence",
+        "tensor",
+    )
+
+
+@pytest.mark.parametrize("model", ["t5_1_1/xxl", "gemma2/gemma2_9b"])
+@pytest.mark.parametrize("name", CHIPS)
+def test_meshes_of_pods_divide_large_models(name, model):
+    """The memory of the parameters of a chip is the model's, divided by its slice's chips, but for norms and biases."""
+    given = [f"gin/models/{model}.gin", f"gin/meshes/{name}.gin"]
+    configuration.load(given, SETTINGS, complete=False)
+    with sharding.use_devices(tpus(*CHIPS[name])):
+        mesh = configuration.macro("MESH")
+    _, variables = build(configuration.macro("MODEL"))
+    places = jax.tree.leaves(sharding.parameter_shardings(mesh, variables))
+    sizes = [variable.shape for _, variable in nnx.to_flat_state(variables)]
+    parts = sum(math.prod(place.shard_shape(size)) for place, size in zip(places, sizes, strict=True))
+    whole = sum(map(math.prod, sizes))
+    assert whole / mesh.size * mesh.shape["slices"] <= parts < 1.01 * whole / mesh.size * mesh.shape["slices"]
 
 
 def test_finetune_defaults():

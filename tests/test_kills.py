@@ -22,9 +22,7 @@ def kills(repository):
 @pytest.fixture(scope="module")
 def study(kills, tmp_path_factory):
     """The uninterrupted commands, with which each killed one is compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield kills.Study(tmp_path_factory.mktemp("kills"))
+    return kills.Study(tmp_path_factory.mktemp("kills"))
 
 
 def test_each_kind_is_killed(kills):

@@ -72,7 +72,7 @@ def test_it_runs_from_an_empty_folder(installed, tmp_path):
     assert "usage: lmirl" in python(installed, tmp_path, "-m", "lmirl_jax", "--help")
     assert "\nxsum  " in python(installed, tmp_path, "-m", "lmirl_jax", "tasks")
     script = (installed / "bin" / "lmirl").read_text()
-    assert "from lmirl_jax.cli import main" in script
+    assert "from lmirl_jax.cli import run" in script
 
 
 def test_it_finds_its_own_gin_files_and_tasks(installed, tmp_path):

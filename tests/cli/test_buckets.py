@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from lmirl_jax import cli
@@ -19,14 +18,6 @@ SETTINGS = [
     "--gin.EVALUATIONS=[]",
     "--gin.CHECKPOINT_PERIOD=3",
 ]
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """This test compiles much and computes little: LLVM's optimisations do not pay."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def train(run, steps, *more, buckets=2, batch=8):

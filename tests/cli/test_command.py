@@ -205,9 +205,10 @@ def test_several_processes_are_joined_as_the_flags_say(monkeypatch):
     monkeypatch.setattr("jax.distributed.initialize", lambda **arguments: calls.append(arguments))
     processes.initialize_distributed(flags.Flags(coordinator_address="h:1", process_count=2, process_index=1))
     processes.initialize_distributed(flags.Flags(coordinator_address="auto", initialization_timeout=9))
+    waits = {"heartbeat_timeout_seconds": 30, "shutdown_timeout_seconds": 86400}
     assert calls == [
-        {"heartbeat_timeout_seconds": 30, "coordinator_address": "h:1", "num_processes": 2, "process_id": 1},
-        {"heartbeat_timeout_seconds": 30, "initialization_timeout": 9},
+        {**waits, "coordinator_address": "h:1", "num_processes": 2, "process_id": 1},
+        {**waits, "initialization_timeout": 9},
     ]
 
 

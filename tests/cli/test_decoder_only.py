@@ -25,17 +25,8 @@ SMALL = [
     "--gin.EVALUATOR_NUM_EXAMPLES=8",
     "--gin.EVAL_STEPS=1",
 ]
-OBJECTIVES = [path.stem for path in sorted(pathlib.Path("gin/objectives").glob("*.gin"))]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little: LLVM's optimisations do not pay."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+# One of each form: tests/training/test_equalities.py trains by all objectives.
+OBJECTIVES = ("mle", "gem", "iqlearn")
 
 
 def bind(**macros: object) -> list[str]:
@@ -59,7 +50,7 @@ def base(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_objective(objective, tmp_path):
+def test_each_form_of_objective(objective, tmp_path):
     more = [f"--gin_file=gin/objectives/{objective}.gin", "--gin.EVALUATIONS=[]"]
     first, second = train("number_paths", tmp_path / "run", *more, LEARNING_RATE=1e-2, WARMUP_STEPS=0)
     assert math.isfinite(second["train/loss"]) and second["train/loss"] != first["train/loss"]
@@ -119,27 +110,29 @@ def test_answers_depend_neither_on_the_batch_nor_on_the_prompts_beside_them(base
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("on_eight_devices")
 def test_two_processes_give_what_one_does(tmp_path):
-    """2 processes of 4 devices against 1 process of 8: offline and online in one learner."""
+    """2 processes of 4 devices against this process of 8: offline and online in one learner."""
+    rows = [{"inputs": f"{n}+{n % 5}", "targets": str(n + n % 5)} for n in range(40)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = {"DATA": str(tmp_path / "sums.jsonl"), "TASK_FEATURE_LENGTHS": {"inputs": 8, "targets": 8}}
+    small |= {"MIXTURE_OR_TASK_NAME": None, "EVALUATIONS": [], "TRAIN_STEPS": 2}
+    files = ["--gin_file=gin/runs/online_iqlearn.gin", *SMALL, "--gin_file=gin/meshes/fsdp.gin"]
 
-    def run(folder: pathlib.Path, processes: int) -> list[dict]:
-        launcher = pathlib.Path(__file__).parents[2] / "launch/processes.py"
-        start = [str(launcher), str(processes)] if processes > 1 else ["-m", "lmirl_jax"]
-        environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(8 // processes)}
-        given = bind(MODEL_DIR=str(folder), TRAIN_STEPS=2)
-        files = ["--gin_file=gin/runs/online_iqlearn.gin", *SMALL, "--gin_file=gin/meshes/fsdp.gin"]
-        done = subprocess.run(
-            [sys.executable, "-P", *start, "train", *files, "--gin.EVALUATIONS=[]", *given],
-            env=os.environ | environment | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-        assert done.returncode == 0, done.stderr
-        return read_metrics(epath.Path(folder) / "metrics.jsonl")
+    def command(run: pathlib.Path) -> list[str]:
+        return ["train", *files, *bind(MODEL_DIR=str(run), **small)]
 
-    whole = run(tmp_path / "whole", 1)
-    parts = run(tmp_path / "parts", 2)
+    assert main(command(tmp_path / "whole")) == 0
+    launcher = pathlib.Path(__file__).parents[2] / "launch/processes.py"
+    done = subprocess.run(
+        [sys.executable, "-P", str(launcher), "2", *command(tmp_path / "parts")],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    parts, whole = (read_metrics(epath.Path(tmp_path) / run / "metrics.jsonl") for run in ("parts", "whole"))
     for ours, theirs in zip(parts, whole, strict=True):
         for name in ("loss", "loss_mle", "reward", "entropy", "samples/entropy", "samples/length"):
             key = f"train/{name}"

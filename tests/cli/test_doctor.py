@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -14,6 +15,8 @@ from lmirl_jax.cli import doctor, flags
 from lmirl_jax.interop.safetensors_files import tensors_of
 from tests.fakes import make_run
 
+pytestmark = pytest.mark.eight_devices
+
 
 def test_a_whole_machine_can_train(capsys, monkeypatch):
     monkeypatch.setattr(configuration, "bundled_files", lambda: ["gin/runs/finetune.gin"])
@@ -22,7 +25,7 @@ def test_a_whole_machine_can_train(capsys, monkeypatch):
     rows = dict(line.split(None, 1) for line in out.split("\n\n")[0].splitlines())
     assert rows["jax"] == importlib.metadata.version("jax")
     assert rows["devices"] == "8 x cpu"
-    assert rows["mesh"] == "data=8 x fsdp=1 x tensor=1"
+    assert rows["mesh"] == "data=8"
     assert rows["soft"] == "Q-values        dense up to 16,777,216 logits a device, blocked above"
     assert rows["gin"].split()[1:3] == ["1", "bundled,"]
     assert out.endswith("all that training needs is here\n")
@@ -35,8 +38,8 @@ def test_a_whole_machine_can_train(capsys, monkeypatch):
         (["SOFT_Q_BLOCK_SIZE = 0"], "dense (4,096 tokens x 32,128 words a device)"),
         (["NUM_MICROBATCHES = 16"], "dense (256 tokens x 32,128 words a device)"),
         (
-            ["SOFT_Q_BLOCK_SIZE = 128", "sharding.make_mesh.tensor = 4"],
-            "128 x 8,032 at a time (16,384 tokens",
+            ["SOFT_Q_BLOCK_SIZE = 128", "sharding.make_mesh.tensor = 2"],
+            "128 x 16,064 at a time (8,192 tokens",
         ),
     ],
 )
@@ -45,6 +48,62 @@ def test_the_form_of_soft_q_values_in_a_run(capsys, bindings, form):
     given = flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=[*run, *bindings])
     assert doctor.main(given) == 0
     assert form in capsys.readouterr().out
+
+
+MESH = [f"sharding.make_mesh.{axis} = {size}" for axis, size in {"data": 1, "fsdp": 4, "sequence": 2}.items()]
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        (
+            ["gin/models/t5_1_1/tiny.gin"],
+            {
+                # 384 x 128 values of four bytes, a quarter of them on each device.
+                "token_embedder": ("384 x 128", "vocab x embed", "- x fsdp", f"{384 * 128:,}"),
+                # 32 rows over fsdp, 512 tokens over sequence, 128 values of four bytes.
+                "hidden states": (
+                    "32 x 512 x 128",
+                    "batch x length x -",
+                    "fsdp x sequence x -",
+                    f"{8 * 256 * 512:,}",
+                ),
+            },
+        ),
+        (
+            ["gin/models/qwen3/qwen3_0_6b.gin"],
+            {
+                "token_embedder": ("384 x 1024", "vocab x embed", "- x fsdp", f"{384 * 1024:,}"),
+                # A prompt of 512 and an answer of 256 tokens in one row.
+                "hidden states": (
+                    "32 x 768 x 1024",
+                    "batch x length x -",
+                    "fsdp x sequence x -",
+                    f"{8 * 384 * 4096:,}",
+                ),
+            },
+        ),
+    ],
+    ids=["encoder-decoder", "decoder-only"],
+)
+def test_the_sharding_of_parameters_and_activations(capsys, files, rows):
+    bindings = ["MIXTURE_OR_TASK_NAME = 'number_paths'", "BATCH_SIZE = 32", "DTYPE = 'float32'", *MESH]
+    assert doctor.main(flags.Flags(gin_file=["gin/runs/finetune.gin", *files], gin_bindings=bindings)) == 0
+    out = capsys.readouterr().out
+    assert "mesh fsdp=4 x sequence=2, 8 device(s)" in out
+    for name, cells in rows.items():
+        (line, *_) = [line for line in out.splitlines() if line.startswith(f"{name}  ")]
+        assert re.split(" {2,}", line) == [name, *cells]
+
+
+def test_a_mesh_that_does_not_divide_the_run_is_named(capsys):
+    run = [
+        "MIXTURE_OR_TASK_NAME = 'number_paths'",
+        "BATCH_SIZE = 32",
+        "TASK_FEATURE_LENGTHS = {'inputs': 511, 'targets': 256}",
+    ]
+    assert doctor.main(flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=[*run, *MESH])) == 1
+    assert "511 tokens of inputs cannot be split over sequence=2" in capsys.readouterr().out
 
 
 def test_gin_files_that_make_no_run_are_named(capsys):

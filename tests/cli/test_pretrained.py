@@ -1,4 +1,4 @@
-"""From a Hugging Face folder of every family to a fine-tuned one, by the commands that a user types."""
+"""From a Hugging Face folder to a fine-tuned one, by the commands that a user types."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import lmirl_jax
 from lmirl_jax import checkpoints
 from lmirl_jax.cli import main
 from lmirl_jax.training.metric_writers import read_metrics
-from tests.pretrained import FAMILIES, GOLDEN
+from tests.pretrained import GOLDEN
 
 # Steps large enough that the parameters move.
 TRAIN = [
@@ -27,7 +27,8 @@ TRAIN = [
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 24, 'targets': 16}",
 ]
 PROMPT, ANSWER = "add 3 and 4", "3+4=7"
-
+# One of each network, and of each kind of output layer; tests/interop has all families, in and out.
+FAMILIES = ("t5_1_0", "umt5", "t5gemma", "llama")
 
 SMALL = {"TASK_FEATURE_LENGTHS": {"inputs": 24, "targets": 12}}
 HF, OTHER = str(GOLDEN / "t5_1_1"), str(GOLDEN / "t5_1_0")
@@ -202,3 +203,12 @@ def test_a_size_that_is_not_the_checkpoints_is_told(tmp_path, data, capsys):
     error = capsys.readouterr().err
     assert "is of another model" in error and "leave MODEL out, so that it is the checkpoint's" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_an_output_layer_that_the_checkpoint_lacks_begins_at_random_where_it_is_named(tmp_path, data, capsys):
+    macros = {"INITIAL_CHECKPOINT_PATH": OTHER, "MODEL_DIR": str(tmp_path / "run"), "DATA": data}
+    untied = [*TRAIN, "--gin.models.T5Config.logits_via_embedding=False", *bind(**macros)]
+    assert main(untied) == 1
+    assert "logits_dense/kernel is missing there" in capsys.readouterr().err
+    assert main([*untied, "--gin.NEW_PARAMETERS=['logits_dense/.*']"]) == 0
+    assert f"WARNING: begin at random, not from {OTHER}: logits_dense/kernel" in capsys.readouterr().err

@@ -246,6 +246,7 @@ def test_two_processes_write_what_one_does(run, data, tmp_path, repository):
             assert max(abs(x - y) for x, y in zip(a[name], b[name], strict=True)) < 1e-5
 
 
+@pytest.mark.usefixtures("on_eight_devices")
 def test_mistakes_are_one_line_and_leave_nothing(run, data, tmp_path, capsys):
     made = str(tmp_path / "out" / "scored.jsonl")
     (tmp_path / "bad.jsonl").write_text('{"inputs": "1+2", "targets": "3"}\n{"inputs": "1+2"}\n')

@@ -11,6 +11,8 @@ from lmirl_jax.data.json_rows import read_lines
 from lmirl_jax.types import UserError
 from tests.cli import wrong_invocations as wrong
 
+pytestmark = pytest.mark.eight_devices
+
 INVOCATIONS = [*wrong.FLAGS, *wrong.GIN, *wrong.NUMBERS, *wrong.MESHES, *wrong.PATHS]
 INVOCATIONS += [
     (f"{wrong.RUN} --gin.BATCH_SIZE=8 --gin.DATA={name!r}", 1, line)

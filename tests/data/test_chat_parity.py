@@ -1,8 +1,6 @@
 """transformers' apply_chat_template is the oracle: the same texts, the same tokens, the same assistant turns."""
 
 import json
-import os
-import subprocess
 
 import pytest
 
@@ -44,19 +42,12 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def ask(parity_python):
+def ask(transformers):
     """Asks transformers for what the chat templates of folders make of conversations."""
 
     def ask(folders):
         asked = json.dumps({"folders": list(map(str, folders)), "conversations": CONVERSATIONS | MORE})
-        done = subprocess.run(
-            [parity_python, "-P", "-c", ORACLE, asked],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(transformers.run(ORACLE, asked))
 
     return ask
 

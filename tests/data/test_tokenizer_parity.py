@@ -1,8 +1,6 @@
 """transformers' AutoTokenizer is the oracle: it gives the same tokens and texts, also from the files that we write."""
 
 import json
-import os
-import subprocess
 
 import pytest
 
@@ -33,19 +31,12 @@ TEXTS = [*HARD_TEXTS, "compare 1 <extra_id_0> and 2", "a <|im_start|> b"]
 
 
 @pytest.fixture(scope="module")
-def ask(parity_python):
+def ask(transformers):
     """Asks transformers for what the tokenizers of folders do with texts."""
 
     def ask(folders, texts):
         asked = json.dumps({"folders": [str(folder) for folder in folders], "texts": texts})
-        done = subprocess.run(
-            [parity_python, "-P", "-c", ORACLE, asked],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""},
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(transformers.run(ORACLE, asked))
 
     return ask
 

@@ -50,11 +50,9 @@ SHORT = {"inputs": 16, "targets": 3}
 
 @pytest.fixture(autouse=True)
 def _as_t5x_has_it():
-    """T5X adds arrays of different rank. These tests compile whole steps and run each a few times."""
+    """T5X adds arrays of different rank."""
     with jax.numpy_rank_promotion("allow"):
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
