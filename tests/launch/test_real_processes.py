@@ -1,4 +1,4 @@
-"""Two processes of `lmirl train`, one of which is told to end, killed or stopped: what the other does, and how soon."""
+"""Several processes of `lmirl train`, one of which is told to end, killed or stopped: what others do, and how soon."""
 
 import os
 import re
@@ -16,7 +16,7 @@ SETTINGS = {
     "DATA": "'mine.jsonl'",
     "MODEL_DIR": "'run'",
     "EVALUATIONS": "[]",
-    "BATCH_SIZE": "2",
+    "BATCH_SIZE": "4",
     "CHECKPOINT_PERIOD": "1000000",
     "LOG_PERIOD": "1",
     "TRAIN_STEPS": "1000000",
@@ -31,26 +31,26 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start(folder) -> list[subprocess.Popen]:
-    """Starts both, and returns when they train: some steps more than the folder has already."""
-    processes = launch(folder)
+def start(folder, count: int = 2) -> list[subprocess.Popen]:
+    """Starts so many, and returns when they train: some steps more than the folder has already."""
+    processes = launch(folder, count)
     metrics = folder / "run" / "metrics.jsonl"
-    count = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     deadline = time.monotonic() + 300
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < count + 3:
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < before + 3:
         assert all(process.poll() is None for process in processes), (folder / "0.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return processes
 
 
-def launch(folder, *of_the_second: str) -> list[subprocess.Popen]:
-    """Starts both, the second with flags of its own."""
+def launch(folder, count: int, *of_the_second: str) -> list[subprocess.Popen]:
+    """Starts so many, the second with flags of its own."""
     flags = [f"--gin.{name}={value}" for name, value in SETTINGS.items()]
-    joined = [f"--coordinator_address=localhost:{free_port()}", "--process_count=2"]
+    joined = [f"--coordinator_address=localhost:{free_port()}", f"--process_count={count}"]
     processes = []
-    for index in (0, 1):
-        more = of_the_second if index else ()
+    for index in range(count):
+        more = of_the_second if index == 1 else ()
         command = [sys.executable, "-P", "-m", "lmirl_jax", "train", *FILES, *flags, *joined, *more]
         with (folder / f"{index}.log").open("w") as log:
             processes.append(
@@ -72,16 +72,16 @@ def finish(processes):
         process.wait()
 
 
-def test_one_is_told_to_end_and_both_save_and_one_hangs_and_the_other_ends(tmp_path):
+def test_one_of_four_is_told_to_end_and_all_save_and_two_go_on_and_one_hangs_and_the_other_ends(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2"}\n' * 8)
-    processes = start(tmp_path)
+    processes = start(tmp_path, 4)
     try:
         processes[1].send_signal(signal.SIGTERM)
-        assert [process.wait(60) for process in processes] == [75, 75]
+        assert [process.wait(60) for process in processes] == [75] * 4
     finally:
         finish(processes)
     (step,) = os.listdir(tmp_path / "run/checkpoints")
-    for index in (0, 1):
+    for index in range(4):
         assert f"lmirl: stopped at step {step}, which is saved" in (tmp_path / f"{index}.log").read_text()
 
     processes = start(tmp_path)
@@ -111,7 +111,7 @@ def test_one_is_killed_and_the_other_ends_and_names_it(tmp_path):
 
 def test_one_that_fails_alone_does_not_wait_for_the_other_nor_the_other_for_it(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2"}\n' * 8)
-    processes = launch(tmp_path, "--gin.DATA='missing.jsonl'")
+    processes = launch(tmp_path, 2, "--gin.DATA='missing.jsonl'")
     try:
         assert processes[1].wait(240) == 1
         assert processes[0].wait(60) != 0
