@@ -32,7 +32,8 @@ NEVER = 10**9
 class Prompts:
     """The fixed batch again and again, as a training set."""
 
-    vocab_size, eos_ids, rows_together, has_rewards, packed, buckets = 32000, (1,), 1, False, False, 1
+    vocab_size, eos_ids, rows_together, buckets = 32000, (1,), 1, 1
+    has_rewards = has_preferences = packed = False
 
     def __init__(self, options):
         self.batch_size = options.batch

@@ -24,6 +24,11 @@ MEASURED = ("METRICS", "BLEU_TOKENIZER", "ROUGE_TOKENIZER")
 # Whether the vocabulary's chat template is used; inherited with the vocabulary alone.
 CHAT = "CHAT"
 SCHEDULES = ("LEARNING_RATE", "LEARNING_RATE_SCHEDULE", "WARMUP_STEPS", "CRITIC_LEARNING_RATE")
+# The loss of preferences.
+OF_PREFERENCES = (
+    *("PREFERENCE", "PREFERENCE_WEIGHT", "BETA", "LABEL_SMOOTHING", "REFERENCE_FREE", "SCORE"),
+    *("LENGTH_NORMALISED", "DEMONSTRATION_WEIGHT"),
+)
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
@@ -37,7 +42,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "examples are cut elsewhere from here on: losses and metrics before and after do not compare"
     ),
     SCHEDULES: ("the schedule is a function of all updates made, so it jumps to its value at this step"),
-    ("OBJECTIVE", "TD_WEIGHT", "LEARNER"): (
+    ("OBJECTIVE", "TD_WEIGHT", "LEARNER", *OF_PREFERENCES): (
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",

@@ -239,6 +239,7 @@ class TrainData(Protocol):
         rows_together: the number of consecutive rows that belong together, such as a chosen and a rejected answer; 1 where
             each row stands by itself.
         has_rewards: whether its batches have given rewards.
+        has_preferences: whether each two rows are a chosen and a rejected answer to one prompt.
         packed: whether several examples may share a row.
         lengths: the number of tokens of a row, for `inputs` and `targets`.
     """
@@ -247,6 +248,7 @@ class TrainData(Protocol):
     vocab_size: int
     rows_together: int
     has_rewards: bool
+    has_preferences: bool
     packed: bool
     lengths: Mapping[str, int]
 

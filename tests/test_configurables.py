@@ -84,11 +84,11 @@ TABLE = {
     ),
     "cli.sweep_plan.AnsweringRun": "caller caller caller object object object? object object",
     "cli.sweep_plan.SweepConfig": "numbers numbers text texts? text? whole positive?",
-    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch count",
+    "data.TrainDataset": "object count lengths text share seed switch switch path? count? seed choice choice switch count switch",
     "data.get_task": "text? path? path? path? switch? columns? share-below objects?",
     "data.pairs": "object lengths path? text count? switch",
     "data.prompts": "certain path? object lengths count? switch",
-    "data.validation_dataset": "object lengths text count? share switch",
+    "data.validation_dataset": "object lengths text count? share switch switch",
     "data.decoder_start_id": "object",
     "data.vocab_size": "object",
     "evaluation.Evaluator": "object? object non-negative label path",
@@ -96,6 +96,11 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
     "evaluation.metric_functions": "metrics? text text",
+    "labelled.PreferenceLoss": (
+        "certain certain non-negative switch choice switch non-negative weight object"
+    ),
+    "labelled.PreferenceValidation": "object? object function count count?",
+    "labelled.Preferences": "object",
     "models.DecoderOnlyConfig": (
         "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
         "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole choice"
@@ -115,6 +120,7 @@ TABLE = {
     ),
     "objectives.chi_squared": "caller",
     "objectives.dft": "caller",
+    "objectives.dpo": "caller positive share-below",
     "objectives.entropy_regularised_mle": "caller non-negative",
     "objectives.focal": "caller non-negative",
     "objectives.forward_kl": "caller",
@@ -122,6 +128,8 @@ TABLE = {
     "objectives.gem": "caller",
     "objectives.group_relative": "caller switch positive whole",
     "objectives.hellinger": "caller",
+    "objectives.hinge": "caller positive",
+    "objectives.ipo": "caller positive",
     "objectives.iqlearn": "caller caller caller non-negative non-negative number certain",
     "objectives.jensen_shannon": "caller",
     "objectives.mle": "caller share-below non-negative caller",
@@ -333,6 +341,14 @@ MACRO_KINDS = {
         "positive": "SAMPLE_TEMPERATURE",
         "non-negative": "TD_PEAK",
     },
+    "dpo": {
+        "positive": "BETA",
+        "share-below": "LABEL_SMOOTHING",
+        "non-negative": "DEMONSTRATION_WEIGHT PREFERENCE_WEIGHT",
+        "switch": "LENGTH_NORMALISED REFERENCE_FREE",
+        "choice": "SCORE",
+        "certain": "PREFERENCE",
+    },
     "grpo": {
         "non-negative": "CLIP CLIP_HIGH? ENTROPY_WEIGHT MLE_WEIGHT Z_LOSS",
         "weight": "KL_WEIGHT",
@@ -365,7 +381,7 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
 ):
     """`lmirl train` itself, as far as the last check before MODEL_DIR is made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2"}\n' * 8)
+    (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2", "rejected": "3"}\n' * 8)
 
     def reach(*arguments, **options):
         raise _Reached
@@ -381,6 +397,8 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
         "TASK_FEATURE_LENGTHS": "{'inputs': 8, 'targets': 8}",
     }
     files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
+    if run == "dpo":
+        given["DEMONSTRATION_WEIGHT"] = given["PREFERENCE_WEIGHT"] = "1.0"
     if run == "lora":
         # Adapters need a model to stand on, and have its network.
         files = ["--gin_file=gin/runs/finetune.gin", "--gin_file=gin/adapters/lora.gin"]

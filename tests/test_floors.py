@@ -29,6 +29,7 @@ FLOORS = {
     "configuration": 5,
     "training": 5,
     "online": 6,
+    "labelled": 6,
     "runs": 6,
     "compilation": 7,
     "rewards": 7,

@@ -7,7 +7,7 @@ from typing import Any
 
 import gin
 
-from lmirl_jax import compilation, configuration, evaluation, sharding, training
+from lmirl_jax import compilation, configuration, evaluation, labelled, sharding, training
 from lmirl_jax.cli.configure import set_data_folders
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.types import UserError
@@ -92,6 +92,8 @@ def read_programs(flags: Flags, objective: str | None, devices: Sequence[Any]) -
         configuration.macro("BATCH_SIZE"), configuration.macro("TASK_FEATURE_LENGTHS")
     )
     _set_prompts(data)
+    if isinstance(configuration.macro("LEARNER"), labelled.Preferences):
+        data.rows_together, data.has_preferences = 2, True
     with sharding.use_devices(devices):
         mesh = configuration.macro("MESH")
     faults = training.FaultConfig(on_nonfinite=configuration.macro("ON_NONFINITE", "stop"))

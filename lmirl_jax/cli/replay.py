@@ -14,7 +14,7 @@ from flax import nnx
 from lmirl_jax import checkpoints, configuration, files, runs, sharding
 from lmirl_jax.models import LoRAConfig
 from lmirl_jax.models.trainable import trainable
-from lmirl_jax.training import Setting, TrainState, Updates
+from lmirl_jax.training import Offline, Setting, TrainState, Updates
 from lmirl_jax.training.initial_parameters import Initial
 from lmirl_jax.training.parameter_axes import for_model
 from lmirl_jax.training.state import init_state
@@ -48,11 +48,13 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
         raise UserError(
             f"--replay={path}: updates of adapters cannot be replayed; read its JSONL file instead"
         )
-    updates = configuration.macro("LEARNER").start(setting)
-    if updates.prompts is not None:
+    learner = configuration.macro("LEARNER")
+    if not isinstance(learner, Offline):
         raise UserError(
-            f"--replay={path}: updates on the policy's own samples cannot be replayed; read its JSONL file instead"
+            f"--replay={path}: updates of {type(learner).__name__} depend on more than the parameters and cannot be replayed; "
+            "read its JSONL file instead"
         )
+    updates = learner.start(setting)
     with sharding.use(mesh):
         state, origin = _state(setting, updates, _checkpoint_before(path, step), step)
         measure = _measure(setting, updates, state)

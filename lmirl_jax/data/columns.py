@@ -1,8 +1,8 @@
 """Which columns of a row are the prompt, the answer and the rest: the names that people use, or those that COLUMNS gives.
 
 The prompt, `inputs`, may be the column `inputs`, `prompt`, `question` or `instruction`, and the answer, `targets`, the column
-`targets`, `completion`, `answer` or `output`. An `input` that is not empty follows its `instruction` after an empty line. Where
-prompt and answer are lists of messages, they are one conversation.
+`targets`, `completion`, `answer`, `output` or `chosen`. An `input` that is not empty follows its `instruction` after an empty
+line. Where prompt and answer are lists of messages, they are one conversation; so is an answer of messages beside a rejected one.
 """
 
 import dataclasses
@@ -21,10 +21,15 @@ KEYS = ("inputs", "targets")
 WEIGHT = "weight"
 # A conversation, in place of the keys above.
 MESSAGES = "messages"
+# The worse answer to the same prompt, beside `targets` or `messages`.
+REJECTED = "rejected"
 # An id is only for the user to read.
-ROLES = (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS, "id")
+ROLES = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, "id")
 # The usual names of the columns of a role, beside its own.
-USUAL = {"inputs": ("prompt", "question", "instruction"), "targets": ("completion", "answer", "output")}
+USUAL = {
+    "inputs": ("prompt", "question", "instruction"),
+    "targets": ("completion", "answer", "output", "chosen"),
+}
 # The most layouts of rows that are kept.
 _LAYOUTS = 1024
 INSTRUCTION, MORE = "instruction", "input"
@@ -47,8 +52,8 @@ def _is_mapping(names: Any) -> bool:
 ColumnNames = Annotated[
     Mapping[str, str],
     Words(
-        "{'inputs': 'question', 'targets': 'answer'}, or other names of columns for inputs and targets (or messages), weight, "
-        "reward, rewards or id",
+        "{'inputs': 'question', 'targets': 'answer'}, or other names of columns for inputs and targets (or messages), "
+        "rejected, weight, reward, rewards or id",
         _is_mapping,
     ),
 ]
@@ -184,12 +189,23 @@ def _join_messages(values: dict[str, Any], found: Mapping[str, str], where: str)
         raise UserError(
             f"{where}: {MESSAGES!r} beside other messages in {found['inputs']!r}; leave one of them out"
         )
+    if REJECTED in values and kinds.get("targets") and not kinds.get("inputs"):
+        values[MESSAGES] = _of_preference(values)
+        return
     if not all(kinds.values()) or "inputs" not in kinds:
         one, other = (found.get(key, key) for key in sorted(KEYS, key=lambda key: not kinds.get(key, False)))
         raise UserError(
             f"{where}: {one!r} is a list of messages and {other!r} is none; write both as messages, or both as texts"
         )
     values[MESSAGES] = [message for key in KEYS if key in values for message in values.pop(key)]
+
+
+def _of_preference(values: dict[str, Any]) -> list[Any]:
+    """The conversation of a chosen answer that is messages, whose prompt is among them, or a text, or both."""
+    chosen, prompt = values.pop("targets"), values.pop("inputs", None)
+    if prompt is None or chosen[0].get("role") != "assistant":
+        return chosen
+    return [{"role": "user", "content": prompt}, *chosen]
 
 
 def _holds_messages(value: Any) -> bool:

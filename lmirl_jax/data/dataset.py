@@ -1,7 +1,7 @@
 """The training set: an endless, globally shuffled order of rows, cut into batches, that resumes anywhere at once.
 
-A row has one example, or several if they are packed. Row k of the order is computed from k (Grain's index shuffle): no
-process reads the rows of another, and a position is one number, the rows that all processes have consumed together.
+A row has one example, or several if they are packed. Row k of the order is computed from k: no process reads the rows of
+another, and a position is one number, the rows that all processes have consumed together.
 """
 
 import functools
@@ -15,23 +15,22 @@ import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data import length_buckets, row_plan
-from lmirl_jax.data.given_rewards import token_rewards
-from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
-from lmirl_jax.data.packing import Packer
 from lmirl_jax.data.records import Records, tokenized_records
 from lmirl_jax.data.row_source import (
     ENDLESS,
+    ORDER_VERSION,
     RowSource,
     bucketed_batches,
     drawn_examples,
     endless_order,
     packed_rows,
 )
-from lmirl_jax.data.split_checks import check_records
-from lmirl_jax.data.task_parts import FEATURES, TURNS, Example, TaskPart, last_turn
+from lmirl_jax.data.split_checks import check_preferences, check_records
+from lmirl_jax.data.task_parts import FEATURES, TaskPart
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.data.train_iterator import TrainIterator
+from lmirl_jax.data.train_rows import RowMaker
 from lmirl_jax.rows import Episodes, stack_rows
 from lmirl_jax.types import Batch, UserError
 
@@ -64,10 +63,12 @@ class TrainDataset:
             rows are what is shuffled. Without shuffling, only neighbours share one.
         buckets: the greatest number of shapes of batches. Above 1, examples of similar lengths share a batch, whose rows are as
             short as they allow. Each shape is compiled separately. Without shuffling, the batches are the same as with 1.
+        preferences: whether each example is two neighbouring rows: its answer, and the rejected one that the data have beside it.
+            Of a conversation both are the last assistant turn.
 
     Raises:
-        UserError: a setting out of range, no such split, a task with fewer than `num_examples`, both `pack` and `buckets`, or
-            with `truncate=False` an example that does not fit.
+        UserError: a setting out of range, no such split, a task with fewer than `num_examples`, settings that do not go
+            together, preferences without a rejected answer, or with `truncate=False` an example that does not fit.
     """
 
     def __init__(
@@ -87,24 +88,25 @@ class TrainDataset:
         episodes: Episodes = "turns",
         pack: bool = False,
         buckets: Count = 1,
+        preferences: bool = False,
     ):
-        if pack and buckets > 1:
-            raise UserError(
-                f"PACK=True and BUCKETS={buckets}: packed rows are of one length; set PACK=False or BUCKETS=1"
-            )
+        _check_layout(pack, buckets, batch_size, preferences)
         self.task = task
-        self.turns, self.episodes, self.packed, self.buckets = turns, episodes, pack, buckets
-        self.batch_size, self.rows_together = batch_size, 1
+        self.turns = turns = "last" if preferences else turns
+        self.packed, self.buckets, self.has_preferences = pack, buckets, preferences
+        self.batch_size, self.rows_together = batch_size, 2 if preferences else 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
         parts = _parts(task, split)
         records = [tokenized_records(part, split, cache_dir) for part, _ in parts]
         for (part, _), part_records in zip(parts, records, strict=True):
             check_records(part.name, split, part_records, self.lengths, truncate, last_turns=turns == "last")
+            check_preferences(part.name, split, part_records, self.lengths, truncate, preferences)
         seed_of_order = seed if shuffle else None
         self.has_rewards = any(part.rewarded for part in records)
         # Without weights, rewards and turns, the features of examples need not be read.
-        with_features = self.has_rewards or any(part.weighted or part.conversations for part in records)
+        with_features = preferences or self.has_rewards
+        with_features |= any(part.weighted or part.conversations for part in records)
         self._sources, sizes = [], []
         for (part, _), part_records in zip(parts, records, strict=True):
             examples = drawn_examples(part.name, split, len(part_records), num_examples, examples_seed)
@@ -119,7 +121,9 @@ class TrainDataset:
         drawn = None if num_examples is None else [num_examples, examples_seed]
         self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout())
         order = endless_order(self._sources, rates, seed_of_order)
-        self._rows = order.map(lambda row: self._row(row[0], row[1], self.lengths))
+        gamma, rewards = self.discount, self.has_rewards
+        self._maker = RowMaker(task, self.lengths, gamma, turns, episodes, rewards, preferences)
+        self._examples = order.map(lambda row: self._rows(row[0], row[1], self.lengths))
         self._batches = None
         if buckets > 1:
             shape = self.lengths, buckets, batch_size
@@ -132,7 +136,7 @@ class TrainDataset:
         """
         start, stop, step = rows.indices(self.batch_size)
         size = stop - start
-        if size <= 0 or step != 1 or self.batch_size % size or start % size:
+        if size <= 0 or step != 1 or self.batch_size % size or start % size or size % self.rows_together:
             raise ValueError(
                 f"rows {start}:{stop}:{step} are no aligned block of a batch of {self.batch_size}"
             )
@@ -143,7 +147,8 @@ class TrainDataset:
         """One of several blocks of each batch, from a position on."""
         size = self.batch_size // blocks
         if self._batches is None:
-            return self._rows[index:].batch(size, batch_fn=stack_rows)[block::blocks]
+            start, examples = index // self.rows_together, size // self.rows_together
+            return self._examples[start:].batch(examples, batch_fn=_stack)[block::blocks]
         read = functools.partial(self._read, slice(block * size, (block + 1) * size))
         return grain.MapDataset.range(index // self.batch_size, ENDLESS // self.batch_size).map(read)
 
@@ -151,7 +156,7 @@ class TrainDataset:
         """Reads rows of a bucketed batch."""
         assert self._batches is not None
         examples, lengths = self._batches[number]
-        return stack_rows([self._row(source, index, lengths) for source, index in examples[rows].tolist()])
+        return _stack([self._rows(source, index, lengths) for source, index in examples[rows].tolist()])
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -170,46 +175,41 @@ class TrainDataset:
         """The text of an answer for comparison with a reference: an unknown token does not equal anything in the reference."""
         return mark_unknown(self.decode(tokens), reference, unknown_surface(self.task.output_vocabulary))
 
-    def _row(self, source: int, index: int, lengths: Mapping[str, int]) -> Batch:
-        """Reads a row of a source, in these lengths."""
-        packer = Packer(
-            1,
-            lengths=lengths,
-            discount=self.discount,
-            eos_ids=self.task.eos_ids,
-            with_rewards=self.has_rewards,
-            episodes=self.episodes,
-        )
-        for example in self._sources[source][index]:
-            self._add(packer, example)
-        return packer.rows[0]
-
-    def _add(self, packer: Packer, example: Example) -> None:
-        rewards = token_rewards(example.features, len(example.targets))
-        if self.turns == "last":
-            example = last_turn(example)
-        features, targets = example.features, example.targets
-        prompt = self.task.trim_prompt(example.inputs, self.lengths["inputs"])
-        place = packer.add(
-            prompt,
-            targets,
-            weight=features.get(WEIGHT, 1.0),
-            # The last turn is the end of its conversation.
-            rewards=None if rewards is None else rewards[len(rewards) - len(targets) :],
-            turns=features.get(TURNS),
-        )
-        # A plan gives a row no more than it holds.
-        assert place is not None and len(prompt) <= len(packer.rows[0].prompt_tokens)
-        assert place.stop - place.start == min(len(targets), self.lengths["targets"])
+    def _rows(self, source: int, index: int, lengths: Mapping[str, int]) -> list[Batch]:
+        """Reads a row of a source, in these lengths; with preferences it is two."""
+        return self._maker.rows(self._sources[source][index], lengths)
 
     def _layout(self) -> dict[str, Any] | None:
         """What determines which examples share a row or a batch, where anything but their order does."""
         lengths = [self.lengths["inputs"], self.lengths["targets"], self.turns]
         if self.packed:
             return {"packed": [row_plan.VERSION, *lengths]}
+        if self.has_preferences:
+            return {"preferences": self.rows_together}
         if self.buckets > 1:
             return {"bucketed": [length_buckets.VERSION, *lengths, self.buckets, self.batch_size]}
         return None
+
+
+def _check_layout(pack: bool, buckets: int, batch_size: int, preferences: bool) -> None:
+    """Raises a UserError for settings of rows that do not go together."""
+    if pack and buckets > 1:
+        raise UserError(
+            f"PACK=True and BUCKETS={buckets}: packed rows are of one length; set PACK=False or BUCKETS=1"
+        )
+    if preferences and (pack or buckets > 1):
+        raise UserError(
+            f"PACK={pack} and BUCKETS={buckets}: a chosen and a rejected answer are two rows of one length; set PACK=False and "
+            "BUCKETS=1"
+        )
+    if preferences and batch_size % 2:
+        raise UserError(
+            f"BATCH_SIZE={batch_size}: it counts rows, two for each preference; set an even number"
+        )
+
+
+def _stack(examples: Sequence[list[Batch]]) -> Batch:
+    return stack_rows([row for rows in examples for row in rows])
 
 
 def _parts(task: Task, split: str) -> list[tuple[TaskPart, float]]:
@@ -235,7 +235,8 @@ def _fingerprint(
     layout: dict[str, Any] | None,
 ) -> str:
     """A hash of the tokens, so that a run can continue after a new comment in the task's code or a new path of the file."""
-    described: list[Any] = [[part.content for part in records], rates, seed, seed is not None]
+    order = 0 if seed is None else ORDER_VERSION
+    described: list[Any] = [[part.content for part in records], rates, seed, order]
     if drawn is not None:
         described.append(drawn)
     if layout is not None:

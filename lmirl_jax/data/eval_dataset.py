@@ -9,8 +9,9 @@ from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_argumen
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task, has_split
+from lmirl_jax.data.preferences import REJECTED
 from lmirl_jax.data.records import tokenized_records
-from lmirl_jax.data.split_checks import check_records, warn_once
+from lmirl_jax.data.split_checks import check_preferences, check_records, warn_once
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.data.task_parts import FEATURES, last_turn
 from lmirl_jax.data.texts import mark_unknown, stored_text, unknown_surface
@@ -34,9 +35,11 @@ class EvalDataset:
         discount: gamma.
         truncate: whether trimming is allowed; it is counted and logged.
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
+        preferences: whether each example is two neighbouring rows of `batches`: its answer, and the rejected one beside it.
 
     Raises:
-        UserError: a setting out of range, no such split, or with `truncate=False` an example that does not fit.
+        UserError: a setting out of range, no such split, preferences without a rejected answer, or with `truncate=False` an
+            example that does not fit.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class EvalDataset:
         discount: Share = 1.0,
         truncate: bool = True,
         cache_dir: Path | None = None,
+        preferences: bool = False,
     ):
         self.task = task
-        self.split = split
+        self.split, self.rows_together = split, 2 if preferences else 1
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
         self._parts = {part.name: part for part in task.tasks if split in part.splits}
@@ -65,6 +69,8 @@ class EvalDataset:
         for part in self._parts.values():
             records = tokenized_records(part, split, cache_dir)
             check_records(part.name, split, records, self.lengths, truncate)
+            if preferences:
+                check_preferences(part.name, split, records, self.lengths, truncate, preferences)
             self.available += len(records)
             self.has_rewards |= records.rewarded > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
@@ -88,22 +94,31 @@ class EvalDataset:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
         """Yields global batches in order, each with its examples; the last one is padded with rows of weight 0."""
-        for start in range(0, len(self.examples), batch_size):
-            examples = self.examples[start : start + batch_size]
-            rows = [
-                example_row(
-                    self.task.trim_prompt(example["inputs"], self.lengths["inputs"]),
-                    example["targets"],
-                    lengths=self.lengths,
-                    with_rewards=self.has_rewards,
-                    discount=self.discount,
-                    eos_ids=self.task.eos_ids,
-                    weight=example.get(WEIGHT, 1.0),
-                    rewards=token_rewards(example, len(example["targets"])),
-                )
-                for example in examples
-            ]
+        count = batch_size // self.rows_together
+        for start in range(0, len(self.examples), count):
+            examples = self.examples[start : start + count]
+            rows = [row for example in examples for row in self._rows(example)]
             yield stack_rows(rows, batch_size), examples
+
+    def _rows(self, example: Mapping[str, Any]) -> list[Batch]:
+        """The row of an example; with preferences, that of its answer and that of the rejected one."""
+        rewards = token_rewards(example, len(example["targets"]))
+        answers = [(example["targets"], rewards)]
+        if self.rows_together > 1:
+            answers.append((np.array(example[REJECTED], np.int32), None))
+        return [
+            example_row(
+                self.task.trim_prompt(example["inputs"], self.lengths["inputs"]),
+                targets,
+                lengths=self.lengths,
+                with_rewards=self.has_rewards,
+                discount=self.discount,
+                eos_ids=self.task.eos_ids,
+                weight=example.get(WEIGHT, 1.0),
+                rewards=given,
+            )
+            for targets, given in answers
+        ]
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -226,9 +241,10 @@ def validation_dataset(
     num_examples: Count | None = None,
     discount: Share = 1.0,
     truncate: bool = True,
+    preferences: bool = False,
 ) -> EvalDataset | None:
     """Makes an `EvalDataset`; returns None if no part of the task has the split, so that nothing is evaluated."""
     if not has_split(task, split):
         warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
         return None
-    return EvalDataset(task, lengths, split, num_examples, discount, truncate)
+    return EvalDataset(task, lengths, split, num_examples, discount, truncate, preferences=preferences)

@@ -11,11 +11,12 @@ import numpy as np
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Positive
-from lmirl_jax.data.columns import KEYS, MESSAGES, WEIGHT, Columns
+from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, WEIGHT, Columns
 from lmirl_jax.data.data_files import name_of
 from lmirl_jax.data.file_source import FileSource, HeldOut, file_source
 from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards, check_turns
 from lmirl_jax.data.messages import encode_conversation
+from lmirl_jax.data.preferences import rejected_features
 from lmirl_jax.data.task_parts import REFERENCES, Example
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.data.unread_keys import UnreadKeys
@@ -109,7 +110,7 @@ class FileTask:
         A conversation of several assistant turns has them as its feature `turns`.
 
         Raises:
-            UserError: messages or rewards that do not fit the vocabulary or the answer; names `where`.
+            UserError: messages, rewards or a rejected answer that do not fit the vocabulary or the answer; names `where`.
         """
         if MESSAGES in row:
             chat, features = encode_conversation(row, self.vocabulary, where)
@@ -126,7 +127,10 @@ class FileTask:
                 features[key] = float(row[key])
         if REWARDS in row:
             features[REWARDS] = [float(reward) for reward in row[REWARDS]]
-        return Example(inputs, targets, features)
+        example = Example(inputs, targets, features)
+        if REJECTED in row:
+            features |= rejected_features(row, example, self.vocabulary, where)
+        return example
 
 
 def text_features(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import NonNegative
-from lmirl_jax.data.columns import KEYS, MESSAGES, ROLES, WEIGHT, Columns
+from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, ROLES, WEIGHT, Columns
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.formats import read_rows
 from lmirl_jax.data.given_rewards import REWARD, REWARDS
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 # The keys of a row that are read, by their roles; see `columns`.
 READ = ROLES
+# Those of them that training reads.
+TRAINED = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS)
 
 
 def read_demonstrations(
@@ -66,7 +68,7 @@ def read_demonstrations(
             unread.add(values, row.hidden)
             yield (
                 where,
-                {key: values[key] for key in (*KEYS, MESSAGES, WEIGHT, REWARD, REWARDS) if key in values},
+                {key: values[key] for key in TRAINED if key in values},
             )
     absent = [role for role in columns.names if role not in {*read, *KEYS}]
     if absent:

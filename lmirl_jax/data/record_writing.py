@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from lmirl_jax import content_hashes
+from lmirl_jax.data.columns import REJECTED
 from lmirl_jax.data.example_source import FEATURES, LENGTHS, PLACES, TOKENS
 from lmirl_jax.data.given_rewards import token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.shards import Facts, parse_facts, read_facts, read_shard
+from lmirl_jax.data.preferences import has_rejected
+from lmirl_jax.data.shards import COUNTED, SIZES, Facts, parse_facts, read_facts, read_shard
 from lmirl_jax.data.task_parts import TURNS
 from lmirl_jax.types import UserError
 
@@ -44,8 +46,7 @@ def join_shards(
         raise UserError(f"every weight in split {split!r} of task {task} is 0: nothing is left to learn from")
     token_type = "<u2" if facts.lowest >= 0 and facts.highest < 2**16 else "<i4"
     content = _write_arrays(shards, facts, token_type, folder)
-    counted = ("examples", "without_eos", "rewarded", "conversations", "turns_left_out")
-    info = {name: getattr(facts, name) for name in counted} | {
+    info = {name: getattr(facts, name) for name in COUNTED} | {
         "task": task,
         "split": split,
         "token_type": token_type,
@@ -79,8 +80,8 @@ def _write_arrays(shards: Sequence[pathlib.Path], facts: Facts, token_type: str,
             places.write(np.stack(begins, axis=1).astype("<i8").tobytes())
             end_of_tokens, end_of_features = int(ends[-1]), int(ends_of_features[-1])
         places.write(np.array([end_of_tokens, end_of_tokens, end_of_features], "<i8").tobytes())
-    with _array(folder / LENGTHS, (2, facts.examples, 2)) as lengths:
-        for name in ("lengths", "last_lengths"):
+    with _array(folder / LENGTHS, (len(SIZES), facts.examples, 2)) as lengths:
+        for name in SIZES:
             for shard in shards:
                 lengths.write(read_shard(shard, [name])[name].astype("<i8").tobytes())
     return digest.hexdigest()
@@ -99,11 +100,11 @@ def _hashed(arrays: Mapping[str, np.ndarray], weighted: bool) -> Iterator[bytes]
     """The bytes of a shard's examples that the hash of the content is made of.
 
     They are, for each, the numbers of its inputs and targets and its tokens as int32; its weight, if any example of the split
-    has one; its rewards and turns, if it has any.
+    has one; its rewards, its turns and its rejected answer, if it has any.
     """
     tokens, lengths = arrays["tokens"], arrays["lengths"]
     facts = parse_facts(arrays["facts"])
-    if not (weighted or facts.rewarded or facts.conversations):
+    if not (weighted or facts.rewarded or facts.conversations or facts.preferences):
         yield _with_lengths(tokens, lengths)
         return
     begin, at = 0, 0
@@ -117,6 +118,8 @@ def _hashed(arrays: Mapping[str, np.ndarray], weighted: bool) -> Iterator[bytes]
             yield repr(rewards.tolist()).encode()
         if TURNS in features:
             yield repr(features[TURNS]).encode()
+        if has_rejected(features):
+            yield repr([REJECTED, features[REJECTED]]).encode()
         begin, at = begin + n + m, at + size
 
 

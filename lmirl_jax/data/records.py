@@ -2,12 +2,13 @@
 
 A folder of the cache holds one split of one task: the files of `example_source`, and
 
-    lengths.npy             [2, n, 2] token counts of inputs and targets, EOS included, which show what would be truncated; then
-                            the same where the last assistant turn of a conversation is the target
+    lengths.npy             [3, n, 2] token counts of inputs and targets, EOS included, which show what would be truncated; then
+                            the same where the last assistant turn of a conversation is the target; then where the rejected
+                            answer is, 0 for an example without one
     info.json               how many examples, how many targets lack a final EOS, what the vocabulary cannot hold of the texts,
                             which keys of a file's rows are not read, whether examples have weights, how many have rewards,
-                            how many are conversations of several assistant turns, or of fewer than their file has, and a
-                            hash of all tokens, weights, rewards and turns
+                            how many are conversations of several assistant turns, or of fewer than their file has, how many
+                            have a rejected answer, and a hash of all tokens, weights, rewards, turns and rejected answers
     content_hashes.json     the sizes and the hashes of these files, which are compared when a process first opens them
 """
 
@@ -26,12 +27,12 @@ from lmirl_jax import content_hashes
 from lmirl_jax.data.example_source import LENGTHS, ExampleSource
 from lmirl_jax.data.file_task import FileTask
 from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
-from lmirl_jax.data.shards import RowReader
+from lmirl_jax.data.shards import COUNTED, RowReader
 from lmirl_jax.data.task_parts import TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +49,15 @@ class Records:
         source: the examples by their number.
         lengths: token counts of inputs and targets.
         last_lengths: the same where the last assistant turn of a conversation is the target.
-        content: a hash of all tokens, weights, rewards and turns.
+        rejected_lengths: the same where the rejected answer is the target.
+        content: a hash of all tokens, weights, rewards, turns and rejected answers.
         without_eos: the number of targets that do not end in EOS.
         losses: by feature, the texts that the vocabulary cannot hold.
         unread: for each key that is not read, the number of rows that have it.
         weighted: whether any example has a weight; it is 1 where an example has none.
         rewarded: the number of examples with rewards; the tokens of the others have rewards of 0.
         conversations: the number of examples with several assistant turns.
+        preferences: the number of examples with a rejected answer.
         turns_left_out: the number of conversations whose earlier assistant turns cannot be learnt.
     """
 
@@ -62,6 +65,7 @@ class Records:
     source: ExampleSource
     lengths: Int64[np.ndarray, "examples 2"]
     last_lengths: Int64[np.ndarray, "examples 2"]
+    rejected_lengths: Int64[np.ndarray, "examples 2"]
     content: str
     without_eos: int
     losses: dict[str, Losses]
@@ -69,6 +73,7 @@ class Records:
     weighted: bool
     rewarded: int
     conversations: int
+    preferences: int
     turns_left_out: int
 
     def __len__(self) -> int:
@@ -129,23 +134,15 @@ def _open(folder: pathlib.Path, remove: bool = False) -> Records | None:
     try:
         _compare(folder)
         info = json.loads((folder / "info.json").read_text())
-        lengths, last_lengths = np.load(folder / LENGTHS, mmap_mode="r")
+        lengths, last_lengths, rejected_lengths = np.load(folder / LENGTHS, mmap_mode="r")
         source = ExampleSource(folder, info["token_type"])
         if len(source) != info["examples"] or len(lengths) != info["examples"]:
             raise ValueError(
                 f"{len(source)} records and {len(lengths)} lengths for {info['examples']} examples"
             )
         losses = {feature: Losses(**lost) for feature, lost in info["losses"].items()}
-        names = (
-            "content",
-            "without_eos",
-            "unread",
-            "weighted",
-            "rewarded",
-            "conversations",
-            "turns_left_out",
-        )
-        counts = {key: info[key] for key in names}
+        names = (*COUNTED, "content", "unread", "weighted")
+        counts = {key: info[key] for key in names if key != "examples"}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -153,7 +150,8 @@ def _open(folder: pathlib.Path, remove: bool = False) -> Records | None:
             _log.warning("the examples in %s are damaged (%s): writing them again", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Records(folder, source, lengths, last_lengths, losses=losses, **counts)
+    sizes = lengths, last_lengths, rejected_lengths
+    return Records(folder, source, *sizes, losses=losses, **counts)
 
 
 def _compare(folder: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ A shard is a `.npz` of these arrays:
     tokens          of all examples, inputs before targets
     lengths         [examples, 2] the numbers of their inputs and targets, EOS included
     last_lengths    [examples, 2] the same where the last assistant turn of a conversation is the target
+    rejected_lengths  [examples, 2] the same where the rejected answer is the target; 0 for an example without one
     features        their other features, JSON after JSON
     feature_sizes   [examples] the bytes of each
     facts           `Facts` as JSON
@@ -21,14 +22,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from lmirl_jax.data.columns import REJECTED
 from lmirl_jax.data.given_rewards import check_rewards, has_rewards
 from lmirl_jax.data.jsonl import WEIGHT, check_weight
+from lmirl_jax.data.preferences import has_rejected, rejected_example
 from lmirl_jax.data.task_parts import FEATURES, TURNS, TURNS_LEFT_OUT, Example, last_turn
 from lmirl_jax.data.texts import stored_text
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.data.vocabularies import Vocabulary
 from lmirl_jax.data.vocabulary_losses import Losses
 
+# The arrays with the numbers of tokens.
+SIZES = ("lengths", "last_lengths", "rejected_lengths")
 # A part ends after this number of rows, or of characters. They bound the memory, and are part of the format.
 ROWS = 2048
 CHARACTERS = 2**23
@@ -66,6 +71,10 @@ class Part:
     rows: list[tuple[str, Any]]
 
 
+# What `Facts` counts of examples, and the file of a split's facts has too.
+COUNTED = ("examples", "without_eos", "rewarded", "conversations", "preferences", "turns_left_out")
+
+
 @dataclasses.dataclass
 class Facts:
     """What is counted of the examples of a shard, or of a split.
@@ -75,6 +84,7 @@ class Facts:
         without_eos: the number of targets that do not end in EOS.
         rewarded: the number with rewards.
         conversations: the number with several assistant turns.
+        preferences: the number with a rejected answer.
         turns_left_out: the number of conversations whose earlier assistant turns cannot be learnt.
         heaviest: the greatest weight; None if none has one.
         lowest: the smallest token, at most 0.
@@ -86,6 +96,7 @@ class Facts:
     without_eos: int = 0
     rewarded: int = 0
     conversations: int = 0
+    preferences: int = 0
     turns_left_out: int = 0
     heaviest: float | None = None
     lowest: int = 0
@@ -101,15 +112,20 @@ class Facts:
         self.without_eos += not len(targets) or int(targets[-1]) not in vocabularies["targets"].eos_ids
         self.rewarded += has_rewards(features)
         self.conversations += TURNS in features
+        self.preferences += has_rejected(features)
         self.turns_left_out += TURNS_LEFT_OUT in features
         if WEIGHT in features:
             self.heaviest = max(features[WEIGHT], self.heaviest or 0)
         for feature, lost in self.losses.items():
             lost.add(vocabularies[feature], getattr(example, feature), stored_text(features, feature))
+        rejected = rejected_example(example)
+        if rejected is not None:
+            text = stored_text(features, REJECTED)
+            self.losses["targets"].add(vocabularies["targets"], rejected.targets, text)
 
     def merge(self, other: "Facts") -> None:
         """Adds the facts of examples that come after these."""
-        for name in ("examples", "without_eos", "rewarded", "conversations", "turns_left_out"):
+        for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.heaviest = max((x for x in (self.heaviest, other.heaviest) if x is not None), default=None)
         self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
@@ -163,22 +179,22 @@ class ShardWriter:
         Raises:
             UserError: a row that cannot be used; names it.
         """
-        facts, tokens, lengths, last_lengths, features = Facts(), [], [], [], []
+        facts, tokens, features = Facts(), [], []
+        sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in SIZES}
         for number, (where, row) in enumerate(part.rows, start=part.first):
             example = self.reader.encode(where, row)
             _check(example, f"{self.name}, example {number}")
             facts.add(example, self.vocabularies)
             tokens += [example.inputs, example.targets]
-            lengths.append((len(example.inputs), len(example.targets)))
             last = last_turn(example)
-            last_lengths.append((len(last.inputs), len(last.targets)))
+            for name, one in zip(SIZES, (example, last, rejected_example(last)), strict=True):
+                sizes[name].append((0, 0) if one is None else (len(one.inputs), len(one.targets)))
             features.append(json.dumps(example.features, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         joined = np.concatenate(tokens).astype(np.int32)
         facts.lowest, facts.highest = (int(f(joined, initial=0)) for f in (np.min, np.max))
-        arrays = {
+        arrays: dict[str, Any] = {
             "tokens": joined,
-            "lengths": np.array(lengths, np.int64),
-            "last_lengths": np.array(last_lengths, np.int64),
+            **{name: np.array(each, np.int64) for name, each in sizes.items()},
             "features": np.frombuffer(b"".join(features), np.uint8),
             "feature_sizes": np.array([len(feature) for feature in features], np.int64),
             "facts": np.frombuffer(json.dumps(dataclasses.asdict(facts)).encode(), np.uint8),

@@ -72,6 +72,34 @@ def check_records(
     )
 
 
+def check_preferences(
+    name: str, split: str, records: Records, lengths: Mapping[str, int], truncate: bool, preferences: bool
+) -> None:
+    """Logs, one line for each, rejected answers that are not used, and those that the lengths truncate.
+
+    Args:
+        name, split, records, lengths, truncate: see `check_records`.
+        preferences: whether rejected answers are used.
+
+    Raises:
+        UserError: they are used, and an example has none; or the lengths truncate one, and `truncate` is False.
+    """
+    missing = len(records) - records.preferences
+    if preferences and missing:
+        raise UserError(
+            f"{name}, {split}: {missing} of {len(records)} examples have no rejected answer; write 'chosen' and 'rejected' in "
+            "every row, or train on the chosen ones with gin/runs/finetune.gin"
+        )
+    if preferences:
+        where = f"{name}, {split}, rejected answers"
+        _check_lengths(where, records, records.rejected_lengths, lengths, truncate)
+    elif records.preferences:
+        warn_once(
+            f"{name}, {split}: the rejected answers of {records.preferences} of {len(records)} examples are not used; "
+            "gin/runs/dpo.gin learns from them"
+        )
+
+
 def _check_lengths(
     where: str,
     records: Records,

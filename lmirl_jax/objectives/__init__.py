@@ -29,6 +29,7 @@ from lmirl_jax.objectives.policy_gradient import (
     kl_to_reference,
     value_loss,
 )
+from lmirl_jax.objectives.preferences import dpo, hinge, ipo
 from lmirl_jax.objectives.reward_extraction import Shaping, extracted_rewards, shaped_rewards
 from lmirl_jax.objectives.reweighted import dft, focal
 
@@ -40,6 +41,7 @@ __all__ = [
     "clipped_policy_gradient",
     "dft",
     "discriminator_loss",
+    "dpo",
     "entropy_regularised_mle",
     "extracted_rewards",
     "focal",
@@ -48,7 +50,9 @@ __all__ = [
     "gem",
     "group_relative",
     "hellinger",
+    "hinge",
     "implied_rewards",
+    "ipo",
     "iqlearn",
     "jensen_shannon",
     "kl_estimate",

@@ -22,7 +22,7 @@ from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
 from lmirl_jax.training.keys import row_keys
-from lmirl_jax.training.learner import Metrics, check_objective_takes, jit_update
+from lmirl_jax.training.learner import Metrics, check_demonstrations, check_objective_takes, jit_update
 from lmirl_jax.training.microbatches import gradient_of, sum_over_parts
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import check_objective, read_soft_q
@@ -67,6 +67,7 @@ class OnlineIQLearn:
         check_objective_takes(self.objective, "mle_weight", "penalty_weight", "td_weight", "discounts")
 
     def start(self, setting: Setting) -> Updates:
+        check_demonstrations(setting, "LEARNER=@online.OnlineIQLearn()")
         if setting.has_rewards:
             raise UserError(
                 "online.OnlineIQLearn: the data give rewards, and the policy's own samples have none; leave `reward` and "

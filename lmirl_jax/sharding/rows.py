@@ -18,11 +18,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int = 1, name: str = "BATCH_SIZE") -> None:
-    """Raises a UserError unless the mesh and the number of microbatches divide the batch size."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * microbatches
+def check_batch_size(
+    mesh: Mesh, batch_size: int, microbatches: int = 1, name: str = "BATCH_SIZE", together: int = 1
+) -> None:
+    """Raises a UserError unless the mesh, the microbatches and the rows that stay together divide the batch size."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES) * microbatches * together
     if batch_size < 1 or batch_size % parts:
         micro = f" x {microbatches} microbatches" if microbatches > 1 else ""
+        micro += f" x {together} rows that stay together" if together > 1 else ""
         below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
         nearest = f"{below} or {above}" if below > 0 else f"{above}"
         axes = " x ".join(

@@ -43,6 +43,7 @@ class Setting:
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         rows_together: the number of consecutive rows that belong together; see `TrainData`.
         has_rewards: whether the demonstrations have given rewards.
+        has_preferences: whether each two rows are a chosen and a rejected answer.
         packed: whether several demonstrations may share a row.
         skip_nonfinite: whether an update with a loss or a gradient that is not finite leaves the state as it was.
         offload_optimizer: whether the optimizer's state lies in the memory of the hosts between updates.
@@ -56,6 +57,7 @@ class Setting:
     microbatches: int = 1
     rows_together: int = 1
     has_rewards: bool = False
+    has_preferences: bool = False
     packed: bool = False
     skip_nonfinite: bool = False
     offload_optimizer: bool = False
@@ -166,6 +168,7 @@ class Offline:
         check_objective(self.objective, self.soft_q_config)
 
     def start(self, setting: Setting) -> Updates:
+        check_demonstrations(setting, "LEARNER=@training.Offline()")
         if "rewards" not in inspect.signature(self.objective).parameters:
             warn_of_unused_rewards(
                 setting, f"OBJECTIVE={getattr(self.objective, '__name__', self.objective)}"
@@ -209,6 +212,15 @@ def warn_of_unused_rewards(setting: Setting, user: str) -> None:
     """Says, before training, that the rewards of the demonstrations have no effect."""
     if setting.has_rewards and jax.process_index() == 0:
         _log.warning("the data give rewards, and %s does not use them", user)
+
+
+def check_demonstrations(setting: Setting, user: str) -> None:
+    """Raises a UserError where rejected answers would be learnt as demonstrations."""
+    if setting.has_preferences:
+        raise UserError(
+            f"{user} would learn rejected answers too: set data.TrainDataset.preferences = False, or "
+            "LEARNER=@labelled.Preferences()"
+        )
 
 
 def check_objective_takes(objective: Objective, *names: str) -> None:

@@ -26,7 +26,7 @@ from lmirl_jax.training.sums import (
     total_weight,
     weighted_sum,
 )
-from lmirl_jax.types import Batch, Model, Objective, Schedule
+from lmirl_jax.types import Batch, Model, Objective, Schedule, SoftQ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,7 @@ def loss_sums(
 
     Args:
         model: the policy.
-        objective: the per-token loss; it is given those of `discounts`, `td_weight`, `rewards` and `vocab_size` that it
-            names.
+        objective: the per-token loss; see `token_losses`.
         batch: [batch, ...].
         td_weight: lambda of this step.
         dropout_keys: one key for each row; None for no dropout.
@@ -116,17 +115,10 @@ def loss_sums(
         (a share).
     """
     out = read_soft_q(model, batch, dropout_keys, soft_q_config)
-    offered = {
-        "discounts": batch.discounts,
-        "td_weight": td_weight * batch.td_weights,
-        "vocab_size": model.unembedding().kernel.shape[1],
-    }
-    if batch.rewards is not None:
-        offered["rewards"] = batch.rewards
-    named = inspect.signature(objective).parameters
-    per_token = objective(out, **{name: value for name, value in offered.items() if name in named})
+    per_token = token_losses(out, objective, batch, td_weight, model.unembedding().kernel.shape[1])
     likelihood = mle(out)
-    added = per_token - likelihood if "td_weight" in named else jnp.zeros_like(likelihood)
+    has_td_weight = "td_weight" in inspect.signature(objective).parameters
+    added = per_token - likelihood if has_td_weight else jnp.zeros_like(likelihood)
     sums = {
         "loss_mle": weighted_sum(likelihood, batch.weights),
         "loss_td": weighted_sum(added, batch.weights),
@@ -134,3 +126,18 @@ def loss_sums(
         "accuracy": accuracy_sum(out, batch),
     }
     return {"loss": weighted_sum(per_token, batch.weights), **jax.lax.stop_gradient(sums)}
+
+
+def token_losses(
+    out: SoftQ, objective: Objective, batch: Batch, td_weight: Float[Array, ""], vocab_size: int
+) -> Float[Array, "batch length"]:
+    """The loss of each token, from those of `discounts`, `td_weight`, `rewards` and `vocab_size` that the objective names."""
+    offered = {
+        "discounts": batch.discounts,
+        "td_weight": td_weight * batch.td_weights,
+        "vocab_size": vocab_size,
+    }
+    if batch.rewards is not None:
+        offered["rewards"] = batch.rewards
+    named = inspect.signature(objective).parameters
+    return objective(out, **{name: value for name, value in offered.items() if name in named})

@@ -115,7 +115,14 @@ def make_setting(
         UserError: the model has no embedding for some token of the data, or the batch cannot be split.
     """
     _check_data(data, model, mesh, microbatches)
-    rows = data.batch_size, microbatches, data.rows_together, data.has_rewards, data.packed
+    rows = (
+        data.batch_size,
+        microbatches,
+        data.rows_together,
+        data.has_rewards,
+        data.has_preferences,
+        data.packed,
+    )
     choices = faults.on_nonfinite == "skip", offload_optimizer
     return Setting(model, optimizer, mesh, jax.random.key(seed), *rows, *choices)
 
@@ -185,5 +192,5 @@ def _check_data(data: TrainData, model: ModelConfig, mesh: Mesh, microbatches: i
             f"VOCAB_SIZE={model.vocab_size} of the model is less than the {data.vocab_size} words of the data's "
             "vocabulary: raise VOCAB_SIZE, or set the VOCABULARY_PATH that the model was made for"
         )
-    sharding.check_batch_size(mesh, data.batch_size, microbatches * data.rows_together)
+    sharding.check_batch_size(mesh, data.batch_size, microbatches, together=data.rows_together)
     sharding.check_lengths(mesh, data.lengths)
