@@ -33,7 +33,7 @@ class Prompts:
     """The fixed batch again and again, as a training set."""
 
     vocab_size, eos_ids, rows_together, buckets = 32000, (1,), 1, 1
-    has_rewards = has_preferences = packed = False
+    has_rewards = has_labels = has_preferences = packed = False
 
     def __init__(self, options):
         self.batch_size = options.batch

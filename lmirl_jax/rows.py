@@ -114,12 +114,13 @@ def concatenate(first: Batch, second: Batch) -> Batch:
     return jax.tree.map(put_together, first, second)
 
 
-def empty_row(lengths: Mapping[str, int], with_rewards: bool = False) -> Batch:
+def empty_row(lengths: Mapping[str, int], with_rewards: bool = False, with_labels: bool = False) -> Batch:
     """Makes a row of zeros, a numpy `Batch` without its batch axis, into which examples are put.
 
     Args:
         lengths: tokens of a row, for `inputs` and `targets`.
         with_rewards: whether the data give rewards.
+        with_labels: whether the data say which answers are right.
     """
     inputs, targets = lengths["inputs"], lengths["targets"]
     return Batch(
@@ -130,6 +131,7 @@ def empty_row(lengths: Mapping[str, int], with_rewards: bool = False) -> Batch:
         discounts=np.zeros(targets, np.float32),
         td_weights=np.zeros(targets, np.float32),
         rewards=np.zeros(targets, np.float32) if with_rewards else None,
+        labels=np.zeros(targets, np.float32) if with_labels else None,
         prompt_tokens=np.zeros(inputs, np.int32),
         prompt_segment_ids=np.zeros(inputs, np.int32),
     )
@@ -144,6 +146,7 @@ def put_example(
     discount: float,
     weight: float = 1.0,
     rewards: Float[np.ndarray, " m"] | None = None,
+    label: bool = True,
     place: tuple[int, int, int] = (0, 0, 1),
 ) -> None:
     """Writes an example into a row, trimmed to the row's size.
@@ -156,6 +159,7 @@ def put_example(
         discount: gamma, between the tokens of an answer.
         weight: the weight of the example, which each token of its answer gets.
         rewards: the reward of each token of the answer; None for 0.
+        label: whether the answer is right.
         place: the positions at which the prompt and the answer begin, and the number of the segment.
     """
     i, t, segment = place
@@ -176,6 +180,8 @@ def put_example(
     row.td_weights[answer] = td_weights
     if rewards is not None:
         row.rewards[answer] = rewards[:count]
+    if row.labels is not None:
+        row.labels[answer] = label
 
 
 def mark_turns(
@@ -234,6 +240,7 @@ def example_row(
     *,
     lengths: Mapping[str, int],
     with_rewards: bool = False,
+    with_labels: bool = False,
     turns: Turns | None = None,
     episodes: Episodes = "turns",
     **example: Any,
@@ -242,12 +249,12 @@ def example_row(
 
     Args:
         inputs, targets: see `put_example`.
-        lengths, with_rewards: see `empty_row`.
+        lengths, with_rewards, with_labels: see `empty_row`.
         turns: the assistant turns of a conversation in `targets`; None for one answer.
         episodes: see `mark_turns`.
         example: the other arguments of `put_example`.
     """
-    row = empty_row(lengths, with_rewards)
+    row = empty_row(lengths, with_rewards, with_labels)
     put_example(row, inputs, targets, **example)
     if turns is not None:
         settings = {key: example[key] for key in ("eos_ids", "discount", "weight") if key in example}

@@ -46,6 +46,8 @@ class Batch:
         td_weights: 1 where a token has a reward: at each token of an answer but the last one of a truncated answer,
             [batch, length].
         rewards: the given reward of each token, in nats; None where the data give none, [batch, length].
+        labels: 1 at the tokens of right answers, whose likelihood is learnt, and 0 at those of wrong ones, of which only
+            rewards are; None where the data have none, so that all answers are demonstrations, [batch, length].
         prompt_tokens: the prompts, [batch, inputs].
         prompt_segment_ids: the segment ids of the prompts, which equal those of their answers; 0 on padding, [batch, inputs].
     """
@@ -57,6 +59,7 @@ class Batch:
     discounts: Any
     td_weights: Any
     rewards: Any = None
+    labels: Any = None
     prompt_tokens: Any = None
     prompt_segment_ids: Any = None
 
@@ -195,7 +198,8 @@ class Objective(Protocol):
     """A pure per-token loss on `SoftQ`: unreduced, in nats.
 
     Its other arguments name the arrays that it needs: `discounts`, `td_weight` (lambda of this step times the TD mask) and
-    `rewards` (given ones, where the data have them), each [batch, length], and `vocab_size`, the number of logits.
+    `rewards` (given ones, where the data have them) and `mle_weight` (0 on wrong answers, where the data have labels), each
+    [batch, length], and `vocab_size`, the number of logits.
     """
 
     def __call__(self, soft_q: SoftQ, **arrays: Any) -> Float[Array, "batch length"]: ...
@@ -239,6 +243,7 @@ class TrainData(Protocol):
         rows_together: the number of consecutive rows that belong together, such as a chosen and a rejected answer; 1 where
             each row stands by itself.
         has_rewards: whether its batches have given rewards.
+        has_labels: whether its batches say which answers are right.
         has_preferences: whether each two rows are a chosen and a rejected answer to one prompt.
         packed: whether several examples may share a row.
         lengths: the number of tokens of a row, for `inputs` and `targets`.
@@ -248,6 +253,7 @@ class TrainData(Protocol):
     vocab_size: int
     rows_together: int
     has_rewards: bool
+    has_labels: bool
     has_preferences: bool
     packed: bool
     lengths: Mapping[str, int]

@@ -130,7 +130,7 @@ TABLE = {
     "objectives.hellinger": "caller",
     "objectives.hinge": "caller positive",
     "objectives.ipo": "caller positive",
-    "objectives.iqlearn": "caller caller caller non-negative non-negative number certain",
+    "objectives.iqlearn": "caller caller caller non-negative non-negative number non-negative certain",
     "objectives.jensen_shannon": "caller",
     "objectives.mle": "caller share-below non-negative caller",
     "objectives.reverse_kl": "caller",
@@ -349,6 +349,7 @@ MACRO_KINDS = {
         "choice": "SCORE",
         "certain": "PREFERENCE",
     },
+    "labelled_iqlearn": {"non-negative": "REWARD_SCALE"},
     "grpo": {
         "non-negative": "CLIP CLIP_HIGH? ENTROPY_WEIGHT MLE_WEIGHT Z_LOSS",
         "weight": "KL_WEIGHT",

@@ -59,10 +59,20 @@ def _row_lines(dataset: data.TrainDataset, row: Batch, index: int) -> Iterator[s
     yield ""
 
 
+def _label(row: Batch, segment: int) -> str:
+    """Whether the data say that the answer is right, or wrong."""
+    if row.labels is None:
+        return ""
+    is_right = bool(row.labels[row.segment_ids == segment].any())
+    return (
+        f"; the answer is labelled {'right' if is_right else 'wrong, so that its likelihood is not learnt'}"
+    )
+
+
 def _example_lines(dataset: data.TrainDataset, row: Batch, segment: int) -> Iterator[str]:
     prompt = row.prompt_tokens[row.prompt_segment_ids == segment]
     text = "".join(_pieces(dataset.task.input_vocabulary, prompt))
-    yield f"  example {segment}: a prompt of {len(prompt):,} tokens"
+    yield f"  example {segment}: a prompt of {len(prompt):,} tokens{_label(row, segment)}"
     # As Python spells them, so that no character of the data controls the terminal.
     yield from (f"    | {repr(line)[1:-1]}" for line in text.split("\n"))
     yield f"    {HEADER}"

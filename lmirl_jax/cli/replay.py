@@ -42,6 +42,7 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
         jax.random.key(configuration.macro("RANDOM_SEED", 0)),
         count,
         has_rewards=batch.rewards is not None,
+        has_labels=batch.labels is not None,
         packed=bool(np.max(batch.segment_ids, initial=0) > 1),
     )
     if isinstance(setting.model, LoRAConfig):

@@ -19,6 +19,7 @@ class AbstractData:
     vocab_size: int = 1
     rows_together: int = 1
     has_rewards: bool = False
+    has_labels: bool = False
     has_preferences: bool = False
     packed: bool = False
     buckets: int = 1

@@ -41,7 +41,7 @@ class TrainDataset:
 
     A mixture interleaves its tasks by their rates; each of them is shuffled and repeated on its own. A number `weight` among
     an example's features is that of its target tokens in the loss; `reward`, or a list `rewards`, gives their rewards
-    (`given_rewards`). `has_rewards` says whether batches have any.
+    (`given_rewards`), `label` whether its answer is right. `has_rewards` and `has_labels` say whether batches have any.
 
     Args:
         task: the task, from `get_task`.
@@ -104,6 +104,7 @@ class TrainDataset:
             check_preferences(part.name, split, part_records, self.lengths, truncate, preferences)
         seed_of_order = seed if shuffle else None
         self.has_rewards = any(part.rewarded for part in records)
+        self.has_labels = any(part.labelled for part in records)
         # Without weights, rewards and turns, the features of examples need not be read.
         with_features = preferences or self.has_rewards
         with_features |= any(part.weighted or part.conversations for part in records)
@@ -121,8 +122,8 @@ class TrainDataset:
         drawn = None if num_examples is None else [num_examples, examples_seed]
         self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout())
         order = endless_order(self._sources, rates, seed_of_order)
-        gamma, rewards = self.discount, self.has_rewards
-        self._maker = RowMaker(task, self.lengths, gamma, turns, episodes, rewards, preferences)
+        layout = turns, episodes, self.has_rewards, self.has_labels, preferences
+        self._maker = RowMaker(task, self.lengths, self.discount, *layout)
         self._examples = order.map(lambda row: self._rows(row[0], row[1], self.lengths))
         self._batches = None
         if buckets > 1:

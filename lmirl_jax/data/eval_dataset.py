@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_arguments
-from lmirl_jax.data.given_rewards import token_rewards
+from lmirl_jax.data.given_rewards import LABEL, token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task, has_split
 from lmirl_jax.data.preferences import REJECTED
@@ -62,7 +62,7 @@ class EvalDataset:
             splits = sorted({split for part in task.tasks for split in part.splits})
             raise UserError(f"{task.name} has no split {split!r}; it has {', '.join(splits) or 'none'}")
         self._unknown = unknown_surface(task.output_vocabulary)
-        self.has_rewards = False
+        self.has_rewards = self.has_labels = False
         self.examples: list[dict[str, Any]] = []
         # The number of examples in the splits of all tasks; metrics report it beside the number that they cover.
         self.available = 0
@@ -73,6 +73,7 @@ class EvalDataset:
                 check_preferences(part.name, split, records, self.lengths, truncate, preferences)
             self.available += len(records)
             self.has_rewards |= records.rewarded > 0
+            self.has_labels |= records.labelled > 0
             count = len(records) if num_examples is None else min(num_examples, len(records))
             for index in range(count):
                 example = last_turn(records.source[index])
@@ -112,6 +113,8 @@ class EvalDataset:
                 targets,
                 lengths=self.lengths,
                 with_rewards=self.has_rewards,
+                with_labels=self.has_labels,
+                label=example.get(LABEL, True),
                 discount=self.discount,
                 eos_ids=self.task.eos_ids,
                 weight=example.get(WEIGHT, 1.0),

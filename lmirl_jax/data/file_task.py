@@ -14,7 +14,7 @@ from lmirl_jax.arguments import Positive
 from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, WEIGHT, Columns
 from lmirl_jax.data.data_files import name_of
 from lmirl_jax.data.file_source import FileSource, HeldOut, file_source
-from lmirl_jax.data.given_rewards import REWARD, REWARDS, check_rewards, check_turns
+from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS, check_rewards, check_turns
 from lmirl_jax.data.messages import encode_conversation
 from lmirl_jax.data.preferences import rejected_features
 from lmirl_jax.data.task_parts import REFERENCES, Example
@@ -125,6 +125,8 @@ class FileTask:
         for key in (WEIGHT, REWARD):
             if key in row:
                 features[key] = float(row[key])
+        if LABEL in row:
+            features[LABEL] = bool(row[LABEL])
         if REWARDS in row:
             features[REWARDS] = [float(reward) for reward in row[REWARDS]]
         example = Example(inputs, targets, features)

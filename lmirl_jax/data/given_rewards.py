@@ -1,4 +1,4 @@
-"""Rewards that the data give: `reward`, a number for a whole answer, or `rewards`, a number for each of its tokens."""
+"""Rewards that the data give: `reward`, a number for a whole answer, or `rewards`, a number for each of its tokens; or labels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,17 @@ REWARD = "reward"  # One number for the whole answer, paid at its last token.
 REWARDS = "rewards"  # A list with one number for each token of the answer, EOS included.
 
 
+LABEL = "label"  # Whether the answer is right; without a reward beside it, it is rewarded with 1, or 0 where it is wrong.
+
+
+def has_label(features: Mapping[str, Any]) -> bool:
+    """Whether an example says that its answer is right, or wrong; a SeqIO task may pass on the number of a class."""
+    return isinstance(features.get(LABEL), bool)
+
+
 def has_rewards(features: Mapping[str, Any]) -> bool:
     """Whether an example gives rewards."""
-    return REWARD in features or REWARDS in features
+    return REWARD in features or REWARDS in features or has_label(features)
 
 
 def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
@@ -71,10 +79,10 @@ def token_rewards(features: Mapping[str, Any], tokens: int) -> Float32[np.ndarra
     """The reward of each token of an answer, from features that passed `check_rewards`; None if they have no rewards."""
     if REWARDS in features:
         return np.array(features[REWARDS], np.float32)
-    if REWARD not in features:
+    if REWARD not in features and not has_label(features):
         return None
     rewards = np.zeros(tokens, np.float32)
-    rewards[-1:] = features[REWARD]
+    rewards[-1:] = features[REWARD] if REWARD in features else features[LABEL]
     return rewards
 
 

@@ -11,7 +11,7 @@ from lmirl_jax.arguments import NonNegative
 from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, ROLES, WEIGHT, Columns
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.formats import read_rows
-from lmirl_jax.data.given_rewards import REWARD, REWARDS
+from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS
 from lmirl_jax.data.texts import has_surrogates
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 # The keys of a row that are read, by their roles; see `columns`.
 READ = ROLES
 # Those of them that training reads.
-TRAINED = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS)
+TRAINED = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, LABEL)
 
 
 def read_demonstrations(
@@ -48,7 +48,10 @@ def read_demonstrations(
     read = set()
     for where, given in read_objects(files):
         row = columns.read(given, where)
-        values = row.values
+        values, hidden = row.values, row.hidden
+        if LABEL in values and not _says_right_or_wrong(values[LABEL], LABEL in columns.names, where):
+            del values[LABEL]
+            hidden = [*hidden, LABEL]
         unread.check(values, where)
         read.update(values)
         both = [key for key in KEYS if key in values]
@@ -65,7 +68,7 @@ def read_demonstrations(
         if WEIGHT in values:
             check_weight(values[WEIGHT], where)
         if takes is None or takes(values):
-            unread.add(values, row.hidden)
+            unread.add(values, hidden)
             yield (
                 where,
                 {key: values[key] for key in TRAINED if key in values},
@@ -139,6 +142,23 @@ def demonstration_files(
         UserError: there are none.
     """
     return data_files(path, f"{setting} must name a file with inputs and targets in every row", split)
+
+
+def _says_right_or_wrong(label: Any, named: bool, where: str) -> bool:
+    """Whether a label is one of right and wrong answers; that of a class, a number or a text, is not, and is not read.
+
+    Args:
+        label: the value.
+        named: whether COLUMNS names its column; then 0 and 1 will do.
+        where: the name of the row in errors.
+    """
+    if isinstance(label, bool) or (named and label in (0, 1)):
+        return True
+    if named:
+        raise UserError(
+            f"{where}: the label is {label!r}; write true for a right answer and false for a wrong one"
+        )
+    return False
 
 
 def check_weight(number: Any, where: str) -> None:

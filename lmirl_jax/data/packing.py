@@ -32,6 +32,7 @@ class Packer:
         eos_ids: the tokens that end an answer.
         packed: whether examples share rows; False gives each example a separate row.
         with_rewards: whether the batch has the rewards of the tokens.
+        with_labels: whether the batch says which answers are right.
         episodes: what an episode of a conversation is; see `rows.mark_turns`.
 
     `rows` are the rows without a batch axis.
@@ -46,12 +47,13 @@ class Packer:
         eos_ids: Sequence[int],
         packed: bool = True,
         with_rewards: bool = False,
+        with_labels: bool = False,
         episodes: Episodes = "turns",
     ):
         self._lengths, self._discount, self._eos_ids = lengths, discount, tuple(eos_ids)
         self._episodes: Episodes = episodes
         self._packed = packed
-        self.rows = [empty_row(lengths, with_rewards) for _ in range(rows)]
+        self.rows = [empty_row(lengths, with_rewards, with_labels) for _ in range(rows)]
         # The positions at which the next prompt and answer of each row begin, and the number of its segments.
         self._next = [(0, 0, 0)] * rows
         # The places that are left for prompts and answers in each row.
@@ -66,6 +68,7 @@ class Packer:
         weight: float = 1.0,
         rewards: Float[np.ndarray, " m"] | None = None,
         turns: Turns | None = None,
+        label: bool = True,
     ) -> Place | None:
         """Puts an example into the batch and returns its place, or None if no row has room.
 
@@ -85,6 +88,7 @@ class Packer:
             discount=self._discount,
             weight=weight,
             rewards=rewards,
+            label=label,
             place=(i, t, segments + 1),
         )
         if turns is not None:

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 
 from lmirl_jax.data import preparation_workers as workers
+from lmirl_jax.data.facts import parse_facts
 from lmirl_jax.data.file_task import FileTask
 from lmirl_jax.data.jsonl import READ, demonstration_files
 from lmirl_jax.data.preparation_progress import PreparationProgress
 from lmirl_jax.data.record_writing import join_shards
 from lmirl_jax.data.row_counts import expected_rows
-from lmirl_jax.data.shards import Part, RowReader, ShardWriter, parse_facts, parts, read_shard
+from lmirl_jax.data.shards import Part, RowReader, ShardWriter, parts, read_shard
 from lmirl_jax.data.task_parts import FEATURES, TaskPart, vocabulary_of
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError

@@ -14,10 +14,11 @@ from jaxtyping import Int32, Int64
 from lmirl_jax import content_hashes
 from lmirl_jax.data.columns import REJECTED
 from lmirl_jax.data.example_source import FEATURES, LENGTHS, PLACES, TOKENS
-from lmirl_jax.data.given_rewards import token_rewards
+from lmirl_jax.data.facts import COUNTED, Facts, parse_facts
+from lmirl_jax.data.given_rewards import LABEL, has_label, token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.preferences import has_rejected
-from lmirl_jax.data.shards import COUNTED, SIZES, Facts, parse_facts, read_facts, read_shard
+from lmirl_jax.data.shards import SIZES, read_facts, read_shard
 from lmirl_jax.data.task_parts import TURNS
 from lmirl_jax.types import UserError
 
@@ -113,6 +114,8 @@ def _hashed(arrays: Mapping[str, np.ndarray], weighted: bool) -> Iterator[bytes]
         yield np.array([n, m], "<i4").tobytes() + tokens[begin : begin + n + m].astype("<i4").tobytes()
         if weighted:
             yield repr(float(features.get(WEIGHT, 1))).encode()
+        if has_label(features):
+            yield repr([LABEL, features[LABEL]]).encode()
         rewards = token_rewards(features, m)
         if rewards is not None:
             yield repr(rewards.tolist()).encode()

@@ -25,9 +25,10 @@ from jaxtyping import Int64
 
 from lmirl_jax import content_hashes
 from lmirl_jax.data.example_source import LENGTHS, ExampleSource
+from lmirl_jax.data.facts import COUNTED
 from lmirl_jax.data.file_task import FileTask
 from lmirl_jax.data.preparation import MakesShards, make_shards, prepare
-from lmirl_jax.data.shards import COUNTED, RowReader
+from lmirl_jax.data.shards import RowReader
 from lmirl_jax.data.task_parts import TaskPart
 from lmirl_jax.data.vocabulary_losses import Losses
 from lmirl_jax.types import UserError
@@ -58,6 +59,8 @@ class Records:
         rewarded: the number of examples with rewards; the tokens of the others have rewards of 0.
         conversations: the number of examples with several assistant turns.
         preferences: the number of examples with a rejected answer.
+        labelled: the number of examples that say whether their answer is right.
+        right: the number of examples whose answer is right.
         turns_left_out: the number of conversations whose earlier assistant turns cannot be learnt.
     """
 
@@ -74,6 +77,8 @@ class Records:
     rewarded: int
     conversations: int
     preferences: int
+    labelled: int
+    right: int
     turns_left_out: int
 
     def __len__(self) -> int:

@@ -44,7 +44,9 @@ def check_records(
     ):
         if line is not None:
             warn_once(line)
-    if 0 < records.rewarded < len(records):
+    if records.labelled:
+        _check_labels(f"{name}, {split}", records)
+    elif 0 < records.rewarded < len(records):
         warn_once(
             f"{name}, {split}: {records.rewarded} of {len(records)} examples have a reward; that of the others is 0"
         )
@@ -98,6 +100,23 @@ def check_preferences(
             f"{name}, {split}: the rejected answers of {records.preferences} of {len(records)} examples are not used; "
             "gin/runs/dpo.gin learns from them"
         )
+
+
+def _check_labels(where: str, records: Records) -> None:
+    """Logs how many answers are right.
+
+    Raises:
+        UserError: none is, so that there is nothing to imitate; or some examples have no label.
+    """
+    if records.labelled < len(records):
+        raise UserError(
+            f"{where}: {records.labelled} of {len(records)} examples have a label; write true or false in every row, or in none"
+        )
+    if not records.right:
+        raise UserError(
+            f"{where}: every answer is labelled wrong, so that there is nothing to imitate; add right ones"
+        )
+    warn_once(f"{where}: {records.right} of {len(records)} answers are labelled right")
 
 
 def _check_lengths(

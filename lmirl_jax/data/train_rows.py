@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from lmirl_jax.data.given_rewards import token_rewards
+from lmirl_jax.data.given_rewards import LABEL, token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.packing import Packer
@@ -23,7 +23,7 @@ class RowMaker:
         lengths: the greatest lengths of a row.
         discount: gamma.
         turns, episodes: what is learnt of a conversation.
-        with_rewards: whether rows have given rewards.
+        with_rewards, with_labels: whether rows have given rewards, and say which answers are right.
         preferences: whether a row with the rejected answer follows each example's own.
     """
 
@@ -33,6 +33,7 @@ class RowMaker:
     turns: Literal["all", "last"]
     episodes: Episodes
     with_rewards: bool
+    with_labels: bool
     preferences: bool
 
     def rows(self, examples: Sequence[Example], lengths: Mapping[str, int]) -> list[Batch]:
@@ -59,6 +60,7 @@ class RowMaker:
             discount=self.discount,
             eos_ids=self.task.eos_ids,
             with_rewards=self.with_rewards,
+            with_labels=self.with_labels,
             episodes=self.episodes,
         )
         for example in examples:
@@ -78,6 +80,7 @@ class RowMaker:
             # The last turn is the end of its conversation.
             rewards=None if rewards is None else rewards[len(rewards) - len(targets) :],
             turns=features.get(TURNS),
+            label=features.get(LABEL, True),
         )
         # A plan gives a row no more than it holds.
         assert place is not None and len(prompt) <= len(packer.rows[0].prompt_tokens)

@@ -13,7 +13,7 @@ from lmirl_jax.arguments import check_arguments
 from lmirl_jax.labelled.preference_loss import PreferenceLoss, preference_sums, reference_scores
 from lmirl_jax.models.trainable import frozen
 from lmirl_jax.training import Setting, TrainState, Updates
-from lmirl_jax.training.learner import Metrics, jit_update, warn_of_unused_rewards
+from lmirl_jax.training.learner import Metrics, check_no_labels, jit_update, warn_of_unused_rewards
 from lmirl_jax.training.microbatches import flatten_groups, gradient_of, group_rows, sum_over_parts
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.state import apply_gradients
@@ -40,6 +40,7 @@ class Preferences:
                 "LEARNER=@labelled.Preferences(): the data are demonstrations alone; set data.TrainDataset.preferences = True, "
                 "as gin/runs/dpo.gin does, and write 'chosen' and 'rejected' in every row"
             )
+        check_no_labels(setting, "LEARNER=@labelled.Preferences()")
         warn_of_unused_rewards(setting, "LEARNER=@labelled.Preferences()")
         shapes, shardings = setting.policy_state
         # With adapters, the first policy is the base without them, which never changes.

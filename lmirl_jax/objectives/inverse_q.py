@@ -27,14 +27,15 @@ def iqlearn(
     mle_weight: Float[Array, "..."] | NonNegative = 1.0,
     penalty_weight: Float[Array, "..."] | NonNegative = 1.0,
     rewards: Float[Array, "..."] | float = 0.0,
+    reward_scale: NonNegative = 1.0,
     phi: Elementwise = chi_squared,
 ) -> Float[Array, "*batch length"]:
     """Per-token IQLearn: maximum likelihood, and a penalty on the implied reward that the divergence gives.
 
         loss_t = mle_weight * -log pi(a_t|s_t) + penalty_weight * (x_t - phi(x_t)) / (4 td_weight)
-        x_t = 4 td_weight * (r_t - rewards),   r_t = q_t - discount_t * v_{t+1}
+        x_t = 4 td_weight * (r_t - g_t),   r_t = q_t - discount_t * v_{t+1},   g_t = reward_scale * rewards
 
-    For chi-squared the penalty is `td_weight * (r_t - rewards) ** 2`. It is 0 where td_weight is 0. The gradient flows
+    For chi-squared the penalty is `td_weight * (r_t - g_t) ** 2`. It is 0 where td_weight is 0. The gradient flows
     through v_{t+1} too: without it the optimum matches local ratios only, not the occupancy. Online IQLearn is this same
     loss on expert tokens and on the policy's own samples, weighted as `online_weights` says.
 
@@ -48,6 +49,7 @@ def iqlearn(
             a factor on td_weight does the same.
         rewards: a given reward of each token, in nats, broadcast to [batch, length]; 0 imitates. A larger lambda moves the
             optimum from imitation towards the soft-optimal policy of these rewards.
+        reward_scale: nats for each unit of the rewards: 1 / beta, where the soft-optimal policy is softmax(rewards / beta).
         phi: the divergence, one of `objectives.divergences`.
 
     Returns:
@@ -57,7 +59,7 @@ def iqlearn(
     """
     likelihood = mle(soft_q)
     shape = likelihood.shape
-    residual = implied_rewards(soft_q, discounts) - jnp.broadcast_to(rewards, shape)
+    residual = implied_rewards(soft_q, discounts) - jnp.broadcast_to(reward_scale * rewards, shape)
     penalty = _penalty(residual, jnp.broadcast_to(td_weight, shape), phi)
     return (
         jnp.broadcast_to(mle_weight, shape) * likelihood + jnp.broadcast_to(penalty_weight, shape) * penalty

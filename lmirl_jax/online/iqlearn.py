@@ -22,7 +22,13 @@ from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.rows import concatenate
 from lmirl_jax.training import Setting, SoftQConfig, TrainState, Updates
 from lmirl_jax.training.keys import row_keys
-from lmirl_jax.training.learner import Metrics, check_demonstrations, check_objective_takes, jit_update
+from lmirl_jax.training.learner import (
+    Metrics,
+    check_demonstrations,
+    check_no_labels,
+    check_objective_takes,
+    jit_update,
+)
 from lmirl_jax.training.microbatches import gradient_of, sum_over_parts
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import check_objective, read_soft_q
@@ -68,6 +74,7 @@ class OnlineIQLearn:
 
     def start(self, setting: Setting) -> Updates:
         check_demonstrations(setting, "LEARNER=@online.OnlineIQLearn()")
+        check_no_labels(setting, "LEARNER=@online.OnlineIQLearn()")
         if setting.has_rewards:
             raise UserError(
                 "online.OnlineIQLearn: the data give rewards, and the policy's own samples have none; leave `reward` and "
@@ -201,6 +208,6 @@ def _sums(
         "loss_samples": weighted_sum(per_token, rollouts.weights),
         "loss_mle": weighted_sum(mle(out), demonstrations.weights),
         **policy_sums(out, demonstrations),
-        "accuracy": accuracy_sum(out, demonstrations),
+        "accuracy": accuracy_sum(out, demonstrations.weights),
         **rollout_sums(out, rollouts, behaviour_log_probs, is_rollout[:, 0]),
     }

@@ -26,7 +26,12 @@ from lmirl_jax.online.policy_loss import Loss
 from lmirl_jax.online.reward_sources import RewardSource
 from lmirl_jax.online.rollouts import Rollouts, Sampler
 from lmirl_jax.training import Setting, TrainState, Updates
-from lmirl_jax.training.learner import check_demonstrations, jit_update, warn_of_unused_rewards
+from lmirl_jax.training.learner import (
+    check_demonstrations,
+    check_no_labels,
+    jit_update,
+    warn_of_unused_rewards,
+)
 from lmirl_jax.types import UserError
 
 
@@ -96,6 +101,7 @@ class PolicyGradient:
                 "PACK=True: the discriminator of @online.Adversary() reads one demonstration a row; set it to False"
             )
         check_demonstrations(setting, "LEARNER=@online.PolicyGradient()")
+        check_no_labels(setting, "LEARNER=@online.PolicyGradient()")
         warn_of_unused_rewards(setting, "LEARNER=@online.PolicyGradient()")
         networks = {}
         if self.optimizer is not None:

@@ -43,6 +43,7 @@ class Setting:
         microbatches: the number of parts of the batch whose gradients are summed one after the other.
         rows_together: the number of consecutive rows that belong together; see `TrainData`.
         has_rewards: whether the demonstrations have given rewards.
+        has_labels: whether the data say which answers are right.
         has_preferences: whether each two rows are a chosen and a rejected answer.
         packed: whether several demonstrations may share a row.
         skip_nonfinite: whether an update with a loss or a gradient that is not finite leaves the state as it was.
@@ -57,6 +58,7 @@ class Setting:
     microbatches: int = 1
     rows_together: int = 1
     has_rewards: bool = False
+    has_labels: bool = False
     has_preferences: bool = False
     packed: bool = False
     skip_nonfinite: bool = False
@@ -220,6 +222,15 @@ def check_demonstrations(setting: Setting, user: str) -> None:
         raise UserError(
             f"{user} would learn rejected answers too: set data.TrainDataset.preferences = False, or "
             "LEARNER=@labelled.Preferences()"
+        )
+
+
+def check_no_labels(setting: Setting, user: str) -> None:
+    """Raises a UserError where answers that the data label wrong would be taken for right ones."""
+    if setting.has_labels:
+        raise UserError(
+            f"{user} takes every answer for a right one, and the data have labels: leave wrong answers and `label` out of the "
+            "data, or learn from them with gin/runs/labelled_iqlearn.gin"
         )
 
 

@@ -59,7 +59,8 @@ def train_step(
 
         loss = sum_t weight_t * loss_t / sum_t weight_t   over the answers' tokens in the global batch
 
-    An example's weight w counts its tokens w times, in either sum: as if it stood there so often.
+    An example's weight w counts its tokens w times, in either sum: as if it stood there so often. Where the data have labels, the
+    likelihood is a mean over the tokens of right answers alone, and the TD part one over those of all.
 
     Args:
         state: parameters and optimizer's state; donated, where jitted by the trainer.
@@ -77,6 +78,7 @@ def train_step(
     dropout_keys = row_keys(key, state.step, batch.weights.shape[0])
     td_weight = value_at(loss.td_weight, state.step)
     weight = total_weight(batch)
+    batch = weigh_labels(batch)
 
     def loss_of_part(params: Any, part: Any, keys: Any) -> tuple[Float[Array, ""], Sums]:
         rows, keys = flatten_groups((part, keys))
@@ -115,15 +117,18 @@ def loss_sums(
         (a share).
     """
     out = read_soft_q(model, batch, dropout_keys, soft_q_config)
+    imitated = batch.weights if batch.labels is None else batch.weights * batch.labels
     per_token = token_losses(out, objective, batch, td_weight, model.unembedding().kernel.shape[1])
     likelihood = mle(out)
     has_td_weight = "td_weight" in inspect.signature(objective).parameters
-    added = per_token - likelihood if has_td_weight else jnp.zeros_like(likelihood)
+    added = jnp.zeros_like(likelihood)
+    if has_td_weight:
+        added = per_token - (likelihood if batch.labels is None else batch.labels * likelihood)
     sums = {
-        "loss_mle": weighted_sum(likelihood, batch.weights),
+        "loss_mle": weighted_sum(likelihood, imitated),
         "loss_td": weighted_sum(added, batch.weights),
         **policy_sums(out, batch),
-        "accuracy": accuracy_sum(out, batch),
+        "accuracy": accuracy_sum(out, imitated),
     }
     return {"loss": weighted_sum(per_token, batch.weights), **jax.lax.stop_gradient(sums)}
 
@@ -131,7 +136,10 @@ def loss_sums(
 def token_losses(
     out: SoftQ, objective: Objective, batch: Batch, td_weight: Float[Array, ""], vocab_size: int
 ) -> Float[Array, "batch length"]:
-    """The loss of each token, from those of `discounts`, `td_weight`, `rewards` and `vocab_size` that the objective names."""
+    """The loss of each token, from those of the arrays of `types.Objective` that the objective names.
+
+    Where the data have labels, an objective without `mle_weight` is of right answers alone.
+    """
     offered = {
         "discounts": batch.discounts,
         "td_weight": td_weight * batch.td_weights,
@@ -139,5 +147,25 @@ def token_losses(
     }
     if batch.rewards is not None:
         offered["rewards"] = batch.rewards
+    if batch.labels is not None:
+        offered["mle_weight"] = batch.labels
     named = inspect.signature(objective).parameters
-    return objective(out, **{name: value for name, value in offered.items() if name in named})
+    losses = objective(out, **{name: value for name, value in offered.items() if name in named})
+    return losses if batch.labels is None or "mle_weight" in named else batch.labels * losses
+
+
+def weigh_labels(batch: Batch, scale: Any = None) -> Batch:
+    """The batch with labels as weights of the likelihood, with which a mean over all tokens is one over those of right answers.
+
+        label_t * sum_t weight_t / sum_t weight_t label_t
+
+    Args:
+        batch: a batch, with labels of 0 and 1 or without.
+        scale: the quotient of the sums; None for that of the batch, or 0 where no answer is right.
+    """
+    if batch.labels is None:
+        return batch
+    if scale is None:
+        total, right = jnp.sum(batch.weights), jnp.sum(batch.weights * batch.labels)
+        scale = jnp.where(right > 0, total / jnp.where(right > 0, right, 1.0), 0.0)
+    return dataclasses.replace(batch, labels=batch.labels * scale)

@@ -58,6 +58,6 @@ def policy_sums(out: SoftQ, batch: Batch) -> Sums:
     }
 
 
-def accuracy_sum(out: SoftQ, batch: Batch) -> WeightedSum:
+def accuracy_sum(out: SoftQ, weights: Float[Array, "*batch length"]) -> WeightedSum:
     """The share of tokens to which the policy gives the highest probability."""
-    return weighted_sum((out.q >= out.max_logit).astype(jnp.float32), batch.weights)
+    return weighted_sum((out.q >= out.max_logit).astype(jnp.float32), weights)

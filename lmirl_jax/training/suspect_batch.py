@@ -110,7 +110,7 @@ def _examples(rows: Batch, data: Any) -> list[dict[str, Any]]:
                 example |= {"inputs": data.decode_inputs(inputs), "targets": data.decode(targets)}
             example |= {"input_ids": inputs.tolist(), "target_ids": targets.tolist()}
             # Python's JSON would write NaN, which is no JSON.
-            for name in ("weights", "rewards"):
+            for name in ("weights", "rewards", "labels"):
                 array = getattr(rows, name)
                 if array is not None:
                     numbers = array[row][place].tolist()

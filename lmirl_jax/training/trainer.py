@@ -115,16 +115,21 @@ def make_setting(
         UserError: the model has no embedding for some token of the data, or the batch cannot be split.
     """
     _check_data(data, model, mesh, microbatches)
-    rows = (
+    return Setting(
+        model,
+        optimizer,
+        mesh,
+        jax.random.key(seed),
         data.batch_size,
         microbatches,
-        data.rows_together,
-        data.has_rewards,
-        data.has_preferences,
-        data.packed,
+        rows_together=data.rows_together,
+        has_rewards=data.has_rewards,
+        has_labels=data.has_labels,
+        has_preferences=data.has_preferences,
+        packed=data.packed,
+        skip_nonfinite=faults.on_nonfinite == "skip",
+        offload_optimizer=offload_optimizer,
     )
-    choices = faults.on_nonfinite == "skip", offload_optimizer
-    return Setting(model, optimizer, mesh, jax.random.key(seed), *rows, *choices)
 
 
 def _run(

@@ -17,7 +17,7 @@ from lmirl_jax.arguments import Count, LossFunction, NonNegative, Schedule, chec
 from lmirl_jax.statistics.evidence import first_of
 from lmirl_jax.training.schedules import value_at
 from lmirl_jax.training.soft_q_config import SoftQConfig
-from lmirl_jax.training.step import loss_sums
+from lmirl_jax.training.step import loss_sums, weigh_labels
 from lmirl_jax.types import Batch
 
 METRICS = ("loss", "loss_mle", "loss_td", "reward", "entropy", "accuracy")
@@ -87,8 +87,10 @@ class Validation:
         rows = sharding.local_rows(mesh, self.batch_size)
         totals: dict[str, np.ndarray] = {}
         count = 0
-        for batch, _ in itertools.islice(self.data.batches(self.batch_size), self.max_batches):
+        scale = _label_scale(self._batches(self.data))
+        for batch in self._batches(self.data):
             count += int(np.any(np.asarray(batch.weights) > 0, axis=-1).sum())
+            batch = weigh_labels(batch, scale)
             global_batch = sharding.to_global(mesh, jax.tree.map(lambda x: x[rows], batch), self.batch_size)
             with sharding.use(mesh):
                 static = graph, mesh, self.objective, self.soft_q_config
@@ -99,6 +101,20 @@ class Validation:
         if hasattr(self.data, "available"):
             counts[AVAILABLE] = float(self.data.available)
         return {f"eval/{name}": total / weight for name, (total, weight) in totals.items() if weight} | counts
+
+    def _batches(self, data: HeldOut) -> Iterator[Batch]:
+        batches = itertools.islice(data.batches(self.batch_size), self.max_batches)
+        return (batch for batch, _ in batches)
+
+
+def _label_scale(batches: Iterator[Batch]) -> np.floating:
+    """The weight of all answers' tokens over that of right ones; 1 for data without labels, 0 where no answer is right."""
+    total = right = np.float32(0)
+    for batch in batches:
+        if batch.labels is None:
+            return np.float32(1)
+        total, right = total + batch.weights.sum(), right + (batch.weights * batch.labels).sum()
+    return total / right if right else np.float32(0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -257,6 +257,22 @@ def test_the_optimum_of_a_bandit_with_rewards(td_weight, policy):
         )
 
 
+@pytest.mark.parametrize(
+    ("td_weight", "policy"),
+    [(0.1, (0.5883, 0.2781, 0.1337)), (0.5, (0.3480, 0.4486, 0.2034)), (2.0, (0.1593, 0.5935, 0.2472))],
+)
+def test_rewards_in_units_of_two_nats(td_weight, policy):
+    """The optimum with rewards of 0, 2 and 1 nats."""
+    with jax.enable_x64(True):
+        rewards = jnp.array([0.0, 1.0, 0.5])[:, None]
+        logits, _ = optimum(
+            lambda out: objectives.iqlearn(
+                out, jnp.zeros_like(out.q), td_weight=td_weight, rewards=rewards, reward_scale=2.0
+            )
+        )
+        np.testing.assert_allclose(jax.nn.softmax(logits), policy, atol=1e-4)
+
+
 def test_labelled_samples_lead_from_imitation_to_the_soft_optimal_policy():
     """Four words, the last never tried; word 1 is right (reward 1, imitated), words 0 and 2 are wrong (reward 0).
 

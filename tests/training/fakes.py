@@ -62,7 +62,7 @@ class FakeIterator:
 class FakeData:
     def __init__(self, batch_size: int = 16):
         self.batch_size, self.vocab_size, self.rows_together = batch_size, 100, 1
-        self.has_rewards = self.has_preferences = self.packed = False
+        self.has_rewards = self.has_labels = self.has_preferences = self.packed = False
         self.lengths = {"inputs": 7, "targets": 6}
 
     def iterator(self, rows: slice) -> FakeIterator:
