@@ -12,6 +12,7 @@ from lmirl_jax.arguments import Count, Lengths, Path, Text, check_arguments
 from lmirl_jax.data.chat_template import Message
 from lmirl_jax.data.data_files import data_files, name_of
 from lmirl_jax.data.file_source import content_hash
+from lmirl_jax.data.given_rewards import LABEL
 from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.data.jsonl import MESSAGES, READ, check_targets, check_text, read_objects
 from lmirl_jax.data.messages import encode_prompt
@@ -26,7 +27,9 @@ from lmirl_jax.types import UserError
 
 # The keys of a file of pairs, and those that `lmirl infer` writes beside its samples.
 READ_KEYS = (
-    *(*READ, "candidates", "samples", "reference", "tokens"),
+    # Whether an answer is right has no effect on its score.
+    *(key for key in READ if key != LABEL),
+    *("candidates", "samples", "reference", "tokens"),
     *("log_probs", "token_log_probs", "token_entropies", "returns", "normalised_returns", "best", "majority"),
 )
 REMEDY = "write inputs or messages, and targets (a string), candidates or samples (lists of strings)"

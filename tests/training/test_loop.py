@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lmirl_jax import checkpoints, files, locks, objectives, sharding, training
+from lmirl_jax.models.abstract import build
 from lmirl_jax.types import UserError
 from tests.training.fakes import TINY, FakeData, FakeIterator, make_batch, mesh_of
 
@@ -205,7 +206,7 @@ def test_warm_start_takes_the_parameters_alone(uninterrupted, tmp_path):
     adafactor = training.adafactor(1e-3, min_dim_size_to_factor=8)
     train(tmp_path, train_steps=1, optimizer=adafactor, initial_checkpoint_path=str(folder))
     batch = jax.tree.map(jax.numpy.asarray, make_batch(0, 16))
-    graph, _ = training.state.build(TINY, jax.random.key(0))
+    graph, _ = build(TINY)
     from flax import nnx
 
     sums = training.loss_sums(
