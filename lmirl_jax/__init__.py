@@ -15,6 +15,7 @@ _ROOMS = (
     "evaluation",
     "exporting",
     "interop",
+    "labelled",
     "language_model",
     "models",
     "objectives",

@@ -146,7 +146,6 @@ def put_example(
     discount: float,
     weight: float = 1.0,
     rewards: Float[np.ndarray, " m"] | None = None,
-    label: bool = True,
     place: tuple[int, int, int] = (0, 0, 1),
 ) -> None:
     """Writes an example into a row, trimmed to the row's size.
@@ -159,7 +158,6 @@ def put_example(
         discount: gamma, between the tokens of an answer.
         weight: the weight of the example, which each token of its answer gets.
         rewards: the reward of each token of the answer; None for 0.
-        label: whether the answer is right.
         place: the positions at which the prompt and the answer begin, and the number of the segment.
     """
     i, t, segment = place
@@ -180,8 +178,18 @@ def put_example(
     row.td_weights[answer] = td_weights
     if rewards is not None:
         row.rewards[answer] = rewards[:count]
+
+
+def mark_label(row: Batch, label: bool, segment: int = 1) -> None:
+    """Marks the tokens of an answer as right or wrong, in a row with labels; changes nothing in one without.
+
+    Args:
+        row: a row into which `put_example` has written the answer; it is changed in place.
+        label: whether the answer is right.
+        segment: the number of its segment.
+    """
     if row.labels is not None:
-        row.labels[answer] = label
+        row.labels[row.segment_ids == segment] = label
 
 
 def mark_turns(
@@ -241,6 +249,7 @@ def example_row(
     lengths: Mapping[str, int],
     with_rewards: bool = False,
     with_labels: bool = False,
+    label: bool = True,
     turns: Turns | None = None,
     episodes: Episodes = "turns",
     **example: Any,
@@ -250,12 +259,14 @@ def example_row(
     Args:
         inputs, targets: see `put_example`.
         lengths, with_rewards, with_labels: see `empty_row`.
+        label: whether the answer is right.
         turns: the assistant turns of a conversation in `targets`; None for one answer.
         episodes: see `mark_turns`.
         example: the other arguments of `put_example`.
     """
     row = empty_row(lengths, with_rewards, with_labels)
     put_example(row, inputs, targets, **example)
+    mark_label(row, label)
     if turns is not None:
         settings = {key: example[key] for key in ("eos_ids", "discount", "weight") if key in example}
         mark_turns(row, turns, episodes=episodes, **settings)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lmirl_jax.data.row_plan import places_needed
-from lmirl_jax.rows import Episodes, Turns, empty_row, mark_turns, put_example, stack_rows
+from lmirl_jax.rows import Episodes, Turns, empty_row, mark_label, mark_turns, put_example, stack_rows
 from lmirl_jax.types import Batch
 
 
@@ -88,9 +88,9 @@ class Packer:
             discount=self._discount,
             weight=weight,
             rewards=rewards,
-            label=label,
             place=(i, t, segments + 1),
         )
+        mark_label(self.rows[index], label, segments + 1)
         if turns is not None:
             mark_turns(
                 self.rows[index],

@@ -116,7 +116,14 @@ def correlated(case, relation, alike, trials, draws):
     return rows, {scope: float(own.by_seed[0, 0, 0]) for scope, own in sample.items()}
 
 
-@pytest.mark.parametrize(("trials", "draws"), [(25, 500), pytest.param(250, 2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("trials", "draws"),
+    [
+        (25, 500),
+        pytest.param(60, 1000, marks=pytest.mark.slow),
+        pytest.param(250, 2000, marks=pytest.mark.soak),
+    ],
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("relation", "alike"), [(0.0, 0.0), (0.5, 0.5)])
 def test_rank_correlations_of_rare_right_answers(case, relation, alike, trials, draws):
