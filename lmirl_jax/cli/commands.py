@@ -13,6 +13,8 @@ COMPILED = (
     "--gin_file=gin/runs/finetune.gin --gin_file=gin/models/t5_1_1/xl.gin --gin_file=gin/meshes/fsdp.gin "
     "--gin.VOCAB_SIZE=32128 --gin.BATCH_SIZE=1024 --gin.DTYPE=\"'bfloat16'\""
 )
+ANSWERS = "--gin.ANSWERS=\"'samples.jsonl'\""
+PAIRS = "--gin.OUTPUT_PATH=\"'pairs.jsonl'\" --gin.FORM=\"'preferences'\""
 SCORED = "--gin.SCORED=\"'scored.jsonl'\""
 
 
@@ -108,6 +110,18 @@ COMMANDS = {
         Bindings("KEEP=0.9", "rewards.FilterConfig.per_prompt=1", "OUTPUT_PATH=\"'kept.jsonl'\""),
         (
             f"lmirl filter --gin_file=gin/runs/filter.gin {SCORED} --gin.OUTPUT_PATH=\"'kept.jsonl'\" --gin.KEEP=0.9",
+        ),
+    ),
+    "label": Command(
+        "lmirl_jax.cli.label",
+        "make labelled data of answers by a checker: right and wrong ones, rewards, or preferences",
+        CONFIGURATION,
+        Bindings(
+            "FORM=\"'preferences'\"", "labelled.Labels.threshold=0.9", "OUTPUT_PATH=\"'labelled.jsonl'\""
+        ),
+        (
+            f"lmirl label --gin_file=gin/runs/label.gin {ANSWERS} --gin.OUTPUT_PATH=\"'labelled.jsonl'\"",
+            f"lmirl label --gin_file=gin/runs/label.gin {ANSWERS} {PAIRS}",
         ),
     ),
     "tasks": Command(

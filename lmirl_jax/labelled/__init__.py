@@ -1,7 +1,20 @@
-"""Learning from labels: preferences between answers."""
+"""Learning from labels: what makes them, and learners of preferences between answers."""
 
+from lmirl_jax.labelled.answer_sets import AnswerSet, read_answer_sets
+from lmirl_jax.labelled.checkers import make_checker
+from lmirl_jax.labelled.labelling import Labels, Tally
 from lmirl_jax.labelled.preference_loss import PreferenceLoss
 from lmirl_jax.labelled.preference_validation import PreferenceValidation
 from lmirl_jax.labelled.preferences import Preferences, preference_step
 
-__all__ = ["PreferenceLoss", "PreferenceValidation", "Preferences", "preference_step"]
+__all__ = [
+    "AnswerSet",
+    "Labels",
+    "PreferenceLoss",
+    "PreferenceValidation",
+    "Preferences",
+    "Tally",
+    "make_checker",
+    "preference_step",
+    "read_answer_sets",
+]

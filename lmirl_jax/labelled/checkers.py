@@ -1,0 +1,71 @@
+"""Checkers of answers: metrics by name, and functions of a prompt, an answer and a reference."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from lmirl_jax.argument_rules import Words
+from lmirl_jax.data.answer_metric import AnswerMetric
+from lmirl_jax.evaluation import metric_functions
+from lmirl_jax.types import UserError
+
+CheckerName = Annotated[
+    str | Callable[..., Any],
+    Words("the name of a metric such as 'number', 'module.function', or a function, without brackets", bool),
+]
+Checker = Callable[[str, str, Sequence[str]], float]
+
+
+def make_checker(checker: str | Callable[..., Any]) -> Checker:
+    """A function of a prompt, an answer and its references that gives a number.
+
+    Args:
+        checker: the name of a metric, such as 'number' or 'exact_match'; 'module.function'; or a function of
+            `(prompt, answer)` or `(prompt, answer, reference)`.
+
+    Raises:
+        UserError: there is no such metric or function.
+    """
+    if callable(checker) and _takes_two(checker):
+        name = getattr(checker, "__name__", repr(checker))
+        return _of_metric(
+            AnswerMetric(name, lambda prompt, answer, reference: checker(prompt, answer)), False
+        )
+    try:
+        (function,) = metric_functions([checker]) or ()
+    except UserError as error:
+        raise UserError(str(error).replace("METRICS", "CHECKER")) from None
+    return _of_metric(function, True)
+
+
+def _of_metric(function: Callable[..., Any], needs_reference: bool) -> Checker:
+    # Some metrics are functions whose options are set.
+    named = getattr(function, "func", function)
+    name = named.name if isinstance(named, AnswerMetric) else getattr(named, "__name__", repr(named))
+
+    def check(prompt: str, answer: str, references: Sequence[str]) -> float:
+        if needs_reference and not references:
+            raise UserError(
+                f"CHECKER={name} compares with a reference, and there is none: write `targets` beside samples"
+            )
+        target = list(references) if len(references) > 1 else "".join(references)
+        prompts = ([prompt],) if isinstance(function, AnswerMetric) else ()
+        values = function(*prompts, [target], [answer])
+        if len(values) != 1:
+            raise UserError(
+                f"CHECKER={name} gives {len(values)} numbers ({', '.join(values)}): name a function of yours that gives one"
+            )
+        return float(next(iter(values.values())))
+
+    return check
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Whether a function takes a prompt and an answer, and no reference."""
+    try:
+        inspect.signature(function).bind("", "", "")
+    except TypeError:
+        return True
+    except ValueError:
+        return False
+    return False
