@@ -36,8 +36,18 @@ class AbstractData:
 
         ids, numbers = array("targets", jnp.int32), array("targets", jnp.float32)
         prompts = array("inputs", jnp.int32)
-        rewards = numbers if self.has_rewards else None
-        return Batch(ids, ids, ids, numbers, numbers, numbers, rewards, prompts, prompts)
+        return Batch(
+            tokens=ids,
+            segment_ids=ids,
+            positions=ids,
+            weights=numbers,
+            discounts=numbers,
+            td_weights=numbers,
+            rewards=numbers if self.has_rewards else None,
+            labels=numbers if self.has_labels else None,
+            prompt_tokens=prompts,
+            prompt_segment_ids=prompts,
+        )
 
 
 class NoBatches:
