@@ -46,7 +46,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",
-    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK", "BUCKETS"): (
+    ("RANDOM_SEED", "PROMPT_SEED", "SHUFFLE_TRAIN_EXAMPLES", "PACK", "BUCKETS", "REJECTED_ENDS"): (
         "the order of the examples depends on it: a resume is refused where it does"
     ),
     (

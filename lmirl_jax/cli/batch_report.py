@@ -53,7 +53,8 @@ def _row_lines(dataset: data.TrainDataset, row: Batch, index: int) -> Iterator[s
         for name, ids in (("inputs", row.prompt_segment_ids), ("targets", row.segment_ids))
     ]
     examples = f"{len(segments)} example{'s' * (len(segments) != 1)}"
-    yield f"row {index + 1} of {dataset.batch_size}: {examples}, {', '.join(places)}"
+    which = f" ({('chosen', 'rejected')[index % 2]})" if dataset.has_preferences else ""
+    yield f"row {index + 1} of {dataset.batch_size}{which}: {examples}, {', '.join(places)}"
     for segment in segments:
         yield from _example_lines(dataset, row, segment)
     yield ""

@@ -36,7 +36,7 @@ _HOMES = {
     "seqio_vocabulary": "seqio_vocabularies",
     "set_tfds_data_dir": "tfds_folder",
     "tokenized_records": "records",
-    "validation_dataset": "eval_dataset",
+    "validation_dataset": "validation_split",
     "vocab_size": "mixture_or_task",
     "vocabulary": "vocabularies",
     "vocabulary_fingerprint": "vocabularies",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.data.csv_rows import TextRow
-from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS
+from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS, STEP_REWARDS
 from lmirl_jax.data.json_rows import keys_of
 from lmirl_jax.types import UserError
 
@@ -24,7 +24,7 @@ MESSAGES = "messages"
 # The worse answer to the same prompt, beside `targets` or `messages`.
 REJECTED = "rejected"
 # An id is only for the user to read.
-ROLES = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, LABEL, "id")
+ROLES = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, STEP_REWARDS, LABEL, "id")
 # The usual names of the columns of a role, beside its own.
 USUAL = {
     "inputs": ("prompt", "question", "instruction"),
@@ -34,7 +34,7 @@ USUAL = {
 _LAYOUTS = 1024
 INSTRUCTION, MORE = "instruction", "input"
 # Columns of text formats that hold JSON; a text may look like a number or a list.
-_JSON = (MESSAGES, WEIGHT, REWARD, REWARDS, LABEL, "candidates", "samples", "tokens")
+_JSON = (MESSAGES, WEIGHT, REWARD, REWARDS, STEP_REWARDS, LABEL, "candidates", "samples", "tokens")
 
 
 def _is_mapping(names: Any) -> bool:
@@ -53,7 +53,7 @@ ColumnNames = Annotated[
     Mapping[str, str],
     Words(
         "{'inputs': 'question', 'targets': 'answer'}, or other names of columns for inputs and targets (or messages), "
-        "rejected, weight, reward, rewards, label or id",
+        "rejected, weight, reward, rewards, step_rewards, label or id",
         _is_mapping,
     ),
 ]

@@ -65,6 +65,7 @@ class TrainDataset:
             short as they allow. Each shape is compiled separately. Without shuffling, the batches are the same as with 1.
         preferences: whether each example is two neighbouring rows: its answer, and the rejected one that the data have beside it.
             Of a conversation both are the last assistant turn.
+        rejected_ends: whether rejected answers end, or are prefixes of answers that go wrong there: then they have no EOS.
 
     Raises:
         UserError: a setting out of range, no such split, a task with fewer than `num_examples`, settings that do not go
@@ -89,6 +90,7 @@ class TrainDataset:
         pack: bool = False,
         buckets: Count = 1,
         preferences: bool = False,
+        rejected_ends: bool = True,
     ):
         _check_layout(pack, buckets, batch_size, preferences)
         self.task = task
@@ -120,9 +122,9 @@ class TrainDataset:
         self.vocab_size = max(task.input_vocabulary.vocab_size, task.output_vocabulary.vocab_size)
         rates = [rate for _, rate in parts]
         drawn = None if num_examples is None else [num_examples, examples_seed]
-        self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout())
+        self.fingerprint = _fingerprint(records, rates, seed_of_order, drawn, self._layout(rejected_ends))
         order = endless_order(self._sources, rates, seed_of_order)
-        layout = turns, episodes, self.has_rewards, self.has_labels, preferences
+        layout = turns, episodes, self.has_rewards, self.has_labels, preferences, rejected_ends
         self._maker = RowMaker(task, self.lengths, self.discount, *layout)
         self._examples = order.map(lambda row: self._rows(row[0], row[1], self.lengths))
         self._batches = None
@@ -180,13 +182,13 @@ class TrainDataset:
         """Reads a row of a source, in these lengths; with preferences it is two."""
         return self._maker.rows(self._sources[source][index], lengths)
 
-    def _layout(self) -> dict[str, Any] | None:
+    def _layout(self, rejected_ends: bool) -> dict[str, Any] | None:
         """What determines which examples share a row or a batch, where anything but their order does."""
         lengths = [self.lengths["inputs"], self.lengths["targets"], self.turns]
         if self.packed:
             return {"packed": [row_plan.VERSION, *lengths]}
         if self.has_preferences:
-            return {"preferences": self.rows_together}
+            return {"preferences": [self.rows_together, rejected_ends]}
         if self.buckets > 1:
             return {"bucketed": [length_buckets.VERSION, *lengths, self.buckets, self.batch_size]}
         return None

@@ -8,10 +8,10 @@ import numpy as np
 from lmirl_jax.arguments import Count, Lengths, Path, Share, Text, check_arguments
 from lmirl_jax.data.given_rewards import LABEL, token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
-from lmirl_jax.data.mixture_or_task import Task, has_split
-from lmirl_jax.data.preferences import REJECTED
+from lmirl_jax.data.mixture_or_task import Task
+from lmirl_jax.data.preferences import REJECTED, without_end
 from lmirl_jax.data.records import tokenized_records
-from lmirl_jax.data.split_checks import check_preferences, check_records, warn_once
+from lmirl_jax.data.split_checks import check_preferences, check_records
 from lmirl_jax.data.task_metrics import as_seqio, aux_metrics, predict_metrics
 from lmirl_jax.data.task_parts import FEATURES, last_turn
 from lmirl_jax.data.texts import mark_unknown, stored_text, unknown_surface
@@ -35,7 +35,7 @@ class EvalDataset:
         discount: gamma.
         truncate: whether trimming is allowed; it is counted and logged.
         cache_dir: the folder of tokenised examples; see `tokenized_records`.
-        preferences: whether each example is two neighbouring rows of `batches`: its answer, and the rejected one beside it.
+        preferences, rejected_ends: whether each example is two neighbouring rows of `batches`, as in `TrainDataset`.
 
     Raises:
         UserError: a setting out of range, no such split, preferences without a rejected answer, or with `truncate=False` an
@@ -52,9 +52,10 @@ class EvalDataset:
         truncate: bool = True,
         cache_dir: Path | None = None,
         preferences: bool = False,
+        rejected_ends: bool = True,
     ):
         self.task = task
-        self.split, self.rows_together = split, 2 if preferences else 1
+        self.split, self.rows_together, self.rejected_ends = split, 2 if preferences else 1, rejected_ends
         self.lengths = {key: int(lengths[key]) for key in FEATURES}
         self.discount = float(discount)
         self._parts = {part.name: part for part in task.tasks if split in part.splits}
@@ -106,7 +107,10 @@ class EvalDataset:
         rewards = token_rewards(example, len(example["targets"]))
         answers = [(example["targets"], rewards)]
         if self.rows_together > 1:
-            answers.append((np.array(example[REJECTED], np.int32), None))
+            rejected = np.array(example[REJECTED], np.int32)
+            answers.append(
+                (rejected if self.rejected_ends else without_end(rejected, self.task.eos_ids), None)
+            )
         return [
             example_row(
                 self.task.trim_prompt(example["inputs"], self.lengths["inputs"]),
@@ -234,20 +238,3 @@ class EvalDataset:
         if scores:
             aux_values["scores"] = {name: [list(values)] for name, values in scores.items()}
         return values | aux_metrics(part, [target], outputs[:1], aux_values)
-
-
-@check_arguments
-def validation_dataset(
-    task: Task,
-    lengths: Lengths,
-    split: Text = "validation",
-    num_examples: Count | None = None,
-    discount: Share = 1.0,
-    truncate: bool = True,
-    preferences: bool = False,
-) -> EvalDataset | None:
-    """Makes an `EvalDataset`; returns None if no part of the task has the split, so that nothing is evaluated."""
-    if not has_split(task, split):
-        warn_once(f"{task.name} has no split {split!r}: evaluation on it is skipped")
-        return None
-    return EvalDataset(task, lengths, split, num_examples, discount, truncate, preferences=preferences)

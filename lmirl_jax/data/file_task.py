@@ -14,9 +14,10 @@ from lmirl_jax.arguments import Positive
 from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, WEIGHT, Columns
 from lmirl_jax.data.data_files import name_of
 from lmirl_jax.data.file_source import FileSource, HeldOut, file_source
-from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS, check_rewards, check_turns
+from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS, STEP_REWARDS, check_rewards, check_turns
 from lmirl_jax.data.messages import encode_conversation
 from lmirl_jax.data.preferences import rejected_features
+from lmirl_jax.data.step_rewards import with_token_rewards
 from lmirl_jax.data.task_parts import REFERENCES, Example
 from lmirl_jax.data.texts import mark_unknown, unknown_surface
 from lmirl_jax.data.unread_keys import UnreadKeys
@@ -120,6 +121,9 @@ class FileTask:
             features = text_features(row)
             prompt = self.vocabulary.encode_prompt(row["inputs"])
             answer = encode_answer(self.vocabulary, features["targets_pretokenized"])
+            if STEP_REWARDS in row:
+                texts = features["targets_pretokenized"], answer
+                row = with_token_rewards(row, *texts, self.vocabulary, where)
         inputs, targets = np.array(prompt, np.int32), np.array(answer, np.int32)
         check_rewards(row, len(targets), where)
         for key in (WEIGHT, REWARD):

@@ -10,6 +10,7 @@ from lmirl_jax.argument_rules import fits
 from lmirl_jax.types import UserError
 
 REWARD = "reward"  # One number for the whole answer, paid at its last token.
+STEP_REWARDS = "step_rewards"  # A list with one number for each line of the answer, paid at its last token.
 REWARDS = "rewards"  # A list with one number for each token of the answer, EOS included.
 
 
@@ -48,7 +49,7 @@ def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
             raise UserError(
                 f"{where}: reward is a list, not a number; name a list with one number for each token {REWARDS!r}"
             )
-        _check_number(number, f"{where}: reward")
+        check_number(number, f"{where}: reward")
     if REWARDS not in features:
         return
     numbers = features[REWARDS]
@@ -58,7 +59,7 @@ def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
             f"answer, or {REWARD!r}, one number for all of it"
         )
     for position, number in enumerate(numbers, start=1):
-        _check_number(number, f"{where}: number {position} of rewards")
+        check_number(number, f"{where}: number {position} of rewards")
     if len(numbers) != tokens:
         raise UserError(
             f"{where}: rewards has {len(numbers)} numbers and the answer has {tokens} tokens with the one that ends it; write "
@@ -68,6 +69,11 @@ def check_rewards(features: Mapping[str, Any], tokens: int, where: str) -> None:
 
 def check_turns(features: Mapping[str, Any], turns: int, where: str) -> None:
     """Raises a UserError if rewards of tokens are given for a conversation of several assistant turns."""
+    if STEP_REWARDS in features:
+        raise UserError(
+            f"{where}: {STEP_REWARDS} for a conversation; write {REWARD!r}, one number that is paid at the end of the last "
+            "turn, or inputs and targets"
+        )
     if REWARDS in features and turns > 1:
         raise UserError(
             f"{where}: rewards for the tokens of {turns} assistant turns; write {REWARD!r}, one number that is paid at the end "
@@ -86,7 +92,8 @@ def token_rewards(features: Mapping[str, Any], tokens: int) -> Float32[np.ndarra
     return rewards
 
 
-def _check_number(number: Any, what: str) -> None:
+def check_number(number: Any, what: str) -> None:
+    """Raises a UserError, which says `what`, unless this is a finite number that float32 holds."""
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise UserError(
             f"{what} is {type(number).__name__}, not a number; write a finite number, or leave it out"

@@ -11,7 +11,7 @@ from lmirl_jax.arguments import NonNegative
 from lmirl_jax.data.columns import KEYS, MESSAGES, REJECTED, ROLES, WEIGHT, Columns
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.formats import read_rows
-from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS
+from lmirl_jax.data.given_rewards import LABEL, REWARD, REWARDS, STEP_REWARDS
 from lmirl_jax.data.texts import has_surrogates
 from lmirl_jax.data.unread_keys import UnreadKeys
 from lmirl_jax.types import UserError
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 # The keys of a row that are read, by their roles; see `columns`.
 READ = ROLES
 # Those of them that training reads.
-TRAINED = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, LABEL)
+TRAINED = (*KEYS, MESSAGES, REJECTED, WEIGHT, REWARD, REWARDS, STEP_REWARDS, LABEL)
 
 
 def read_demonstrations(

@@ -1,6 +1,6 @@
 """Preferences: a rejected answer beside the one that is preferred to it, in a row of a file and in the rows of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,11 @@ def rejected_example(example: Example) -> Example | None:
     if not has_rejected(example.features):
         return None
     return Example(example.inputs, np.array(example.features[REJECTED], np.int32), {})
+
+
+def without_end(tokens: Int32[np.ndarray, " m"], eos_ids: Sequence[int]) -> Int32[np.ndarray, " n"]:
+    """The tokens of an answer as those of a prefix, which does not end in EOS."""
+    return tokens[:-1] if len(tokens) and int(tokens[-1]) in eos_ids else tokens
 
 
 def _encode_messages(

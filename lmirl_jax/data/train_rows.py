@@ -8,7 +8,7 @@ from lmirl_jax.data.given_rewards import LABEL, token_rewards
 from lmirl_jax.data.jsonl import WEIGHT
 from lmirl_jax.data.mixture_or_task import Task
 from lmirl_jax.data.packing import Packer
-from lmirl_jax.data.preferences import rejected_example
+from lmirl_jax.data.preferences import rejected_example, without_end
 from lmirl_jax.data.task_parts import TURNS, Example, last_turn
 from lmirl_jax.rows import Episodes
 from lmirl_jax.types import Batch
@@ -25,6 +25,7 @@ class RowMaker:
         turns, episodes: what is learnt of a conversation.
         with_rewards, with_labels: whether rows have given rewards, and say which answers are right.
         preferences: whether a row with the rejected answer follows each example's own.
+        rejected_ends: whether rejected answers end in EOS, or are prefixes.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class RowMaker:
     with_rewards: bool
     with_labels: bool
     preferences: bool
+    rejected_ends: bool
 
     def rows(self, examples: Sequence[Example], lengths: Mapping[str, int]) -> list[Batch]:
         """The row that holds these examples, without a batch axis; with preferences, that of one and of its rejected answer.
@@ -49,6 +51,8 @@ class RowMaker:
         example = last_turn(example)
         rejected = rejected_example(example)
         assert rejected is not None
+        if not self.rejected_ends:
+            rejected = rejected._replace(targets=without_end(rejected.targets, self.task.eos_ids))
         if WEIGHT in example.features:
             rejected.features[WEIGHT] = example.features[WEIGHT]
         return [self._row([each], lengths) for each in (example, rejected)]

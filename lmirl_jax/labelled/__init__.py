@@ -2,6 +2,7 @@
 
 from lmirl_jax.labelled.answer_sets import AnswerSet, read_answer_sets
 from lmirl_jax.labelled.checkers import make_checker
+from lmirl_jax.labelled.judge import TwoStageJudge
 from lmirl_jax.labelled.labelling import Labels, Tally
 from lmirl_jax.labelled.preference_loss import PreferenceLoss
 from lmirl_jax.labelled.preference_validation import PreferenceValidation
@@ -14,6 +15,7 @@ __all__ = [
     "PreferenceValidation",
     "Preferences",
     "Tally",
+    "TwoStageJudge",
     "make_checker",
     "preference_step",
     "read_answer_sets",

@@ -83,6 +83,19 @@ def test_validation_has_the_same_rows(write_jsonl):
     assert batches[1] == ([("six", "12"), ("six", "345"), ("", ""), ("", "")], 1)
 
 
+def test_a_rejected_prefix_has_no_end(write_jsonl):
+    """Its last token is learnt as one of a truncated answer: what would follow is not known."""
+    task = data.get_task(data=write_jsonl([PAIR]))
+    batch = first_batch(preferences(task, rejected_ends=False))
+    assert texts(task, batch) == [("one", "12"), ("one", "345")]
+    assert batch.weights.sum(axis=-1).tolist() == [3, 3]
+    assert answers_of(batch).terminal.tolist() == [True, False]
+    held_out = data.EvalDataset(task, LENGTHS, "train", preferences=True, rejected_ends=False)
+    ((rows, _),) = held_out.batches(2)
+    assert rows.weights.tolist() == batch.weights.tolist()
+    assert preferences(task).fingerprint != preferences(task, rejected_ends=False).fingerprint
+
+
 def test_without_preferences_the_chosen_answers_are_demonstrations(write_jsonl, caplog):
     task = data.get_task(data=write_jsonl([PAIR, PAIR | {"prompt": "two"}]))
     batch = first_batch(preferences(task, preferences=False))
