@@ -48,10 +48,9 @@ def read_demonstrations(
     read = set()
     for where, given in read_objects(files):
         row = columns.read(given, where)
-        values, hidden = row.values, row.hidden
-        if LABEL in values and not _says_right_or_wrong(values[LABEL], LABEL in columns.names, where):
-            del values[LABEL]
-            hidden = [*hidden, LABEL]
+        values, others = row.values, _of_another_meaning(row.values, columns, where)
+        for key in others:
+            del values[key]
         unread.check(values, where)
         read.update(values)
         both = [key for key in KEYS if key in values]
@@ -68,7 +67,7 @@ def read_demonstrations(
         if WEIGHT in values:
             check_weight(values[WEIGHT], where)
         if takes is None or takes(values):
-            unread.add(values, hidden)
+            unread.add(values, [*row.hidden, *others])
             yield (
                 where,
                 {key: values[key] for key in TRAINED if key in values},
@@ -142,6 +141,16 @@ def demonstration_files(
         UserError: there are none.
     """
     return data_files(path, f"{setting} must name a file with inputs and targets in every row", split)
+
+
+def _of_another_meaning(values: Mapping[str, Any], columns: Columns, where: str) -> list[str]:
+    """The roles of labelled data that columns of this name do not have here: the label of a class, a flag called rejected."""
+    keys = []
+    if LABEL in values and not _says_right_or_wrong(values[LABEL], LABEL in columns.names, where):
+        keys.append(LABEL)
+    if not isinstance(values.get(REJECTED, ""), str | list) and REJECTED not in columns.names:
+        keys.append(REJECTED)
+    return keys
 
 
 def _says_right_or_wrong(label: Any, named: bool, where: str) -> bool:

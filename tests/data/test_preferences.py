@@ -105,6 +105,13 @@ def test_without_preferences_the_chosen_answers_are_demonstrations(write_jsonl, 
     ]
 
 
+@pytest.mark.parametrize("flag", [True, 0, None, {"by": "a person"}])
+def test_a_flag_of_this_name_is_not_read(write_jsonl, flag, caplog):
+    task = data.get_task(data=write_jsonl([PAIR | {"rejected": flag}] * 2))
+    assert texts(task, first_batch(preferences(task, preferences=False))) == [("one", "12")] * 2
+    assert "keys that are not read, and have no effect: 'rejected' (2 of 2)" in caplog.text
+
+
 ASKED, REPLY, OTHER = say("2 + 3")[:1], say("2 + 3", "five")[1:], say("2 + 3", "six")[1:]
 FORMS = {
     "prompt apart": {"prompt": ASKED, "chosen": REPLY, "rejected": OTHER},
@@ -140,8 +147,8 @@ def test_the_last_turns_of_longer_conversations_are_compared(chat_task):
     [
         (PAIR | {"rejected": "12"}, "line 1: the rejected answer equals the chosen one"),
         (PAIR | {"rejected": ["3", "4"]}, "line 1: rejected is a list, not a string"),
-        (PAIR | {"rejected": None}, "line 1: rejected is null"),
-        (PAIR | {"rejected": 3}, "line 1: rejected is int"),
+        (PAIR | {"rejected": None}, "1 of 1 examples have no rejected answer"),
+        (PAIR | {"rejected": False}, "1 of 1 examples have no rejected answer"),
         (PAIR | {"Rejected": "3", "rejected": "4"}, None),
         (
             {"prompt": "one", "chosen": "12", "Rejected": "3"},
