@@ -17,8 +17,18 @@ def _trace(config: NetworkConfig) -> tuple[nnx.GraphDef, nnx.State]:
 
 def build(config: NetworkConfig) -> tuple[nnx.GraphDef, nnx.State]:
     """Builds a network without arrays: its graph, and its state with shapes and logical axes. A recipe is traced only once."""
-    graph, state = _trace(config)
+    # A recipe of a user's own may hold a list.
+    trace = _trace if _is_hashable(config) else _trace.__wrapped__
+    graph, state = trace(config)
     return graph, jax.tree.map(lambda shape: shape, state)  # A copy, because a State can be changed.
+
+
+def _is_hashable(config: NetworkConfig) -> bool:
+    try:
+        hash(config)
+    except TypeError:
+        return False
+    return True
 
 
 def parameter_shapes(config: NetworkConfig) -> dict[str, Any]:
