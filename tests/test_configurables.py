@@ -98,7 +98,7 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
     "evaluation.metric_functions": "metrics? text text",
-    "labelled.Labels": "choice certain? number function? count share share switch seed",
+    "labelled.Labels": "choice function? number function? count share share switch seed",
     "labelled.PreferenceLoss": (
         "certain certain non-negative switch choice switch non-negative weight object"
     ),

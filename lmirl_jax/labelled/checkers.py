@@ -7,11 +7,19 @@ from typing import Annotated, Any
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.data.answer_metric import AnswerMetric
 from lmirl_jax.evaluation import metric_functions
+from lmirl_jax.evaluation.named_metrics import METRICS
 from lmirl_jax.types import UserError
+
+
+def _names_checker(checker: Any) -> bool:
+    return callable(checker) or checker in METRICS or "." in checker
+
 
 CheckerName = Annotated[
     str | Callable[..., Any],
-    Words("the name of a metric such as 'number', 'module.function', or a function, without brackets", bool),
+    Words(
+        f"one of {', '.join(METRICS)}, or 'module.function', or a function, without brackets", _names_checker
+    ),
 ]
 Checker = Callable[[str, str, Sequence[str]], float]
 

@@ -157,7 +157,7 @@ def test_checkers():
 @pytest.mark.parametrize(
     ("bindings", "words"),
     [
-        (["--gin.CHECKER='numbr'"], "CHECKER: there is no 'numbr'; write 'number'"),
+        (["--gin.CHECKER='numbr'"], "CHECKER='numbr' must be one of exact_match, "),
         (["--gin.CHECKER='rouge'"], "CHECKER=rouge gives"),
         (["--gin.CHECKER=None"], "CHECKER=None: name what scores answers"),
         (["--gin.FORM='rewards'", "--gin.FLIP_RATE=0.1"], "FLIP_RATE=0.1: a reward has no opposite"),
@@ -193,3 +193,10 @@ def test_a_row_that_cannot_be_labelled_is_named(write, tmp_path, row, words):
     with pytest.raises(UserError) as caught:
         [Labels().rows(answers, 0) for answers in read_answer_sets(write([row]))]
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_checker_that_is_not_there():
+    with pytest.raises(UserError, match="CHECKER: there is no 'numbr'; write 'number'"):
+        make_checker("numbr")
+    with pytest.raises(UserError, match="CHECKER: there is no module 'no_such'"):
+        make_checker("no_such.function")
