@@ -86,7 +86,7 @@ def load(
     importlib.import_module("lmirl_jax.data")
     with configuration.restore_afterwards():
         configuration.load([run_files.config_of(checkpoint)])
-        trained_task, model = configuration.macro("TASK"), configuration.macro("MODEL")
+        trained_task, model = configuration.macro("TASK"), configuration.macro("NETWORK")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
         discount = float(configuration.macro("DISCOUNT"))
     recorded = checkpoints.recorded_vocabularies(checkpoint)

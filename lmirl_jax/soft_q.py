@@ -5,6 +5,7 @@ logsumexp is the soft value; there is no extra head and no target network. Objec
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax import soft_q_blocked, tiles
-from lmirl_jax.types import Batch, Model, SoftQ
+from lmirl_jax.types import Batch, Model, SoftQ, Unembedding
 
 
 def from_logits(
@@ -144,6 +145,16 @@ def from_model(
     model: Model,
     batch: Batch,
     dropout_keys: Key[Array, " rows"] | None = None,
+    **options: Any,
+) -> SoftQ:
+    """Computes soft Q-values of the answers' tokens in a batch, 0 elsewhere; see `from_states`."""
+    return from_states(model.hidden(batch, dropout_keys), model.unembedding(), batch, **options)
+
+
+def from_states(
+    hidden: Float[Array, "batch length embed"],
+    unembedding: Unembedding,
+    batch: Batch,
     *,
     temperature: float | None = None,
     with_entropy: bool = False,
@@ -153,15 +164,16 @@ def from_model(
 ) -> SoftQ:
     """Computes soft Q-values of the answers' tokens in a batch, 0 elsewhere; the options are those of `from_hidden`.
 
-    The text between two assistant turns of one episode is transparent (`rows.mark_turns`): its `v` is that of the next turn's
-    first token, because what others say is the move of the environment, of which the policy's values know nothing.
+    Args:
+        hidden: the hidden states of the batch, or what a head makes of them.
+        unembedding: the output layer of the model, or of the head.
+        batch: the batch; `v` is as `look_through` has it.
     """
-    unembedding = model.unembedding()
-    transparent = (batch.weights == 0) & (batch.td_weights == 0) & (batch.discounts != 0)
+    transparent = _transparent(batch)
     # Zero-weight tokens are read too, because the reward of the token before needs their value.
     needed = (batch.weights != 0) | (jnp.roll(batch.discounts, 1, axis=-1) != 0)
     out = from_hidden(
-        model.hidden(batch, dropout_keys),
+        hidden,
         unembedding.kernel,
         batch.tokens,
         weights=(needed & ~transparent).astype(jnp.float32),
@@ -173,14 +185,21 @@ def from_model(
         with_max=with_max,
         block_size=block_size,
     )
-    return dataclasses.replace(out, v=_look_through(out.v, transparent))
+    return dataclasses.replace(out, v=look_through(out.v, batch))
 
 
-def _look_through(
-    values: Float[Array, "*batch length"], transparent: Bool[Array, "*batch length"]
-) -> Float[Array, "*batch length"]:
-    """The values, at transparent places that of the next place which is not transparent."""
+def look_through(values: Float[Array, "batch length"], batch: Batch) -> Float[Array, "batch length"]:
+    """The values of states, at transparent places that of the next place which is not transparent.
+
+    The text between two assistant turns of one episode is transparent (`rows.mark_turns`): its value is that of the next turn's
+    first token, because what others say is the move of the environment, of which the policy's values know nothing.
+    """
+    transparent = _transparent(batch)
     length = transparent.shape[-1]
     places = jnp.where(transparent, length, jnp.arange(length))
     following = jax.lax.cummin(places, axis=places.ndim - 1, reverse=True)
     return jnp.take_along_axis(values, jnp.minimum(following, length - 1), axis=-1)
+
+
+def _transparent(batch: Batch) -> Bool[Array, "batch length"]:
+    return (batch.weights == 0) & (batch.td_weights == 0) & (batch.discounts != 0)

@@ -65,7 +65,7 @@ def _of_run(checkpoint: epath.Path) -> Iterator[tuple[str, str]]:
     yield "step", str(checkpoints.step_of(checkpoint))
     with configuration.restore_afterwards():
         configuration.load([run_files.config_of(checkpoint)])
-        model, task = configuration.macro("MODEL"), configuration.macro("TASK")
+        model, task = configuration.macro("NETWORK"), configuration.macro("TASK")
         lengths = dict(configuration.macro("TASK_FEATURE_LENGTHS"))
     checkpoints.check_params(checkpoint, parameter_shapes(model))
     yield from _network(model)

@@ -98,7 +98,7 @@ def read_programs(flags: Flags, objective: str | None, devices: Sequence[Any]) -
         mesh = configuration.macro("MESH")
     faults = training.FaultConfig(on_nonfinite=configuration.macro("ON_NONFINITE", "stop"))
     setting = training.make_setting(
-        configuration.macro("MODEL"),
+        configuration.macro("NETWORK"),
         configuration.macro("OPTIMIZER"),
         data,
         mesh,

@@ -182,7 +182,7 @@ def _soft_q(flags: Flags) -> Report:
         configuration.require("BATCH_SIZE", "TASK_FEATURE_LENGTHS", "MODEL", "MESH")
         rows = configuration.macro("BATCH_SIZE") // configuration.macro("NUM_MICROBATCHES", 1)
         shape = (rows, configuration.macro("TASK_FEATURE_LENGTHS")["targets"])
-        model, block_size = configuration.macro("MODEL"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
+        model, block_size = configuration.macro("NETWORK"), configuration.macro("SOFT_Q_BLOCK_SIZE", None)
         with sharding.use(configuration.macro("MESH")):
             form = tiles.describe(shape, (model.emb_dim, model.vocab_size), block_size)
     except UserError as error:

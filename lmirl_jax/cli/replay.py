@@ -36,7 +36,7 @@ def replay(path: str) -> tuple[list[tuple[str, str]], list[str]]:
     step, batch = step_of_batch(path), read_batch(path)
     mesh, count = configuration.macro("MESH"), len(batch.tokens)
     setting = Setting(
-        configuration.macro("MODEL"),
+        configuration.macro("NETWORK"),
         configuration.macro("OPTIMIZER"),
         mesh,
         jax.random.key(configuration.macro("RANDOM_SEED", 0)),

@@ -27,7 +27,7 @@ def report(flags: Flags) -> tuple[list[str], list[str]]:
         configuration.require("BATCH_SIZE", "TASK_FEATURE_LENGTHS", "MODEL", "MESH")
         rows = configuration.macro("BATCH_SIZE") // configuration.macro("NUM_MICROBATCHES", 1)
         lengths = configuration.macro("TASK_FEATURE_LENGTHS")
-        lines = describe(configuration.macro("MODEL"), configuration.macro("MESH"), rows, lengths)
+        lines = describe(configuration.macro("NETWORK"), configuration.macro("MESH"), rows, lengths)
         _check_data(configuration.macro("DATA", None), configuration.macro("VALIDATION_DATA", None))
     except UserError as error:
         return [], [f"a run of these gin files: {str(error).splitlines()[0]}"]

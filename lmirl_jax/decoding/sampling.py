@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lmirl_jax import soft_q
 from lmirl_jax.decoding.filters import Filters
+from lmirl_jax.models import guidance
 from lmirl_jax.rows import answer_rows
 from lmirl_jax.types import AnswerBatch, Model, PromptBatch
 
@@ -122,8 +123,11 @@ def _likeliest(logits: Float[Array, "rows vocab"]) -> Int[Array, " rows"]:
 
 
 def logits_of(model: Model, hidden: Float[Array, "*rows embed"]) -> Float[Array, "*rows vocab"]:
+    """The logits that are sampled from: those of the policy, and what its heads add to them."""
     out = model.unembedding()
-    return soft_q.logits_from_hidden(hidden, out.kernel, scale=out.scale, soft_cap=out.soft_cap)
+    logits = soft_q.logits_from_hidden(hidden, out.kernel, scale=out.scale, soft_cap=out.soft_cap)
+    guide = guidance(model, hidden)
+    return logits if guide is None else logits + guide
 
 
 def log_prob_gaps(model: Model, prompts: PromptBatch, samples: Samples) -> Float[Array, " batch"]:
@@ -145,6 +149,11 @@ def log_prob_gaps(model: Model, prompts: PromptBatch, samples: Samples) -> Float
     answers = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), samples.answers)
     prompts_by_sample = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), prompts)
     batch = answer_rows(prompts_by_sample, answers, discount=0.0)
-    teacher_forced = soft_q.from_model(model, batch)
+    hidden = model.hidden(batch)
+    if guidance(model, hidden) is None:
+        teacher_forced = soft_q.from_states(hidden, model.unembedding(), batch)
+    else:
+        # A guided policy has no single output layer: all of its logits are made.
+        teacher_forced = soft_q.from_logits(logits_of(model, hidden), batch.tokens)
     gaps = jnp.abs(jnp.reshape(samples.log_probs, batch.tokens.shape) - (teacher_forced.q - teacher_forced.v))
     return jnp.max(jnp.reshape(jnp.where(batch.weights > 0, gaps, 0.0), (count, -1)), axis=-1)

@@ -2,6 +2,8 @@
 
 from lmirl_jax.labelled.answer_sets import AnswerSet, read_answer_sets
 from lmirl_jax.labelled.checkers import make_checker
+from lmirl_jax.labelled.ilql import ILQL, ilql_step
+from lmirl_jax.labelled.ilql_loss import ILQLLoss
 from lmirl_jax.labelled.judge import TwoStageJudge
 from lmirl_jax.labelled.labelling import Labels, Tally
 from lmirl_jax.labelled.preference_loss import PreferenceLoss
@@ -9,13 +11,16 @@ from lmirl_jax.labelled.preference_validation import PreferenceValidation
 from lmirl_jax.labelled.preferences import Preferences, preference_step
 
 __all__ = [
+    "ILQL",
     "AnswerSet",
+    "ILQLLoss",
     "Labels",
     "PreferenceLoss",
     "PreferenceValidation",
     "Preferences",
     "Tally",
     "TwoStageJudge",
+    "ilql_step",
     "make_checker",
     "preference_step",
     "read_answer_sets",

@@ -6,6 +6,7 @@ from lmirl_jax.models.critic import Critic, CriticConfig, critic_params, gradien
 from lmirl_jax.models.decoder_only import DecoderOnly
 from lmirl_jax.models.decoder_only_config import DecoderOnlyConfig
 from lmirl_jax.models.encoder_decoder import EncoderDecoder
+from lmirl_jax.models.heads import HeadsConfig, guidance
 from lmirl_jax.models.rotary import LinearRopeScaling, Llama3RopeScaling
 from lmirl_jax.models.t5 import T5Config
 from lmirl_jax.models.t5gemma import T5GemmaConfig, T5GemmaStackConfig
@@ -16,6 +17,7 @@ __all__ = [
     "DecoderOnly",
     "DecoderOnlyConfig",
     "EncoderDecoder",
+    "HeadsConfig",
     "LinearRopeScaling",
     "Llama3RopeScaling",
     "LoRAConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "T5GemmaStackConfig",
     "critic_params",
     "gradient_penalty",
+    "guidance",
     "merge_adapters",
     "offset_gradients",
     "parameter_count",

@@ -22,6 +22,7 @@ from lmirl_jax.objectives.divergences import (
 from lmirl_jax.objectives.entropy import entropy_regularised_mle, gem
 from lmirl_jax.objectives.inverse_q import OnlineWeights, implied_rewards, iqlearn, online_weights
 from lmirl_jax.objectives.likelihood import mle
+from lmirl_jax.objectives.offline_q import advantage_weighted, conservative_q, expectile
 from lmirl_jax.objectives.policy_gradient import (
     clip_share,
     clipped_policy_gradient,
@@ -36,13 +37,16 @@ from lmirl_jax.objectives.reweighted import dft, focal
 __all__ = [
     "OnlineWeights",
     "Shaping",
+    "advantage_weighted",
     "chi_squared",
     "clip_share",
     "clipped_policy_gradient",
+    "conservative_q",
     "dft",
     "discriminator_loss",
     "dpo",
     "entropy_regularised_mle",
+    "expectile",
     "extracted_rewards",
     "focal",
     "forward_kl",

@@ -27,6 +27,7 @@ LOGICAL_AXIS_RULES: Mapping[str, Any] = {
     "layers": None,
     "relpos_buckets": None,
     "scalar": None,
+    "head": None,
     "adapter_rank": None,
 }
 
