@@ -98,6 +98,8 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch"
     ),
     "evaluation.metric_functions": "metrics? text text",
+    "labelled.ILQL": "object",
+    "labelled.ILQLLoss": "positive-share non-negative non-negative non-negative positive positive share object",
     "labelled.Labels": "choice function? number function? count share share switch seed",
     "labelled.PreferenceLoss": (
         "certain certain non-negative switch choice switch non-negative weight object"
@@ -108,6 +110,7 @@ TABLE = {
         "count count count count count count count choice switch positive object? positive? count? choices? positive? switch "
         "switch positive? positive? positive non-negative switch switch switch share-below choice choice count whole choice"
     ),
+    "models.HeadsConfig": "object objects objects non-negative",
     "models.LinearRopeScaling": "positive",
     "models.Llama3RopeScaling": "positive positive positive count",
     "models.LoRAConfig": "object count positive share-below choices choice?",
@@ -352,6 +355,12 @@ MACRO_KINDS = {
         "choice": "SCORE",
         "certain": "PREFERENCE",
     },
+    "ilql": {
+        "positive-share": "TAU",
+        "non-negative": "BETA CQL_WEIGHT GUIDE_WEIGHT POLICY_WEIGHT",
+        "positive": "MAX_WEIGHT REWARD_SCALE",
+        "share": "TARGET_RATE",
+    },
     "labelled_iqlearn": {"non-negative": "REWARD_SCALE"},
     "grpo": {
         "non-negative": "CLIP CLIP_HIGH? ENTROPY_WEIGHT MLE_WEIGHT Z_LOSS",
@@ -385,7 +394,9 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
 ):
     """`lmirl train` itself, as far as the last check before MODEL_DIR is made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").write_text('{"inputs": "1+1", "targets": "2", "rejected": "3"}\n' * 8)
+    (tmp_path / "mine.jsonl").write_text(
+        '{"inputs": "1+1", "targets": "2", "rejected": "3", "reward": 1}\n' * 8
+    )
 
     def reach(*arguments, **options):
         raise _Reached
@@ -403,6 +414,9 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
     files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
     if run == "dpo":
         given["DEMONSTRATION_WEIGHT"] = given["PREFERENCE_WEIGHT"] = "1.0"
+    if run == "ilql":
+        # Its heads are new beside the parameters of a checkpoint.
+        given["NEW_PARAMETERS"] = "[]"
     if run == "lora":
         # Adapters need a model to stand on, and have its network.
         files = ["--gin_file=gin/runs/finetune.gin", "--gin_file=gin/adapters/lora.gin"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from lmirl_jax.models.trainable import HEADS
 from lmirl_jax.types import UserError
 
 
@@ -13,6 +14,8 @@ def check_shapes(
     metadata: Any, params: Any, where: str, *, resumed: bool = False, new: Sequence[str] = ()
 ) -> None:
     """Raises a UserError where the parameters of a checkpoint have other shapes than those of the model.
+
+    A model without heads may be loaded from a checkpoint with some, which are then not read.
 
     Args:
         metadata: the metadata of the checkpoint's state, as Orbax reads it.
@@ -22,8 +25,11 @@ def check_shapes(
         new: regular expressions; parameters whose path one of them matches as a whole are not compared.
     """
     saved, expected = _shapes(metadata["params"]), _shapes(params)
+    has_heads = any(name.split("/")[0] == HEADS for name in expected)
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) == expected.get(name) or any(re.fullmatch(pattern, name) for pattern in new):
+            continue
+        if not (resumed or has_heads) and name.split("/")[0] == HEADS:
             continue
         hint = "MODEL"
         if "adapter" in name.split("/"):

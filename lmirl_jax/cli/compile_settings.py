@@ -92,8 +92,10 @@ def read_programs(flags: Flags, objective: str | None, devices: Sequence[Any]) -
         configuration.macro("BATCH_SIZE"), configuration.macro("TASK_FEATURE_LENGTHS")
     )
     _set_prompts(data)
-    if isinstance(configuration.macro("LEARNER"), labelled.Preferences):
+    learner = configuration.macro("LEARNER")
+    if isinstance(learner, labelled.Preferences):
         data.rows_together, data.has_preferences = 2, True
+    data.has_rewards = isinstance(learner, labelled.ILQL)
     with sharding.use_devices(devices):
         mesh = configuration.macro("MESH")
     faults = training.FaultConfig(on_nonfinite=configuration.macro("ON_NONFINITE", "stop"))

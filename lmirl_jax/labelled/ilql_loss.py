@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from lmirl_jax import soft_q
@@ -118,6 +117,6 @@ def _read(model: Any, hidden: Array, batch: Batch, loss: ILQLLoss) -> SoftQ:
     return soft_q.from_states(hidden, model.unembedding(), batch, **wanted)
 
 
-def _read_head(head: nnx.Module, hidden: Array, batch: Batch, loss: ILQLLoss) -> SoftQ:
+def _read_head(head: Any, hidden: Array, batch: Batch, loss: ILQLLoss) -> SoftQ:
     block_size = loss.soft_q_config.block_size
     return soft_q.from_states(head.layer(hidden), head.unembedding(), batch, block_size=block_size)

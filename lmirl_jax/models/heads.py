@@ -1,18 +1,25 @@
 """Heads beside the output layer of a language model: values of states, and values of every next token."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, check_arguments
 from lmirl_jax.models.critic import ScalarHead
 from lmirl_jax.models.layers import parameter
 from lmirl_jax.models.trainable import HEADS
 from lmirl_jax.types import Model, ModelConfig, Trunk, Unembedding, UserError
+
+Names = Annotated[
+    Sequence[str],
+    Words("a list of names", lambda names: not isinstance(names, str) and all(name for name in names)),
+]
 
 
 @check_arguments
@@ -31,15 +38,15 @@ class HeadsConfig:
     """
 
     base: ModelConfig
-    states: tuple[str, ...] = ()
-    actions: tuple[str, ...] = ()
+    states: Names = ()
+    actions: Names = ()
     guide_weight: NonNegative = 0.0
 
     def __post_init__(self):
         for name in ("states", "actions"):
             # Gin files may give a list.
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        names = self.states + self.actions
+        names = [*self.states, *self.actions]
         if not names or len(set(names)) < len(names):
             raise UserError(
                 f"models.HeadsConfig: states={self.states!r} and actions={self.actions!r} must be one or more different names"
