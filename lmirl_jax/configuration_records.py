@@ -29,6 +29,11 @@ OF_PREFERENCES = (
     *("PREFERENCE", "PREFERENCE_WEIGHT", "BETA", "LABEL_SMOOTHING", "REFERENCE_FREE", "SCORE"),
     *("LENGTH_NORMALISED", "DEMONSTRATION_WEIGHT"),
 )
+# The losses of heads.
+OF_HEADS = (
+    *("TAU", "CQL_WEIGHT", "POLICY_WEIGHT", "MAX_WEIGHT", "REWARD_SCALE", "TARGET_RATE"),
+    *("FROM_PREFERENCES",),
+)
 # The effect of a changed setting on a run that resumes; the settings of a group have the same effect.
 EFFECTS: Mapping[tuple[str, ...], str] = {
     ("BATCH_SIZE", "NUM_MICROBATCHES"): (
@@ -42,7 +47,7 @@ EFFECTS: Mapping[tuple[str, ...], str] = {
         "examples are cut elsewhere from here on: losses and metrics before and after do not compare"
     ),
     SCHEDULES: ("the schedule is a function of all updates made, so it jumps to its value at this step"),
-    ("OBJECTIVE", "TD_WEIGHT", "LEARNER", *OF_PREFERENCES): (
+    ("OBJECTIVE", "TD_WEIGHT", "LEARNER", *OF_PREFERENCES, *OF_HEADS): (
         "the loss is another from here on: train/loss does not compare, and the optimizer's moments are the old loss's"
     ),
     ("OPTIMIZER",): "its state is read as the new one's, where it has the same shape",
@@ -69,6 +74,7 @@ FREE = (
         "KEEP_CHECKPOINTS",
         "LOG_PERIOD",
         "PROFILE_STEPS",
+        "GUIDE_WEIGHT",
         "WANDB_PROJECT",
     ),
     *("ON_NONFINITE", "MAX_NONFINITE_UPDATES", "SPIKE_FACTOR", "MAX_ROLLBACKS", "WATCHDOG_SECONDS"),

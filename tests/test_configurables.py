@@ -100,7 +100,10 @@ TABLE = {
     "evaluation.metric_functions": "metrics? text text",
     "labelled.ILQL": "object",
     "labelled.ILQLLoss": "positive-share non-negative non-negative non-negative positive positive share object",
-    "labelled.Labels": "choice function? number function? count share share switch seed",
+    "labelled.RewardLoss": "certain",
+    "labelled.RewardModel": "object",
+    "labelled.RewardValidation": "object? object count count?",
+    "labelled.Labels": "choice function? function? number function? count share share switch seed",
     "labelled.PreferenceLoss": (
         "certain certain non-negative switch choice switch non-negative weight object"
     ),
@@ -153,6 +156,7 @@ TABLE = {
     "online.num_prompts": "count count",
     "rewards.FilterConfig": "text count? positive-share choice positive?",
     "rewards.Scorer": "object count lengths? share? object? non-negative choice? switch",
+    "rewards.answer_returns": "object?",
     "rewards.dropped_step": "caller caller caller text?",
     "rewards.repeated_step": "caller caller caller text?",
     "rewards.shuffled_steps": "caller caller caller text?",
@@ -362,6 +366,11 @@ MACRO_KINDS = {
         "share": "TARGET_RATE",
     },
     "labelled_iqlearn": {"non-negative": "REWARD_SCALE"},
+    "reward_model": {
+        "switch": "FROM_PREFERENCES REJECTED_ENDS",
+        "share-below": "LABEL_SMOOTHING",
+        "choices": "REWARD_HEADS",
+    },
     "grpo": {
         "non-negative": "CLIP CLIP_HIGH? ENTROPY_WEIGHT MLE_WEIGHT Z_LOSS",
         "weight": "KL_WEIGHT",
@@ -414,8 +423,8 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
     files = [f"--gin_file=gin/runs/{run}.gin", "--gin_file=gin/models/t5_1_1/tiny.gin"]
     if run == "dpo":
         given["DEMONSTRATION_WEIGHT"] = given["PREFERENCE_WEIGHT"] = "1.0"
-    if run == "ilql":
-        # Its heads are new beside the parameters of a checkpoint.
+    if run in ("ilql", "reward_model"):
+        # Their heads are new beside the parameters of a checkpoint.
         given["NEW_PARAMETERS"] = "[]"
     if run == "lora":
         # Adapters need a model to stand on, and have its network.

@@ -34,6 +34,8 @@ def check_shapes(
         hint = "MODEL"
         if "adapter" in name.split("/"):
             hint = "LORA_RANK and LORA_MATRICES (gin/adapters/lora.gin)"
+        elif name.split("/")[0] == HEADS:
+            hint = "NETWORK (gin/runs/ilql.gin, gin/runs/reward_model.gin)"
         elif "embed" in name or "logits" in name:
             hint = "MODEL and the vocabulary (VOCABULARY_PATH)"
         other = ", or use a new MODEL_DIR" if resumed else ""

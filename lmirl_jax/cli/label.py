@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from lmirl_jax import configuration, files
+from lmirl_jax import checkpoints, configuration, files
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
@@ -27,6 +27,9 @@ def main(flags: Flags) -> int:
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
     labels = configuration.with_configuration(Labels)()
     settings = labels.settings() | {name: repr(configuration.macro(name)) for name in ("CHECKER", "LABELLER")}
+    if labels.returns is not None:
+        rewarding = checkpoints.find_checkpoint(configuration.macro("REWARD_CHECKPOINT_PATH"))
+        settings["REWARD_CHECKPOINT_PATH"] = checkpoints.identity(rewarding)
     tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings)
     width = max(len(name) for name, _ in tally.lines())
     print("\n".join(f"{name:{width}}  {value}" for name, value in tally.lines()))

@@ -9,6 +9,9 @@ from lmirl_jax.labelled.labelling import Labels, Tally
 from lmirl_jax.labelled.preference_loss import PreferenceLoss
 from lmirl_jax.labelled.preference_validation import PreferenceValidation
 from lmirl_jax.labelled.preferences import Preferences, preference_step
+from lmirl_jax.labelled.reward_loss import RewardLoss
+from lmirl_jax.labelled.reward_model import RewardModel, reward_step
+from lmirl_jax.labelled.reward_validation import RewardValidation
 
 __all__ = [
     "ILQL",
@@ -18,10 +21,14 @@ __all__ = [
     "PreferenceLoss",
     "PreferenceValidation",
     "Preferences",
+    "RewardLoss",
+    "RewardModel",
+    "RewardValidation",
     "Tally",
     "TwoStageJudge",
     "ilql_step",
     "make_checker",
     "preference_step",
     "read_answer_sets",
+    "reward_step",
 ]

@@ -17,6 +17,9 @@ from lmirl_jax.types import UserError
 Labeller = Annotated[
     Callable[..., Any], Words("a function (prompt, first, second) that gives 0, 1 or None", takes(3))
 ]
+Returns = Annotated[
+    Callable[..., Any], Words("a function (prompt, answers) that gives a number for each answer", takes(2))
+]
 Rows = list[dict[str, Any]]
 
 
@@ -28,6 +31,7 @@ class Labels:
         form: 'labels' says of each answer whether it is right, 'rewards' gives its score, and 'preferences' makes pairs of
             answers to a prompt.
         checker: gives an answer's score; see `make_checker`.
+        returns: gives the scores of all answers to a prompt, a text or a conversation, in place of `checker`; None for none.
         threshold: the score from which on an answer is right.
         labeller: of preferences: `(prompt, first, second)` gives 0 or 1, the number of the better answer, or None where it
             abstains. Without one, the answer with the higher score is better, and of equal ones none is.
@@ -42,6 +46,7 @@ class Labels:
         self,
         form: Literal["labels", "rewards", "preferences"] = "labels",
         checker: CheckerName | None = "exact_match",
+        returns: Returns | None = None,
         threshold: float = 0.5,
         labeller: Labeller | None = None,
         pairs_per_prompt: Count = 1,
@@ -61,10 +66,11 @@ class Labels:
             raise UserError(
                 f"FLIP_RATE={flip_rate}: a reward has no opposite; set it to 0, or FORM to another form"
             )
-        if checker is None and labeller is None:
+        if checker is None and labeller is None and returns is None:
             raise UserError(
-                "CHECKER=None: name what scores answers, such as 'number', or a LABELLER of preferences"
+                "CHECKER=None: name what scores answers, such as 'number', a REWARD_CHECKPOINT_PATH, or a LABELLER of preferences"
             )
+        self.returns = returns
         self.check = None if checker is None else make_checker(checker)
 
     def rows(self, answers: AnswerSet, number: int) -> Rows:
@@ -79,9 +85,8 @@ class Labels:
         if self.form == "preferences":
             return self._preferences(answers, texts, number, random)
         rows = []
-        for place, text in enumerate(texts):
+        for place, (text, score) in enumerate(zip(texts, self._scores(answers, texts), strict=True)):
             abstains, flips = random.random() < self.abstain_rate, random.random() < self.flip_rate
-            score = self._score(answers, text)
             if abstains:
                 continue
             label: dict[str, Any] = {"reward": score}
@@ -108,6 +113,7 @@ class Labels:
     ) -> Rows:
         pairs = list(itertools.combinations(range(len(texts)), 2))
         random.shuffle(pairs)
+        scores = self._scores(answers, texts) if self.labeller is None else []
         rows: Rows = []
         for pair in pairs:
             if len(rows) == self.pairs_per_prompt:
@@ -115,7 +121,7 @@ class Labels:
             # Labellers may favour the first answer that they read.
             first, second = random.permutation(pair).tolist()
             abstains, flips = random.random() < self.abstain_rate, random.random() < self.flip_rate
-            better = self._better(answers, texts[first], texts[second])
+            better = self._better(answers, texts, scores, (first, second))
             if better is None or abstains:
                 continue
             chosen, rejected = (first, second) if (better == 0) != flips else (second, first)
@@ -126,11 +132,13 @@ class Labels:
             rows.append(row | {"rejected": other, "id": f"{number}-{chosen}-{rejected}"})
         return rows
 
-    def _better(self, answers: AnswerSet, first: str, second: str) -> int | None:
+    def _better(
+        self, answers: AnswerSet, texts: Sequence[str], scores: Sequence[float], pair: tuple[int, int]
+    ) -> int | None:
+        first, second = pair
         if self.labeller is None:
-            scores = self._score(answers, first), self._score(answers, second)
-            return None if scores[0] == scores[1] else int(scores[1] > scores[0])
-        choice = self.labeller(answers.inputs, first, second)
+            return None if scores[first] == scores[second] else int(scores[second] > scores[first])
+        choice = self.labeller(answers.inputs, texts[first], texts[second])
         if choice is not None and (isinstance(choice, bool) or choice not in (0, 1)):
             raise UserError(
                 f"{answers.where}: LABELLER gave {choice!r}; return 0 where the first answer is better, 1 where the second one "
@@ -138,10 +146,13 @@ class Labels:
             )
         return choice
 
-    def _score(self, answers: AnswerSet, text: str) -> float:
-        assert self.check is not None
+    def _scores(self, answers: AnswerSet, texts: Sequence[str]) -> Sequence[float]:
         try:
-            return self.check(answers.inputs, text, answers.references)
+            if self.returns is not None:
+                return self.returns(answers.messages or answers.inputs, texts)
+            check = self.check
+            assert check is not None
+            return [check(answers.inputs, text, answers.references) for text in texts]
         except UserError as error:
             raise UserError(f"{answers.where}: {error}") from None
 

@@ -6,7 +6,7 @@ from lmirl_jax.models.critic import Critic, CriticConfig, critic_params, gradien
 from lmirl_jax.models.decoder_only import DecoderOnly
 from lmirl_jax.models.decoder_only_config import DecoderOnlyConfig
 from lmirl_jax.models.encoder_decoder import EncoderDecoder
-from lmirl_jax.models.heads import HeadsConfig, guidance
+from lmirl_jax.models.heads import HeadsConfig, guidance, reward_heads, reward_values
 from lmirl_jax.models.rotary import LinearRopeScaling, Llama3RopeScaling
 from lmirl_jax.models.t5 import T5Config
 from lmirl_jax.models.t5gemma import T5GemmaConfig, T5GemmaStackConfig
@@ -30,4 +30,6 @@ __all__ = [
     "merge_adapters",
     "offset_gradients",
     "parameter_count",
+    "reward_heads",
+    "reward_values",
 ]

@@ -88,11 +88,11 @@ class Critic(nnx.Module):
 
         """
         offsets = None if answer_offset is None else jnp.pad(answer_offset, ((0, 0), (0, 1), (0, 0)))
-        hidden = self.trunk.hidden(_with_last_state(batch), dropout_keys, offsets)
+        hidden = self.trunk.hidden(with_last_state(batch), dropout_keys, offsets)
         return {name: head(hidden) for name, head in self.heads.items()}
 
 
-def _with_last_state(batch: Batch) -> Batch:
+def with_last_state(batch: Batch) -> Batch:
     """The batch with one more place in each row, at which a model has read the whole answer."""
 
     def pad(x: Array) -> Array:

@@ -11,11 +11,13 @@ from jaxtyping import Array, Float, Key
 
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import NonNegative, check_arguments
-from lmirl_jax.models.critic import ScalarHead
+from lmirl_jax.models.critic import ScalarHead, with_last_state
 from lmirl_jax.models.layers import parameter
 from lmirl_jax.models.trainable import HEADS
-from lmirl_jax.types import Model, ModelConfig, Trunk, Unembedding, UserError
+from lmirl_jax.types import Batch, Model, ModelConfig, Trunk, Unembedding, UserError
 
+# The beginning of the names of heads that reward answers.
+REWARD = "reward"
 Names = Annotated[
     Sequence[str],
     Words("a list of names", lambda names: not isinstance(names, str) and all(name for name in names)),
@@ -76,7 +78,8 @@ class HeadsConfig:
         heads: dict[str, Any] = {name: StateHead(self.emb_dim, key=next(keys)) for name in self.states}
         heads |= {name: ActionHead(self.emb_dim, self.vocab_size, key=next(keys)) for name in self.actions}
         model.heads = nnx.Dict(heads)
-        model.guide_names, model.guide_weight = self.actions, self.guide_weight
+        model.guide_names, model.guide_weight = tuple(self.actions), self.guide_weight
+        model.reward_names = reward_heads(self)
         return model
 
 
@@ -138,3 +141,26 @@ def guidance(model: Any, hidden: Float[Array, "*rows embed"]) -> Float[Array, "*
         for head in (getattr(model, HEADS)[name] for name in model.guide_names)
     ]
     return weight * jnp.min(jnp.stack(values), axis=0)
+
+
+def reward_heads(config: Any) -> tuple[str, ...]:
+    """The names of a model's heads of rewards, those of states that begin with 'reward'; none where it is no reward model."""
+    names = config.states if isinstance(config, HeadsConfig) else ()
+    return tuple(name for name in names if name.startswith(REWARD))
+
+
+def reward_values(
+    model: Any, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+) -> Float[Array, "heads batch states"]:
+    """What each head of rewards says of every state of an answer.
+
+    Args:
+        model: a reward model; see `reward_heads`.
+        batch: a batch with one answer in each row.
+        dropout_keys: one key for each row; None for no dropout.
+
+    Returns:
+        The values, [heads, batch, length + 1], in float32: `[..., :-1]` before each token, `[..., 1:]` after each.
+    """
+    hidden = model.hidden(with_last_state(batch), dropout_keys)
+    return jnp.stack([getattr(model, HEADS)[name](hidden) for name in model.reward_names])

@@ -12,7 +12,7 @@ from lmirl_jax.arguments import Count, Elementwise, NonNegative, check_arguments
 from lmirl_jax.models import Critic
 from lmirl_jax.models.critic import gradient_penalty
 from lmirl_jax.objectives import discriminator_loss, logit_reward, relativistic_loss, softplus_reward
-from lmirl_jax.training.sums import Sums, WeightedSum, weighted_sum
+from lmirl_jax.training.sums import Sums, WeightedSum, last_tokens, weighted_sum
 from lmirl_jax.types import Batch
 
 HEAD = "discriminator"
@@ -110,12 +110,6 @@ class PairwiseAdversary:
 
     def penalty(self, critic: Critic, demonstrations: Batch) -> Float[Array, ""]:
         return jnp.sum(gradient_penalty(critic, demonstrations, HEAD, weights=last_tokens(demonstrations)))
-
-
-def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
-    """Marks the last token of each row with 1, others with 0."""
-    real = (batch.weights > 0).astype(jnp.float32)
-    return real * (1 - jnp.pad(real[:, 1:], ((0, 0), (0, 1))))
 
 
 def discriminator_metrics(sums: Sums) -> dict[str, Float[Array, ""]]:

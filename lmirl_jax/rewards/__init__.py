@@ -14,7 +14,7 @@ from lmirl_jax.rewards.corruptions import (
 from lmirl_jax.rewards.filtering import FilterConfig, FilterResult, filter_scored
 from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.reward_function import reward_function
-from lmirl_jax.rewards.score_arrays import Scores, as_arrays, score
+from lmirl_jax.rewards.score_arrays import Scores, answer_returns, as_arrays, score
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
@@ -31,6 +31,7 @@ __all__ = [
     "ScoredAnswer",
     "Scorer",
     "Scores",
+    "answer_returns",
     "as_arrays",
     "correlation_rows",
     "corrupt",

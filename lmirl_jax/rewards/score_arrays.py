@@ -1,7 +1,8 @@
 """Scores answers in a notebook, with arrays as the result: `rewards.score`."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,26 @@ def score(model: RewardModel, inputs: str | Sequence[Any], targets: Sequence[str
     prompts = [inputs] if is_one else inputs
     scorer = Scorer(model, **options)
     return as_arrays(list(scorer(_pairs(model.task, prompts, targets, scorer.lengths["inputs"]))))
+
+
+def answer_returns(policy: RewardModel | None) -> Callable[[Any, Sequence[str]], list[float]] | None:
+    """A function that gives the return of each answer to a prompt under a checkpoint; None without one.
+
+    Args:
+        policy: the checkpoint, from `runs.load_if_any`; of a reward model the return is its reward.
+    """
+    if policy is None:
+        return None
+
+    def returns(prompt: Any, answers: Sequence[str]) -> list[float]:
+        return score(policy, prompt, answers, batch_size=_rows(policy.mesh, len(answers))).total.tolist()
+
+    return returns
+
+
+def _rows(mesh: Any, count: int) -> int:
+    """The rows of a batch that holds so many answers: a power of two times the devices, so that few programs are compiled."""
+    return mesh.size * 2 ** math.ceil(math.log2(max(count / mesh.size, 1)))
 
 
 def as_arrays(answers: Sequence[ScoredAnswer]) -> Scores:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -13,8 +14,9 @@ from jax.sharding import Mesh
 from lmirl_jax import objectives, sharding, soft_q
 from lmirl_jax.arguments import Count, Lengths, NonNegative, Share, check_arguments
 from lmirl_jax.data.packing import Packer, Place
+from lmirl_jax.models import reward_heads, reward_values
 from lmirl_jax.rewards.scored import ScoredAnswer
-from lmirl_jax.types import Batch
+from lmirl_jax.types import Batch, UserError
 
 # The decimals of all numbers; float32 has no more digits to give.
 DECIMALS = 6
@@ -60,6 +62,9 @@ class Scorer:
 
         r_t = q_t - gamma * v_{t+1}  [- beta * log pi_ref(a_t|s_t)]  [+ gamma * v_{t+1} - v_t]
 
+    A reward model (gin/runs/reward_model.gin) rewards a token by how much it raises the mean of the heads: r_t = R_t - R_{t-1}.
+    The return is then R of the answer less R of its prompt alone.
+
     The numbers of an answer depend on the answer and its prompt only: not on the other answers in its batch or row, and not on
     the mesh.
 
@@ -90,6 +95,15 @@ class Scorer:
         packed: bool = True,
     ):
         self.model, self.reference, self.batch_size, self.packed = model, reference, batch_size, packed
+        self.of_heads = bool(reward_heads(getattr(model, "model", None)))
+        if self.of_heads:
+            if shaping is not None or reference is not None:
+                raise UserError(
+                    "SHAPING and REFERENCE_PATH are of rewards that a policy implies, and the checkpoint is a reward model: "
+                    "leave them out"
+                )
+            # Differences add up to what they are of without a discount; the state after an answer has no place in a packed row.
+            self.packed, discount = False, 1.0
         self.lengths = dict(model.lengths if lengths is None else lengths)
         self.discount = float(model.discount if discount is None else discount)
         self.beta = float(beta)
@@ -156,7 +170,14 @@ class Scorer:
             (model.graph, model.params) for model in (self.model, self.reference) if model is not None
         ]
         with sharding.use(mesh):
-            return _token_values(networks, global_batch, beta=self.beta, shaping=self.shaping, mesh=mesh)
+            return _token_values(
+                networks,
+                global_batch,
+                beta=self.beta,
+                shaping=self.shaping,
+                mesh=mesh,
+                of_heads=self.of_heads,
+            )
 
     def _read_results(
         self, packed_batch: "_PackedBatch", values: dict[str, Any], group: list[ScoredAnswer], skip: int
@@ -191,7 +212,7 @@ class _PackedBatch(NamedTuple):
     items: list[_Item]
 
 
-@functools.partial(jax.jit, static_argnames=("beta", "shaping", "mesh"))
+@functools.partial(jax.jit, static_argnames=("beta", "shaping", "mesh", "of_heads"))
 def _token_values(
     networks: list[tuple[nnx.GraphDef, Any]],
     batch: Batch,
@@ -199,6 +220,7 @@ def _token_values(
     beta: float,
     shaping: objectives.Shaping | None,
     mesh: Mesh,
+    of_heads: bool,
 ) -> dict[str, jax.Array]:
     """The soft Q-values and the reward of each token of a batch, on every process; also the reference's, if there is one."""
     out, *others = [soft_q.from_model(nnx.merge(*network), batch, with_entropy=True) for network in networks]
@@ -206,6 +228,9 @@ def _token_values(
     reward = objectives.extracted_rewards(
         out, batch.discounts, shaping=shaping, reference=reference, beta=beta
     )
+    if of_heads:
+        values = jnp.mean(reward_values(nnx.merge(*networks[0]), batch), axis=0)
+        reward = values[:, 1:] - values[:, :-1]
     values = {"q": out.q, "v": out.v, "entropy": out.entropy, "reward": reward}
     if reference is not None:
         values |= {"reference_q": reference.q, "reference_v": reference.v}

@@ -49,6 +49,12 @@ def padding_share(batch: Batch) -> Float[Array, ""]:
     return jnp.asarray(padding, jnp.float32) / sum(ids.size for ids in kinds)
 
 
+def last_tokens(batch: Batch) -> Float[Array, "rows length"]:
+    """Marks the last token of each row with 1, others with 0."""
+    real = (batch.weights > 0).astype(jnp.float32)
+    return real * (1 - jnp.pad(real[:, 1:], ((0, 0), (0, 1))))
+
+
 def policy_sums(out: SoftQ, batch: Batch) -> Sums:
     """Sums for the metrics of demonstrations or rollouts: the reward that the policy implies, and its entropy, in nats."""
     reward = implied_rewards(out, batch.discounts)

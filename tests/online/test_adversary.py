@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lmirl_jax import objectives
-from lmirl_jax.online.adversary import Adversary, PairwiseAdversary, discriminator_metrics, last_tokens
+from lmirl_jax.online.adversary import Adversary, PairwiseAdversary, discriminator_metrics
 from lmirl_jax.online.alarm import Collapse
+from lmirl_jax.training.sums import last_tokens
 from lmirl_jax.types import UserError
 from tests.batches import rollout_batch_of
 
