@@ -1,6 +1,7 @@
 """Writes a policy as a checkpoint of Hugging Face, of T5X, or of a run of ours: whole, or not at all."""
 
 import contextlib
+import dataclasses
 import logging
 import pathlib
 import shutil
@@ -14,6 +15,9 @@ from jax.experimental import multihost_utils
 
 from lmirl_jax import checkpoints, configuration_pretrained, files, interop, run_files, runs, sharding
 from lmirl_jax.interop import hub
+from lmirl_jax.models import HeadsConfig
+from lmirl_jax.models.abstract import build
+from lmirl_jax.models.trainable import HEADS
 from lmirl_jax.training.state import TrainState
 from lmirl_jax.types import UserError
 
@@ -48,10 +52,22 @@ def export(
         UserError: something is there already, the family has no such format, or the disk is full.
     """
     write = {"hf": _write_hf, "t5x": _write_t5x, "orbax": _write_run, "peft": _write_peft}[form]
+    if form != "orbax":
+        policy = _without_heads(policy)
     types = _types(policy, dtype)
     with _new_folder(path, name) as folder:
         write(policy, folder, types)
     return files.absolute_path(path)
+
+
+def _without_heads(policy: runs.Policy) -> runs.Policy:
+    """The policy alone, because other libraries have no place for heads beside it."""
+    if not isinstance(policy.model, HeadsConfig):
+        return policy
+    _log.warning("the heads of %s are left out: the policy is written without a guide", policy)
+    params = {name: part for name, part in policy.params.items() if name != HEADS}
+    base = policy.model.base
+    return dataclasses.replace(policy, model=base, graph=build(base)[0], params=params)
 
 
 def _types(policy: runs.Policy, dtype: Dtype | None) -> Callable[[str], str]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
 from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
 from lmirl_jax.evaluation import Generator
-from lmirl_jax.models import DecoderOnlyConfig
+from lmirl_jax.models import DecoderOnlyConfig, HeadsConfig
 from lmirl_jax.rows import example_row, length_mask, stack_rows
 from lmirl_jax.types import Batch, UserError
 
@@ -81,7 +81,8 @@ class LanguageModel:
         """
         tokens, _ = _padded(ids, "ids")
         self._check_ids(tokens, "ids")
-        if isinstance(self.policy.model, DecoderOnlyConfig):
+        model = self.policy.model
+        if isinstance(model.base if isinstance(model, HeadsConfig) else model, DecoderOnlyConfig):
             if encoder_ids is not None:
                 raise UserError(
                     "LanguageModel.logits: a decoder-only model has no encoder: leave encoder_ids out, and put prompts into ids"

@@ -51,7 +51,8 @@ class HeadsConfig:
         names = [*self.states, *self.actions]
         if not names or len(set(names)) < len(names):
             raise UserError(
-                f"models.HeadsConfig: states={self.states!r} and actions={self.actions!r} must be one or more different names"
+                f"models.HeadsConfig: states={self.states!r} and actions={self.actions!r} must be one or more different names "
+                "(REWARD_HEADS)"
             )
         if self.guide_weight and not self.actions:
             raise UserError(

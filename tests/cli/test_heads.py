@@ -9,6 +9,7 @@ from flax import nnx
 
 from lmirl_jax import runs
 from lmirl_jax.cli import main
+from lmirl_jax.language_model import LanguageModel
 from lmirl_jax.models import reward_values
 from lmirl_jax.rows import example_row, stack_rows
 
@@ -150,3 +151,14 @@ def test_a_reward_model_needs_labels_or_preferences(folder, capfd):
     more = f"--gin.INITIAL_CHECKPOINT_PATH='{folder / 'sft'}'", "--gin.FROM_PREFERENCES=False"
     assert train("reward_model", folder / "none", folder / "prompts.jsonl", *more, steps=1) == 1
     assert "the data have neither" in capfd.readouterr().err.strip().splitlines()[-1]
+
+
+def test_other_libraries_get_the_policy_without_heads(folder, rewarding):
+    """The exported model answers as the run's policy does."""
+    path = folder / "exported"
+    flags = [f"--gin.CHECKPOINT_PATH='{rewarding}'", f"--gin.OUTPUT_PATH='{path}'", "--gin.FORMAT='hf'"]
+    assert main(["convert", *flags]) == 0
+    ids, encoder_ids = np.array([[0, 53, 54]]), np.array([[52, 46, 52, 1]])
+    expected = LanguageModel(runs.load(rewarding)).logits(ids, encoder_ids)
+    found = LanguageModel(runs.load(path)).logits(ids, encoder_ids)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
