@@ -215,8 +215,10 @@ def wrong_step(
     return with_wrong_sum(targets, generator.randrange(targets.count(" ") + 1))
 
 
-def register(name: str, dataset: Callable[..., Any]) -> None:
-    """Registers a task of such problems with SeqIO, unless it is registered already."""
+def register(
+    name: str, dataset: Callable[..., Any], metrics: Sequence[Callable[..., dict[str, float]]] = ()
+) -> None:
+    """Registers a task of such problems with SeqIO, unless it is registered already; by default with these metrics."""
     import seqio
 
     if name in seqio.TaskRegistry.names():
@@ -228,7 +230,7 @@ def register(name: str, dataset: Callable[..., Any]) -> None:
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features={"inputs": text, "targets": text},
         postprocess_fn=postprocess,
-        metric_fns=[judgements, distinct_answers, votes],
+        metric_fns=list(metrics) or [judgements, distinct_answers, votes],
     )
 
 

@@ -1,24 +1,26 @@
 """`lmirl label`: labelled data, a file for DATA, of answers that a checker or a labeller judges."""
 
+import functools
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
 
-from lmirl_jax import checkpoints, configuration, files
+from lmirl_jax import checkpoints, configuration, files, rewards
 from lmirl_jax.arguments import Path
 from lmirl_jax.cli.configure import check_without_run, configure_without_run
 from lmirl_jax.cli.flags import Flags
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.file_source import content_hash
 from lmirl_jax.data.formats import check_output_name
-from lmirl_jax.labelled import Labels, Tally, read_answer_sets
+from lmirl_jax.labelled import AnswerSet, Labels, Tally, read_answer_sets
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.types import UserError
 
 PATHS = ("ANSWERS", "OUTPUT_PATH")
+ReadsAnswers = Callable[[str], Iterator[AnswerSet]]
 
 
 def main(flags: Flags) -> int:
@@ -26,17 +28,24 @@ def main(flags: Flags) -> int:
     check_without_run(flags)
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
     labels = configuration.with_configuration(Labels)()
-    settings = labels.settings() | {name: repr(configuration.macro(name)) for name in ("CHECKER", "LABELLER")}
+    named = ("CHECKER", "LABELLER", "STEP_SCORES")
+    settings = labels.settings() | {name: repr(configuration.macro(name)) for name in named}
     if labels.returns is not None:
         rewarding = checkpoints.find_checkpoint(configuration.macro("REWARD_CHECKPOINT_PATH"))
         settings["REWARD_CHECKPOINT_PATH"] = checkpoints.identity(rewarding)
-    tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings)
+    read = read_answer_sets
+    kind = labels.step_scores
+    if kind is not None and not callable(kind):
+        read = functools.partial(rewards.scored_answer_sets, kind=kind)
+    tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings, read)
     width = max(len(name) for name, _ in tally.lines())
     print("\n".join(f"{name:{width}}  {value}" for name, value in tally.lines()))
     return 0
 
 
-def label(answers: str, output_path: str, labels: Labels, settings: dict[str, Any]) -> Tally:
+def label(
+    answers: str, output_path: str, labels: Labels, settings: dict[str, Any], read: ReadsAnswers
+) -> Tally:
     """Writes the rows of all prompts; the file appears under its name when it is complete, and goes on after a kill.
 
     Args:
@@ -44,6 +53,7 @@ def label(answers: str, output_path: str, labels: Labels, settings: dict[str, An
         output_path: the path of the result.
         labels: what makes rows.
         settings: the settings that determine them.
+        read: reads the prompts of the file, each with its answers.
 
     Returns:
         How often each label occurs.
@@ -55,7 +65,7 @@ def label(answers: str, output_path: str, labels: Labels, settings: dict[str, An
             f"OUTPUT_PATH={output_path!r} is a folder: name a file, such as {str(path / 'labelled.jsonl')!r}"
         )
     check_output_name(path, "OUTPUT_PATH")
-    total = sum(1 for _ in read_answer_sets(answers))
+    total = sum(1 for _ in read(answers))
     files.prepare_directory(str(path.parent), "the folder of OUTPUT_PATH")
     source = content_hash(data_files(answers, "ANSWERS"))
     tally = Tally()
@@ -70,7 +80,7 @@ def label(answers: str, output_path: str, labels: Labels, settings: dict[str, An
 
     with files.open_resumable(path, settings | {"answers": source}, finish) as (file, count):
         progress = Progress("label", count, total, unit="prompt")
-        for number, each in itertools.islice(enumerate(read_answer_sets(answers)), count, None):
+        for number, each in itertools.islice(enumerate(read(answers)), count, None):
             file.write(json.dumps([len(each.answers), labels.rows(each, number)], ensure_ascii=False) + "\n")
             file.flush()
             progress.update(number + 1, {})

@@ -6,6 +6,7 @@ from lmirl_jax.labelled.ilql import ILQL, ilql_step
 from lmirl_jax.labelled.ilql_loss import ILQLLoss
 from lmirl_jax.labelled.judge import TwoStageJudge
 from lmirl_jax.labelled.labelling import Labels, Tally
+from lmirl_jax.labelled.pits import first_pit, prefix_with_pit
 from lmirl_jax.labelled.preference_loss import PreferenceLoss
 from lmirl_jax.labelled.preference_validation import PreferenceValidation
 from lmirl_jax.labelled.preferences import Preferences, preference_step
@@ -26,9 +27,11 @@ __all__ = [
     "RewardValidation",
     "Tally",
     "TwoStageJudge",
+    "first_pit",
     "ilql_step",
     "make_checker",
     "preference_step",
+    "prefix_with_pit",
     "read_answer_sets",
     "reward_step",
 ]

@@ -23,6 +23,7 @@ class AnswerSet(NamedTuple):
         messages: the prompt as a conversation; None where it is a text.
         answers: the texts of the answers.
         references: the answers that the data set has; none where it has none.
+        step_scores: a score for each step of each answer; None where the file has none.
     """
 
     where: str
@@ -30,6 +31,7 @@ class AnswerSet(NamedTuple):
     messages: Sequence[Message] | None
     answers: Sequence[str]
     references: Sequence[str]
+    step_scores: Sequence[Sequence[float]] | None = None
 
 
 def read_answer_sets(path: str) -> Iterator[AnswerSet]:

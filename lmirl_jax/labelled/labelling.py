@@ -12,6 +12,7 @@ from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import Count, Seed, Share, check_arguments, takes
 from lmirl_jax.labelled.answer_sets import AnswerSet
 from lmirl_jax.labelled.checkers import CheckerName, make_checker
+from lmirl_jax.labelled.pits import prefix_with_pit
 from lmirl_jax.types import UserError
 
 Labeller = Annotated[
@@ -20,6 +21,11 @@ Labeller = Annotated[
 Returns = Annotated[
     Callable[..., Any], Words("a function (prompt, answers) that gives a number for each answer", takes(2))
 ]
+ScoresSteps = Annotated[
+    Callable[..., Any], Words("a function (prompt, answer) that gives a number for each step", takes(2))
+]
+# Names of scores in a file that `lmirl score` wrote; see `rewards.step_scores`.
+StepScore = Literal["reward", "log_prob", "log_ratio", "value"]
 Rows = list[dict[str, Any]]
 
 
@@ -28,13 +34,15 @@ class Labels:
     """Labels the answers to prompts.
 
     Args:
-        form: 'labels' says of each answer whether it is right, 'rewards' gives its score, and 'preferences' makes pairs of
-            answers to a prompt.
+        form: 'labels' says of each answer whether it is right, 'rewards' gives its score, 'preferences' makes pairs of answers to
+            a prompt, and 'step_preferences' pairs of a right answer and the beginning of a wrong one, up to its pit.
         checker: gives an answer's score; see `make_checker`.
         returns: gives the scores of all answers to a prompt, a text or a conversation, in place of `checker`; None for none.
         threshold: the score from which on an answer is right.
         labeller: of preferences: `(prompt, first, second)` gives 0 or 1, the number of the better answer, or None where it
             abstains. Without one, the answer with the higher score is better, and of equal ones none is.
+        step_scores: what scores each step of an answer, of which the lowest is its pit: a function (prompt, answer), or the name
+            of the scores that the answers come with.
         pairs_per_prompt: the greatest number of preferences of a prompt, from pairs in random order.
         flip_rate: the share of labels, or preferences, that are turned into the opposite, at random: a labeller that errs.
         abstain_rate: the share of answers, or pairs, that stay without a label, at random.
@@ -44,11 +52,12 @@ class Labels:
 
     def __init__(
         self,
-        form: Literal["labels", "rewards", "preferences"] = "labels",
+        form: Literal["labels", "rewards", "preferences", "step_preferences"] = "labels",
         checker: CheckerName | None = "exact_match",
         returns: Returns | None = None,
         threshold: float = 0.5,
         labeller: Labeller | None = None,
+        step_scores: ScoresSteps | StepScore | None = None,
         pairs_per_prompt: Count = 1,
         flip_rate: Share = 0.0,
         abstain_rate: Share = 0.0,
@@ -57,14 +66,19 @@ class Labels:
     ):
         self.form, self.threshold, self.labeller = form, threshold, labeller
         self.pairs_per_prompt, self.drop_duplicates, self.seed = pairs_per_prompt, drop_duplicates, seed
+        self.step_scores = step_scores
         self.flip_rate, self.abstain_rate = flip_rate, abstain_rate
         if labeller is not None and form != "preferences":
             raise UserError(
                 f"LABELLER is of preferences, and FORM={form!r}: set FORM='preferences', or a CHECKER"
             )
-        if form == "rewards" and flip_rate:
+        if form in ("rewards", "step_preferences") and flip_rate:
             raise UserError(
-                f"FLIP_RATE={flip_rate}: a reward has no opposite; set it to 0, or FORM to another form"
+                f"FLIP_RATE={flip_rate}: FORM={form!r} has no opposite; set it to 0, or FORM to another form"
+            )
+        if step_scores is not None and form != "step_preferences":
+            raise UserError(
+                f"STEP_SCORES are of pits, and FORM={form!r}: set FORM='step_preferences', or leave them out"
             )
         if checker is None and labeller is None and returns is None:
             raise UserError(
@@ -84,6 +98,8 @@ class Labels:
         texts = list(dict.fromkeys(answers.answers)) if self.drop_duplicates else list(answers.answers)
         if self.form == "preferences":
             return self._preferences(answers, texts, number, random)
+        if self.form == "step_preferences":
+            return self._step_preferences(answers, texts, number, random)
         rows = []
         for place, (text, score) in enumerate(zip(texts, self._scores(answers, texts), strict=True)):
             abstains, flips = random.random() < self.abstain_rate, random.random() < self.flip_rate
@@ -125,12 +141,39 @@ class Labels:
             if better is None or abstains:
                 continue
             chosen, rejected = (first, second) if (better == 0) != flips else (second, first)
-            row = _row(answers, texts[chosen])
-            other: Any = texts[rejected]
-            if answers.messages is not None:
-                other = [{"role": "assistant", "content": other}]
-            rows.append(row | {"rejected": other, "id": f"{number}-{chosen}-{rejected}"})
+            rows.append(
+                _pair(answers, texts[chosen], texts[rejected]) | {"id": f"{number}-{chosen}-{rejected}"}
+            )
         return rows
+
+    def _step_preferences(
+        self, answers: AnswerSet, texts: Sequence[str], number: int, random: np.random.Generator
+    ) -> Rows:
+        scores = self._scores(answers, texts)
+        right = [place for place, score in enumerate(scores) if score >= self.threshold]
+        wrong = [place for place, score in enumerate(scores) if score < self.threshold]
+        random.shuffle(wrong)
+        rows: Rows = []
+        for rejected in wrong if right else ():
+            if len(rows) == self.pairs_per_prompt:
+                break
+            chosen = int(random.choice(right))
+            prefix = prefix_with_pit(texts[rejected], self._scores_of_steps(answers, texts[rejected]))
+            # A right answer that begins so would be unlearnt.
+            if random.random() < self.abstain_rate or texts[chosen].startswith(prefix):
+                continue
+            rows.append(_pair(answers, texts[chosen], prefix) | {"id": f"{number}-{chosen}-{rejected}"})
+        return rows
+
+    def _scores_of_steps(self, answers: AnswerSet, text: str) -> Sequence[float]:
+        if callable(self.step_scores):
+            return self.step_scores(answers.inputs, text)
+        if answers.step_scores is None:
+            raise UserError(
+                "FORM='step_preferences' needs a score of each step: set STEP_SCORES to a function (prompt, answer), or to "
+                "'reward', 'log_prob', 'log_ratio' or 'value' with ANSWERS a file that lmirl score wrote"
+            )
+        return answers.step_scores[list(answers.answers).index(text)]
 
     def _better(
         self, answers: AnswerSet, texts: Sequence[str], scores: Sequence[float], pair: tuple[int, int]
@@ -162,6 +205,12 @@ def _row(answers: AnswerSet, text: str) -> dict[str, Any]:
     if answers.messages is None:
         return {"inputs": answers.inputs, "targets": text}
     return {"messages": [*answers.messages, {"role": "assistant", "content": text}]}
+
+
+def _pair(answers: AnswerSet, chosen: str, rejected: str) -> dict[str, Any]:
+    """The row of a preference."""
+    other = rejected if answers.messages is None else [{"role": "assistant", "content": rejected}]
+    return _row(answers, chosen) | {"rejected": other}
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ from lmirl_jax.rewards.score_arrays import Scores, answer_returns, as_arrays, sc
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
+from lmirl_jax.rewards.step_scores import scored_answer_sets, step_scores
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
 
 __all__ = [
@@ -42,7 +43,9 @@ __all__ = [
     "repeated_step",
     "reward_function",
     "score",
+    "scored_answer_sets",
     "shuffled_steps",
+    "step_scores",
     "truncation",
     "trust_findings",
     "wrong_digit",

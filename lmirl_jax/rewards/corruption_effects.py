@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lmirl_jax.data.steps import Span
 from lmirl_jax.rewards.corruptions import Corruption
 from lmirl_jax.rewards.scored import ScoredAnswer
-from lmirl_jax.rewards.steps import Span
 from lmirl_jax.statistics.proportions import mean_interval
 
 Interval = tuple[float, float]

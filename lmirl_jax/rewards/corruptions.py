@@ -17,7 +17,7 @@ from typing import Annotated
 
 from lmirl_jax.argument_rules import GivenByCaller
 from lmirl_jax.arguments import GivenText, Text, check_arguments
-from lmirl_jax.rewards.steps import Span, split_steps
+from lmirl_jax.data.steps import Span, split_steps
 from lmirl_jax.types import UserError
 
 # The number of draws of a damage after which an answer counts as having no place for it.
@@ -67,7 +67,7 @@ def dropped_step(
         inputs: the prompt; unused.
         targets: the answer.
         random: the source of randomness.
-        separator: see `rewards.split_steps`.
+        separator: see `data.steps.split_steps`.
     """
     steps = split_steps(targets, separator)
     if len(steps) < 2:
@@ -89,7 +89,7 @@ def shuffled_steps(
         inputs: the prompt; unused.
         targets: the answer.
         random: the source of randomness.
-        separator: see `rewards.split_steps`.
+        separator: see `data.steps.split_steps`.
     """
     steps = split_steps(targets, separator)
     texts = [targets[begin:end] for begin, end in steps]
@@ -120,7 +120,7 @@ def repeated_step(
         inputs: the prompt; unused.
         targets: the answer.
         random: the source of randomness.
-        separator: see `rewards.split_steps`.
+        separator: see `data.steps.split_steps`.
     """
     steps = split_steps(targets, separator)
     if len(steps) < 2:
@@ -149,7 +149,7 @@ def truncation(
         inputs: the prompt; unused.
         targets: the answer.
         random: the source of randomness.
-        separator: see `rewards.split_steps`.
+        separator: see `data.steps.split_steps`.
     """
     steps = split_steps(targets, separator)
     if len(steps) < 2:

@@ -160,7 +160,7 @@ def test_checkers():
         (["--gin.CHECKER='numbr'"], "CHECKER='numbr' must be one of exact_match, "),
         (["--gin.CHECKER='rouge'"], "CHECKER=rouge gives"),
         (["--gin.CHECKER=None"], "CHECKER=None: name what scores answers"),
-        (["--gin.FORM='rewards'", "--gin.FLIP_RATE=0.1"], "FLIP_RATE=0.1: a reward has no opposite"),
+        (["--gin.FORM='rewards'", "--gin.FLIP_RATE=0.1"], "FLIP_RATE=0.1: FORM='rewards' has no opposite"),
         (["--gin.FORM='pairs'"], "FORM='pairs'"),
         (["--gin.ANSWERS='/no/such.jsonl'"], "no file at /no/such.jsonl"),
         (["--gin.OUTPUT_PATH='/proc/no/kept.jsonl'"], "cannot write to the folder of OUTPUT_PATH /proc/no"),
@@ -200,3 +200,51 @@ def test_a_checker_that_is_not_there():
         make_checker("numbr")
     with pytest.raises(UserError, match="CHECKER: there is no module 'no_such'"):
         make_checker("no_such.function")
+
+
+STEPS = [
+    {"inputs": "2+3+4", "targets": "9", "samples": ["2+3=5\n5+4=9", "2+3=6\n6+4=10", "2+3=5\n5+4=8", "9"]},
+    {"inputs": "1+1", "targets": "2", "samples": ["1+1=3", "3"]},
+]
+
+
+def scores_of_lines(prompt, answer):
+    """0 for a line with a wrong sum."""
+    wrong = {"2+3=6", "5+4=8", "1+1=3"}
+    return [float(line not in wrong) for line in answer.split("\n")]
+
+
+def last(prompt, answer):
+    return float(answer.rpartition("=")[2] == {"2+3+4": "9", "1+1": "2"}[prompt])
+
+
+def test_the_beginning_of_a_wrong_answer_up_to_its_pit_is_rejected(write):
+    labels = Labels("step_preferences", last, step_scores=scores_of_lines, pairs_per_prompt=5)
+    first, second = (labels.rows(each, n) for n, each in enumerate(read_answer_sets(write(STEPS))))
+    assert {row["rejected"] for row in first} == {"2+3=6", "2+3=5\n5+4=8"}
+    assert all(row["targets"] in ("2+3=5\n5+4=9", "9") for row in first) and len(first) == 2
+    assert second == []  # No answer is right.
+
+
+def test_a_beginning_of_the_right_answer_is_not_rejected(write):
+    """Where the scores are wrong: the lowest is that of a right step, with which the right answer begins too."""
+    labels = Labels(
+        "step_preferences", last, step_scores=lambda prompt, answer: range(answer.count("\n") + 1)
+    )
+    rows = [{**STEPS[0], "samples": ["2+3=5\n5+4=9", "2+3=5\n5+4=8"]}]
+    assert labels.rows(next(read_answer_sets(write(rows))), 0) == []
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "needs a score of each step"),
+        ({"step_scores": lambda prompt, answer: [1.0]}, "has 2 steps and 1 scores"),
+        ({"step_scores": scores_of_lines, "flip_rate": 0.1}, "has no opposite"),
+        ({"step_scores": scores_of_lines, "form": "labels"}, "STEP_SCORES are of pits"),
+    ],
+)
+def test_step_preferences_that_cannot_be_made(settings, message, write):
+    with pytest.raises(UserError, match=message):
+        labels = Labels(**{"form": "step_preferences", "checker": last, **settings})
+        labels.rows(next(read_answer_sets(write(STEPS))), 0)

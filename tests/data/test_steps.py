@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmirl_jax.rewards.steps import split_steps
+from lmirl_jax.data.steps import split_steps
 
 
 @pytest.mark.parametrize(
