@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from lmirl_jax.arguments import GivenText
 from lmirl_jax.data.seqio_import import register_with_seqio
+from lmirl_jax.data.steps import split_steps
 from lmirl_jax.tasks import number_paths
 
 # `lmirl tasks` reads this without importing the file: the splits, the source and what it is.
@@ -123,6 +124,12 @@ def reward(prompt: GivenText, answer: GivenText) -> float:
 def step_scores(prompt: GivenText, answer: GivenText) -> list[float]:
     """1 for each right line and 0 for each other one: the scores that others are held to."""
     return [float(step) for step in check(prompt, answer).steps]
+
+
+def random_step_scores(prompt: GivenText, answer: GivenText) -> list[float]:
+    """A random score for each line, always the same for the same texts: a control of scores that mean something."""
+    generator = random.Random(f"{SEED} {prompt} {answer}")
+    return [generator.random() for _ in split_steps(answer)]
 
 
 def with_spurious_line(answer: str, generator: random.Random) -> str:

@@ -84,7 +84,7 @@ def _find(metric: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
                 f"METRICS: there is no {metric!r}; {hint}, or name a function of yours, 'module.function'"
             )
         return metric, METRICS[metric]
-    function = _imported(metric) if isinstance(metric, str) else metric
+    function = import_function(metric) if isinstance(metric, str) else metric
     name = getattr(function, "__name__", type(function).__name__)
     try:
         inspect.signature(function).bind("", "", "")
@@ -96,7 +96,12 @@ def _find(metric: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
     return name, AnswerMetric(name, function)
 
 
-def _imported(path: str) -> Callable[..., Any]:
+def import_function(path: str) -> Callable[..., Any]:
+    """The function that 'module.function' names.
+
+    Raises:
+        UserError: there is no such module, or no such function in it.
+    """
     module, _, name = path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.data.answer_metric import AnswerMetric
 from lmirl_jax.evaluation import metric_functions
-from lmirl_jax.evaluation.named_metrics import METRICS
+from lmirl_jax.evaluation.named_metrics import METRICS, import_function
 from lmirl_jax.types import UserError
 
 
@@ -34,13 +34,15 @@ def make_checker(checker: str | Callable[..., Any]) -> Checker:
     Raises:
         UserError: there is no such metric or function.
     """
-    if callable(checker) and _takes_two(checker):
-        name = getattr(checker, "__name__", repr(checker))
-        return _of_metric(
-            AnswerMetric(name, lambda prompt, answer, reference: checker(prompt, answer)), False
-        )
     try:
-        (function,) = metric_functions([checker]) or ()
+        function = import_function(checker) if isinstance(checker, str) and "." in checker else checker
+        if callable(function) and _takes_two(function):
+            name = getattr(function, "__name__", repr(function))
+            of_two = function
+            return _of_metric(
+                AnswerMetric(name, lambda prompt, answer, reference: of_two(prompt, answer)), False
+            )
+        (function,) = metric_functions([function]) or ()
     except UserError as error:
         raise UserError(str(error).replace("METRICS", "CHECKER")) from None
     return _of_metric(function, True)

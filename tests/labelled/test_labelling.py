@@ -57,12 +57,15 @@ def test_right_and_wrong_answers_and_their_table(write, tmp_path, capfd):
     assert [path.name for path in out.parent.iterdir()] == ["labelled.jsonl"]
 
 
-def test_rewards_of_a_function(write, tmp_path, monkeypatch):
-    (tmp_path / "of_mine.py").write_text(
-        "def length(prompt, answer, reference):\n    return len(answer) / 2\n"
-    )
+@pytest.mark.parametrize("number, arguments", enumerate(["prompt, answer, reference", "prompt, answer"]))
+def test_rewards_of_a_function(write, tmp_path, monkeypatch, number, arguments):
+    (tmp_path / f"of_mine_{number}.py").write_text(f"def length({arguments}):\n    return len(answer) / 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    bindings = "--gin.FORM='rewards'", "--gin.CHECKER='of_mine.length'", "--gin.DROP_DUPLICATES=False"
+    bindings = (
+        "--gin.FORM='rewards'",
+        f"--gin.CHECKER='of_mine_{number}.length'",
+        "--gin.DROP_DUPLICATES=False",
+    )
     assert label(write(SAMPLES), tmp_path / "out.jsonl", *bindings) == 0
     assert [row["reward"] for row in rows_of(tmp_path / "out.jsonl")] == [0.5, 0.5, 0.5, 1.0, 0.5, 0.5]
 
