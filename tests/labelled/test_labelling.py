@@ -57,7 +57,7 @@ def test_right_and_wrong_answers_and_their_table(write, tmp_path, capfd):
     assert [path.name for path in out.parent.iterdir()] == ["labelled.jsonl"]
 
 
-@pytest.mark.parametrize("number, arguments", enumerate(["prompt, answer, reference", "prompt, answer"]))
+@pytest.mark.parametrize("number, arguments", [(3, "prompt, answer, reference"), (2, "prompt, answer")])
 def test_rewards_of_a_function(write, tmp_path, monkeypatch, number, arguments):
     (tmp_path / f"of_mine_{number}.py").write_text(f"def length({arguments}):\n    return len(answer) / 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
