@@ -97,14 +97,15 @@ def check(prompt: str, answer: str) -> Chain:
     """Judges any answer.
 
     A line is right if it is the next operation, on the number that is left, with its result. After a wrong result that is the
-    number which is left, so that one slip counts once. A line with something else is wrong and changes nothing.
+    number which is left, so that one slip counts once. A line with something else is wrong and changes nothing;
+    an empty one is none.
     """
     value, operations = parse(prompt)
     result = solve(prompt).rpartition("=")[2]
     steps: list[bool] = []
     place = 0
-    for line in answer.split("\n") if answer else []:
-        match = _LINE.fullmatch(line)
+    for begin, end in split_steps(answer):
+        match = _LINE.fullmatch(answer[begin:end])
         found = match and (int(match[1]), match[2], int(match[3]))
         if place == len(operations) or found != (value, *operations[place]):
             steps.append(False)

@@ -25,7 +25,7 @@ RIGHT = "7*3=21\n21+8=29\n29-5=24\n24*2=48"
         ("7*3=021\n21+8=29", "00", False, False),
         ("48", "0", True, False),
         ("", "", False, False),
-        ("7*3=21\n\n21+8=29\n29-5=24\n24*2=48", "10111", True, False),
+        ("7*3=21\n\n21+8=29\n29-5=24\n24*2=48", "1111", True, True),
     ],
 )
 def test_the_checker(answer, steps, correct, valid):
