@@ -4,6 +4,7 @@ The table says what each argument may be, a second time and by hand: it is held 
 """
 
 import inspect
+import json
 import math
 
 import gin
@@ -403,9 +404,8 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
 ):
     """`lmirl train` itself, as far as the last check before MODEL_DIR is made."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.jsonl").write_text(
-        '{"inputs": "1+1", "targets": "2", "rejected": "3", "reward": 1}\n' * 8
-    )
+    row = {"inputs": "1+1", "targets": "2", "rejected": "3"} | ({"reward": 1} if run == "ilql" else {})
+    (tmp_path / "mine.jsonl").write_text(f"{json.dumps(row)}\n" * 8)
 
     def reach(*arguments, **options):
         raise _Reached
