@@ -62,7 +62,9 @@ def parse(arguments: list[str]) -> None:
     read = flags.parse(rest, command.flags, len(command.words))
     gin_files = list(read.gin_file)
     if name in OVER_A_RUN or name == "quickstart":
-        gin_files = ["gin/runs/number_paths.gin", *gin_files]
+        # Runs of ILQL have settings of their own.
+        run = "ilql" if any("GUIDE_WEIGHT" in word for word in rest) else "number_paths"
+        gin_files = [f"gin/runs/{run}.gin", *gin_files]
     if name == "tasks":
         gin_files = ["gin/runs/finetune.gin", *gin_files]
     if name == "convert":
