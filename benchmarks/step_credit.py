@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from provenance import provenance
 
 from lmirl_jax.labelled import first_pit
@@ -229,7 +228,6 @@ class Cell:
             chance.append(1 / len(scores))
             wrong.append(scores[first])
             right += [score for score, good in zip(scores, gold.steps) if good]
-        test = scipy.stats.mannwhitneyu(right, wrong)
         of_problems = [float(np.mean(found)) for found in hits.values()]
         return {
             "problems": len(hits),
@@ -237,8 +235,15 @@ class Cell:
             "lowest_is_first_wrong": round(float(np.mean(of_problems)), 4),
             "interval": [None if end is None else round(end, 4) for end in mean_interval(of_problems)],
             "by_chance": round(float(np.mean(chance)), 4),
-            "auc": round(float(test.statistic) / (len(right) * len(wrong)), 4),
+            "auc": round(share_above(right, wrong), 4),
         }
+
+
+def share_above(high: list[float], low: list[float]) -> float:
+    """The share of pairs in which the first is above the second; equal ones count half."""
+    ordered = np.sort(high)
+    sides = [np.searchsorted(ordered, low, side).mean() for side in ("left", "right")]
+    return float(1 - sum(sides) / 2 / len(ordered))
 
 
 def rows(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
