@@ -1,5 +1,6 @@
 """Labelled data of answers: rows that training reads, what is random, and what a checker or a labeller cannot be."""
 
+import importlib
 import json
 
 import numpy as np
@@ -139,8 +140,7 @@ def test_a_killed_command_goes_on(write, tmp_path, monkeypatch):
         "from __gin__ import dynamic_registration\nimport judge\nLABELLER = @judge.compare\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    import judge
-
+    judge = importlib.import_module("judge")
     bindings = f"--gin_file={tmp_path / 'mine.gin'}", "--gin.FORM='preferences'"
     assert label(answers, tmp_path / "whole.jsonl", *bindings) == 0
     calls, judge.calls, judge.stop_at = judge.calls, [], "4"
