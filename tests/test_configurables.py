@@ -104,7 +104,7 @@ TABLE = {
     "labelled.RewardLoss": "certain",
     "labelled.RewardModel": "object",
     "labelled.RewardValidation": "object? object count count?",
-    "labelled.Labels": "choice function? function? number function? certain? count share share switch seed",
+    "labelled.Labels": "choice function? function? number function? function? count share share switch seed",
     "labelled.PreferenceLoss": (
         "certain certain non-negative switch choice switch non-negative weight object"
     ),

@@ -15,6 +15,7 @@ from lmirl_jax.tasks import (  # noqa: F401
     multi30k_en_de,
     number_paths,
     number_paths_large,
+    operation_chains,
     scitldr,
     tldr,
     wmt22_en_de,
