@@ -22,6 +22,7 @@ _EXAMPLES = {
     "MODEL_DIR": "'/tmp/run'",
     "TRAIN_STEPS": "1000",
     "MIXTURE_OR_TASK_NAME": "'number_paths'",
+    "NETWORK": "%MODEL",
     "DATA": "'my.jsonl'",
     "COLUMNS": "{'inputs': 'question', 'targets': 'answer'}",
     "VALIDATION_SHARE": "0.05",

@@ -93,7 +93,11 @@ def read_programs(flags: Flags, objective: str | None, devices: Sequence[Any]) -
     )
     _set_prompts(data)
     learner = configuration.macro("LEARNER")
-    if isinstance(learner, labelled.Preferences):
+    from_labels = isinstance(learner, labelled.RewardModel) and not configuration.macro(
+        "FROM_PREFERENCES", True
+    )
+    data.has_labels = from_labels
+    if isinstance(learner, labelled.Preferences | labelled.RewardModel) and not from_labels:
         data.rows_together, data.has_preferences = 2, True
     data.has_rewards = isinstance(learner, labelled.ILQL)
     with sharding.use_devices(devices):

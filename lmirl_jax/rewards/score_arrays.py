@@ -1,6 +1,7 @@
 """Scores answers in a notebook, with arrays as the result: `rewards.score`."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
 from lmirl_jax.types import UserError
+
+_log = logging.getLogger(__name__)
 
 BY_TOKEN = ("q", "v", "reward", "log_prob", "entropy")
 BY_ANSWER = ("total", "normalised_return", "v_0", "log_likelihood")
@@ -91,8 +94,18 @@ def answer_returns(policy: RewardModel | None) -> Callable[[Any, Sequence[str]],
     if policy is None:
         return None
 
+    warned = False
+
     def returns(prompt: Any, answers: Sequence[str]) -> list[float]:
-        return score(policy, prompt, answers, batch_size=_rows(policy.mesh, len(answers))).total.tolist()
+        nonlocal warned
+        scores = score(policy, prompt, answers, batch_size=_rows(policy.mesh, len(answers)))
+        if scores.truncated.any() and not warned:
+            warned = True
+            _log.warning(
+                "some answers are longer than the %d tokens of the run that rewards: their rewards lack what does not fit",
+                policy.lengths["targets"],
+            )
+        return scores.total.tolist()
 
     return returns
 

@@ -162,3 +162,11 @@ def test_other_libraries_get_the_policy_without_heads(folder, rewarding):
     expected = LanguageModel(runs.load(rewarding)).logits(ids, encoder_ids)
     found = LanguageModel(runs.load(path)).logits(ids, encoder_ids)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_reward_of_an_answer_that_does_not_fit_is_said(folder, rewarding, capfd):
+    write(folder / "long.jsonl", [{"inputs": "1+1", "candidates": ["2", "23456789012"]}])
+    flags = [f"--gin.ANSWERS='{folder / 'long.jsonl'}'", f"--gin.OUTPUT_PATH='{folder / 'long_out.jsonl'}'"]
+    flags += [f"--gin.REWARD_CHECKPOINT_PATH='{rewarding}'", "--gin.FORM='rewards'"]
+    assert main(["label", "--gin_file=gin/runs/label.gin", *flags]) == 0
+    assert "some answers are longer than the 8 tokens" in capfd.readouterr().err
