@@ -186,7 +186,12 @@ def plain_gradient(config):
 )
 def test_remat_and_unrolling_change_no_gradient(config, plain_gradient, options):
     again = gradient(dataclasses.replace(config, **options))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), plain_gradient, again)
+
+    def compare(a, b):
+        # Gradients are sums whose terms cancel: rounding is relative to the largest, some 300 of T5Gemma's embeddings.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(a).max())
+
+    jax.tree.map(compare, plain_gradient, again)
 
 
 @pytest.mark.parametrize("remat", ["minimal", "minimal_offloaded"])
