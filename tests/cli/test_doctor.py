@@ -18,6 +18,14 @@ from tests.fakes import make_run
 pytestmark = pytest.mark.eight_devices
 
 
+@pytest.fixture
+def sums(tmp_path) -> str:
+    """The binding of a small file of demonstrations."""
+    path = tmp_path / "sums.jsonl"
+    path.write_text('{"inputs": "1+1", "targets": "2"}\n' * 128)
+    return f"DATA = '{path}'"
+
+
 def test_a_whole_machine_can_train(capsys, monkeypatch):
     monkeypatch.setattr(configuration, "bundled_files", lambda: ["gin/runs/finetune.gin"])
     assert doctor.main(flags.Flags()) == 0
@@ -43,8 +51,8 @@ def test_a_whole_machine_can_train(capsys, monkeypatch):
         ),
     ],
 )
-def test_the_form_of_soft_q_values_in_a_run(capsys, bindings, form):
-    run = ["MIXTURE_OR_TASK_NAME = 'number_paths'", "VOCAB_SIZE = 32128", "BATCH_SIZE = 128"]
+def test_the_form_of_soft_q_values_in_a_run(sums, capsys, bindings, form):
+    run = [sums, "VOCAB_SIZE = 32128", "BATCH_SIZE = 128"]
     given = flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=[*run, *bindings])
     assert doctor.main(given) == 0
     assert form in capsys.readouterr().out
@@ -86,8 +94,8 @@ MESH = [f"sharding.make_mesh.{axis} = {size}" for axis, size in {"data": 1, "fsd
     ],
     ids=["encoder-decoder", "decoder-only"],
 )
-def test_the_sharding_of_parameters_and_activations(capsys, files, rows):
-    bindings = ["MIXTURE_OR_TASK_NAME = 'number_paths'", "BATCH_SIZE = 32", "DTYPE = 'float32'", *MESH]
+def test_the_sharding_of_parameters_and_activations(sums, capsys, files, rows):
+    bindings = [sums, "BATCH_SIZE = 32", "DTYPE = 'float32'", *MESH]
     assert doctor.main(flags.Flags(gin_file=["gin/runs/finetune.gin", *files], gin_bindings=bindings)) == 0
     out = capsys.readouterr().out
     assert "mesh fsdp=4 x sequence=2, 8 device(s)" in out
@@ -96,12 +104,8 @@ def test_the_sharding_of_parameters_and_activations(capsys, files, rows):
         assert re.split(" {2,}", line) == [name, *cells]
 
 
-def test_a_mesh_that_does_not_divide_the_run_is_named(capsys):
-    run = [
-        "MIXTURE_OR_TASK_NAME = 'number_paths'",
-        "BATCH_SIZE = 32",
-        "TASK_FEATURE_LENGTHS = {'inputs': 511, 'targets': 256}",
-    ]
+def test_a_mesh_that_does_not_divide_the_run_is_named(sums, capsys):
+    run = [sums, "BATCH_SIZE = 32", "TASK_FEATURE_LENGTHS = {'inputs': 511, 'targets': 256}"]
     assert doctor.main(flags.Flags(gin_file=["gin/runs/finetune.gin"], gin_bindings=[*run, *MESH])) == 1
     assert "511 tokens of inputs cannot be split over sequence=2" in capsys.readouterr().out
 

@@ -10,11 +10,26 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 
+# Two seeds, and a sweep of fewer answers.
+SMALLER = """
+import sys
+from lmirl_jax.cli import main, quickstart
+quickstart.SEEDS, quickstart.SWEEP_FILE = 2, "small_sweep.gin"
+sys.exit(main())
+"""
+SMALL_SWEEP = """
+from __gin__ import dynamic_registration
+include 'gin/runs/quickstart_sweep.gin'
+TEMPERATURES = [0.5, 1.0]
+NUM_SAMPLES = 2
+"""
+
+
 @pytest.mark.slow
 def test_from_command_to_report(tmp_path):
+    (tmp_path / "small_sweep.gin").write_text(SMALL_SWEEP)
     few = ("--gin.TRAIN_STEPS=3", "--gin.EVALUATOR_NUM_EXAMPLES=12")
-    code = "import sys; from lmirl_jax.cli import main, quickstart; quickstart.SEEDS = 2; sys.exit(main())"
-    command = [sys.executable, "-P", "-c", code, "quickstart", *few]
+    command = [sys.executable, "-P", "-c", SMALLER, "quickstart", *few]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

@@ -47,10 +47,10 @@ def test_four_macros_fine_tune_it(smollm2, transformers, tmp_path):
         "MODEL_DIR": str(run),
         "INITIAL_CHECKPOINT_PATH": str(smollm2),
         "DATA": str(data),
-        "TRAIN_STEPS": 3,
+        "TRAIN_STEPS": 2,
     }
     # On two cores; a user with an accelerator leaves these out.
-    small = {"BATCH_SIZE": 8, "TASK_FEATURE_LENGTHS": {"inputs": 48, "targets": 16}, "WARMUP_STEPS": 0}
+    small = {"BATCH_SIZE": 2, "TASK_FEATURE_LENGTHS": {"inputs": 48, "targets": 16}, "WARMUP_STEPS": 0}
     small |= {"LEARNING_RATE": 5e-5}
     lmirl("train", "--gin_file=gin/runs/finetune.gin", *bind(**needed, **small), "--gin.EVALUATIONS=[]")
     losses = [line["train/loss"] for line in read_metrics(epath.Path(run) / "metrics.jsonl")]

@@ -51,10 +51,10 @@ def check_training_sampling_and_scoring(folder, source, prompts, eos_id) -> None
     offline = [
         "--gin_file=gin/objectives/iqlearn.gin",
         "--gin.LOG_PERIOD=100",
-        "--gin.LEARNING_RATE=3e-3",
+        "--gin.LEARNING_RATE=5e-3",
         "--gin.WARMUP_STEPS=10",
     ]
-    learn(folder / "run", "finetune", source, *offline, "--gin.TRAIN_STEPS=600", "--gin.TD_WEIGHT=0.01")
+    learn(folder / "run", "finetune", source, *offline, "--gin.TRAIN_STEPS=350", "--gin.TD_WEIGHT=0.01")
     policy = f"--gin.CHECKPOINT_PATH='{folder / 'run'}'"
     for name, form in {"greedy": ["--gin.TEMPERATURE=0"], "beams": ["--gin.NUM_BEAMS=2"]}.items():
         answers = folder / f"{name}.jsonl"

@@ -39,9 +39,9 @@ def write_stamp(root: pathlib.Path, extras: str = "test") -> None:
 
 
 def call(script: pathlib.Path, *arguments: str, cwd=None, text="", **environment: str):
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "PYTHON", "LMIRL"))
-    }
+    # Nor CI, with which everything that is not there would be installed again for each copy of the checkout.
+    passing = ("CI", "JAX_", "PYTHON", "LMIRL")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(passing)}
     return subprocess.run(
         [script, *arguments],
         cwd=cwd,

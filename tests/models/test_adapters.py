@@ -165,8 +165,6 @@ def test_dropout_of_adapters_depends_on_the_row_alone():
     assert np.abs(changed[1] - dropped[1]).max() > 0.01
 
 
-@pytest.mark.e2e
-@pytest.mark.default_compiler
 def test_rematerialisation_changes_no_gradient():
     def gradients(remat):
         config = LoRAConfig(dataclasses.replace(T5_1_1, remat=remat), dropout_rate=0.5, **LORA)
@@ -179,9 +177,12 @@ def test_rematerialisation_changes_no_gradient():
 
         return jax.jit(jax.grad(loss))(adapters)
 
+    def compare(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(b).max())
+
     expected = gradients("none")
     for remat in ("minimal", "full"):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradients(remat), expected)
+        jax.tree.map(compare, gradients(remat), expected)
 
 
 def test_chosen_matrices_have_adapters_and_no_others():

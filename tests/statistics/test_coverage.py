@@ -119,8 +119,7 @@ def correlated(case, relation, alike, trials, draws):
 @pytest.mark.parametrize(
     ("trials", "draws"),
     [
-        (25, 500),
-        pytest.param(60, 1000, marks=pytest.mark.slow),
+        pytest.param(40, 500, marks=pytest.mark.slow),
         pytest.param(250, 2000, marks=pytest.mark.soak),
     ],
 )
@@ -152,7 +151,9 @@ def sweep(generator, run, chances, temperatures, samples=4, forms=6):
         yield front.Cell(run, 0, temperature, {}, values)
 
 
-@pytest.mark.parametrize("trials", [25, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "trials", [pytest.param(60, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)]
+)
 @pytest.mark.parametrize(("prompts", "rate"), [(10, 0.3), (20, 0.05), (20, 0.8), (60, 0.03)])
 def test_few_verdicts_find_a_difference_between_equal_policies(prompts, rate, trials):
     """Two sweeps of one policy: few prompts, rare right answers and frequent ones; and the area's interval holds 0."""
