@@ -112,6 +112,10 @@ def run_line(line: str) -> int:
     # To compile what samples takes longer than the rest: only where the block is about evaluations.
     if name == "train" and not re.search("METRIC|VALIDATION|EVAL_", line):
         few = [*few, "EVALUATIONS=[]"]
+    if name == "train" and "BATCH_SIZE" not in line:
+        few = [*few, "BATCH_SIZE=16"]
+    if name == "train" and "runs/finetune.gin" in line and "TASK_FEATURE_LENGTHS" not in line:
+        few = [*few, "TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}"]
     with configuration.restore_afterwards():
         return main([name, *arguments, *(f"--gin.{setting}" for setting in few)])
 
