@@ -99,11 +99,8 @@ def processes_are_marked(request, monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(request):
+def quick_compilation():
     """Tests compile whole steps on many meshes and run each a few times: LLVM's optimisations pay in few of them."""
-    if any(name in str(request.path) for name in ("/compilation/", "test_soft_q", "test_smollm2")):
-        yield
-        return
     with pytest.MonkeyPatch.context() as patch:  # Of commands under test, which are to round as we do.
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         jax.config.update("jax_disable_most_optimizations", True)
