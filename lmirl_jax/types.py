@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -258,6 +259,6 @@ class TrainData(Protocol):
     packed: bool
     lengths: Mapping[str, int]
 
-    def iterator(self, rows: slice) -> BatchIterator:
+    def iterator(self, rows: slice | Int[np.ndarray, " rows"]) -> BatchIterator:
         """Batches of the given rows of each global batch of `batch_size`: the process that calls it owns these."""
         ...

@@ -10,7 +10,7 @@ from lmirl_jax.models import T5Config
 from lmirl_jax.models.abstract import build
 from lmirl_jax.sharding import meshes
 from lmirl_jax.types import UserError
-from tests.tpus import tpus
+from tests.tpus import compiled_for, tpus
 from tests.training.fakes import make_batch, mesh_of
 
 CONFIG = T5Config(
@@ -144,12 +144,23 @@ def test_a_batch_that_cannot_be_split(batch, microbatches, nearest):
 def test_rows_go_where_the_batch_is_split():
     """Data 2 x fsdp 2: four parts of the rows, each on the two devices of its tensor group."""
     mesh = mesh_of(8, 2, 2, 2)
-    assert sharding.local_rows(mesh, 8) == slice(0, 8)
+    np.testing.assert_array_equal(sharding.local_rows(mesh, 8), np.arange(8))
     batch = make_batch(0, 8)
     placed = sharding.to_global(mesh, batch, 8)
     np.testing.assert_array_equal(placed.tokens, batch.tokens)
     rows = [shard.index[0].indices(8)[:2] for shard in placed.weights.addressable_shards]
     assert sorted(rows) == sorted([(0, 2), (2, 4), (4, 6), (6, 8)] * 2)
+
+
+def test_rows_of_a_host_of_tpus_lie_apart(monkeypatch):
+    """Of a real slice: the ring of 16 chips comes through some hosts of four twice, and each has a quarter of the rows."""
+    with sharding.use_devices(compiled_for("v5e:4x4", monkeypatch)):
+        mesh = sharding.make_mesh(data=1, fsdp=16)
+    hosts = {}
+    for part, device in enumerate(mesh.devices.flat):
+        hosts.setdefault(device.process_index, []).extend([2 * part, 2 * part + 1])
+    assert len(hosts) == 4 and any(np.diff(rows).max() > 1 for rows in hosts.values())
+    np.testing.assert_array_equal(sharding.local_rows(mesh, 32), hosts[0])
 
 
 @pytest.mark.parametrize(

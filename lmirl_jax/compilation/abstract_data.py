@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 
 from lmirl_jax.types import Batch
 
@@ -25,7 +27,7 @@ class AbstractData:
     buckets: int = 1
     eos_ids: tuple[int, ...] = (1,)
 
-    def iterator(self, rows: slice) -> "NoBatches":
+    def iterator(self, rows: slice | Int[np.ndarray, " rows"]) -> "NoBatches":
         return NoBatches()
 
     def batch(self) -> Batch:

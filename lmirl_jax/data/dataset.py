@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from lmirl_jax.arguments import Count, Lengths, Path, Seed, Share, Text, check_arguments
 from lmirl_jax.data import length_buckets, row_plan
@@ -132,34 +133,34 @@ class TrainDataset:
             shape = self.lengths, buckets, batch_size
             self._batches = bucketed_batches(task.name, order, sizes, rates, *shape, seed_of_order)
 
-    def iterator(self, rows: slice) -> TrainIterator:
-        """Iterates over these rows of every global batch.
+    def iterator(self, rows: slice | Int[np.ndarray, " rows"]) -> TrainIterator:
+        """Iterates over these rows of every global batch, such as those of `sharding.local_rows`.
 
-        The rows are a block whose size divides the batch, and which begins at a multiple of its size.
+        Rows that stay together, such as the two of a preference, are both among them or neither is.
         """
-        start, stop, step = rows.indices(self.batch_size)
-        size = stop - start
-        if size <= 0 or step != 1 or self.batch_size % size or start % size or size % self.rows_together:
+        chosen = np.arange(self.batch_size)[rows]
+        examples, counts = np.unique(chosen // self.rows_together, return_counts=True)
+        if not len(chosen) or np.any(np.diff(chosen) <= 0) or np.any(counts != self.rows_together):
             raise ValueError(
-                f"rows {start}:{stop}:{step} are no aligned block of a batch of {self.batch_size}"
+                f"rows {rows} of a batch of {self.batch_size}: give one or more, in order, and all {self.rows_together} that "
+                "stay together"
             )
-        block = functools.partial(self._blocks, start // size, self.batch_size // size)
-        return TrainIterator(block, self.batch_size, self.fingerprint, self.task.vocabulary_fingerprints)
+        batches = functools.partial(self._from_position, examples)
+        return TrainIterator(batches, self.batch_size, self.fingerprint, self.task.vocabulary_fingerprints)
 
-    def _blocks(self, block: int, blocks: int, index: int) -> grain.MapDataset:
-        """One of several blocks of each batch, from a position on."""
-        size = self.batch_size // blocks
+    def _from_position(self, examples: Int[np.ndarray, " examples"], index: int) -> grain.MapDataset:
+        """Some examples of each batch, from a position on."""
+        first = index if self._batches is None else index // self.batch_size
+        count = (ENDLESS - index) // self.batch_size
+        return grain.MapDataset.range(count).map(functools.partial(self._read, examples, first))
+
+    def _read(self, examples: Int[np.ndarray, " examples"], first: int, number: int) -> Batch:
+        """Reads these examples of a batch; `first` is that of the first batch, or its first row."""
         if self._batches is None:
-            start, examples = index // self.rows_together, size // self.rows_together
-            return self._examples[start:].batch(examples, batch_fn=_stack)[block::blocks]
-        read = functools.partial(self._read, slice(block * size, (block + 1) * size))
-        return grain.MapDataset.range(index // self.batch_size, ENDLESS // self.batch_size).map(read)
-
-    def _read(self, rows: slice, number: int) -> Batch:
-        """Reads rows of a bucketed batch."""
-        assert self._batches is not None
-        examples, lengths = self._batches[number]
-        return _stack([self._rows(source, index, lengths) for source, index in examples[rows].tolist()])
+            start = (first + number * self.batch_size) // self.rows_together
+            return _stack([self._examples[start + example] for example in examples.tolist()])
+        places, lengths = self._batches[first + number]
+        return _stack([self._rows(source, index, lengths) for source, index in places[examples].tolist()])
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from lmirl_jax.types import Batch, UserError
 
@@ -50,31 +52,39 @@ def check_lengths(mesh: Mesh, lengths: Mapping[str, int], name: str = "TASK_FEAT
             )
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> slice:
-    """The rows of a global batch that this process's devices hold."""
+def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " rows"]:
+    """The numbers of the rows of a global batch that this process's devices hold, in order.
+
+    On TPUs they hardly ever lie together: neighbours in the mesh are neighbours in the torus, and a ring of chips comes through a
+    host several times. There are none on a mesh of devices that this machine lacks, for which programs are only compiled.
+    """
     index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    parts = [index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None]
-    if not parts:
-        # The mesh is of devices that this machine lacks, for which programs are only compiled.
-        return slice(0, 0)
-    start, stop = min(p[0] for p in parts), max(p[1] for p in parts)
-    rows = {row for first, last in parts for row in range(first, last)}
-    if len(rows) != stop - start:
-        raise UserError(
-            f"this process's devices hold rows of the batch that do not lie together ({start} to {stop} with gaps): "
-            "choose mesh sizes that keep each process's devices together"
-        )
-    return slice(start, stop)
+    parts = {index[0].indices(batch_size)[:2] for index in index_map.values() if index is not None}
+    rows = [np.arange(start, stop) for start, stop in sorted(parts)]
+    return np.concatenate([np.zeros(0, np.int64), *rows])
 
 
 def to_global(mesh: Mesh, batch: Batch, batch_size: int) -> Batch:
     """Puts the rows of this process (numpy) on its devices, as its part of the global batch."""
-    return jax.tree.map(lambda rows: rows_to_global(mesh, rows, batch_size), batch)
+    own = local_rows(mesh, batch_size)
+    return jax.tree.map(lambda rows: _place(mesh, rows, own, batch_size), batch)
 
 
 def rows_to_global(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
     """Puts the rows of one array on the devices of this process; see `to_global`."""
-    return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, (batch_size, *rows.shape[1:]))
+    return _place(mesh, rows, local_rows(mesh, batch_size), batch_size)
+
+
+def _place(mesh: Mesh, rows: np.ndarray, own: Int[np.ndarray, " rows"], batch_size: int) -> jax.Array:
+    if len(rows) != len(own):
+        raise ValueError(f"{len(rows)} rows for the {len(own)} that this process holds of {batch_size}")
+
+    def part(index: Any) -> np.ndarray:
+        start, stop, _ = index[0].indices(batch_size)
+        first = int(np.searchsorted(own, start))
+        return rows[first : first + stop - start]
+
+    return jax.make_array_from_callback((batch_size, *rows.shape[1:]), batch_sharding(mesh), part)
 
 
 def local_part(array: jax.Array) -> np.ndarray:

@@ -6,12 +6,15 @@ The current folder has train.jsonl and validation.jsonl. Everything is written b
 """
 
 import sys
+from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from lmirl_jax import configuration
 from lmirl_jax.cli import main as lmirl
 from lmirl_jax.cli import processes
+from lmirl_jax.sharding import meshes
 
 DEVICES = 4
 MODEL = [
@@ -68,11 +71,18 @@ def commands(folder: str) -> list[list[str]]:
     ]
 
 
+def interleave(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices of all processes in turn, as in the rings of a TPU: the rows of a process do not lie together."""
+    count = jax.process_count()
+    return np.reshape(np.reshape(np.array(devices), (count, -1)).T, sizes)
+
+
 def main(address: str, count: str, index: str, folder: str, *chosen: str) -> None:
     jax.config.update("jax_num_cpu_devices", DEVICES // int(count))
     if count != "1":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(address, int(count), int(index))
+    meshes.arrange = interleave
     for command in commands(folder):
         if command[0] not in chosen:
             continue

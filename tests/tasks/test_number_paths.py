@@ -69,7 +69,9 @@ def test_everything_is_determined_by_the_seed(monkeypatch):
 
 
 def test_as_a_seqio_task(tmp_path, monkeypatch):
-    monkeypatch.setattr(number_paths, "DERIVATIONS", 1)  # With all 8 of a prompt, the preparation takes most of a minute.
+    monkeypatch.setattr(
+        number_paths, "DERIVATIONS", 1
+    )  # With all 8 of a prompt, the preparation takes most of a minute.
     task = data.get_task("number_paths")
     lengths = {"inputs": 8, "targets": 23}
     train = data.TrainDataset(task, 4, lengths, truncate=False, cache_dir=str(tmp_path))

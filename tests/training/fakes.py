@@ -41,7 +41,7 @@ def make_batch(seed: int, rows: int, inputs: int = 7, length: int = 6) -> Batch:
 
 
 class FakeIterator:
-    def __init__(self, batch_size: int, rows: slice):
+    def __init__(self, batch_size: int, rows):
         self._batch_size, self._rows, self._next = batch_size, rows, 0
 
     def __iter__(self):
@@ -65,7 +65,7 @@ class FakeData:
         self.has_rewards = self.has_labels = self.has_preferences = self.packed = False
         self.lengths = {"inputs": 7, "targets": 6}
 
-    def iterator(self, rows: slice) -> FakeIterator:
+    def iterator(self, rows) -> FakeIterator:
         return FakeIterator(self.batch_size, rows)
 
 
