@@ -8,7 +8,7 @@ data, such as the blocks of real tokens of soft Q-values, has no number of turns
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lmirl_jax.compilation.hlo import Computation, Instruction, Module
 
@@ -22,7 +22,7 @@ class Runs:
     """How often computations run.
 
     Args:
-        counts: for each computation that runs, how often; every branch of a conditional counts as run.
+        counts: for each computation that runs, how often; of the branches of a conditional the longest counts as run.
         data_dependent: the loops whose number of turns the caller gave, by the names that JAX gave them.
     """
 
@@ -69,7 +69,10 @@ def count_runs(module: Module, data_dependent_turns: int = 1) -> Runs:
             if instruction.opcode == "while":
                 visit_loop(frame, instruction, times)
                 continue
-            for name in instruction.called:
+            called: Sequence[str] = instruction.called
+            if instruction.opcode == "conditional":
+                called = [max(called, key=lambda name: _length(module, name))]
+            for name in called:
                 visit(_Frame(module.computations[name], {}, frame, instruction.operands), times)
 
     def visit_loop(frame: _Frame, loop: Instruction, times: int) -> None:
@@ -83,6 +86,12 @@ def count_runs(module: Module, data_dependent_turns: int = 1) -> Runs:
 
     visit(_Frame(module.computations[module.entry]), 1)
     return Runs(dict(counts), tuple(dict.fromkeys(unknown)))
+
+
+def _length(module: Module, name: str) -> int:
+    """The number of a computation's instructions, with those of the ones that it calls."""
+    computation = module.computations[name]
+    return sum(1 + sum(_length(module, inner) for inner in each.called) for each in computation)
 
 
 def _jax_name(instruction: Instruction) -> str:

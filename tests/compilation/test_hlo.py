@@ -107,6 +107,34 @@ def test_loops_turn_as_often_as_their_conditions_say():
     assert matrix_flops(module, runs, only="rematted_computation") == products[0]
 
 
+# Layers with a window and layers without one, in one scan: each turn takes one of the two branches.
+BRANCHES = """
+%narrow (x: f32[4,8]) -> f32[4,4] {
+  %x = f32[4,8]{1,0} parameter(0)
+  ROOT %square = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+
+%wide (x: f32[4,8]) -> f32[4,4] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %y = f32[4,8]{1,0} add(%x, %x)
+  ROOT %square = f32[4,4]{1,0} dot(%x, %y), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+
+ENTRY %main (x: f32[4,8], which: s32[]) -> f32[4,4] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %which = s32[] parameter(1)
+  ROOT %z = f32[4,4]{1,0} conditional(%which, %x, %x), branch_computations={%narrow, %wide}
+}
+"""
+
+
+def test_one_branch_of_a_conditional_runs():
+    module = hlo.parse(BRANCHES)
+    runs = count_runs(module)
+    assert runs.counts == {"main": 1, "wide": 1}
+    assert matrix_flops(module, runs) == 2 * 4 * 4 * 8
+
+
 def test_the_number_that_the_compiler_notes_comes_first():
     noted = LOOPS.replace(
         "condition=%condition, body=%body",
