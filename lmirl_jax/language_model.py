@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from lmirl_jax import decoding, exporting, rewards, runs, sharding
 from lmirl_jax.arguments import Count, NonNegative, Path, Seed, check_arguments
-from lmirl_jax.evaluation import Generator
+from lmirl_jax.evaluation import Generator, TokenPrompts
 from lmirl_jax.models import DecoderOnlyConfig, HeadsConfig
-from lmirl_jax.rows import example_row, length_mask, stack_rows
-from lmirl_jax.types import Batch, UserError
+from lmirl_jax.rows import length_mask
+from lmirl_jax.types import UserError
 
-# Lengths are rounded up to a multiple of this number, so that similar ones share a compilation.
-MULTIPLE = 32
 # The number of prompts that are answered at a time.
 LARGEST_BATCH = 32
 
@@ -186,30 +184,6 @@ class LanguageModel:
         return -(-min(prompts, LARGEST_BATCH) // parts) * parts
 
 
-class TokenPrompts:
-    """Prompts as a `Generator` takes them.
-
-    Args:
-        tokens: the tokens of each prompt.
-        max_new_tokens: the maximum number of tokens of an answer.
-        task: the task whose vocabulary the answers have.
-    """
-
-    def __init__(self, tokens: Sequence[np.ndarray], max_new_tokens: int, task: Any):
-        self._tokens, self.eos_ids, self.decode = tokens, task.eos_ids, task.decode
-        longest = max(len(row) for row in tokens)
-        self.lengths: Mapping[str, int] = {"inputs": _rounded(longest), "targets": max_new_tokens}
-
-    def batches(self, batch_size: int) -> Iterator[tuple[Batch, Sequence[Mapping[str, Any]]]]:
-        nothing = np.zeros(0, np.int32)
-        for start in range(0, len(self._tokens), batch_size):
-            rows = [
-                example_row(row, nothing, lengths=self.lengths, discount=1.0, eos_ids=self.eos_ids)
-                for row in self._tokens[start : start + batch_size]
-            ]
-            yield stack_rows(rows, batch_size), [{} for _ in rows]
-
-
 def _padded(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of tokens as one array, padded with 0 at their ends, and the length of each."""
     rows = [np.asarray(row) for row in ids]
@@ -222,10 +196,6 @@ def _padded(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     for place, row in zip(padded, rows):
         place[: len(row)] = row
     return padded, lengths
-
-
-def _rounded(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
 
 
 @functools.partial(jax.jit, static_argnums=0)

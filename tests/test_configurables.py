@@ -96,7 +96,7 @@ TABLE = {
     "data.vocab_size": "object",
     "evaluation.Evaluator": "object? object non-negative label path",
     "evaluation.Generator": (
-        "count count count? seed whole? positive-share share count? non-negative switch"
+        "count count count? seed whole? positive-share share count? non-negative switch switch"
     ),
     "evaluation.metric_functions": "metrics? text text",
     "labelled.ILQL": "object",
@@ -156,6 +156,7 @@ TABLE = {
     "online.Rollouts": "object count count count? whole? positive share",
     "online.num_prompts": "count count",
     "rewards.FilterConfig": "text count? positive-share choice positive?",
+    "rewards.RolloutScores": "object? function? count count positive seed",
     "rewards.Scorer": "object count lengths? share? object? non-negative choice? switch",
     "rewards.answer_returns": "object?",
     "rewards.dropped_step": "caller caller caller text?",

@@ -28,11 +28,12 @@ def main(flags: Flags) -> int:
     check_without_run(flags)
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
     labels = configuration.with_configuration(Labels)()
-    named = ("CHECKER", "LABELLER", "STEP_SCORES")
+    named = ("CHECKER", "LABELLER", "STEP_SCORES", "ROLLOUTS", "BEST_OF")
     settings = labels.settings() | {name: repr(configuration.macro(name)) for name in named}
-    if labels.returns is not None:
-        rewarding = checkpoints.find_checkpoint(configuration.macro("REWARD_CHECKPOINT_PATH"))
-        settings["REWARD_CHECKPOINT_PATH"] = checkpoints.identity(rewarding)
+    for name in ("REWARD_CHECKPOINT_PATH", "ROLLOUT_CHECKPOINT_PATH"):
+        path = configuration.macro(name)
+        if path is not None:
+            settings[name] = checkpoints.identity(checkpoints.find_checkpoint(path))
     read = read_answer_sets
     kind = labels.step_scores
     if kind is not None and not callable(kind):

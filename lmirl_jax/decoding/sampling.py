@@ -50,6 +50,7 @@ def sample(
     *,
     max_length: int,
     eos_ids: Sequence[int],
+    beginnings: AnswerBatch | None = None,
 ) -> Samples:
     """Draws answers token by token from the tempered policy, among the tokens that the filters leave.
 
@@ -63,6 +64,7 @@ def sample(
         filters: top-k, top-p and min-p, after the temperature; they may be traced too.
         max_length: the maximum number of tokens; an answer that has not ended by then is truncated.
         eos_ids: the tokens that end an answer.
+        beginnings: what each answer begins with, [batch, length] with length at most `max_length`; None for nothing.
 
     Returns:
         The answers, with their log-probabilities and entropies at temperature 1 without filters, in nats.
@@ -75,6 +77,10 @@ def sample(
     def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
         return _likeliest(filters(logits / temperature) + _gumbel_noise(keys, t, logits))
 
+    given = None
+    if beginnings is not None:
+        given = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), beginnings)
+
     def unfinished(carry: tuple[Any, ...]):
         t, done = carry[0], carry[1]
         return (t < max_length) & ~jnp.all(done)
@@ -83,7 +89,10 @@ def sample(
         t, done, lengths, token, cache, columns = carry
         cache, hidden = model.decode(cache, token)
         logits = logits_of(model, hidden)
-        token = jnp.where(done, 0, jax.lax.cond(temperature > 0, draw, lambda x, _: _likeliest(x), logits, t))
+        token = jax.lax.cond(temperature > 0, draw, lambda x, _: _likeliest(x), logits, t)
+        if given is not None:
+            token = jnp.where(t < given.lengths, given.tokens[:, t], token)
+        token = jnp.where(done, 0, token)
         out = soft_q.from_logits(logits, token, with_entropy=True)
         log_probs, entropies = (jnp.where(done, 0.0, x) for x in (out.q - out.v, out.entropy))
         new = (token, log_probs, entropies)

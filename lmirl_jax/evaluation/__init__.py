@@ -20,6 +20,7 @@ from lmirl_jax.evaluation.metric_intervals import intervals, signatures
 from lmirl_jax.evaluation.named_metrics import metric_functions
 from lmirl_jax.evaluation.pareto import pareto_hull
 from lmirl_jax.evaluation.text_metrics import by_prompt, exact_match, rouge, sentence_bleu, t5_rouge
+from lmirl_jax.evaluation.token_prompts import TokenPrompts
 from lmirl_jax.evaluation.voting import (
     maj_at_k,
     maj_at_k_per_prompt,
@@ -38,6 +39,7 @@ __all__ = [
     "Cell",
     "Evaluator",
     "Generator",
+    "TokenPrompts",
     "bleu",
     "bleu_interval",
     "bleu_signature",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from lmirl_jax import decoding, sharding
 from lmirl_jax.argument_rules import fits
 from lmirl_jax.arguments import Count, NonNegative, PositiveShare, Seed, Share, Whole, check_arguments
 from lmirl_jax.rows import prompts_of
-from lmirl_jax.types import Batch, UserError
+from lmirl_jax.types import AnswerBatch, Batch, UserError
 
 
 @runtime_checkable
@@ -85,6 +86,7 @@ class Generator:
         num_beams: the number of beams with which to search for the best answers instead of sampling; None to sample.
         beam_alpha: the exponent of the beams' length penalty, ((5 + length) / 6) ** beam_alpha.
         gauge: whether to compare each answer's log-probabilities with those of teacher forcing.
+        continues: whether answers begin with those of the data set, which lack their EOS.
     """
 
     def __init__(
@@ -100,11 +102,13 @@ class Generator:
         num_beams: Count | None = None,
         beam_alpha: NonNegative = 0.6,
         gauge: bool = False,
+        continues: bool = False,
     ):
         self.batch_size, self.num_samples = batch_size, num_samples
         self.max_length, self.seed = max_length, seed
         self.filters = decoding.Filters(top_k or 0, float(top_p), float(min_p))
         self.num_beams, self.beam_alpha, self.gauge = num_beams, beam_alpha, gauge
+        self.continues = continues
         if num_beams is not None:
             _check_beams(num_beams, num_samples, self.filters)
 
@@ -164,7 +168,7 @@ class Generator:
         self.check_temperature(temperature)
         self.check(mesh)
         length = self.max_length or prompts.lengths["targets"]
-        shape = _Shape(self.num_samples, length, prompts.eos_ids, self.num_beams, self.gauge)
+        shape = _Shape(self.num_samples, length, prompts.eos_ids, self.num_beams, self.gauge, self.continues)
         numbers = _Numbers(
             jax.random.key(self.seed), float(temperature), self.filters, float(self.beam_alpha)
         )
@@ -206,6 +210,7 @@ class _Shape:
     eos_ids: tuple[int, ...]
     num_beams: int | None
     gauge: bool
+    continues: bool = False
 
 
 class _Numbers(NamedTuple):
@@ -224,13 +229,22 @@ def _answer(graph, mesh, shape: _Shape, params, batch, ids, numbers: _Numbers):
     lengths = {"max_length": shape.max_length, "eos_ids": shape.eos_ids}
     if shape.num_beams is None:
         keys = decoding.sample_keys(numbers.key, ids, shape.num_samples)
-        out = decoding.sample(model, prompts, keys, numbers.temperature, numbers.filters, **lengths)
+        beginnings = _beginnings(batch) if shape.continues else None
+        out = decoding.sample(
+            model, prompts, keys, numbers.temperature, numbers.filters, beginnings=beginnings, **lengths
+        )
     else:
         out = decoding.search(model, prompts, shape.num_beams, numbers.beam_alpha, **lengths)
         out = jax.tree.map(lambda x: x[:, : shape.num_samples], out)
     gaps = decoding.log_prob_gaps(model, prompts, out) if shape.gauge else None
     # Answers are small, so that every process can read all of them.
     return jax.lax.with_sharding_constraint((out, gaps), sharding.replicated_sharding(mesh))
+
+
+def _beginnings(batch: Batch) -> AnswerBatch:
+    """The answers of rows with one example each, as what other answers begin with."""
+    lengths = jnp.sum(batch.segment_ids > 0, axis=1)
+    return AnswerBatch(batch.tokens, lengths, jnp.zeros(lengths.shape, bool))
 
 
 def _check_beams(num_beams: int, num_samples: int, filters: decoding.Filters) -> None:

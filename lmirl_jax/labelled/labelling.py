@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -22,7 +23,10 @@ Returns = Annotated[
     Callable[..., Any], Words("a function (prompt, answers) that gives a number for each answer", takes(2))
 ]
 ScoresSteps = Annotated[
-    Callable[..., Any], Words("a function (prompt, answer) that gives a number for each step", takes(2))
+    Callable[..., Any],
+    Words(
+        "a function (prompt, answer), or with `references` too, that gives a number for each step", takes(2)
+    ),
 ]
 # Names of scores in a file that `lmirl score` wrote; see `rewards.step_scores`.
 StepScore = Literal["reward", "log_prob", "log_ratio", "value"]
@@ -167,7 +171,9 @@ class Labels:
 
     def _scores_of_steps(self, answers: AnswerSet, text: str) -> Sequence[float]:
         if callable(self.step_scores):
-            return self.step_scores(answers.inputs, text)
+            named = "references" in inspect.signature(self.step_scores).parameters
+            more = {"references": answers.references} if named else {}
+            return self.step_scores(answers.inputs, text, **more)
         if answers.step_scores is None:
             raise UserError(
                 "FORM='step_preferences' needs a score of each step: set STEP_SCORES to a function (prompt, answer), or to "

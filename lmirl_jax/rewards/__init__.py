@@ -14,6 +14,7 @@ from lmirl_jax.rewards.corruptions import (
 from lmirl_jax.rewards.filtering import FilterConfig, FilterResult, filter_scored
 from lmirl_jax.rewards.reranking import Reranker
 from lmirl_jax.rewards.reward_function import reward_function
+from lmirl_jax.rewards.rollout_scores import RolloutScores
 from lmirl_jax.rewards.score_arrays import Scores, answer_returns, as_arrays, score
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
@@ -29,6 +30,7 @@ __all__ = [
     "FilterResult",
     "Reranker",
     "RewardModel",
+    "RolloutScores",
     "ScoredAnswer",
     "Scorer",
     "Scores",

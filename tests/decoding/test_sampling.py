@@ -12,7 +12,7 @@ from lmirl_jax import decoding, soft_q
 from lmirl_jax.decoding import Filters
 from lmirl_jax.models import T5Config
 from lmirl_jax.rows import length_mask
-from lmirl_jax.types import PromptBatch, Unembedding
+from lmirl_jax.types import AnswerBatch, PromptBatch, Unembedding
 from tests.batches import batch_of, prompt_batch
 
 LENGTH = 6
@@ -86,6 +86,27 @@ def test_the_same_answers_in_any_order_and_batch(sampler):
     alone = sampler(prompt_batch(INPUTS[1:2]), decoding.sample_keys(key, ids[1:2], 2), 1.0)
     np.testing.assert_array_equal(alone.answers.tokens[0], together.answers.tokens[1])
     assert (together.answers.tokens[:, 0] != together.answers.tokens[:, 1]).any()
+
+
+def test_answers_go_on_from_what_they_begin_with(model, sampler):
+    """The first two tokens of the greedy answers, of one of them none: the rest follows, and log pi is that of the whole."""
+    keys = decoding.sample_keys(jax.random.key(1), jnp.arange(3), 1)
+    prompts = prompt_batch(INPUTS)
+    whole = sampler(prompts, keys, 0.0)
+    lengths = jnp.array([2, 0, 2])
+    begin = AnswerBatch(whole.answers.tokens[:, 0], lengths, jnp.zeros(3, bool))
+    on = functools.partial(decoding.sample, model, max_length=LENGTH, eos_ids=(EOS,))
+    again = jax.jit(lambda begin: on(prompts, keys, 0.0, beginnings=begin))(begin)
+    np.testing.assert_array_equal(again.answers.tokens, whole.answers.tokens)
+    np.testing.assert_allclose(again.log_probs, whole.log_probs, atol=1e-6)
+    # Tokens that the policy would not have drawn, for two samples of each prompt.
+    other = AnswerBatch(jnp.full((3, LENGTH), 77), lengths, jnp.zeros(3, bool))
+    keys = decoding.sample_keys(jax.random.key(2), jnp.arange(3), 2)
+    found = jax.jit(lambda begin: on(prompts, keys, 1.0, beginnings=begin))(other)
+    tokens = np.asarray(found.answers.tokens)
+    assert (tokens[[0, 2], :, :2] == 77).all() and (tokens[:, :, 2:] != 77).any() and (tokens[1] != 77).any()
+    gaps = jax.jit(functools.partial(decoding.log_prob_gaps, model))
+    assert np.max(gaps(prompts, found)) < 1e-5
 
 
 class Coin:

@@ -5,8 +5,7 @@ import pytest
 
 import lmirl_jax
 from lmirl_jax import sharding
-from lmirl_jax.evaluation import Generator
-from lmirl_jax.language_model import TokenPrompts
+from lmirl_jax.evaluation import Generator, TokenPrompts
 from tests.pretrained import FAMILIES, logits
 
 PROMPTS = ["add 3 and 4", "which is more: 12 or 7?", "say it"]
