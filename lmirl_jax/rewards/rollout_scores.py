@@ -68,8 +68,13 @@ class RolloutScores:
         """
         task, length = self.policy.task, self.policy.lengths["targets"]
         tokens, offsets = encode_with_offsets(task.output_vocabulary, answer)
+        if len(tokens) > length:
+            raise UserError(
+                f"the answer {answer!r} has {len(tokens)} tokens, and the run that goes on answers with at most {length}: set "
+                "ROLLOUT_CHECKPOINT_PATH to a run with a longer TASK_FEATURE_LENGTHS['targets']"
+            )
         ends = [_tokens_before(offsets, begin) for begin, _ in split_steps(answer)[1:]] + [len(tokens)]
-        beginnings = [np.asarray(tokens[: min(end, length)], np.int32) for end in ends]
+        beginnings = [np.asarray(tokens[:end], np.int32) for end in ends]
         asked, _ = encode_given(prompt, task.input_vocabulary, "RolloutScores")
         data = TokenPrompts([asked] * len(beginnings), length, task, beginnings)
         generator = Generator(

@@ -61,6 +61,11 @@ def test_step_preferences_of_a_file(tmp_path, capfd):
     assert row["targets"] == RIGHT and WRONG.startswith(row["rejected"]) and row["rejected"].count("=") >= 2
 
 
+def test_an_answer_has_room_in_the_run_that_goes_on(policy):
+    with pytest.raises(UserError, match=r"has 28 tokens, and the run that goes on answers with at most 23"):
+        rewards.RolloutScores(policy, right)(PROMPT, f"{RIGHT} 1+1=2")
+
+
 def test_a_policy_is_needed():
     with pytest.raises(UserError, match="ROLLOUT_CHECKPOINT_PATH"):
         rewards.RolloutScores(None, right)
