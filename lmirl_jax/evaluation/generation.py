@@ -111,6 +111,10 @@ class Generator:
         self.continues = continues
         if num_beams is not None:
             _check_beams(num_beams, num_samples, self.filters)
+            if continues:
+                raise UserError(
+                    f"NUM_BEAMS={num_beams}: beams do not go on from beginnings; set NUM_BEAMS=None to sample"
+                )
 
     def settings(self) -> dict[str, Any]:
         """The settings that determine the answers, by the names of their macros; batch size and mesh have no influence."""

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,7 +25,8 @@ Returns = Annotated[
 ScoresSteps = Annotated[
     Callable[..., Any],
     Words(
-        "a function (prompt, answer), or with `references` too, that gives a number for each step", takes(2)
+        "a function (prompt, answer) that gives a number for each step, and may take `references` and `messages`",
+        takes(2),
     ),
 ]
 # Names of scores in a file that `lmirl score` wrote; see `rewards.step_scores`.
@@ -171,8 +172,9 @@ class Labels:
 
     def _scores_of_steps(self, answers: AnswerSet, text: str) -> Sequence[float]:
         if callable(self.step_scores):
-            named = "references" in inspect.signature(self.step_scores).parameters
-            more = {"references": answers.references} if named else {}
+            offered = {"references": answers.references, "messages": answers.messages}
+            named = _named_arguments(self.step_scores)
+            more = {name: value for name, value in offered.items() if name in named}
             return self.step_scores(answers.inputs, text, **more)
         if answers.step_scores is None:
             raise UserError(
@@ -204,6 +206,13 @@ class Labels:
             return [check(answers.inputs, text, answers.references) for text in texts]
         except UserError as error:
             raise UserError(f"{answers.where}: {error}") from None
+
+
+def _named_arguments(function: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # Some functions in C do not say.
+        return ()
 
 
 def _row(answers: AnswerSet, text: str) -> dict[str, Any]:

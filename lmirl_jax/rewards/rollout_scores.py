@@ -2,7 +2,8 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,13 +59,20 @@ class RolloutScores:
         self.policy, self.check = policy, make_checker(checker)
         self.rollouts, self.best_of, self.temperature, self.seed = rollouts, best_of, temperature, seed
 
-    def __call__(self, prompt: str, answer: str, references: Sequence[str] = ()) -> list[float]:
+    def __call__(
+        self,
+        prompt: str,
+        answer: str,
+        references: Sequence[str] = (),
+        messages: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[float]:
         """The score of each step that `data.steps.split_steps` finds, from 0 to 1.
 
         Args:
             prompt: the prompt.
             answer: the answer.
             references: what the checker compares with, if it does.
+            messages: the prompt as a conversation, which a chat model reads in place of the text; None for none.
         """
         task, length = self.policy.task, self.policy.lengths["targets"]
         tokens, offsets = encode_with_offsets(task.output_vocabulary, answer)
@@ -75,7 +83,7 @@ class RolloutScores:
             )
         ends = [_tokens_before(offsets, begin) for begin, _ in split_steps(answer)[1:]] + [len(tokens)]
         beginnings = [np.asarray(tokens[:end], np.int32) for end in ends]
-        asked, _ = encode_given(prompt, task.input_vocabulary, "RolloutScores")
+        asked, _ = encode_given(messages or prompt, task.input_vocabulary, "RolloutScores")
         data = TokenPrompts([asked] * len(beginnings), length, task, beginnings)
         generator = Generator(
             _rows(self.policy), self.rollouts, seed=self._seed_of(prompt, answer), continues=True

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lmirl_jax import labelled, rewards, runs
+from lmirl_jax import evaluation, labelled, rewards, runs
 from lmirl_jax.cli import main
 from lmirl_jax.tasks import number_paths
 from lmirl_jax.types import UserError
@@ -59,6 +59,28 @@ def test_step_preferences_of_a_file(tmp_path, capfd):
     assert main(["label", "--gin_file=gin/runs/label.gin", *words, more]) == 0
     (row,) = map(json.loads, out.read_text().splitlines())
     assert row["targets"] == RIGHT and WRONG.startswith(row["rejected"]) and row["rejected"].count("=") >= 2
+
+
+def test_it_is_given_what_the_answers_are_compared_with_and_the_conversation(tmp_path):
+    seen = []
+
+    def steps(prompt, answer, references=(), messages=None):
+        seen.append((prompt, references, messages))
+        return [0.0]
+
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({"inputs": "1+1", "targets": "2", "samples": ["2", "3"]}) + "\n")
+    (answers,) = labelled.read_answer_sets(str(path))
+    labels = labelled.Labels("step_preferences", "exact_match", step_scores=steps)
+    assert labels.rows(answers, 0)[0]["rejected"] == "3" and seen == [("1+1", ["2"], None)]
+    assert labelled.Labels(
+        "step_preferences", "exact_match", step_scores=max
+    )  # It does not say what it takes.
+
+
+def test_beams_do_not_go_on():
+    with pytest.raises(UserError, match="NUM_BEAMS=2: beams do not go on from beginnings"):
+        evaluation.Generator(num_beams=2, continues=True)
 
 
 def test_an_answer_has_room_in_the_run_that_goes_on(policy):
