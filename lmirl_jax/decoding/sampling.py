@@ -74,12 +74,7 @@ def sample(
     keys = jnp.reshape(keys, (rows,))
     temperature = jnp.asarray(temperature, jnp.float32)
 
-    def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
-        return _likeliest(filters(logits / temperature) + _gumbel_noise(keys, t, logits))
-
-    given = None
-    if beginnings is not None:
-        given = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), beginnings)
+    given = jax.tree.map(lambda x: jnp.repeat(x, num_samples, axis=0), beginnings)
 
     def unfinished(carry: tuple[Any, ...]):
         t, done = carry[0], carry[1]
@@ -89,10 +84,7 @@ def sample(
         t, done, lengths, token, cache, columns = carry
         cache, hidden = model.decode(cache, token)
         logits = logits_of(model, hidden)
-        token = jax.lax.cond(temperature > 0, draw, lambda x, _: _likeliest(x), logits, t)
-        if given is not None:
-            token = jnp.where(t < given.lengths, given.tokens[:, t], token)
-        token = jnp.where(done, 0, token)
+        token = jnp.where(done, 0, _choose(logits, t, keys, temperature, filters, given))
         out = soft_q.from_logits(logits, token, with_entropy=True)
         log_probs, entropies = (jnp.where(done, 0.0, x) for x in (out.q - out.v, out.entropy))
         new = (token, log_probs, entropies)
@@ -109,6 +101,23 @@ def sample(
     tokens, log_probs, entropies = (jnp.reshape(x, (count, num_samples, max_length)) for x in columns)
     lengths, terminal = (jnp.reshape(x, (count, num_samples)) for x in (lengths, terminal))
     return Samples(AnswerBatch(tokens, lengths, terminal), log_probs, entropies)
+
+
+def _choose(
+    logits: Float[Array, "rows vocab"],
+    t: Int[Array, ""],
+    keys: Key[Array, " rows"],
+    temperature: Float[Array, ""],
+    filters: Filters,
+    given: AnswerBatch | None,
+) -> Int[Array, " rows"]:
+    """The next tokens: drawn, the likeliest at temperature 0, or those that the answers begin with."""
+
+    def draw(logits: Float[Array, "rows vocab"], t: Int[Array, ""]) -> Int[Array, " rows"]:
+        return _likeliest(filters(logits / temperature) + _gumbel_noise(keys, t, logits))
+
+    token = jax.lax.cond(temperature > 0, draw, lambda x, _: _likeliest(x), logits, t)
+    return token if given is None else jnp.where(t < given.lengths, given.tokens[:, t], token)
 
 
 def _gumbel_noise(
