@@ -34,8 +34,12 @@ def main(flags: Flags) -> int:
         path = configuration.macro(name)
         if path is not None:
             settings[name] = checkpoints.identity(checkpoints.find_checkpoint(path))
-    read = read_answer_sets
-    kind = labels.step_scores
+    read, kind = read_answer_sets, labels.step_scores
+    if configuration.macro("ROLLOUT_CHECKPOINT_PATH") and not isinstance(kind, rewards.RolloutScores):
+        raise UserError(
+            "ROLLOUT_CHECKPOINT_PATH is of rollouts, and STEP_SCORES has none: set STEP_SCORES=@rewards.RolloutScores(), or "
+            "leave it out"
+        )
     if kind is not None and not callable(kind):
         read = functools.partial(rewards.scored_answer_sets, kind=kind)
     tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings, read)

@@ -85,6 +85,9 @@ class Labels:
             raise UserError(
                 f"STEP_SCORES are of pits, and FORM={form!r}: set FORM='step_preferences', or leave them out"
             )
+        if inspect.isclass(step_scores):
+            name = step_scores.__name__
+            raise UserError(f"STEP_SCORES={name} has to be made: write it with brackets, @rewards.{name}()")
         if checker is None and labeller is None and returns is None:
             raise UserError(
                 "CHECKER=None: name what scores answers, such as 'number', a REWARD_CHECKPOINT_PATH, or a LABELLER of preferences"

@@ -57,6 +57,12 @@ def test_step_preferences_of_a_file(tmp_path, capfd):
     assert "set ROLLOUT_CHECKPOINT_PATH" in capfd.readouterr().err.splitlines()[-1] and not out.exists()
     more = f"--gin.ROLLOUT_CHECKPOINT_PATH='{number_paths.model()}'"
     assert main(["label", "--gin_file=gin/runs/label.gin", *words, more]) == 0
+    without = [word for word in words if "STEP_SCORES" not in word]
+    assert main(["label", "--gin_file=gin/runs/label.gin", *without, "--gin.STEP_SCORES='value'", more]) == 1
+    assert "ROLLOUT_CHECKPOINT_PATH is of rollouts" in capfd.readouterr().err.splitlines()[-1]
+    bare = "--gin.STEP_SCORES=@rewards.RolloutScores"
+    assert main(["label", "--gin_file=gin/runs/label.gin", *without, bare, more]) == 1
+    assert "write it with brackets, @rewards.RolloutScores()" in capfd.readouterr().err.splitlines()[-1]
     (row,) = map(json.loads, out.read_text().splitlines())
     assert row["targets"] == RIGHT and WRONG.startswith(row["rejected"]) and row["rejected"].count("=") >= 2
 
