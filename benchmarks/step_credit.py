@@ -68,7 +68,8 @@ class Cell:
         self.asked, self.size, self.seed = asked, size, seed
         self.folder = asked.folder / f"{size}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.seconds: dict[str, float] = {}
+        times = self.folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
 
     def file(self, name: str) -> Path:
         return self.folder / f"{name}.jsonl"
@@ -83,6 +84,7 @@ class Cell:
                 [sys.executable, "-m", "lmirl_jax", command, *given], stdout=log, stderr=log, check=True
             )
         self.seconds[name] = round(time.monotonic() - began, 1)
+        (self.folder / "seconds.json").write_text(json.dumps(self.seconds))
         print(f"{self.folder.name}: {name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
 
     def train(self, name: str, data: str, files: list[str], settings: Mapping[str, Any], steps: int) -> None:
