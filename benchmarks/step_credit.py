@@ -19,14 +19,12 @@ wrong one, with an interval over problems, and its AUC of first wrong steps agai
 
 import argparse
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chain_runs import LIKELIHOOD, MLE, TINY, ChainRuns, read, write
 from provenance import provenance
 
 from lmirl_jax.labelled import first_pit
@@ -34,10 +32,6 @@ from lmirl_jax.rewards import read_scored, step_scores
 from lmirl_jax.statistics.proportions import mean_interval
 from lmirl_jax.tasks import operation_chains
 
-TINY, MLE = "models/t5_1_1/tiny", "objectives/mle"
-LENGTHS = {"inputs": 14, "targets": 64}
-CHECKER = "lmirl_jax.tasks.operation_chains.reward"
-SAMPLES, TEST_SAMPLES = 8, 4
 # Of each score of steps: the run that gives it, the numbers of its tokens, and the reference.
 SCORES = {
     "log_prob": ("start", "log_prob", None),
@@ -48,7 +42,6 @@ SCORES = {
 }
 FUNCTIONS = {"gold": "step_scores", "random": "random_step_scores"}
 ARMS = ("sft", "rft", "rft_only", "labelled", "dpo", *(f"step_dpo_{name}" for name in (*FUNCTIONS, *SCORES)))
-LIKELIHOOD = {"LEARNING_RATE": 3e-4, "WARMUP_STEPS": 20, "BATCH_SIZE": 64}
 PREFERENCES = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20, "BATCH_SIZE": 64}
 # What each run beside DPO's learns from, with which files.
 LEARNT: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
@@ -61,82 +54,14 @@ LEARNT: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
 }
 
 
-class Cell:
-    """All that belongs to one number of problems and one seed."""
+class StepCredit(ChainRuns):
+    """The arms of one number of problems and one seed, each of so many updates."""
 
-    def __init__(self, asked: argparse.Namespace, size: int, seed: int):
-        self.asked, self.size, self.seed = asked, size, seed
-        self.folder = asked.folder / f"{size}-{seed}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        times = self.folder / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(times.read_text()) if times.exists() else {}
+    updates = 0
 
-    def file(self, name: str) -> Path:
-        return self.folder / f"{name}.jsonl"
-
-    def lmirl(self, name: str, command: str, files: list[str], settings: Mapping[str, Any]) -> None:
-        given = [f"--gin_file=gin/{file}.gin" for file in files]
-        for key, value in settings.items():
-            given.append(f"--gin.{key}={value if str(value).startswith('@') else repr(value)}")
-        began = time.monotonic()
-        with open(self.folder / f"{name}.log", "a") as log:
-            subprocess.run(
-                [sys.executable, "-m", "lmirl_jax", command, *given], stdout=log, stderr=log, check=True
-            )
-        self.seconds[name] = round(time.monotonic() - began, 1)
-        (self.folder / "seconds.json").write_text(json.dumps(self.seconds))
-        print(f"{self.folder.name}: {name}: {self.seconds[name]:.0f} s", file=sys.stderr, flush=True)
-
-    def train(self, name: str, data: str, files: list[str], settings: Mapping[str, Any], steps: int) -> None:
-        if (self.folder / name / "checkpoints" / str(steps)).exists():
-            return
-        common = {
-            "MODEL_DIR": str(self.folder / name),
-            "DATA": str(self.file(data)),
-            "TRAIN_STEPS": steps,
-            "CHECKPOINT_PERIOD": steps,
-            "LOG_PERIOD": 50,
-            "EVALUATIONS": [],
-            "TASK_FEATURE_LENGTHS": LENGTHS,
-            "DROPOUT_RATE": 0.0,
-            "REMAT": "none",
-            "RANDOM_SEED": self.seed,
-            "TRUNCATE": True,
-        }
-        self.lmirl(name, "train", files, common | dict(settings))
-
-    def infer(self, run: str, prompts: str, name: str, samples: int, temperature: float) -> Path:
-        path = self.file(name)
-        settings = {
-            "CHECKPOINT_PATH": str(self.folder / run),
-            "PROMPTS": str(self.file(prompts)),
-            "OUTPUT_PATH": str(path),
-            "NUM_SAMPLES": samples,
-            "TEMPERATURE": temperature,
-            "EVAL_BATCH_SIZE": 64,
-            "SAMPLING_SEED": self.seed,
-        }
-        if not path.exists():
-            self.lmirl(name, "infer", ["runs/infer"], settings)
-        return path
-
-    def label(self, name: str, settings: Mapping[str, Any]) -> None:
-        given = {
-            "ANSWERS": str(self.file("samples")),
-            "OUTPUT_PATH": str(self.file(name)),
-            "CHECKER": CHECKER,
-        }
-        if not self.file(name).exists():
-            self.lmirl(name, "label", ["runs/label"], given | {"RANDOM_SEED": self.seed} | dict(settings))
-
-    def start(self) -> None:
+    def begin(self, updates: int, spurious: bool) -> None:
         """The first run, its samples, and the files that arms learn from."""
-        write(self.file("problems"), rows(operation_chains.examples("train")[: self.size]))
-        write(self.file("test"), rows(operation_chains.examples("test")))
-        first = {"LEARNING_RATE": 1e-3, "WARMUP_STEPS": 100, "BATCH_SIZE": 64}
-        files = ["runs/finetune", TINY, MLE]
-        self.train("start", "problems", files, first, self.asked.start_updates)
-        self.infer("start", "problems", "samples", SAMPLES, 1.0)
+        self.start(updates, spurious)
         self.label("labels", {"FORM": "labels"})
         right = [row for row in read(self.file("labels")) if row["label"]]
         right = [{"inputs": row["inputs"], "targets": row["targets"]} for row in right]
@@ -145,26 +70,14 @@ class Cell:
 
     def learn(self, name: str) -> None:
         data, files, settings = LEARNT[name]
-        start = {"INITIAL_CHECKPOINT_PATH": str(self.folder / "start")}
-        self.train(name, data, files, start | settings, self.asked.updates)
+        self.train_on(name, data, files, settings, self.updates)
 
-    def score(self, name: str) -> Path:
+    def scored(self, name: str) -> Path:
         """The scores of all samples' tokens under the run that gives this score of steps."""
         run, _, reference = SCORES[name]
         if run != "start":
             self.learn(run)
-        path = self.file(f"scored_{name}")
-        settings = {
-            "CHECKPOINT_PATH": str(self.folder / run),
-            "DATA": str(self.file("samples")),
-            "OUTPUT_PATH": str(path),
-            "SCORE_METRICS": False,
-        }
-        if reference is not None:
-            settings["REFERENCE_PATH"] = str(self.folder / reference)
-        if not path.exists():
-            self.lmirl(path.stem, "score", ["runs/score"], settings)
-        return path
+        return self.score(f"scored_{name}", run, "samples", reference)
 
     def arm(self, name: str) -> None:
         """Trains an arm."""
@@ -175,50 +88,26 @@ class Cell:
         if name == "dpo":
             self.label("pairs_dpo", pairs | {"FORM": "preferences"})
         else:
-            scores = name.removeprefix("step_dpo_")
-            form = pairs | {"FORM": "step_preferences"}
-            if scores in FUNCTIONS:
-                self.label_by_function(f"pairs_{name}", form, FUNCTIONS[scores])
-            else:
-                source = {"ANSWERS": str(self.score(scores)), "STEP_SCORES": SCORES[scores][1]}
-                self.label(f"pairs_{name}", form | source)
+            self.step_pairs(name, name.removeprefix("step_dpo_"), pairs | {"FORM": "step_preferences"})
         run = "runs/dpo" if name == "dpo" else "runs/step_dpo"
-        start = {"INITIAL_CHECKPOINT_PATH": str(self.folder / "start")}
-        self.train(name, f"pairs_{name}", [run, TINY], start | PREFERENCES, self.asked.updates)
+        self.train_on(name, f"pairs_{name}", [run, TINY], PREFERENCES, self.updates)
 
-    def label_by_function(self, name: str, form: Mapping[str, Any], function: str) -> None:
-        gin = self.folder / "operation_chains.gin"
+    def step_pairs(self, arm: str, scores: str, form: dict[str, Any]) -> None:
+        """Right answers and the beginnings of wrong ones, up to the step with the lowest score."""
+        if scores in SCORES:
+            source = {"ANSWERS": str(self.scored(scores)), "STEP_SCORES": SCORES[scores][1]}
+            self.label(f"pairs_{arm}", form | source)
+            return
         imports = "from __gin__ import dynamic_registration\nfrom lmirl_jax.tasks import operation_chains\n"
-        gin.write_text(f"{imports}STEP_SCORES = @operation_chains.{function}\n")
-        given = {
-            "ANSWERS": str(self.file("samples")),
-            "OUTPUT_PATH": str(self.file(name)),
-            "CHECKER": CHECKER,
-        }
-        if not self.file(name).exists():
-            words = [f"--gin_file={gin}"]
-            words += [f"--gin.{key}={value!r}" for key, value in (given | dict(form)).items()]
-            command = [sys.executable, "-m", "lmirl_jax", "label", "--gin_file=gin/runs/label.gin", *words]
-            with open(self.folder / f"{name}.log", "a") as log:
-                subprocess.run(command, stdout=log, stderr=log, check=True)
-
-    def accuracy(self, run: str) -> dict[str, float]:
-        """Shares of right last numbers, and of wholly right answers, on the test problems."""
-        found = {}
-        for kind, samples, temperature in (("greedy", 1, 0.0), ("sampled", TEST_SAMPLES, 1.0)):
-            path = self.infer(run, "test", f"test_{kind}_{run}", samples, temperature)
-            chains = [
-                operation_chains.check(row["inputs"], text) for row in read(path) for text in row["samples"]
-            ]
-            found[kind] = round(sum(chain.correct for chain in chains) / len(chains), 4)
-            found[f"{kind}_valid"] = round(sum(chain.valid for chain in chains) / len(chains), 4)
-        return found
+        gin = self.folder / f"{scores}.gin"
+        gin.write_text(f"{imports}STEP_SCORES = @operation_chains.{FUNCTIONS[scores]}\n")
+        self.label(f"pairs_{arm}", form, [str(gin)])
 
     def judge_scores(self, name: str) -> dict[str, Any]:
         """How well a score of steps finds the first wrong step of the wrong samples that have one and two steps or more."""
         wrong, right, chance = [], [], []
         hits: dict[int, list[bool]] = {}
-        for answer in read_scored(self.score(name)):
+        for answer in read_scored(self.scored(name)):
             gold = operation_chains.check(answer.inputs, answer.targets)
             if gold.correct or all(gold.steps) or len(gold.steps) < 2:
                 continue
@@ -248,19 +137,6 @@ def share_above(high: list[float], low: list[float]) -> float:
     return float(1 - sum(sides) / 2 / len(ordered))
 
 
-def rows(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"inputs": inputs, "targets": targets} for inputs, targets in pairs]
-
-
-def write(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path) as lines:
-        yield from map(json.loads, lines)
-
-
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
@@ -269,6 +145,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--start_updates", type=int, default=3000)
     parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--spurious", action="store_true")
     return parser.parse_args()
 
 
@@ -276,8 +153,9 @@ def main() -> None:
     asked, cells = options(), {}
     for size in map(int, asked.sizes.split(",")):
         for seed in map(int, asked.seeds.split(",")):
-            cell = Cell(asked, size, seed)
-            cell.start()
+            cell = StepCredit(asked.folder, size, seed)
+            cell.updates = asked.updates
+            cell.begin(asked.start_updates, asked.spurious)
             arms, scores = {"start": cell.accuracy("start")}, {}
             for name in asked.arms.split(","):
                 cell.arm(name)
