@@ -4,10 +4,10 @@
         [--start_updates=1500] [--updates=200] [--flip=0.1] [--abstain=0.2] [--pairs=2] [--arms=clone,...]
 
 A tiny T5 is trained from random parameters on the first SIZE problems, and 8 answers to each are sampled at temperature 1: the
-offline data, without labels. A labeller that compares last numbers, errs in FLIP and abstains in ABSTAIN of the comparisons, prefers
-one of two answers in PAIRS pairs a problem. An ensemble of three reward heads learns from that (Bradley-Terry) and relabels every
-answer: its reward is sigmoid(R - median R), and its label whether that is above a half. Every arm goes on from the first run for
-the same number of updates:
+offline data, without labels. A labeller that compares last numbers, errs in FLIP and abstains in ABSTAIN of the comparisons,
+prefers one of two answers in PAIRS pairs a problem. An ensemble of three reward heads learns from that (Bradley-Terry) and
+relabels every answer: its reward is sigmoid(R - median R), and its label whether that is above a half. Every arm goes on from the
+first run for the same number of updates:
 
     clone             maximum likelihood on all answers
     filtered          maximum likelihood on the half with the higher rewards
@@ -18,9 +18,9 @@ the same number of updates:
     *_oracle          the same with the checker's labels and rewards
 
 Everything is one `lmirl` command after the other; what is finished is not made again, and a folder of step_credit.py gives its
-first run. Prints a JSON object: of each arm the share of right last numbers on 500 test problems, greedy and of 4 samples; how well
-the learned reward tells right samples from wrong ones (AUC, over all and within a problem); and two curves of the learned reward
-against the truth as more is made of it: best of n samples of the first run, and ILQL at several guide weights.
+first run. Prints a JSON object: of each arm the share of right last numbers on 500 test problems, greedy and of 4 samples; how
+well the learned reward tells right samples from wrong ones (AUC, over all and within a problem); and two curves of the learned
+reward against the truth as more is made of it: best of n samples of the first run, and ILQL at several guide weights.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from chain_runs import LIKELIHOOD, MLE, TINY, ChainRuns, Rows, read, write
 from provenance import provenance
 
 from lmirl_jax.rewards import read_scored
+from lmirl_jax.statistics.auc import auc
 from lmirl_jax.tasks import operation_chains
 
 FINETUNE, ILQL = ["runs/finetune", TINY, MLE], ["runs/ilql", TINY]
@@ -90,14 +91,16 @@ class Feedback(ChainRuns):
         within: dict[str, list[tuple[float, bool]]] = {}
         for row in answers:
             within.setdefault(row["inputs"], []).append((row["reward"], row["right"]))
-        of_problems = [auc(group) for group in within.values() if len({right for _, right in group}) == 2]
+        of_problems = [
+            rewards_tell(group) for group in within.values() if len({right for _, right in group}) == 2
+        ]
         return {
             "answers": len(answers),
             "right": round(float(np.mean([row["right"] for row in answers])), 4),
             "right_of_filtered": round(
                 float(np.mean([row["right"] for row in answers if row["learned"] >= 0.5])), 4
             ),
-            "auc": round(auc([(row["reward"], row["right"]) for row in answers]), 4),
+            "auc": round(rewards_tell([(row["reward"], row["right"]) for row in answers]), 4),
             "auc_within_a_problem": round(float(np.mean(of_problems)), 4),
             "preferences": sum(1 for _ in read(self.file("preferences"))),
         }
@@ -146,12 +149,10 @@ class Feedback(ChainRuns):
         return curve
 
 
-def auc(judged: list[tuple[float, bool]]) -> float:
-    """The share of pairs of a right and a wrong answer in which the right one has the higher reward; equal ones count half."""
-    wrong = np.sort([reward for reward, right in judged if not right])
-    right = [reward for reward, right in judged if right]
-    sides = [np.searchsorted(wrong, right, side).mean() for side in ("left", "right")]
-    return float(sum(sides) / 2 / len(wrong))
+def rewards_tell(judged: list[tuple[float, bool]]) -> float:
+    """The AUC of right answers against wrong ones by their rewards."""
+    sides = ([reward for reward, right in judged if right is side] for side in (True, False))
+    return auc(*map(np.array, sides))
 
 
 def options() -> argparse.Namespace:

@@ -18,18 +18,16 @@ wrong one, with an interval over problems, and its AUC of first wrong steps agai
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from chain_runs import LIKELIHOOD, MLE, TINY, ChainRuns, read, write
 from provenance import provenance
 
-from lmirl_jax.labelled import first_pit
-from lmirl_jax.rewards import read_scored, step_scores
-from lmirl_jax.statistics.proportions import mean_interval
+from lmirl_jax.rewards import read_scored, step_findings
 from lmirl_jax.tasks import operation_chains
 
 # Of each score of steps: the run that gives it, the numbers of its tokens, and the reference.
@@ -103,38 +101,15 @@ class StepCredit(ChainRuns):
         gin.write_text(f"{imports}STEP_SCORES = @operation_chains.{FUNCTIONS[scores]}\n")
         self.label(f"pairs_{arm}", form, [str(gin)])
 
-    def judge_scores(self, name: str) -> dict[str, Any]:
-        """How well a score of steps finds the first wrong step of the wrong samples that have one and two steps or more."""
-        wrong, right, chance = [], [], []
-        hits: dict[int, list[bool]] = {}
-        for answer in read_scored(self.scored(name)):
-            gold = operation_chains.check(answer.inputs, answer.targets)
-            if gold.correct or all(gold.steps) or len(gold.steps) < 2:
-                continue
-            scores = step_scores(answer, SCORES[name][1])
-            if len(scores) != len(gold.steps):
-                continue
-            first = gold.steps.index(False)
-            hits.setdefault(answer.example, []).append(first_pit(scores) == first)
-            chance.append(1 / len(scores))
-            wrong.append(scores[first])
-            right += [score for score, good in zip(scores, gold.steps) if good]
-        of_problems = [float(np.mean(found)) for found in hits.values()]
-        return {
-            "problems": len(hits),
-            "answers": len(wrong),
-            "lowest_is_first_wrong": round(float(np.mean(of_problems)), 4),
-            "interval": [None if end is None else round(end, 4) for end in mean_interval(of_problems)],
-            "by_chance": round(float(np.mean(chance)), 4),
-            "auc": round(share_above(right, wrong), 4),
-        }
-
-
-def share_above(high: list[float], low: list[float]) -> float:
-    """The share of pairs in which the first is above the second; equal ones count half."""
-    ordered = np.sort(high)
-    sides = [np.searchsorted(ordered, low, side).mean() for side in ("left", "right")]
-    return float(1 - sum(sides) / 2 / len(ordered))
+    def judge_scores(self, scores: list[str]) -> list[dict[str, Any]]:
+        """How well scores of steps find the first wrong step of samples with a wrong last number."""
+        kept = {}
+        for name in scores:
+            answers = read_scored(self.scored(name))
+            kept[name] = [[one for one in answers if not operation_chains.reward(one.inputs, one.targets)]]
+        controls = {name: getattr(operation_chains, function) for name, function in FUNCTIONS.items()}
+        found = step_findings(kept, operation_chains.step_scores, controls)
+        return [dataclasses.asdict(one) for one in found]
 
 
 def options() -> argparse.Namespace:
@@ -156,17 +131,17 @@ def main() -> None:
             cell = StepCredit(asked.folder, size, seed)
             cell.updates = asked.updates
             cell.begin(asked.start_updates, asked.spurious)
-            arms, scores = {"start": cell.accuracy("start")}, {}
+            arms, scores = {"start": cell.accuracy("start")}, []
             for name in asked.arms.split(","):
                 cell.arm(name)
                 arms[name] = cell.accuracy(name)
                 if name.removeprefix("step_dpo_") in SCORES:
-                    scores[name.removeprefix("step_dpo_")] = cell.judge_scores(name.removeprefix("step_dpo_"))
+                    scores.append(name.removeprefix("step_dpo_"))
             counts = {name: sum(1 for _ in read(cell.file(name))) for name in ("labels", "right")}
             cells[f"{size}-{seed}"] = {
                 "rows": counts,
                 "arms": arms,
-                "scores": scores,
+                "scores": cell.judge_scores(scores),
                 "seconds": cell.seconds,
             }
     print(json.dumps(provenance(asked) | {"cells": cells}, indent=1))

@@ -21,12 +21,14 @@ every text with its EOS. Metrics are fractions from 0 to 1.
 """
 
 import functools
+import itertools
 import random
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lmirl_jax.arguments import GivenText
+from lmirl_jax.data.gaps import GAP
 from lmirl_jax.data.seqio_import import register_with_seqio
 from lmirl_jax.data.steps import split_steps
 from lmirl_jax.tasks import number_paths
@@ -148,6 +150,25 @@ def with_spurious_line(answer: str, generator: random.Random) -> str:
     other, by = generator.choice(others)
     extra = f"{value}{other}{by}={compute(int(value), other, by)}"
     return "\n".join([*lines[:place], extra, *lines[place:]])
+
+
+def with_gaps(answer: GivenText) -> str:
+    """The answer whose operations are missing: what an inverse model fills, `labelled.Gaps`."""
+    return "\n".join(f"{GAP}={line.rpartition('=')[2]}" for line in answer.split("\n"))
+
+
+def with_one_gap(answer: GivenText) -> str:
+    """The answer of which all but the last number is missing."""
+    return f"{GAP}={answer.rpartition('=')[2]}"
+
+
+def consistent(prompt: GivenText, answer: GivenText) -> float:
+    """1 where every line computes and goes on from the result before it, else 0; the prompt's operations are not looked at."""
+    lines = [_LINE.fullmatch(line) for line in answer.split("\n")]
+    matches = [match.groups() for match in lines if match]
+    right = [compute(int(first), sign, int(second)) == int(result) for first, sign, second, result in matches]
+    follow = [one[3] == two[0] for one, two in itertools.pairwise(matches)]
+    return float(len(matches) == len(lines) and all(right) and all(follow))
 
 
 def values_only(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""`lmirl label`: labelled data, a file for DATA, of answers that a checker or a labeller judges."""
+"""`lmirl label`: labelled data, a file for DATA, of answers that are judged, or completed by an inverse model."""
 
 import functools
 import itertools
@@ -15,11 +15,13 @@ from lmirl_jax.cli.flags import Flags
 from lmirl_jax.data.data_files import data_files
 from lmirl_jax.data.file_source import content_hash
 from lmirl_jax.data.formats import check_output_name
-from lmirl_jax.labelled import AnswerSet, Labels, Tally, read_answer_sets
+from lmirl_jax.labelled import AnswerSet, Fills, Gaps, Labels, Tally, read_answer_sets
 from lmirl_jax.training.progress import Progress
 from lmirl_jax.types import UserError
 
 PATHS = ("ANSWERS", "OUTPUT_PATH")
+CHECKPOINTS = ("REWARD_CHECKPOINT_PATH", "ROLLOUT_CHECKPOINT_PATH")
+MakesRows = Labels | Gaps | Fills
 ReadsAnswers = Callable[[str], Iterator[AnswerSet]]
 
 
@@ -27,29 +29,32 @@ def main(flags: Flags) -> int:
     configure_without_run(flags, "gin/runs/label.gin", *PATHS)
     check_without_run(flags)
     paths = {name: configuration.macro(name, hint=Path) for name in PATHS}
-    labels = configuration.with_configuration(Labels)()
-    named = ("CHECKER", "LABELLER", "STEP_SCORES", "ROLLOUTS", "BEST_OF")
-    settings = labels.settings() | {name: repr(configuration.macro(name)) for name in named}
-    for name in ("REWARD_CHECKPOINT_PATH", "ROLLOUT_CHECKPOINT_PATH"):
-        path = configuration.macro(name)
+    labels = configuration.macro("LABELS", hint=MakesRows)
+    settings = labels.settings() | {name: repr(configuration.macro(name)) for name in labels.macros}
+    for name in CHECKPOINTS:
+        path = configuration.macro(name, None)
         if path is not None:
             settings[name] = checkpoints.identity(checkpoints.find_checkpoint(path))
-    read, kind = read_answer_sets, labels.step_scores
-    if configuration.macro("ROLLOUT_CHECKPOINT_PATH") and not isinstance(kind, rewards.RolloutScores):
-        raise UserError(
-            "ROLLOUT_CHECKPOINT_PATH is of rollouts, and STEP_SCORES has none: set STEP_SCORES=@rewards.RolloutScores(), or "
-            "leave it out"
-        )
-    if kind is not None and not callable(kind):
-        read = functools.partial(rewards.scored_answer_sets, kind=kind)
-    tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings, read)
+    tally = label(paths["ANSWERS"], paths["OUTPUT_PATH"], labels, settings, _reader(labels))
     width = max(len(name) for name, _ in tally.lines())
     print("\n".join(f"{name:{width}}  {value}" for name, value in tally.lines()))
     return 0
 
 
+def _reader(labels: MakesRows) -> ReadsAnswers:
+    kind = labels.step_scores if isinstance(labels, Labels) else None
+    if configuration.macro("ROLLOUT_CHECKPOINT_PATH", None) and not isinstance(kind, rewards.RolloutScores):
+        raise UserError(
+            "ROLLOUT_CHECKPOINT_PATH is of rollouts, and STEP_SCORES has none: set STEP_SCORES=@rewards.RolloutScores(), or "
+            "leave it out"
+        )
+    if kind is None or callable(kind):
+        return read_answer_sets
+    return functools.partial(rewards.scored_answer_sets, kind=kind)
+
+
 def label(
-    answers: str, output_path: str, labels: Labels, settings: dict[str, Any], read: ReadsAnswers
+    answers: str, output_path: str, labels: MakesRows, settings: dict[str, Any], read: ReadsAnswers
 ) -> Tally:
     """Writes the rows of all prompts; the file appears under its name when it is complete, and goes on after a kill.
 

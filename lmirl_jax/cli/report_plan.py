@@ -20,7 +20,9 @@ from lmirl_jax.cli.data_sets import ReferencedSplit, TaskOrMixture
 from lmirl_jax.cli.processes import wait_for_all
 from lmirl_jax.evaluation import Answers, Generator
 from lmirl_jax.evaluation.evaluator import DatasetWithMetrics
+from lmirl_jax.labelled.step_scorers import ScoresSteps, check_made
 from lmirl_jax.rewards import ScoredAnswer
+from lmirl_jax.rewards.trust_findings import Runs
 from lmirl_jax.types import ModelConfig, Task, UserError
 
 
@@ -45,6 +47,24 @@ class ReportConfig:
     corruptions: Mapping[Text, Corruption] | None = None
     corruption_check: Callable[[str, str], Any] | None = None
     corruption_seed: Seed = 0
+    # The checker of steps, and scores that it judges beside those of the tokens.
+    gold_steps: ScoresSteps | None = None
+    step_scores: Mapping[Text, ScoresSteps] | None = None
+
+    def __post_init__(self):
+        if self.step_scores and self.gold_steps is None:
+            raise UserError(
+                f"STEP_SCORES {', '.join(self.step_scores)} are held to a checker of steps: set GOLD_STEPS too, such as "
+                "@operation_chains.step_scores"
+            )
+        for name, scorer in [("GOLD_STEPS", self.gold_steps), *(self.step_scores or {}).items()]:
+            check_made(scorer, name)
+
+    def steps(self, scored: Runs) -> list[rewards.StepFinding] | None:
+        """How well scores of steps find first wrong ones; None without a checker of steps."""
+        if self.gold_steps is None:
+            return None
+        return rewards.step_findings(scored, self.gold_steps, self.step_scores)
 
     def damages(self) -> Mapping[str, Callable[..., rewards.Corruption | str | None]]:
         """The functions that damage an answer, by name."""

@@ -2,6 +2,7 @@
 
 from lmirl_jax.labelled.answer_sets import AnswerSet, read_answer_sets
 from lmirl_jax.labelled.checkers import make_checker
+from lmirl_jax.labelled.gaps import Fills, Gaps
 from lmirl_jax.labelled.ilql import ILQL, ilql_step
 from lmirl_jax.labelled.ilql_loss import ILQLLoss
 from lmirl_jax.labelled.judge import TwoStageJudge
@@ -17,6 +18,8 @@ from lmirl_jax.labelled.reward_validation import RewardValidation
 __all__ = [
     "ILQL",
     "AnswerSet",
+    "Fills",
+    "Gaps",
     "ILQLLoss",
     "Labels",
     "PreferenceLoss",

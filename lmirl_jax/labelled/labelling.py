@@ -2,9 +2,8 @@
 
 import collections
 import dataclasses
-import inspect
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from lmirl_jax.arguments import Count, Seed, Share, check_arguments, takes
 from lmirl_jax.labelled.answer_sets import AnswerSet
 from lmirl_jax.labelled.checkers import CheckerName, make_checker
 from lmirl_jax.labelled.pits import prefix_with_pit
+from lmirl_jax.labelled.step_scorers import ScoresSteps, StepScore, check_made, score_steps
 from lmirl_jax.types import UserError
 
 Labeller = Annotated[
@@ -22,15 +22,6 @@ Labeller = Annotated[
 Returns = Annotated[
     Callable[..., Any], Words("a function (prompt, answers) that gives a number for each answer", takes(2))
 ]
-ScoresSteps = Annotated[
-    Callable[..., Any],
-    Words(
-        "a function (prompt, answer) that gives a number for each step, and may take `references` and `messages`",
-        takes(2),
-    ),
-]
-# Names of scores in a file that `lmirl score` wrote; see `rewards.step_scores`.
-StepScore = Literal["reward", "log_prob", "log_ratio", "value"]
 Rows = list[dict[str, Any]]
 
 
@@ -54,6 +45,9 @@ class Labels:
         drop_duplicates: whether equal answers to a prompt count once.
         seed: the seed of all that is random. The labels of a prompt depend on its place in the file alone.
     """
+
+    # The macros that determine the rows, whose values have no place in `settings`.
+    macros = ("CHECKER", "LABELLER", "STEP_SCORES", "ROLLOUTS", "BEST_OF")
 
     def __init__(
         self,
@@ -85,9 +79,7 @@ class Labels:
             raise UserError(
                 f"STEP_SCORES are of pits, and FORM={form!r}: set FORM='step_preferences', or leave them out"
             )
-        if inspect.isclass(step_scores):
-            name = step_scores.__name__
-            raise UserError(f"STEP_SCORES={name} has to be made: write it with brackets, @rewards.{name}()")
+        check_made(step_scores, "STEP_SCORES")
         if checker is None and labeller is None and returns is None:
             raise UserError(
                 "CHECKER=None: name what scores answers, such as 'number', a REWARD_CHECKPOINT_PATH, or a LABELLER of preferences"
@@ -175,10 +167,9 @@ class Labels:
 
     def _scores_of_steps(self, answers: AnswerSet, text: str) -> Sequence[float]:
         if callable(self.step_scores):
-            offered = {"references": answers.references, "messages": answers.messages}
-            named = _named_arguments(self.step_scores)
-            more = {name: value for name, value in offered.items() if name in named}
-            return self.step_scores(answers.inputs, text, **more)
+            return score_steps(
+                self.step_scores, "STEP_SCORES", answers.inputs, text, answers.references, answers.messages
+            )
         if answers.step_scores is None:
             raise UserError(
                 "FORM='step_preferences' needs a score of each step: set STEP_SCORES to a function (prompt, answer), or to "
@@ -211,13 +202,6 @@ class Labels:
             raise UserError(f"{answers.where}: {error}") from None
 
 
-def _named_arguments(function: Callable[..., Any]) -> Collection[str]:
-    try:
-        return inspect.signature(function).parameters
-    except ValueError:  # Some functions in C do not say.
-        return ()
-
-
 def _row(answers: AnswerSet, text: str) -> dict[str, Any]:
     """The row of a demonstration."""
     if answers.messages is None:
@@ -242,6 +226,7 @@ class Tally:
         labels: how many of them are right and wrong, if they have labels.
         kinds: how many prompts have right answers alone, wrong ones alone, both, or no row.
         rewards: the sum of the rewards.
+        weights: the weight of each row that has one.
     """
 
     prompts: int = 0
@@ -250,12 +235,14 @@ class Tally:
     labels: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     rewards: float = 0.0
+    weights: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, count: int, rows: Rows) -> None:
         """Counts a prompt with this number of answers, and its rows."""
         self.prompts, self.answers, self.rows = self.prompts + 1, self.answers + count, self.rows + len(rows)
         labels = collections.Counter("right" if row["label"] else "wrong" for row in rows if "label" in row)
         self.labels += labels
+        self.weights += [row["weight"] for row in rows if "weight" in row]
         self.rewards += sum(row.get("reward", 0.0) for row in rows)
         if not rows:
             self.kinds["without a row"] += 1
@@ -275,4 +262,6 @@ class Tally:
         table += [(f"prompts {name}", f"{count:,}") for name, count in sorted(self.kinds.items())]
         if self.rows and not self.labels and self.rewards:
             table.append(("mean reward", f"{self.rewards / self.rows:.4g}"))
+        if self.weights:
+            table.append(("mean weight", f"{sum(self.weights) / len(self.weights):.4g}"))
         return table

@@ -1,5 +1,6 @@
 """The page of `lmirl report`: whether rewards can be trusted."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,10 @@ from lmirl_jax.reports.correlation_sections import add_correlations, add_lengths
 from lmirl_jax.reports.corruption_sections import add_corruptions
 from lmirl_jax.reports.report import Report
 from lmirl_jax.reports.scored_rows import MOST_TOKENS
+from lmirl_jax.reports.step_sections import add_steps
 from lmirl_jax.reports.trust_verdict import trust_verdict
 from lmirl_jax.rewards.corruption_effects import CorruptionEffect
+from lmirl_jax.rewards.step_findings import StepFinding
 from lmirl_jax.rewards.trust_findings import Runs, trust_findings
 
 # The most examples of each kind where there is one run; there are fewer where the page would grow too large.
@@ -26,6 +29,7 @@ def trust_report(
     *,
     scored: Runs,
     corruptions: Mapping[str, Sequence[CorruptionEffect]] | None = None,
+    steps: Sequence[StepFinding] | None = None,
     settings: Mapping[str, str | Sequence[str]],
     metric: str | None = None,
     findings: Mapping[str, Any] | None = None,
@@ -38,6 +42,7 @@ def trust_report(
         path: the path of the HTML file.
         scored: the scored answers of each seed of each run. Heat maps show answers of the first seed.
         corruptions: the effects of corruptions for each run.
+        steps: how well scores of steps find first wrong ones; None where no checker of steps was asked.
         settings: the settings of the run; several values under one name are lines of code.
         metric: the metric of the verdict and the examples; None for the first one.
         findings: the result of `trust_findings` on the same answers; None computes it.
@@ -52,7 +57,8 @@ def trust_report(
     """
     corruptions = corruptions or {}
     if findings is None:
-        findings = trust_findings(scored, corruptions, metric=metric)
+        found = None if steps is None else [dataclasses.asdict(each) for each in steps]
+        findings = trust_findings(scored, corruptions, metric=metric) | {"steps": found}
     first_seeds = {run: seeds[0] for run, seeds in scored.items()}
     examples = _examples(scored)
     report = Report(title, lead)
@@ -61,6 +67,7 @@ def trust_report(
     add_split(report, findings)
     add_lengths(report, findings)
     add_corruptions(report, findings, corruptions, many=examples > 1)
+    add_steps(report, findings)
     add_candidates(report, first_seeds, findings["metric"], examples)
     add_disagreements(report, first_seeds, findings["metric"], examples)
     add_tests(report, findings)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmirl_jax.reports.scored_rows import with_sign
+from lmirl_jax.reports.step_sections import describe_steps
 from lmirl_jax.statistics.evidence import FEWEST_CASES, LEVEL, conclusion
 from lmirl_jax.statistics.rank_correlation import POOLED, WITHIN
 
@@ -46,7 +47,7 @@ def trust_verdict(findings: Mapping[str, Any]) -> list[str]:
     same = [run["run"] for run in runs if run["telescopes"]]
     if same:
         paragraphs.append(SAME_ORDER.format(runs=_enumeration(same)))
-    return [text for text in [*paragraphs, _corruptions(runs)] if text]
+    return [text for text in [*paragraphs, _corruptions(runs), describe_steps(findings)] if text]
 
 
 def find_row(run: Mapping[str, Any], measure: str, metric: str, scope: str, kind: str = "spearman") -> Any:

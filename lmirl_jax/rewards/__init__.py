@@ -19,6 +19,7 @@ from lmirl_jax.rewards.score_arrays import Scores, answer_returns, as_arrays, sc
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.rewards.scoring import RewardModel, Scorer
+from lmirl_jax.rewards.step_findings import StepFinding, step_findings
 from lmirl_jax.rewards.step_scores import scored_answer_sets, step_scores
 from lmirl_jax.rewards.trust_findings import correlation_rows, trust_findings
 
@@ -34,6 +35,7 @@ __all__ = [
     "ScoredAnswer",
     "Scorer",
     "Scores",
+    "StepFinding",
     "answer_returns",
     "as_arrays",
     "correlation_rows",
@@ -47,6 +49,7 @@ __all__ = [
     "score",
     "scored_answer_sets",
     "shuffled_steps",
+    "step_findings",
     "step_scores",
     "truncation",
     "trust_findings",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lmirl_jax.data.steps import split_steps
 from lmirl_jax.labelled import AnswerSet
-from lmirl_jax.labelled.labelling import StepScore
+from lmirl_jax.labelled.step_scorers import StepScore
 from lmirl_jax.rewards.scored import ScoredAnswer
 from lmirl_jax.rewards.scored_file import read_scored
 from lmirl_jax.types import UserError
@@ -29,7 +29,7 @@ def _value_progress(answer: ScoredAnswer) -> list[float]:
 
 
 # What each token adds to the score of its step.
-OF_TOKENS: Mapping[str, Callable[[ScoredAnswer], list[float]]] = {
+OF_TOKENS: Mapping[StepScore, Callable[[ScoredAnswer], list[float]]] = {
     "reward": _rewards,
     "log_prob": lambda answer: list(answer.log_prob),
     "log_ratio": _log_ratios,

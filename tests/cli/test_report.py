@@ -120,3 +120,61 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys, named, more, line):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("lmirl: ") and line in error, error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def scored_chains(tmp_path_factory):
+    """Answers to 12 prompts, wrong from their second line on, that `lmirl score` of an untrained run scored."""
+    folder = tmp_path_factory.mktemp("chains")
+    numbers = range(1, 4)
+    rows = [
+        {"inputs": f"{a}+{b}+1+1+1", "targets": f"{a}+{b}={a + b}\n{a + b}+1={a + b}\n{a + b}+1={a + b + 1}"}
+        for a in numbers
+        for b in range(1, 5)
+    ]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = make_run(folder / "run", "TASK_FEATURE_LENGTHS = {'inputs': 16, 'targets': 32}")
+    words = [
+        f"CHECKPOINT_PATH={str(run)!r}",
+        f"DATA={str(folder / 'answers.jsonl')!r}",
+        "SCORE_METRICS=False",
+    ]
+    words += [
+        f"OUTPUT_PATH={str(folder / 'scored.jsonl')!r}",
+        "SCORE_BATCH_SIZE=8",
+    ]
+    given = [f"--gin.{word}" for word in words]
+    assert lmirl_jax.cli.main(["score", "--gin_file=gin/runs/score.gin", *given]) == 0
+    return str(folder / "scored.jsonl")
+
+
+def report_steps(scored, folder, *more):
+    given = [f"--gin.RUNS={{'run': [{scored!r}]}}", f"--gin.OUTPUT_DIR={str(folder)!r}"]
+    return lmirl_jax.cli.main(["report", "--gin_file=gin/runs/operation_chains_report.gin", *given, *more])
+
+
+def test_scores_of_steps_are_held_to_the_checker(scored_chains, tmp_path, capsys):
+    assert report_steps(scored_chains, tmp_path / "out") == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["steps"]
+    assert {row["scores"] for row in rows} == {"reward", "log_prob", "value", "random"}
+    assert all(
+        (row["prompts"], row["answers"], round(row["by_chance"], 4)) == (12, 12, 0.3333) for row in rows
+    )
+    assert "that of the first wrong one in so many cases" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ">Steps<" in page and "by chance" in page
+
+
+@pytest.mark.parametrize(
+    "more, line",
+    [
+        ("--gin.GOLD_STEPS=None", "STEP_SCORES random are held to a checker of steps: set GOLD_STEPS too"),
+        ("--gin.GOLD_STEPS=@operation_chains.reward", "GOLD_STEPS gave"),
+        ("--gin.STEP_SCORES={'a': @rewards.RolloutScores}", "@rewards.RolloutScores()"),
+        ("--gin.STEP_SCORES={'a': @rewards.RolloutScores()}", "set ROLLOUT_CHECKPOINT_PATH"),
+    ],
+)
+def test_mistakes_about_steps_are_one_line(scored_chains, tmp_path, capsys, more, line):
+    assert report_steps(scored_chains, tmp_path / "out", more) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("lmirl: ") and line in error, error

@@ -242,7 +242,12 @@ def test_a_beginning_of_the_right_answer_is_not_rejected(write):
     "settings, message",
     [
         ({}, "needs a score of each step"),
-        ({"step_scores": lambda prompt, answer: [1.0]}, "has 2 steps and 1 scores"),
+        (
+            {"step_scores": lambda prompt, answer: [1.0]},
+            r"STEP_SCORES gave \[1.0\] .* has 2 steps: return a finite",
+        ),
+        ({"step_scores": lambda prompt, answer: [1.0, np.nan]}, "return a finite number for each"),
+        ({"step_scores": lambda prompt, answer: 1.0}, "STEP_SCORES gave 1.0 for"),
         ({"step_scores": scores_of_lines, "flip_rate": 0.1}, "has no opposite"),
         ({"step_scores": scores_of_lines, "form": "labels"}, "STEP_SCORES are of pits"),
     ],
