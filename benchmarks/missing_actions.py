@@ -5,7 +5,8 @@
 
 Of SIZE problems a tenth has complete answers, the others only the result of each line, or only the last one. An inverse model
 learns from the tenth to write what is missing from the prompt and the results; a fill is kept if its lines compute and follow
-from one another, and weighs as much as it is likely. A tiny T5 then learns from random parameters, by maximum likelihood or IQLearn:
+from one another, and weighs as much as it is likely. A tiny T5 then learns from random parameters, by maximum likelihood or
+IQLearn:
 
     tenth        the complete answers alone
     forward      and the answers of the policy that learnt them, which has not seen the results (self-training)
@@ -55,18 +56,9 @@ class Missing(ChainRuns):
 
     def fill(self, view: str, updates: int) -> dict[str, Any]:
         """Trains the inverse model of a view and completes the other answers with it; returns how good the fills are."""
-        gin = self.folder / "operation_chains.gin"
-        gin.write_text(
-            "from __gin__ import dynamic_registration\nfrom lmirl_jax.tasks import operation_chains\n"
-        )
         function = VIEWS[view]
-        self.command(
-            "gaps",
-            f"inverse_{view}_data",
-            "tenth",
-            {"VIEW": f"@operation_chains.{function}"},
-            [str(gin)],
-        )
+        named = {"VIEW": f"lmirl_jax.tasks.operation_chains.{function}"}
+        self.command("gaps", f"inverse_{view}_data", "tenth", named)
         settings = FIRST | {"TASK_FEATURE_LENGTHS": LENGTHS}
         self.train(f"inverse_{view}", f"inverse_{view}_data", ["runs/finetune", TINY, MLE], settings, updates)
         gapped = [(prompt, getattr(operation_chains, function)(answer)) for prompt, answer in self.rest]
@@ -81,12 +73,10 @@ class Missing(ChainRuns):
             "asked": len(self.rest),
         }
 
-    def command(
-        self, run: str, name: str, answers: str, settings: Mapping[str, Any], files: list[str] | None = None
-    ) -> None:
+    def command(self, run: str, name: str, answers: str, settings: Mapping[str, Any]) -> None:
         paths = {"ANSWERS": str(self.file(answers)), "OUTPUT_PATH": str(self.file(name))}
         if not self.file(name).exists():
-            self.lmirl(name, "label", [f"runs/{run}", *(files or [])], paths | dict(settings))
+            self.lmirl(name, "label", [f"runs/{run}"], paths | dict(settings))
 
     def quality(self, name: str) -> dict[str, float]:
         """The number of answers of a file, the share of wholly right ones, and their mean weight."""

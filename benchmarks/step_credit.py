@@ -1,25 +1,27 @@
 """Learns from a policy's wrong answers, by preferences of whole answers and of steps, on `operation_chains`.
 
-    launch/local.sh python benchmarks/step_credit.py --folder=/tmp/step_credit [--sizes=2000] [--seeds=0,1] [--arms=rft,...]
-        [--start_updates=3000] [--updates=300]
+    launch/local.sh python benchmarks/step_credit.py --folder=/tmp/step_credit [--sizes=2000] [--seeds=0] [--arms=rft,...]
+        [--start_updates=1500] [--updates=200] [--rollout_problems=100] [--spurious]
 
-For every size and seed: a tiny T5 is trained from random parameters on the first SIZE problems; 8 answers to each of them are
-sampled at temperature 1, and a checker of the last number says which are right. Every arm then goes on from that run for the
-same number of updates. `sft` is more of the same demonstrations, `rft` has the right samples beside them, `dpo` prefers a right
-sample to a wrong one, `step_dpo_*` prefers it to the beginning of a wrong one up to the step with the lowest score. Scores: the
-gold checker's (the first wrong step), random ones, and those of checkpoints that learnt from the samples and their last numbers
-alone: `log_prob` of the first run, `log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the progress of values of
-IQLearn on right samples), `labelled` (that of labelled IQLearn on all) and `prefix` (a reward model of labels). `labelled` and
-`rft_only` are arms too.
+For every size and seed: a tiny T5 is trained from random parameters on the first SIZE problems (with --spurious, three in ten of
+their answers have a line of no use); 8 answers to each of them are sampled at temperature 1, and a checker of the last number says
+which are right. Every arm then goes on from that run for the same number of updates. `sft` is more of the same demonstrations,
+`rft` has the right samples beside them, `dpo` prefers a right sample to a wrong one, `step_dpo_*` prefers it to the beginning of a
+wrong one up to the step with the lowest score. Scores: the gold checker's (the first wrong step), random ones, and those of
+checkpoints that learnt from the samples and their last numbers alone: `log_prob` of the first run, `log_ratio` of `rft_only` (right
+samples alone) to it, `iqlearn` (the progress of values of IQLearn on right samples), `labelled` (that of labelled IQLearn on all)
+and `prefix` (a reward model of labels). `labelled` and `rft_only` are arms too.
 
 Everything is one `lmirl` command after the other; what is finished is not made again. Prints a JSON object: of each run the share
-of right last numbers on 500 test problems, greedy and of 4 samples; and for each score how often its lowest step is the first
-wrong one, with an interval over problems, and its AUC of first wrong steps against right ones, over the wrong samples.
+of right last numbers on 500 test problems, greedy and of 4 samples; and for all scores of all runs how often the lowest step is
+the first wrong one and their AUC of right steps against first wrong ones, over the samples with a wrong last number; the same for
+those of the first problems, with four Monte-Carlo rollouts a step beside them.
 """
 
 import argparse
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ from typing import Any
 from chain_runs import LIKELIHOOD, MLE, TINY, ChainRuns, read, write
 from provenance import provenance
 
-from lmirl_jax.rewards import read_scored, step_findings
+from lmirl_jax import runs
+from lmirl_jax.rewards import RolloutScores, ScoredAnswer, read_scored, step_findings
 from lmirl_jax.tasks import operation_chains
 
 # Of each score of steps: the run that gives it, the numbers of its tokens, and the reference.
@@ -103,23 +106,38 @@ class StepCredit(ChainRuns):
 
     def judge_scores(self, scores: list[str]) -> list[dict[str, Any]]:
         """How well scores of steps find the first wrong step of samples with a wrong last number."""
-        kept = {}
-        for name in scores:
-            answers = read_scored(self.scored(name))
-            kept[name] = [[one for one in answers if not operation_chains.reward(one.inputs, one.targets)]]
-        controls = {name: getattr(operation_chains, function) for name, function in FUNCTIONS.items()}
+        kept = {name: [self.wrong_samples(name)] for name in scores}
+        controls = {"random": operation_chains.random_step_scores}
         found = step_findings(kept, operation_chains.step_scores, controls)
         return [dataclasses.asdict(one) for one in found]
+
+    def judge_rollouts(self, scores: list[str], problems: int) -> dict[str, Any]:
+        """The same on the samples of the first problems alone, beside four rollouts of the first run from every step."""
+        kept = {
+            name: [[one for one in self.wrong_samples(name) if one.example < problems]] for name in scores
+        }
+        rollouts = RolloutScores(runs.load(self.folder / "start"), operation_chains.reward, seed=self.seed)
+        began = time.monotonic()
+        found = step_findings(kept, operation_chains.step_scores, {"rollouts": rollouts})
+        return {
+            "scores": [dataclasses.asdict(one) for one in found],
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    def wrong_samples(self, scores: str) -> list[ScoredAnswer]:
+        answers = read_scored(self.scored(scores))
+        return [one for one in answers if not operation_chains.reward(one.inputs, one.targets)]
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--sizes", default="2000")
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--start_updates", type=int, default=3000)
-    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--start_updates", type=int, default=1500)
+    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--rollout_problems", type=int, default=100)
     parser.add_argument("--spurious", action="store_true")
     return parser.parse_args()
 
@@ -142,6 +160,7 @@ def main() -> None:
                 "rows": counts,
                 "arms": arms,
                 "scores": cell.judge_scores(scores),
+                "rollouts": cell.judge_rollouts(scores, asked.rollout_problems),
                 "seconds": cell.seconds,
             }
     print(json.dumps(provenance(asked) | {"cells": cells}, indent=1))

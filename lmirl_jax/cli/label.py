@@ -98,7 +98,7 @@ def label(
     if not tally.rows:
         path.unlink()
         raise UserError(
-            f"{answers}: no row is left: no answer has a label, or no pair of answers a better one"
+            f"{answers}: no row is left: no answer has a label, no pair of answers a better one, or no fill is accepted"
         )
     return tally
 

@@ -96,8 +96,15 @@ def _find(metric: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
     return name, AnswerMetric(name, function)
 
 
-def import_function(path: str) -> Callable[..., Any]:
+def import_function(
+    path: str, setting: str = "METRICS", arguments: str = "(prompt, answer, reference)"
+) -> Callable[..., Any]:
     """The function that 'module.function' names.
+
+    Args:
+        path: the name.
+        setting: the setting that gave it, for errors.
+        arguments: what the function takes, for errors.
 
     Raises:
         UserError: there is no such module, or no such function in it.
@@ -109,10 +116,10 @@ def import_function(path: str) -> Callable[..., Any]:
         if error.name is None or not module.startswith(error.name):
             raise
         raise UserError(
-            f"METRICS: there is no module {error.name!r} for {path!r}: put its file into this folder, or one of PYTHONPATH"
+            f"{setting}: there is no module {error.name!r} for {path!r}: put its file into this folder, or one of PYTHONPATH"
         ) from None
     except AttributeError:
-        raise UserError(f"METRICS: module {module!r} has no {name!r}") from None
+        raise UserError(f"{setting}: module {module!r} has no {name!r}") from None
     if not callable(function):
-        raise UserError(f"METRICS: {path} is no function: name one of (prompt, answer, reference)")
+        raise UserError(f"{setting}: {path} is no function: name one of {arguments}")
     return function

@@ -16,13 +16,22 @@ from typing import Annotated, Any, Literal
 from lmirl_jax.argument_rules import Words
 from lmirl_jax.arguments import check_arguments, takes
 from lmirl_jax.data.gaps import GAP, fill, missing_parts
+from lmirl_jax.evaluation.named_metrics import import_function
 from lmirl_jax.labelled.answer_sets import AnswerSet
 from lmirl_jax.labelled.checkers import CheckerName, make_checker
 from lmirl_jax.types import UserError
 
+
+def _names_view(view: Any) -> bool:
+    return "." in view if isinstance(view, str) else takes(1)(view)
+
+
 View = Annotated[
-    Callable[..., Any],
-    Words(f"a function of an answer that gives it with {GAP} for each missing part", takes(1)),
+    str | Callable[..., Any],
+    Words(
+        f"'module.function', or a function, of an answer that gives it with {GAP} for each missing part",
+        _names_view,
+    ),
 ]
 
 
@@ -38,7 +47,7 @@ class Gaps:
     macros = ("VIEW",)
 
     def __init__(self, view: View | None = None):
-        self.view = view
+        self.view = import_function(view, "VIEW", "an answer") if isinstance(view, str) else view
 
     def rows(self, answers: AnswerSet, number: int) -> list[dict[str, Any]]:
         """The rows of one prompt.

@@ -11,6 +11,7 @@ from lmirl_jax.tasks import operation_chains
 from lmirl_jax.types import UserError
 
 PROMPT, RIGHT = "7*3+8", "7*3=21\n21+8=29"
+CHAINS = "lmirl_jax.tasks.operation_chains"
 GAPPED = "___=21\n___=29"
 ASKED = f"{PROMPT}\n{GAPPED}"
 
@@ -92,6 +93,7 @@ def test_consistent_lines_compute_and_follow(answer, consistent):
         (Gaps, answers(RIGHT), "has no ___, so nothing is missing: set VIEW"),
         (lambda: Gaps(lambda text: "___=3"), answers(RIGHT), "VIEW gave '___=3' for"),
         (lambda: Gaps(lambda text: text), answers(RIGHT), "return the same text with ___ for each"),
+        (lambda: Gaps("json.nothing"), answers(RIGHT), "VIEW: module 'json' has no 'nothing'"),
         (lambda: Gaps(lambda text: None), answers(RIGHT), "VIEW gave None for"),
         (lambda: Gaps(lambda text: "___"), answers("a___b"), "which stands for a missing part"),
         (Fills, answers("1", inputs=ASKED), "no answer with gaps: name what lmirl infer wrote"),
@@ -101,8 +103,9 @@ def test_consistent_lines_compute_and_follow(answer, consistent):
     ],
 )
 def test_mistakes_are_one_line(make, given, line):
-    with pytest.raises(UserError, match=r"a\.jsonl:1: ") as error:
+    with pytest.raises(UserError) as error:
         make().rows(given, 0)
+    assert str(error.value).startswith(("a.jsonl:1: ", "VIEW: "))
     assert line in str(error.value) and "\n" not in str(error.value).replace("\\n", "")
 
 
@@ -112,15 +115,19 @@ def test_the_command_makes_and_fills_gaps(tmp_path, capfd):
         return f"--gin.ANSWERS={str(tmp_path / name)!r}"
 
     def label(file, given, output, *more):
-        files = [f"--gin_file=gin/runs/{file}.gin", f"--gin_file={tmp_path / 'chains.gin'}"]
-        return main(["label", *files, given, f"--gin.OUTPUT_PATH={str(tmp_path / output)!r}", *more])
+        return main(
+            [
+                "label",
+                f"--gin_file=gin/runs/{file}.gin",
+                given,
+                f"--gin.OUTPUT_PATH={str(tmp_path / output)!r}",
+                *more,
+            ]
+        )
 
-    (tmp_path / "chains.gin").write_text(
-        "from __gin__ import dynamic_registration\nfrom lmirl_jax.tasks import operation_chains\n"
-    )
     pairs = operation_chains.examples("test")[:3]
     complete = write("complete.jsonl", [{"inputs": i, "targets": t} for i, t in pairs])
-    assert label("gaps", complete, "inverse.jsonl", "--gin.VIEW=@operation_chains.with_gaps") == 0
+    assert label("gaps", complete, "inverse.jsonl", f"--gin.VIEW='{CHAINS}.with_gaps'") == 0
     taught = [json.loads(line) for line in (tmp_path / "inverse.jsonl").read_text().splitlines()]
     gapped = [{"inputs": i, "targets": operation_chains.with_gaps(t)} for i, t in pairs]
     assert label("gaps", write("values.jsonl", gapped), "asked.jsonl") == 0
@@ -132,7 +139,7 @@ def test_the_command_makes_and_fills_gaps(tmp_path, capfd):
         for row, known in zip(asked, taught, strict=True)
     ]
     fills[2]["samples"] = ["1+1"]
-    more = ["--gin.CHECKER=@operation_chains.consistent"]
+    more = [f"--gin.CHECKER='{CHAINS}.consistent'"]
     assert label("fill", write("fills.jsonl", fills), "filled.jsonl", *more) == 0
     assert "mean weight" in capfd.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "filled.jsonl").read_text().splitlines()]
