@@ -15,9 +15,9 @@ IQLearn:
     answers      the same where only the last result is known
     all          all complete answers: the oracle
 
-Every arm makes the same number of updates. Everything is one `lmirl` command after the other; what is finished is not made again.
-Prints a JSON object: how many fills are kept and right, of each arm the share of right last numbers on 500 test problems, greedy
-and of 4 samples, and the share of the gap between the tenth and all that it closes.
+Every arm makes the same number of updates. Everything is one `lmirl` command after the other; what is finished is not made
+again. Prints a JSON object: how many fills are kept and right, of each arm the share of right last numbers on 500 test
+problems, greedy and of 4 samples, and the share of the gap between the tenth and all that it closes.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 A tiny T5 is trained from random parameters on the first SIZE problems, and 8 answers to each are sampled at temperature 1: the
 offline data, without labels. A labeller that compares last numbers, errs in FLIP and abstains in ABSTAIN of the comparisons,
 prefers one of two answers in PAIRS pairs a problem. An ensemble of three reward heads learns from that (Bradley-Terry) and
-relabels every answer: its reward is sigmoid(R - median R), and its label whether that is above a half. Every arm goes on from the
-first run for the same number of updates:
+relabels every answer: its reward is sigmoid(R - median R), and its label whether that is above a half. Every arm goes on from
+the first run for the same number of updates:
 
     clone             maximum likelihood on all answers
     filtered          maximum likelihood on the half with the higher rewards

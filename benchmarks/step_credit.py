@@ -3,19 +3,19 @@
     launch/local.sh python benchmarks/step_credit.py --folder=/tmp/step_credit [--sizes=2000] [--seeds=0] [--arms=rft,...]
         [--start_updates=1500] [--updates=200] [--rollout_problems=100] [--spurious]
 
-For every size and seed: a tiny T5 is trained from random parameters on the first SIZE problems (with --spurious, three in ten of
-their answers have a line of no use); 8 answers to each of them are sampled at temperature 1, and a checker of the last number says
-which are right. Every arm then goes on from that run for the same number of updates. `sft` is more of the same demonstrations,
-`rft` has the right samples beside them, `dpo` prefers a right sample to a wrong one, `step_dpo_*` prefers it to the beginning of a
-wrong one up to the step with the lowest score. Scores: the gold checker's (the first wrong step), random ones, and those of
-checkpoints that learnt from the samples and their last numbers alone: `log_prob` of the first run, `log_ratio` of `rft_only` (right
-samples alone) to it, `iqlearn` (the progress of values of IQLearn on right samples), `labelled` (that of labelled IQLearn on all)
-and `prefix` (a reward model of labels). `labelled` and `rft_only` are arms too.
+For every size and seed: a tiny T5 is trained from random parameters on the first SIZE problems (with --spurious, three in ten
+of their answers have a line of no use); 8 answers to each of them are sampled at temperature 1, and a checker of the last
+number says which are right. Every arm then goes on from that run for the same number of updates. `sft` is more of the same
+demonstrations, `rft` has the right samples beside them, `dpo` prefers a right sample to a wrong one, `step_dpo_*` prefers it to
+the beginning of a wrong one up to the step with the lowest score. Scores: the gold checker's (the first wrong step), random
+ones, and those of checkpoints that learnt from the samples and their last numbers alone: `log_prob` of the first run,
+`log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the progress of values of IQLearn on right samples),
+`labelled` (that of labelled IQLearn on all) and `prefix` (a reward model of labels). `labelled` and `rft_only` are arms too.
 
-Everything is one `lmirl` command after the other; what is finished is not made again. Prints a JSON object: of each run the share
-of right last numbers on 500 test problems, greedy and of 4 samples; and for all scores of all runs how often the lowest step is
-the first wrong one and their AUC of right steps against first wrong ones, over the samples with a wrong last number; the same for
-those of the first problems, with four Monte-Carlo rollouts a step beside them.
+Everything is one `lmirl` command after the other; what is finished is not made again. Prints a JSON object: of each run the
+share of right last numbers on 500 test problems, greedy and of 4 samples; and for all scores of all runs how often the lowest
+step is the first wrong one and their AUC of right steps against first wrong ones, over the samples with a wrong last number;
+the same for those of the first problems, with four Monte-Carlo rollouts a step beside them.
 """
 
 import argparse
