@@ -6,11 +6,12 @@
 For every size and seed: a tiny T5 is trained from random parameters on the first SIZE problems (with --spurious, three in ten
 of their answers have a line of no use); 8 answers to each of them are sampled at temperature 1, and a checker of the last
 number says which are right. Every arm then goes on from that run for the same number of updates. `sft` is more of the same
-demonstrations, `rft` has the right samples beside them, `dpo` prefers a right sample to a wrong one, `step_dpo_*` prefers it to
-the beginning of a wrong one up to the step with the lowest score. Scores: the gold checker's (the first wrong step), random
-ones, and those of checkpoints that learnt from the samples and their last numbers alone: `log_prob` of the first run,
-`log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the progress of values of IQLearn on right samples),
-`labelled` (that of labelled IQLearn on all) and `prefix` (a reward model of labels). `labelled` and `rft_only` are arms too.
+demonstrations, `rft` has the right samples beside them, `advantage` weighs all samples by exp(3 A), A of ILQL's heads, `dpo`
+prefers a right sample to a wrong one, `step_dpo_*` prefers it to the beginning of a wrong one up to the step with the lowest
+score. Scores: the gold checker's (the first wrong step), random ones, and those of checkpoints that learnt from the samples and
+their last numbers alone: `log_prob` of the first run, `log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the
+progress of values of IQLearn on right samples), `labelled` (that of labelled IQLearn on all) and `prefix` (a reward model of
+labels). `labelled` and `rft_only` are arms too.
 
 Everything is one `lmirl` command after the other; what is finished is not made again. Prints a JSON object: of each run the
 share of right last numbers on 500 test problems, greedy and of 4 samples; and for all scores of all runs how often the lowest
@@ -39,10 +40,19 @@ SCORES = {
     "log_ratio": ("rft_only", "log_ratio", "start"),
     "iqlearn": ("iqlearn", "value", None),
     "labelled": ("labelled", "value", None),
+    "advantage": ("labels", ["runs/ilql", TINY], LIKELIHOOD | {"GUIDE_WEIGHT": 0.0, "BETA": 3.0}),
     "prefix": ("prefix", "reward", None),
 }
 FUNCTIONS = {"gold": "step_scores", "random": "random_step_scores"}
-ARMS = ("sft", "rft", "rft_only", "labelled", "dpo", *(f"step_dpo_{name}" for name in (*FUNCTIONS, *SCORES)))
+ARMS = (
+    "sft",
+    "rft",
+    "rft_only",
+    "labelled",
+    "advantage",
+    "dpo",
+    *(f"step_dpo_{name}" for name in (*FUNCTIONS, *SCORES)),
+)
 PREFERENCES = {"LEARNING_RATE": 1e-4, "WARMUP_STEPS": 20, "BATCH_SIZE": 64}
 # What each run beside DPO's learns from, with which files.
 LEARNT: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
@@ -51,6 +61,7 @@ LEARNT: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
     "rft_only": ("right", ["runs/finetune", TINY, MLE], LIKELIHOOD),
     "iqlearn": ("right", ["runs/finetune", TINY, "objectives/iqlearn"], LIKELIHOOD | {"TD_WEIGHT": 0.1}),
     "labelled": ("labels", ["runs/labelled_iqlearn", TINY], LIKELIHOOD | {"TD_WEIGHT": 0.5}),
+    "advantage": ("labels", ["runs/ilql", TINY], LIKELIHOOD | {"GUIDE_WEIGHT": 0.0, "BETA": 3.0}),
     "prefix": ("labels", ["runs/reward_model", TINY], LIKELIHOOD | {"FROM_PREFERENCES": False}),
 }
 
