@@ -75,7 +75,7 @@ TABLE = {
     "cli.convert_script.convert": "path path choice choice? path? object?",
     "cli.eval_script.evaluate": "caller object object object? object numbers path? caller",
     "cli.infer_script.infer": "caller object object object object non-negative path? object function?",
-    "cli.report_plan.ReportConfig": "text? text? corruptions? function? seed",
+    "cli.report_plan.ReportConfig": "text? text? corruptions? function? seed function? corruptions?",
     "cli.report_plan.RewardingRun": (
         "caller caller caller object object object lengths share object? object certain non-negative"
     ),
@@ -99,6 +99,8 @@ TABLE = {
         "count count count? seed whole? positive-share share count? non-negative switch switch"
     ),
     "evaluation.metric_functions": "metrics? text text",
+    "labelled.Fills": "function? number choice?",
+    "labelled.Gaps": "function?",
     "labelled.ILQL": "object",
     "labelled.ILQLLoss": "positive-share non-negative non-negative non-negative positive positive share object",
     "labelled.RewardLoss": "certain",
@@ -170,6 +172,9 @@ TABLE = {
     "tasks.number_paths.model": "",
     "tasks.number_paths.reward": "caller caller",
     "tasks.number_paths.wrong_step": "caller caller caller",
+    "tasks.operation_chains.random_step_scores": "caller caller",
+    "tasks.operation_chains.reward": "caller caller",
+    "tasks.operation_chains.step_scores": "caller caller",
     "training.BestConfig": "text? choice? count? non-negative",
     "training.CheckpointConfig": "count count? count? switch",
     "training.FaultConfig": "choice count positive? count positive?",

@@ -32,7 +32,6 @@ def trust_report(
     steps: Sequence[StepFinding] | None = None,
     settings: Mapping[str, str | Sequence[str]],
     metric: str | None = None,
-    findings: Mapping[str, Any] | None = None,
     title: str = "Can these rewards be trusted?",
     lead: str = "",
 ) -> Mapping[str, Any]:
@@ -45,7 +44,6 @@ def trust_report(
         steps: how well scores of steps find first wrong ones; None where no checker of steps was asked.
         settings: the settings of the run; several values under one name are lines of code.
         metric: the metric of the verdict and the examples; None for the first one.
-        findings: the result of `trust_findings` on the same answers; None computes it.
         title: the title of the page.
         lead: a sentence below the title.
 
@@ -56,9 +54,8 @@ def trust_report(
         UserError: no answers, an unknown metric, or a place that cannot be written.
     """
     corruptions = corruptions or {}
-    if findings is None:
-        found = None if steps is None else [dataclasses.asdict(each) for each in steps]
-        findings = trust_findings(scored, corruptions, metric=metric) | {"steps": found}
+    found = None if steps is None else [dataclasses.asdict(each) for each in steps]
+    findings = trust_findings(scored, corruptions, metric=metric) | {"steps": found}
     first_seeds = {run: seeds[0] for run, seeds in scored.items()}
     examples = _examples(scored)
     report = Report(title, lead)
