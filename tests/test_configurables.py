@@ -178,7 +178,7 @@ TABLE = {
     "training.BestConfig": "text? choice? count? non-negative",
     "training.CheckpointConfig": "count count? count? switch",
     "training.FaultConfig": "choice count positive? count positive?",
-    "training.Offline": "certain weight object",
+    "training.Offline": "certain weight object switch",
     "training.SoftQConfig": "positive? whole?",
     "training.Validation": "object? certain weight object count count?",
     "training.adafactor": "rate switch positive-share count positive?",

@@ -160,17 +160,24 @@ class Offline:
         objective: the per-token loss.
         td_weight: lambda, a number or a schedule over updates.
         soft_q_config: the settings with which soft Q-values are computed.
+        from_labels: whether the data must say which answers are right; without labels all answers would be imitated.
     """
 
     objective: LossFunction
     td_weight: NonNegative | Schedule = 0.0
     soft_q_config: SoftQConfig = dataclasses.field(default_factory=SoftQConfig)
+    from_labels: bool = False
 
     def __post_init__(self):
         check_objective(self.objective, self.soft_q_config)
 
     def start(self, setting: Setting) -> Updates:
         check_demonstrations(setting, "LEARNER=@training.Offline()")
+        if self.from_labels and not setting.has_labels:
+            raise UserError(
+                "gin/runs/labelled_iqlearn.gin learns from right and wrong answers, and the data have no labels: write true or "
+                "false as 'label' in every row; a column of 0 and 1 is one that COLUMNS names, such as {'label': 'correct'}"
+            )
         if "rewards" not in inspect.signature(self.objective).parameters:
             warn_of_unused_rewards(
                 setting, f"OBJECTIVE={getattr(self.objective, '__name__', self.objective)}"

@@ -77,3 +77,16 @@ def test_the_first_batch_is_shown_with_its_labels(samples, tmp_path, capfd):
     assert main(["doctor", *files, *flags, "--show_batch", "--num_examples=8"]) == 0
     out = capfd.readouterr().out
     assert out.count("the answer is labelled right") == out.count("the answer is labelled wrong") == 4
+
+
+@pytest.mark.parametrize("label", [{}, {"label": 1}, {"label": float("nan")}])
+def test_data_without_labels_are_refused(label, tmp_path, capfd):
+    """They would all be imitated, wrong ones too."""
+    (tmp_path / "data.jsonl").write_text(json.dumps({"inputs": "1+1", "targets": "3"} | label))
+    assert run("labelled_iqlearn", tmp_path / "run", tmp_path / "data.jsonl", steps=1) == 1
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "the data have no labels: write true or false as 'label' in every row" in error
+    assert not (tmp_path / "run").exists()
+    if label == {"label": 1}:
+        named = "--gin.COLUMNS={'label': 'label'}"
+        assert run("labelled_iqlearn", tmp_path / "run", tmp_path / "data.jsonl", named, steps=1) == 0
