@@ -24,7 +24,7 @@ class AnswerSet(NamedTuple):
         answers: the texts of the answers.
         references: the answers that the data set has; none where it has none.
         step_scores: a score for each step of each answer; None where the file has none.
-        token_log_probs: log pi of each token of each answer, in nats; None where the file has none.
+        token_log_probs: what the file has under this name, which `lmirl infer` writes: log pi of each token of each answer.
     """
 
     where: str
@@ -33,7 +33,7 @@ class AnswerSet(NamedTuple):
     answers: Sequence[str]
     references: Sequence[str]
     step_scores: Sequence[Sequence[float]] | None = None
-    token_log_probs: Sequence[Sequence[float]] | None = None
+    token_log_probs: Any = None
 
 
 def read_answer_sets(path: str) -> Iterator[AnswerSet]:
@@ -74,22 +74,7 @@ def _read(row: Mapping[str, Any], where: str) -> AnswerSet:
     inputs = row.get("inputs", "" if messages is None else str(messages[-1]["content"]))
     check_text(inputs, f"{where}: inputs")
     texts = [] if references is None else [references] if isinstance(references, str) else references
-    log_probs = _log_probs(row.get("token_log_probs"), len(answers), where)
-    return AnswerSet(where, inputs, messages, answers, texts, token_log_probs=log_probs)
-
-
-def _log_probs(given: Any, answers: int, where: str) -> list[list[float]] | None:
-    if given is None:
-        return None
-    try:
-        log_probs = [[float(log_prob) for log_prob in tokens] for tokens in given]
-    except (TypeError, ValueError):
-        log_probs = []
-    if len(log_probs) != answers or not all(number <= 0 for tokens in log_probs for number in tokens):
-        raise UserError(
-            f"{where}: token_log_probs is no list of log-probabilities for each of {answers} answers, as lmirl infer writes them"
-        )
-    return log_probs
+    return AnswerSet(where, inputs, messages, answers, texts, token_log_probs=row.get("token_log_probs"))
 
 
 def _conversation(messages: Any, where: str) -> list[Message]:

@@ -10,7 +10,7 @@ Source: the inverse dynamics model of https://arxiv.org/abs/2210.06518, whose st
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from lmirl_jax.argument_rules import Words
@@ -126,13 +126,16 @@ class Fills:
             raise UserError(
                 f"{answers.where}: no answer with gaps: name what lmirl infer wrote for a file of gin/runs/gaps.gin without VIEW"
             )
-        found: list[dict[str, Any]] = [
-            {"inputs": inputs, "targets": text, **self._weight(answers, place)}
-            for place in _likeliest_first(answers)
-            if (text := fill(gapped, answers.answers[place])) is not None
-            and self._accepts(answers, inputs, text)
-        ]
-        return [row | {"id": str(number)} for row in found[:1]]
+        log_probs = _log_probs(answers)
+        places = range(len(answers.answers))
+        if log_probs is not None:
+            places = sorted(places, key=lambda place: math.fsum(log_probs[place]), reverse=True)
+        for place in places:
+            text = fill(gapped, answers.answers[place])
+            if text is not None and self._accepts(answers, inputs, text):
+                weight = self._weight(None if log_probs is None else log_probs[place], answers.where)
+                return [{"inputs": inputs, "targets": text, **weight, "id": str(number)}]
+        return []
 
     def settings(self) -> dict[str, Any]:
         """What determines the rows beside the macros."""
@@ -146,27 +149,33 @@ class Fills:
         except UserError as error:
             raise UserError(f"{answers.where}: {error}") from None
 
-    def _weight(self, answers: AnswerSet, place: int) -> dict[str, float]:
+    def _weight(self, log_probs: Sequence[float] | None, where: str) -> dict[str, float]:
         if self.confidence is None:
             return {}
-        if answers.token_log_probs is None:
+        if log_probs is None:
             raise UserError(
-                f"{answers.where}: no token_log_probs, as lmirl infer writes them: set CONFIDENCE=None to leave weights out"
+                f"{where}: no token_log_probs, as lmirl infer writes them: set CONFIDENCE=None to leave weights out"
             )
-        log_probs = answers.token_log_probs[place]
         total = math.fsum(log_probs)
         mean = total if self.confidence == "answer" else total / max(len(log_probs), 1)
         return {"weight": round(min(math.exp(mean), 1.0), 6)}
 
 
-def _likeliest_first(answers: AnswerSet) -> list[int]:
-    places = list(range(len(answers.answers)))
-    log_probs = answers.token_log_probs
-    return (
-        places
-        if log_probs is None
-        else sorted(places, key=lambda place: math.fsum(log_probs[place]), reverse=True)
-    )
+def _log_probs(answers: AnswerSet) -> list[list[float]] | None:
+    """log pi of each token of each answer, in nats; None where the file has none."""
+    given, count = answers.token_log_probs, len(answers.answers)
+    if given is None:
+        return None
+    try:
+        log_probs = [[float(log_prob) for log_prob in tokens] for tokens in given]
+    except (TypeError, ValueError):
+        log_probs = []
+    if len(log_probs) != count or not all(number <= 0 for tokens in log_probs for number in tokens):
+        raise UserError(
+            f"{answers.where}: token_log_probs is no list of log-probabilities for each of {count} answers, as lmirl infer "
+            "writes them"
+        )
+    return log_probs
 
 
 def _check_text(answers: AnswerSet) -> None:
