@@ -43,18 +43,17 @@ GUIDE_WEIGHT, BETA = 4.0, 3.0
 GUIDE_WEIGHTS = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 DRAWS = 16  # samples of each test problem, of which the best are taken
 BEST_OF = (1, 2, 4, 8, 16)
-TD = {"TD_WEIGHT": 0.5}
 # What each arm learns from, with which files and settings.
 ARMS: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
     "clone": ("all", FINETUNE, {}),
     "filtered": ("filtered", FINETUNE, {}),
-    "labelled": ("labels_learned", ["runs/labelled_iqlearn", TINY], TD),
+    "labelled": ("labels_learned", ["runs/labelled_iqlearn", TINY], {}),
     "ilql": ("rewards_learned", ILQL, {"GUIDE_WEIGHT": GUIDE_WEIGHT}),
     "advantage": ("rewards_learned", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
     "ilql_constant": ("rewards_constant", ILQL, {"GUIDE_WEIGHT": GUIDE_WEIGHT}),
     "advantage_constant": ("rewards_constant", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
     "filtered_oracle": ("right", FINETUNE, {}),
-    "labelled_oracle": ("labels_oracle", ["runs/labelled_iqlearn", TINY], TD),
+    "labelled_oracle": ("labels_oracle", ["runs/labelled_iqlearn", TINY], {}),
     "ilql_oracle": ("rewards_oracle", ILQL, {"GUIDE_WEIGHT": GUIDE_WEIGHT}),
     "advantage_oracle": ("rewards_oracle", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
 }
