@@ -372,7 +372,7 @@ MACRO_KINDS = {
         "positive": "MAX_WEIGHT REWARD_SCALE",
         "share": "TARGET_RATE",
     },
-    "labelled_iqlearn": {"non-negative": "REWARD_SCALE"},
+    "labelled_iqlearn": {"non-negative": "REWARD_SCALE TD_PEAK", "whole": "TD_RAMP_STEPS"},
     "reward_model": {
         "switch": "FROM_PREFERENCES REJECTED_ENDS",
         "share-below": "LABEL_SMOOTHING",
@@ -410,7 +410,8 @@ def test_the_command_refuses_each_wrong_macro_before_its_folder_is_made(
 ):
     """`lmirl train` itself, as far as the last check before MODEL_DIR is made."""
     monkeypatch.chdir(tmp_path)
-    row = {"inputs": "1+1", "targets": "2", "rejected": "3"} | ({"reward": 1} if run == "ilql" else {})
+    needed: dict[str, dict] = {"ilql": {"reward": 1}, "labelled_iqlearn": {"label": True}}
+    row = {"inputs": "1+1", "targets": "2", "rejected": "3"} | needed.get(run, {})
     (tmp_path / "mine.jsonl").write_text(f"{json.dumps(row)}\n" * 8)
 
     def reach(*arguments, **options):
