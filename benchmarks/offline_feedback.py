@@ -96,7 +96,7 @@ class Feedback(ChainRuns):
         """Writes the files that arms learn from; returns how many answers are right."""
         answers = list(read(self.file("judged_returns")))
         cut = float(np.quantile([row["reward"] for row in answers], 1 - keep))
-        learned = [1 / (1 + math.exp(min(cut - row["reward"], 700.0))) for row in answers]
+        learned = [round(1 / (1 + math.exp(min(cut - row["reward"], 700.0))), 6) for row in answers]
         right = [is_right(row) for row in answers]
         bare = [{"inputs": row["inputs"], "targets": row["targets"]} for row in answers]
         self.save("all", bare)
