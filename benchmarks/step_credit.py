@@ -8,10 +8,11 @@ of their answers have a line of no use); 8 answers to each of them are sampled a
 number says which are right. Every arm then goes on from that run for the same number of updates. `sft` is more of the same
 demonstrations, `rft` has the right samples beside them, `advantage` weighs all samples by exp(3 A), A of ILQL's heads, `dpo`
 prefers a right sample to a wrong one, `step_dpo_*` prefers it to the beginning of a wrong one up to the step with the lowest
-score. Scores: the gold checker's (the first wrong step), random ones, and those of checkpoints that learnt from the samples and
-their last numbers alone: `log_prob` of the first run, `log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the
-progress of values of IQLearn on right samples), `labelled` (that of labelled IQLearn on all samples and the demonstrations) and
-`prefix` (a reward model of labels). `labelled` and `rft_only` are arms too.
+score. Scores: the gold checker's (the first wrong step), random ones, four Monte-Carlo `rollouts` of the first run from every
+step, and those of checkpoints that learnt from the samples and their last numbers alone: `log_prob` of the first run,
+`log_ratio` of `rft_only` (right samples alone) to it, `iqlearn` (the progress of values of IQLearn on right samples),
+`labelled` (that of labelled IQLearn on all samples and the demonstrations) and `prefix` (a reward model of labels). `labelled`
+and `rft_only` are arms too.
 
 Everything is one `lmirl` command after the other; what is finished is not made again. Prints a JSON object: of each run the
 share of right last numbers on 500 test problems, greedy and of 4 samples; and for all scores of all runs how often the lowest
@@ -42,6 +43,7 @@ SCORES = {
     "labelled": ("labelled", "value", None),
     "prefix": ("prefix", "reward", None),
 }
+ROLLOUTS = 4  # from each step
 FUNCTIONS = {"gold": "step_scores", "random": "random_step_scores"}
 ARMS = (
     "sft",
@@ -50,7 +52,7 @@ ARMS = (
     "labelled",
     "advantage",
     "dpo",
-    *(f"step_dpo_{name}" for name in (*FUNCTIONS, *SCORES)),
+    *(f"step_dpo_{name}" for name in (*FUNCTIONS, "rollouts", *SCORES)),
 )
 # Of rates of 1e-5 to 3e-4, BETA .1 to 1, and a likelihood of the chosen answers beside it or none, what did best with the
 # gold checker on the validation problems of one seed.
@@ -116,6 +118,10 @@ class StepCredit(ChainRuns):
             source = {"ANSWERS": str(self.scored(scores)), "STEP_SCORES": SCORES[scores][1]}
             self.label(f"pairs_{arm}", form | source)
             return
+        if scores == "rollouts":
+            start = {"ROLLOUT_CHECKPOINT_PATH": str(self.folder / "start"), "ROLLOUTS": ROLLOUTS}
+            self.label(f"pairs_{arm}", form | start | {"STEP_SCORES": "@rewards.RolloutScores()"})
+            return
         imports = "from __gin__ import dynamic_registration\nfrom lmirl_jax.tasks import operation_chains\n"
         gin = self.folder / f"{scores}.gin"
         gin.write_text(f"{imports}STEP_SCORES = @operation_chains.{FUNCTIONS[scores]}\n")
@@ -133,7 +139,9 @@ class StepCredit(ChainRuns):
         kept = {
             name: [[one for one in self.wrong_samples(name) if one.example < problems]] for name in scores
         }
-        rollouts = RolloutScores(runs.load(self.folder / "start"), operation_chains.reward, seed=self.seed)
+        rollouts = RolloutScores(
+            runs.load(self.folder / "start"), operation_chains.reward, ROLLOUTS, seed=self.seed
+        )
         began = time.monotonic()
         found = step_findings(kept, operation_chains.step_scores, {"rollouts": rollouts})
         return {
