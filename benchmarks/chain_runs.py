@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lmirl_jax.statistics.bootstrap import bootstrap_interval
 from lmirl_jax.tasks import operation_chains
 
 TINY, MLE = "models/t5_1_1/tiny", "objectives/mle"
@@ -133,17 +136,30 @@ class ChainRuns:
         self.train("start", "problems", ["runs/finetune", TINY, MLE], FIRST, updates)
         self.infer("start", "problems", "samples", SAMPLES, 1.0)
 
-    def accuracy(self, run: str, more: Mapping[str, Any] | None = None, suffix: str = "") -> dict[str, float]:
-        """Shares of right last numbers, and of wholly right answers, on the test problems."""
-        found = {}
-        for kind, samples, temperature in (("greedy", 1, 0.0), ("sampled", TEST_SAMPLES, 1.0)):
-            path = self.infer(run, "test", f"test_{kind}_{run}{suffix}", samples, temperature, more)
-            chains = [
-                operation_chains.check(row["inputs"], text) for row in read(path) for text in row["samples"]
-            ]
-            found[kind] = round(sum(chain.correct for chain in chains) / len(chains), 4)
-            found[f"{kind}_valid"] = round(sum(chain.valid for chain in chains) / len(chains), 4)
+    def accuracy(self, run: str, base: str | None = None) -> dict[str, Any]:
+        """Shares of right last numbers, and of wholly right answers, on the test problems.
+
+        `sampled_more` is by how much more samples are right than those of `base`, with its 95% interval over problems.
+        """
+        found: dict[str, Any] = {}
+        for kind in ("greedy", "sampled"):
+            shares = self.shares(run, kind)
+            found[kind], found[f"{kind}_valid"] = (round(float(share), 4) for share in shares.mean(axis=0))
+        if base is not None:
+            more = (self.shares(run, "sampled") - self.shares(base, "sampled"))[:, 0]
+            ends = bootstrap_interval(more)
+            found["sampled_more"] = [None if x is None else round(float(x), 4) for x in (more.mean(), *ends)]
         return found
+
+    def shares(self, run: str, kind: str) -> np.ndarray:
+        """For each test problem the shares of its answers with the right last number, and of the wholly right ones."""
+        samples, temperature = {"greedy": (1, 0.0), "sampled": (TEST_SAMPLES, 1.0)}[kind]
+        path = self.infer(run, "test", f"test_{kind}_{run}", samples, temperature)
+        of_problems = []
+        for row in read(path):
+            chains = [operation_chains.check(row["inputs"], text) for text in row["samples"]]
+            of_problems.append(np.mean([(chain.correct, chain.valid) for chain in chains], axis=0))
+        return np.array(of_problems)
 
 
 def rows(pairs: Sequence[tuple[str, str]]) -> Rows:

@@ -195,11 +195,11 @@ def main() -> None:
         cell = Feedback(asked.folder, asked.size, seed)
         cell.start(asked.start_updates)
         rewards = cell.judges(asked) | cell.relabel(asked.keep)
-        arms = {"start": cell.accuracy("start"), "returns": cell.accuracy("judge_returns")}
+        arms = {"start": cell.accuracy("start"), "returns": cell.accuracy("judge_returns", "start")}
         for name in asked.arms.split(","):
             data, files, settings = ARMS[name]
             cell.train_on(f"offline_{name}", data, files, LIKELIHOOD | settings, asked.updates)
-            arms[name] = cell.accuracy(f"offline_{name}")
+            arms[name] = cell.accuracy(f"offline_{name}", "start")
         found = {"rewards": rewards, "arms": arms, "best_of_n": cell.best_of_n()}
         if "ilql" in arms:
             found["guides"] = cell.guides()

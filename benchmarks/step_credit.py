@@ -177,7 +177,7 @@ def main() -> None:
             arms, scores = {"start": cell.accuracy("start")}, []
             for name in asked.arms.split(","):
                 cell.arm(name)
-                arms[name] = cell.accuracy(name)
+                arms[name] = cell.accuracy(name, "start")
                 if name.removeprefix("step_dpo_") in SCORES:
                     scores.append(name.removeprefix("step_dpo_"))
             counts = {name: sum(1 for _ in read(cell.file(name))) for name in ("labels", "right")}
