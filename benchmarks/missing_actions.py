@@ -1,18 +1,19 @@
 """Semi-supervised imitation where most answers lack their operations, on `operation_chains`.
 
     launch/local.sh python benchmarks/missing_actions.py --folder=/tmp/missing_actions [--size=8000] [--seeds=0]
-        [--updates=1000] [--inverse_updates=800] [--arms=tenth:mle,...]
+        [--updates=1000] [--known_updates=1500] [--inverse_updates=600] [--arms=tenth:mle,...]
 
-Of SIZE problems a tenth has complete answers, the others only the result of each line, or only the last one. An inverse model
-learns from the tenth to write what is missing from the prompt and the results; a fill is kept if its lines compute and follow
-from one another, and weighs as much as it is likely. A tiny T5 then learns from random parameters, by maximum likelihood or
-IQLearn:
+Of SIZE problems a tenth has complete answers, the others only the result of each line, or only the last one. A tiny T5 first
+learns to write what is known of all problems from random parameters; the inverse model goes on from there, and learns from the
+tenth to write what is missing from the prompt and the results. A fill is kept if its lines compute and follow from one another,
+and weighs as much as it is likely. Every arm learns from random parameters, by maximum likelihood or IQLearn:
 
     tenth        the complete answers alone
+    known        the same, from the run that learnt the results of each line: what these give without an inverse model
     forward      and the answers of the policy that learnt them, which has not seen the results (self-training)
-    values_raw   and all fills of the results of each line, each with weight 1
-    values       and those that are kept, with their weights
-    answers      the same where only the last result is known
+    values       and the fills of the results of each line that are kept, with their weights
+    values_raw   and all of them, each with weight 1
+    answers      the same as values where only the last result is known
     all          all complete answers: the oracle
 
 Every arm makes the same number of updates. Everything is one `lmirl` command after the other; what is finished is not made
@@ -34,10 +35,14 @@ from lmirl_jax.tasks import operation_chains
 LEARNERS = {"mle": [MLE], "iqlearn": ["objectives/iqlearn"]}
 TD_WEIGHT = 0.1
 ARMS = (
-    *("tenth:mle", "forward:mle", "values_raw:mle", "values:mle", "answers:mle", "all:mle"),
-    *("tenth:iqlearn", "values:iqlearn", "answers:iqlearn", "all:iqlearn"),
+    *("tenth:mle", "known:mle", "forward:mle", "values:mle", "answers:mle", "all:mle"),
+    *("tenth:iqlearn", "values:iqlearn", "all:iqlearn"),
 )
-VIEWS = {"values": "with_gaps", "answers": "with_one_gap"}
+# Of each view: the function that gives an answer with its gaps, and the one that gives what is known of it.
+VIEWS = {
+    "values": (operation_chains.with_gaps, operation_chains.values_only),
+    "answers": (operation_chains.with_one_gap, lambda answer: answer.rpartition("=")[2]),
+}
 CONSISTENT = "lmirl_jax.tasks.operation_chains.consistent"
 LENGTHS = {"inputs": 64, "targets": 64}
 
@@ -48,21 +53,28 @@ class Missing(ChainRuns):
     def prepare(self) -> None:
         """The problems, of which a tenth is complete."""
         examples = operation_chains.examples("train")[: self.size]
+        self.problems = examples
         complete, self.rest = examples[: self.size // 10], examples[self.size // 10 :]
         write(self.file("test"), rows(operation_chains.examples("test")))
         write(self.file("tenth"), rows(complete))
         write(self.file("all"), rows(examples))
         write(self.file("prompts"), [{"inputs": prompt} for prompt, _ in self.rest])
 
-    def fill(self, view: str, updates: int) -> dict[str, Any]:
+    def fill(self, view: str, asked: argparse.Namespace) -> dict[str, Any]:
         """Trains the inverse model of a view and completes the other answers with it; returns how good the fills are."""
-        function = VIEWS[view]
-        named = {"VIEW": f"lmirl_jax.tasks.operation_chains.{function}"}
+        with_gaps, known = VIEWS[view]
+        write(self.file(f"known_{view}"), rows([(prompt, known(answer)) for prompt, answer in self.problems]))
+        finetune, lengths = ["runs/finetune", TINY, MLE], {"TASK_FEATURE_LENGTHS": LENGTHS}
+        short = {"TASK_FEATURE_LENGTHS": {"inputs": 14, "targets": 20}}
+        self.train(f"known_{view}", f"known_{view}", finetune, FIRST | short, asked.known_updates)
+        named = {"VIEW": f"lmirl_jax.tasks.operation_chains.{with_gaps.__name__}"}
         self.command("gaps", f"inverse_{view}_data", "tenth", named)
-        settings = FIRST | {"TASK_FEATURE_LENGTHS": LENGTHS}
-        self.train(f"inverse_{view}", f"inverse_{view}_data", ["runs/finetune", TINY, MLE], settings, updates)
-        gapped = [(prompt, getattr(operation_chains, function)(answer)) for prompt, answer in self.rest]
-        write(self.file(f"gapped_{view}"), rows(gapped))
+        start = {"INITIAL_CHECKPOINT_PATH": str(self.folder / f"known_{view}")}
+        settings = FIRST | lengths | start
+        self.train(f"inverse_{view}", f"inverse_{view}_data", finetune, settings, asked.inverse_updates)
+        write(
+            self.file(f"gapped_{view}"), rows([(prompt, with_gaps(answer)) for prompt, answer in self.rest])
+        )
         self.command("gaps", f"asked_{view}", f"gapped_{view}", {})
         self.infer(f"inverse_{view}", f"asked_{view}", f"fills_{view}", 1, 0.0)
         self.command("fill", f"filled_{view}", f"fills_{view}", {"CHECKER": CONSISTENT})
@@ -95,6 +107,8 @@ class Missing(ChainRuns):
         """Writes what an arm learns from, if it needs a file of its own."""
         if arm in ("tenth", "all"):
             return arm
+        if arm == "known":
+            return "tenth"
         if arm == "forward":
             written = read(self.infer("tenth_mle", "prompts", "forward", 1, 0.0))
             more: Rows = [{"inputs": row["inputs"], "targets": row["samples"][0]} for row in written]
@@ -106,14 +120,16 @@ class Missing(ChainRuns):
             write(self.file(f"union_{arm}"), [*read(self.file("tenth")), *more])
         return f"union_{arm}"
 
-    def learn(self, arm: str, learner: str, updates: int) -> dict[str, float]:
+    def learn(self, arm: str, learner: str, updates: int) -> dict[str, Any]:
         settings = FIRST | ({"TD_WEIGHT": TD_WEIGHT} if learner == "iqlearn" else {})
+        if arm == "known":
+            settings |= {"INITIAL_CHECKPOINT_PATH": str(self.folder / "known_values")}
         files = ["runs/finetune", TINY, *LEARNERS[learner]]
         self.train(f"{arm}_{learner}", self.data(arm), files, settings, updates)
-        return self.accuracy(f"{arm}_{learner}")
+        return self.accuracy(f"{arm}_{learner}", f"tenth_{learner}")
 
 
-def gap_closed(arms: Mapping[str, Mapping[str, float]], kind: str) -> dict[str, float]:
+def gap_closed(arms: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, float]:
     """The share of the gap between the tenth and all complete answers, by arm; 0 and 1 for these two."""
     closed = {}
     for name, found in arms.items():
@@ -131,7 +147,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--updates", type=int, default=1000)
-    parser.add_argument("--inverse_updates", type=int, default=800)
+    parser.add_argument("--known_updates", type=int, default=1500)
+    parser.add_argument("--inverse_updates", type=int, default=600)
     return parser.parse_args()
 
 
@@ -140,7 +157,7 @@ def main() -> None:
     for seed in map(int, asked.seeds.split(",")):
         cell = Missing(asked.folder, asked.size, seed)
         cell.prepare()
-        fills = {view: cell.fill(view, asked.inverse_updates) for view in VIEWS}
+        fills = {view: cell.fill(view, asked) for view in VIEWS}
         arms = {name: cell.learn(*name.split(":"), asked.updates) for name in asked.arms.split(",")}
         closed = {kind: gap_closed(arms, kind) for kind in ("greedy", "sampled")}
         cells[f"{asked.size}-{seed}"] = {
