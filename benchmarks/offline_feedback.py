@@ -63,7 +63,7 @@ ARMS: Mapping[str, tuple[str, list[str], dict[str, Any]]] = {
     "advantage": ("rewards_learned", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
     "ilql_constant": ("rewards_constant", ILQL, {"GUIDE_WEIGHT": GUIDE_WEIGHT}),
     "advantage_constant": ("rewards_constant", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
-    "filtered_oracle": ("right", FINETUNE, {}),
+    "filtered_oracle": ("offline_right", FINETUNE, {}),
     "labelled_oracle": ("labels_oracle", ["runs/labelled_iqlearn", TINY], {}),
     "ilql_oracle": ("rewards_oracle", ILQL, {"GUIDE_WEIGHT": GUIDE_WEIGHT}),
     "advantage_oracle": ("rewards_oracle", ILQL, {"GUIDE_WEIGHT": 0.0, "BETA": BETA}),
@@ -101,7 +101,7 @@ class Feedback(ChainRuns):
         bare = [{"inputs": row["inputs"], "targets": row["targets"]} for row in answers]
         self.save("all", bare)
         self.save("filtered", [one for one, reward in zip(bare, learned, strict=True) if reward >= 0.5])
-        self.save("right", [one for one, good in zip(bare, right, strict=True) if good])
+        self.save("offline_right", [one for one, good in zip(bare, right, strict=True) if good])
         rewards = {"learned": learned, "constant": [1.0] * len(answers), "oracle": list(map(float, right))}
         for name, values in rewards.items():
             rewarded = [one | {"reward": value} for one, value in zip(bare, values, strict=True)]
