@@ -15,6 +15,7 @@ and weighs as much as it is likely. Every arm learns from random parameters, by 
     values_raw   and all of them, each with weight 1
     answers      the same as values where only the last result is known
     all          all complete answers: the oracle
+    known_*      values and all from the run that known goes on from
 
 Every arm makes the same number of updates. Everything is one `lmirl` command after the other; what is finished is not made
 again. Prints a JSON object: how many fills are kept and right, of each arm the share of right last numbers on 500 test
@@ -36,6 +37,7 @@ LEARNERS = {"mle": [MLE], "iqlearn": ["objectives/iqlearn"]}
 TD_WEIGHT = 0.1
 ARMS = (
     *("tenth:mle", "known:mle", "forward:mle", "values:mle", "answers:mle", "all:mle"),
+    *("known_values:mle", "known_all:mle"),
     *("tenth:iqlearn", "values:iqlearn", "all:iqlearn"),
 )
 # Of each view: the function that gives an answer with its gaps, and the one that gives what is known of it.
@@ -105,10 +107,9 @@ class Missing(ChainRuns):
 
     def data(self, arm: str) -> str:
         """Writes what an arm learns from, if it needs a file of its own."""
+        arm = "tenth" if arm == "known" else arm.removeprefix("known_")
         if arm in ("tenth", "all"):
             return arm
-        if arm == "known":
-            return "tenth"
         if arm == "forward":
             written = read(self.infer("tenth_mle", "prompts", "forward", 1, 0.0))
             more: Rows = [{"inputs": row["inputs"], "targets": row["samples"][0]} for row in written]
@@ -122,7 +123,7 @@ class Missing(ChainRuns):
 
     def learn(self, arm: str, learner: str, updates: int) -> dict[str, Any]:
         settings = FIRST | ({"TD_WEIGHT": TD_WEIGHT} if learner == "iqlearn" else {})
-        if arm == "known":
+        if arm.startswith("known"):
             settings |= {"INITIAL_CHECKPOINT_PATH": str(self.folder / "known_values")}
         files = ["runs/finetune", TINY, *LEARNERS[learner]]
         self.train(f"{arm}_{learner}", self.data(arm), files, settings, updates)
